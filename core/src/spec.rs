@@ -1,0 +1,155 @@
+//! What one revision asks of the autoscaler, fully resolved: annotations, ConfigMap and defaults are already
+//! merged (`pilotlight-config` does that), every field is legal, and nothing is a sentinel.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The resolved settings of one revision.
+///
+/// Source: Knative's Decider, Metric and PodAutoscaler specs in one. Rates and thresholds are plain ratios
+/// (2.0 = twice); percentages exist only in configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RevisionSpec {
+    /// What is measured and held at the target.
+    pub scaling_metric: ScalingMetric,
+    /// The value of the metric per pod that the autoscaler aims for: `total` x utilization, at least 0.01.
+    pub target: f64,
+    /// The value of the metric one pod can take at most; burst capacity is reckoned with it.
+    pub total: f64,
+    /// How much unexpected load must find room without waiting for a new pod.
+    pub target_burst_capacity: TargetBurstCapacity,
+    /// How much of the metric one activator can carry.
+    pub activator_capacity: f64,
+    /// Demand over ready pods at which panic begins.
+    pub panic_threshold: f64,
+    /// The most by which the number of pods may be multiplied in one decision; above 1.
+    pub max_scale_up_rate: f64,
+    /// The most by which the number of pods may be divided in one decision; above 1.
+    pub max_scale_down_rate: f64,
+    /// The window that decides in calm times: 6 s to 1 h, whole seconds.
+    pub stable_window: Duration,
+    /// The short window that notices bursts: whole seconds, at least 1 s.
+    pub panic_window: Duration,
+    /// How long a lower number must hold before it is followed; zero: at once.
+    pub scale_down_delay: Duration,
+    /// The number of pods to start with when waking; `None` or 1: as demand says.
+    pub activation_scale: Option<u32>,
+    /// How samples in a window are weighed. Fixed when the revision is first seen.
+    pub aggregation: Aggregation,
+    /// Whether traffic can reach this revision.
+    pub reachability: Reachability,
+    /// Whether pods are scraped. If not, silence means zero load rather than no knowledge.
+    pub scraped: bool,
+    /// Never fewer pods than this (already 0 for an unreachable revision).
+    pub min_scale: u32,
+    /// Never more pods than this; `None`: unlimited.
+    pub max_scale: Option<u32>,
+    /// How many pods a new revision must reach once before it counts as initialized.
+    pub initial_scale: u32,
+    /// Whether the last pod may go.
+    pub enable_scale_to_zero: bool,
+    /// The longest time the last pod stays while the activator takes over its traffic.
+    pub scale_to_zero_grace_period: Duration,
+    /// The shortest time the last pod stays after traffic ended.
+    pub pod_retention: Duration,
+    /// How long a revision may take to come up before it is given up.
+    pub activation_timeout: Duration,
+}
+
+impl Default for RevisionSpec {
+    /// Knative's defaults: 100 requests in flight per pod at 70 %, a 60 s window, 6 s of panic window.
+    fn default() -> Self {
+        RevisionSpec {
+            scaling_metric: ScalingMetric::Concurrency,
+            target: 70.0,
+            total: 100.0,
+            target_burst_capacity: TargetBurstCapacity::Of(211.0),
+            activator_capacity: 100.0,
+            panic_threshold: 2.0,
+            max_scale_up_rate: 1000.0,
+            max_scale_down_rate: 2.0,
+            stable_window: Duration::from_secs(60),
+            panic_window: Duration::from_secs(6),
+            scale_down_delay: Duration::ZERO,
+            activation_scale: None,
+            aggregation: Aggregation::Linear,
+            reachability: Reachability::Reachable,
+            scraped: true,
+            min_scale: 0,
+            max_scale: None,
+            initial_scale: 1,
+            enable_scale_to_zero: true,
+            scale_to_zero_grace_period: Duration::from_secs(30),
+            pod_retention: Duration::ZERO,
+            activation_timeout: Duration::from_secs(630),
+        }
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScalingMetric {
+    /// Requests in flight.
+    Concurrency,
+    /// Requests per second.
+    Rps,
+}
+
+/// How samples in a window are weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aggregation {
+    /// The plain mean.
+    Linear,
+    /// Recent seconds weigh more.
+    WeightedExponential,
+}
+
+/// Whether traffic can reach a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reachability {
+    /// Nobody has said yet.
+    Unknown,
+    /// A route leads here.
+    Reachable,
+    /// No route leads here: bounds, delays and rates no longer hold its pods.
+    Unreachable,
+}
+
+/// How much unexpected load must find room: decides when the activator leaves the request path.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetBurstCapacity {
+    /// The activator is in the path only at zero (written `0`).
+    Off,
+    /// The activator is always in the path (written `-1`).
+    Unlimited,
+    /// The activator is in the path unless ready pods have this much room to spare.
+    Of(f64),
+}
+
+/// Who answers for the revision's traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServingMode {
+    /// Traffic goes through the activator.
+    Proxy,
+    /// Traffic goes straight to the pods.
+    Serve,
+}
+
+/// How many activators a revision needs: at least 2, and enough for what its pods and the burst capacity can
+/// take (Knative's rule).
+pub fn num_activators(ready_pods: u32, spec: &RevisionSpec) -> u32 {
+    const MIN_ACTIVATORS: u32 = 2;
+    let burst = match spec.target_burst_capacity {
+        TargetBurstCapacity::Off => return MIN_ACTIVATORS,
+        TargetBurstCapacity::Unlimited => 0.0,
+        TargetBurstCapacity::Of(burst) => burst,
+    };
+    let capacity_needed = f64::from(ready_pods) * spec.total + burst;
+    ((capacity_needed / spec.activator_capacity).ceil() as u32).max(MIN_ACTIVATORS)
+}

@@ -1,0 +1,131 @@
+//! What a proxy measures in one second, and how it measures it.
+//!
+//! Knative's names: `metrics.Stat` and `RequestStats` (pkg/http/stats in knative/serving).
+
+use serde::{Deserialize, Serialize};
+
+use crate::Time;
+
+/// What one queue-proxy or one activator reports for one second.
+///
+/// Averages are in requests, counts in requests per second. Source: `metrics.Stat` (proto3).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stat {
+    /// The pod that reports.
+    pub pod_name: String,
+    /// Requests in flight, averaged over the second.
+    pub average_concurrent_requests: f64,
+    /// Those of them that came through the activator, which reports them itself.
+    pub average_proxied_concurrent_requests: f64,
+    /// Requests that arrived.
+    pub request_count: f64,
+    /// Those of them that came through the activator.
+    pub proxied_request_count: f64,
+    /// How long the reporter has been running, in seconds; activators say 0.
+    pub process_uptime: f64,
+    /// Unix seconds at which the stat was received; 0 until the first receiver sets it.
+    pub timestamp: i64,
+}
+
+/// Who sent a request to the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// It came straight from the client.
+    Direct,
+    /// It came through the activator (`K-Proxy-Request: activator`).
+    Proxied,
+}
+
+/// Counts requests and averages how many were in flight, weighed by time.
+///
+/// ```
+/// use pilotlight_core::{RequestKind, RequestStats, Time};
+/// let mut stats = RequestStats::new(Time::from_secs(0));
+/// stats.request_started(Time::from_millis(0), RequestKind::Direct);
+/// stats.request_finished(Time::from_millis(500), RequestKind::Direct);
+/// let report = stats.report(Time::from_secs(1));
+/// assert_eq!((report.average_concurrent_requests, report.request_count), (0.5, 1.0));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RequestStats {
+    in_flight: u32,
+    proxied_in_flight: u32,
+    last_change: Time,
+    // Reset by each report:
+    requests: u64,
+    proxied_requests: u64,
+    seconds_in_use: f64,
+    concurrency_seconds: f64,
+    proxied_concurrency_seconds: f64,
+}
+
+impl RequestStats {
+    /// Starts counting, with nothing in flight.
+    pub fn new(now: Time) -> Self {
+        RequestStats {
+            in_flight: 0,
+            proxied_in_flight: 0,
+            last_change: now,
+            requests: 0,
+            proxied_requests: 0,
+            seconds_in_use: 0.0,
+            concurrency_seconds: 0.0,
+            proxied_concurrency_seconds: 0.0,
+        }
+    }
+
+    /// A request arrived. It counts from here, whether it has to wait or not.
+    pub fn request_started(&mut self, now: Time, kind: RequestKind) {
+        self.advance(now);
+        self.requests += 1;
+        self.in_flight += 1;
+        if kind == RequestKind::Proxied {
+            self.proxied_requests += 1;
+            self.proxied_in_flight += 1;
+        }
+    }
+
+    /// A request that had started has ended, however it ended.
+    pub fn request_finished(&mut self, now: Time, kind: RequestKind) {
+        self.advance(now);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if kind == RequestKind::Proxied {
+            self.proxied_in_flight = self.proxied_in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Requests in flight at this moment.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The averages and counts since the last report, and a fresh start. `pod_name`, `process_uptime` and
+    /// `timestamp` are left for the caller; counts are not yet divided by the period.
+    pub fn report(&mut self, now: Time) -> Stat {
+        self.advance(now);
+        let average = |sum: f64| if self.seconds_in_use > 0.0 { sum / self.seconds_in_use } else { 0.0 };
+        let stat = Stat {
+            average_concurrent_requests: average(self.concurrency_seconds),
+            average_proxied_concurrent_requests: average(self.proxied_concurrency_seconds),
+            request_count: self.requests as f64,
+            proxied_request_count: self.proxied_requests as f64,
+            ..Stat::default()
+        };
+        *self = RequestStats {
+            in_flight: self.in_flight,
+            proxied_in_flight: self.proxied_in_flight,
+            ..RequestStats::new(self.last_change)
+        };
+        stat
+    }
+
+    fn advance(&mut self, now: Time) {
+        let seconds = (now - self.last_change).as_secs_f64();
+        if seconds > 0.0 {
+            self.seconds_in_use += seconds;
+            self.concurrency_seconds += f64::from(self.in_flight) * seconds;
+            self.proxied_concurrency_seconds += f64::from(self.proxied_in_flight) * seconds;
+            self.last_change = now;
+        }
+    }
+}
