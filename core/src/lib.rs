@@ -2,23 +2,39 @@
 //!
 //! Nothing here reads a clock, opens a socket, spawns a task or logs. Time comes in as an argument
 //! ([`Time`]), randomness from a seeded generator ([`Rng`]), and what was decided goes out as plain values
-//! that say why. The autoscaler, the activator, the queue-proxy and the simulator are
+//! that say why ([`Decision`], [`Plan`]). The autoscaler, the activator, the queue-proxy and the simulator are
 //! thin drivers around these types, so they cannot disagree about what the algorithm does.
+//!
+//! Where to start: [`Revision::step`] is the whole of the autoscaler's thinking, [`Decider`] is Knative's
+//! formula in it; [`Breaker`] and [`balance`] are what the data plane decides with.
 
 pub mod balance;
 mod breaker;
+mod collector;
+mod decider;
 mod endpoints;
 mod id;
+mod lifecycle;
+mod revision;
 mod rng;
+mod sample;
 mod spec;
 mod stat;
 mod time;
+mod window;
 
+pub use collector::{Averages, Collector};
+pub use decider::{Decider, Decision, Rule, ScalingMode};
+pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use endpoints::{EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 pub use id::RevisionId;
+pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
+pub use revision::{Evaluation, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
 pub use rng::Rng;
+pub use sample::{Candidate, ask_order, extrapolate, sample_size};
 pub use spec::{
     Aggregation, Reachability, RevisionSpec, ScalingMetric, ServingMode, TargetBurstCapacity, num_activators,
 };
 pub use stat::{RequestKind, RequestStats, Stat};
 pub use time::Time;
+pub use window::{DelayWindow, Window};

@@ -87,6 +87,13 @@ impl Default for RevisionSpec {
     }
 }
 
+impl RevisionSpec {
+    /// Whether traffic may reach the revision: only a definite no is a no.
+    pub fn is_reachable(&self) -> bool {
+        self.reachability != Reachability::Unreachable
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

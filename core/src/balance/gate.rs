@@ -1,0 +1,371 @@
+//! The queue in front of a revision's pods: who may go, where to, and who waits.
+//!
+//! Knative asks twice, first a breaker for a slot and then a balancer for a pod, and a request that finds none
+//! starts over at the back. A gate asks once: a request leaves the queue only together with its pod, so order
+//! is kept, limits hold per pod, and a pod that leaves takes only its own requests out of the count.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{Balancer, Load, Policy};
+
+/// A request's place in the line. Smaller came earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// The queue has no place left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull {
+    /// How many are waiting.
+    pub waiting: usize,
+}
+
+impl fmt::Display for QueueFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "queue is full ({} waiting)", self.waiting)
+    }
+}
+
+impl std::error::Error for QueueFull {}
+
+/// Requests on one side, pods `P` on the other, first come first served; `W` is what to call a waiter by.
+///
+/// It works like a bank with one line: [`ticket`](Gate::ticket), then [`enter`](Gate::enter), and if that has
+/// no pod, [`wait`](Gate::wait). Whatever may free a pod returns who goes where now; the caller tells them.
+/// A pod given out is returned with [`finish`](Gate::finish).
+///
+/// ```
+/// use pilotlight_core::balance::{Gate, Policy};
+/// let mut gate: Gate<&str, &str> = Gate::new(100);
+/// let ticket = gate.ticket();
+/// assert_eq!(gate.enter(ticket), None); // no pod yet
+/// gate.wait(ticket, "alice").unwrap();
+/// assert_eq!(gate.set_pods(Policy::FirstAvailable, Some(1), ["pod-1"]), [("alice", "pod-1")]);
+/// ```
+#[derive(Debug)]
+pub struct Gate<P, W> {
+    balancer: Balancer,
+    /// The limit of each pod; `None`: no limit.
+    limit: Option<u32>,
+    pods: Vec<P>,
+    /// What each of `pods` carries, index by index. A suspended pod has a limit of 0.
+    loads: Vec<Load>,
+    /// Pods that are not listed any more, with the requests they still carry.
+    leaving: Vec<(P, u32)>,
+    waiting: BTreeMap<Ticket, W>,
+    next_ticket: u64,
+    queue_depth: usize,
+}
+
+impl<P: Clone + PartialEq, W> Gate<P, W> {
+    /// A gate without pods, in front of which at most `queue_depth` requests may wait.
+    pub fn new(queue_depth: usize) -> Self {
+        Gate {
+            balancer: Balancer::new(Policy::LeastLoaded, 0),
+            limit: None,
+            pods: Vec::new(),
+            loads: Vec::new(),
+            leaving: Vec::new(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            queue_depth,
+        }
+    }
+
+    /// The next place in the line. A request keeps its ticket when it has to try again.
+    pub fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    /// A pod for the holder of `ticket`, if one has room and nobody came earlier.
+    pub fn enter(&mut self, ticket: Ticket) -> Option<P> {
+        let is_first = self.waiting.first_key_value().is_none_or(|(&first, _)| ticket < first);
+        if is_first { self.take() } else { None }
+    }
+
+    /// Puts the holder of `ticket` in line.
+    pub fn wait(&mut self, ticket: Ticket, waiter: W) -> Result<(), QueueFull> {
+        let waiting = self.waiting.len();
+        if waiting >= self.queue_depth {
+            return Err(QueueFull { waiting });
+        }
+        self.waiting.insert(ticket, waiter);
+        Ok(())
+    }
+
+    /// Takes a waiter out of the line; `None` if it was not in it any more.
+    pub fn leave(&mut self, ticket: Ticket) -> Option<W> {
+        self.waiting.remove(&ticket)
+    }
+
+    /// Takes everybody out of the line, in order.
+    pub fn leave_all(&mut self) -> Vec<W> {
+        std::mem::take(&mut self.waiting).into_values().collect()
+    }
+
+    /// A request on `pod` has ended. Returns who takes the place.
+    pub fn finish(&mut self, pod: &P) -> Option<(W, P)> {
+        if let Some(i) = self.index(pod) {
+            self.loads[i].in_flight = self.loads[i].in_flight.saturating_sub(1);
+        } else if let Some(i) = self.leaving.iter().position(|(leaving, _)| leaving == pod) {
+            self.leaving[i].1 = self.leaving[i].1.saturating_sub(1);
+            if self.leaving[i].1 == 0 {
+                self.leaving.swap_remove(i);
+            }
+        }
+        self.call_next()
+    }
+
+    /// Replaces the list of pods. Those that stay, or come back, keep their requests in flight; suspensions end.
+    /// Returns who goes where now.
+    pub fn set_pods(
+        &mut self,
+        policy: Policy,
+        limit: Option<u32>,
+        pods: impl IntoIterator<Item = P>,
+    ) -> Vec<(W, P)> {
+        if policy != self.balancer.policy() {
+            self.balancer = Balancer::new(policy, 0);
+        }
+        self.limit = limit;
+        let old = std::mem::take(&mut self.pods).into_iter().zip(self.loads.drain(..).map(|load| load.in_flight));
+        let mut busy: Vec<(P, u32)> =
+            old.chain(self.leaving.drain(..)).filter(|&(_, in_flight)| in_flight > 0).collect();
+        for pod in pods {
+            let known = busy.iter().position(|(old, _)| *old == pod).map(|i| busy.swap_remove(i).1);
+            self.pods.push(pod);
+            self.loads.push(Load { in_flight: known.unwrap_or(0), limit });
+        }
+        self.leaving = busy;
+        self.call_all()
+    }
+
+    /// Sends nothing more to `pod` until [`resume`](Gate::resume) or the next list.
+    pub fn suspend(&mut self, pod: &P) {
+        if let Some(i) = self.index(pod) {
+            self.loads[i].limit = Some(0);
+        }
+    }
+
+    /// Ends a suspension. Returns who goes where now.
+    pub fn resume(&mut self, pod: &P) -> Vec<(W, P)> {
+        if let Some(i) = self.index(pod) {
+            self.loads[i].limit = self.limit;
+        }
+        self.call_all()
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many requests pods carry, those of leaving pods included.
+    pub fn in_flight(&self) -> u32 {
+        let listed: u32 = self.loads.iter().map(|load| load.in_flight).sum();
+        listed + self.leaving.iter().map(|(_, in_flight)| in_flight).sum::<u32>()
+    }
+
+    /// Whether no pod is listed.
+    pub fn has_no_pods(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    /// Every pod and the requests it carries, leaving pods last.
+    pub fn pods(&self) -> impl Iterator<Item = (&P, u32)> {
+        let listed = self.pods.iter().zip(self.loads.iter().map(|load| load.in_flight));
+        listed.chain(self.leaving.iter().map(|(pod, in_flight)| (pod, *in_flight)))
+    }
+
+    fn index(&self, pod: &P) -> Option<usize> {
+        self.pods.iter().position(|listed| listed == pod)
+    }
+
+    fn take(&mut self) -> Option<P> {
+        let i = self.balancer.pick(&self.loads)?;
+        self.loads[i].in_flight += 1;
+        Some(self.pods[i].clone())
+    }
+
+    fn call_next(&mut self) -> Option<(W, P)> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let pod = self.take()?;
+        let (_, waiter) = self.waiting.pop_first()?;
+        Some((waiter, pod))
+    }
+
+    fn call_all(&mut self) -> Vec<(W, P)> {
+        std::iter::from_fn(|| self.call_next()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type TestGate = Gate<u32, u64>;
+
+    fn arrive(gate: &mut TestGate, name: u64) -> Result<Option<u32>, QueueFull> {
+        let ticket = gate.ticket();
+        match gate.enter(ticket) {
+            Some(pod) => Ok(Some(pod)),
+            None => gate.wait(ticket, name).map(|()| None),
+        }
+    }
+
+    #[test]
+    fn waiters_go_first_come_first_served_when_pods_come() {
+        let mut gate = TestGate::new(10);
+        for name in 1..=4 {
+            assert_eq!(arrive(&mut gate, name), Ok(None));
+        }
+        assert_eq!(gate.set_pods(Policy::FirstAvailable, Some(1), [7, 8]), [(1, 7), (2, 8)]);
+        assert_eq!(arrive(&mut gate, 5), Ok(None), "a newcomer must not overtake");
+        assert_eq!(gate.finish(&8), Some((3, 8)));
+        assert_eq!(gate.finish(&7), Some((4, 7)));
+        assert_eq!(gate.finish(&7), Some((5, 7)));
+    }
+
+    #[test]
+    fn a_full_queue_refuses() {
+        let mut gate = TestGate::new(1);
+        assert_eq!(arrive(&mut gate, 1), Ok(None));
+        assert_eq!(arrive(&mut gate, 2), Err(QueueFull { waiting: 1 }));
+    }
+
+    #[test]
+    fn who_tries_again_keeps_the_place() {
+        let mut gate = TestGate::new(10);
+        gate.set_pods(Policy::FirstAvailable, Some(1), [1, 2]);
+        let early = gate.ticket();
+        assert_eq!(gate.enter(early), Some(1));
+        assert_eq!(arrive(&mut gate, 20), Ok(Some(2)));
+        assert_eq!(arrive(&mut gate, 30), Ok(None));
+        // Pod 1 refused the connection.
+        gate.suspend(&1);
+        assert_eq!(gate.finish(&1), None);
+        assert_eq!(gate.enter(early), None);
+        gate.wait(early, 10).unwrap();
+        assert_eq!(gate.finish(&2), Some((10, 2)));
+        assert_eq!(gate.resume(&1), [(30, 1)]);
+    }
+
+    #[test]
+    fn requests_of_a_leaving_pod_do_not_hold_up_its_successor() {
+        let mut gate = TestGate::new(10);
+        gate.set_pods(Policy::FirstAvailable, Some(1), [1]);
+        assert_eq!(arrive(&mut gate, 1), Ok(Some(1)));
+        gate.set_pods(Policy::FirstAvailable, Some(1), [2]);
+        assert_eq!(arrive(&mut gate, 2), Ok(Some(2)));
+        assert_eq!(gate.in_flight(), 2);
+        assert_eq!(gate.finish(&1), None);
+        assert_eq!(gate.in_flight(), 1);
+    }
+
+    #[test]
+    fn a_pod_that_comes_back_still_carries_its_requests() {
+        let mut gate = TestGate::new(10);
+        gate.set_pods(Policy::FirstAvailable, Some(1), [1]);
+        assert_eq!(arrive(&mut gate, 1), Ok(Some(1)));
+        gate.set_pods(Policy::FirstAvailable, Some(1), []);
+        gate.set_pods(Policy::FirstAvailable, Some(1), [1]);
+        assert_eq!(arrive(&mut gate, 2), Ok(None));
+        assert_eq!(gate.finish(&1), Some((2, 1)));
+    }
+
+    #[test]
+    fn lowering_the_limit_lets_running_requests_end() {
+        let mut gate = TestGate::new(10);
+        gate.set_pods(Policy::LeastLoaded, Some(2), [1]);
+        assert_eq!(arrive(&mut gate, 1), Ok(Some(1)));
+        assert_eq!(arrive(&mut gate, 2), Ok(Some(1)));
+        gate.set_pods(Policy::LeastLoaded, Some(1), [1]);
+        assert_eq!(arrive(&mut gate, 3), Ok(None));
+        assert_eq!(gate.finish(&1), None);
+        assert_eq!(gate.finish(&1), Some((3, 1)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Arrive,
+        Leave(usize),
+        Finish(usize),
+        SetPods(Vec<u32>, Option<u32>),
+        Suspend(u32),
+        Resume(u32),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            5 => Just(Op::Arrive),
+            1 => (0usize..20).prop_map(Op::Leave),
+            4 => (0usize..20).prop_map(Op::Finish),
+            1 => (prop::collection::btree_set(0u32..6, 0..5), prop::option::of(1u32..4))
+                .prop_map(|(pods, limit)| Op::SetPods(pods.into_iter().collect(), limit)),
+            1 => (0u32..6).prop_map(Op::Suspend),
+            1 => (0u32..6).prop_map(Op::Resume),
+        ]
+    }
+
+    proptest! {
+        /// Against a plain model: nobody is lost or served twice, order is kept, limits hold, and nobody waits
+        /// while a pod has room.
+        #[test]
+        fn nobody_is_lost_and_order_is_kept(ops in prop::collection::vec(op(), 0..120)) {
+            let mut gate = TestGate::new(8);
+            let mut line: Vec<(u64, Ticket)> = Vec::new();
+            let mut running: Vec<u32> = Vec::new();
+            for (name, op) in (0u64..).zip(ops) {
+                let called = match op {
+                    Op::Arrive => {
+                        let ticket = gate.ticket();
+                        match gate.enter(ticket) {
+                            Some(pod) => {
+                                prop_assert!(line.is_empty());
+                                running.push(pod);
+                            }
+                            None => match gate.wait(ticket, name) {
+                                Ok(()) => line.push((name, ticket)),
+                                Err(full) => prop_assert_eq!(full.waiting, 8),
+                            },
+                        }
+                        vec![]
+                    }
+                    Op::Leave(i) => {
+                        if i < line.len() {
+                            let (name, ticket) = line.remove(i);
+                            prop_assert_eq!(gate.leave(ticket), Some(name));
+                            prop_assert_eq!(gate.leave(ticket), None);
+                        }
+                        vec![]
+                    }
+                    Op::Finish(i) if i < running.len() => {
+                        let pod = running.swap_remove(i);
+                        gate.finish(&pod).into_iter().collect()
+                    }
+                    Op::Finish(_) => vec![],
+                    Op::SetPods(pods, limit) => gate.set_pods(Policy::LeastLoaded, limit, pods),
+                    Op::Suspend(pod) => { gate.suspend(&pod); vec![] }
+                    Op::Resume(pod) => gate.resume(&pod),
+                };
+                for (name, pod) in called {
+                    prop_assert_eq!(name, line.remove(0).0);
+                    running.push(pod);
+                }
+                prop_assert_eq!(gate.waiting(), line.len());
+                prop_assert_eq!(gate.in_flight() as usize, running.len());
+                if !line.is_empty() {
+                    prop_assert!(!gate.loads.iter().any(|load| load.has_room()));
+                }
+                for (&pod, in_flight) in gate.pods() {
+                    prop_assert_eq!(running.iter().filter(|&&p| p == pod).count(), in_flight as usize);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! All of the autoscaler's thinking about one revision: facts go in, a plan comes out.
+//!
+//! ```text
+//! facts ──► Revision::step(now, Input) ──► Option<Plan> ──► effects
+//! ```
+//!
+//! A [`Plan`] says what should be true; the driver compares and converges. Applying it twice is harmless, and
+//! a missed one is repaired by the next tick.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::{Activity, ActivatorPath, Bound, Lifecycle, Outcome};
+use crate::spec::{ServingMode, num_activators};
+use crate::{Collector, Decider, Decision, RevisionId, RevisionSpec, ScalingMode, Stat, Time};
+
+/// One revision: what is known about it, and what was decided.
+///
+/// ```
+/// use pilotlight_core::{Input, PodCounts, Revision, RevisionSpec, Stat, Time};
+/// let spec = RevisionSpec { target: 7.0, total: 10.0, initial_scale: 0, ..RevisionSpec::default() };
+/// let mut revision = Revision::new(Time::from_secs(100), spec, PodCounts::default());
+/// // 25 requests are in flight at the activator, and no pod is there: decided at once.
+/// let load = Stat { average_concurrent_requests: 25.0, ..Stat::default() };
+/// let plan = revision.step(Time::from_secs(100), Input::Pushed(load)).unwrap();
+/// assert_eq!(plan.scale, Some(4)); // ceil(25 / 7)
+/// ```
+#[derive(Clone, Debug)]
+pub struct Revision {
+    spec: RevisionSpec,
+    pods: PodCounts,
+    path: ActivatorPath,
+    collector: Collector,
+    decider: Decider,
+    lifecycle: Lifecycle,
+    /// The last valid decision: it stands while there is no data for a new one.
+    decision: Option<Decision>,
+    evaluation: Option<Evaluation>,
+}
+
+/// A fact about a revision, or an occasion to think again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// An activator reported this. At zero, demand is acted on at once.
+    Pushed(Stat),
+    /// Pods were scraped, and this is the sum over all of them.
+    Scraped(Stat),
+    /// The pods are now these.
+    Pods(PodCounts),
+    /// The activator's place in the request path is now this.
+    Path(ActivatorPath),
+    /// The settings are now these. Windows are resized; the state is kept.
+    Spec(Box<RevisionSpec>),
+    /// The regular two-second evaluation.
+    Tick,
+    /// The time a plan asked to be woken at has come.
+    Wake,
+}
+
+/// How many pods there are, by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodCounts {
+    /// Ready for requests.
+    pub ready: u32,
+    /// On their way up.
+    pub starting: u32,
+    /// On their way out.
+    pub terminating: u32,
+}
+
+/// What should be true of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The number of pods to have; `None`: leave them as they are.
+    pub scale: Option<u32>,
+    /// Who should answer the revision's traffic.
+    pub mode: ServingMode,
+    /// How many activators should stand by for it.
+    pub activators: u32,
+    /// When to step with [`Input::Wake`], if nothing else happens before.
+    pub wake_at: Option<Time>,
+}
+
+/// One evaluation, from what was known to what was planned: everything needed to explain it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// When.
+    pub at: Time,
+    /// On what occasion.
+    pub trigger: Trigger,
+    /// The pods there were.
+    pub pods: PodCounts,
+    /// The decision made now; `None` if there was no data, or nothing to decide anew.
+    pub decision: Option<Decision>,
+    /// What minimum, maximum and the way to zero made of it.
+    pub outcome: Outcome,
+    /// Whether the revision has its pods, after this.
+    pub activity: Activity,
+    /// What should be true now.
+    pub plan: Plan,
+}
+
+/// The occasion of an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// Two seconds had passed.
+    Tick,
+    /// A request arrived while there were no pods.
+    Demand,
+    /// Pods, settings or the request path changed, or a waiting time was over: demand was not decided anew.
+    Change,
+}
+
+/// One line of the decision journal: the inputs since the line before, and the evaluation they led to. The
+/// autoscaler writes these, the simulator replays them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whose decision it is.
+    pub revision: RevisionId,
+    /// Present in a revision's first line: how it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// Everything the revision was told since its line before, in order; the last one caused the evaluation.
+    pub inputs: Vec<(Time, Input)>,
+    /// What came of it.
+    pub evaluation: Evaluation,
+    /// The same in a sentence.
+    pub why: String,
+}
+
+/// How a revision's life under this autoscaler began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// When.
+    pub at: Time,
+    /// With which settings.
+    pub spec: RevisionSpec,
+    /// With which pods.
+    pub pods: PodCounts,
+}
+
+impl Revision {
+    /// A revision that is first seen now.
+    pub fn new(now: Time, spec: RevisionSpec, pods: PodCounts) -> Self {
+        Revision {
+            collector: Collector::new(&spec),
+            decider: Decider::new(now, &spec, pods.ready),
+            lifecycle: Lifecycle::new(now),
+            path: ActivatorPath::default(),
+            decision: None,
+            evaluation: None,
+            pods,
+            spec,
+        }
+    }
+
+    /// Takes in a fact and, when it is an occasion to, says what should be true now.
+    pub fn step(&mut self, now: Time, input: Input) -> Option<Plan> {
+        let trigger = match input {
+            Input::Scraped(stat) => {
+                self.collector.record(now, &stat);
+                return None;
+            }
+            Input::Pushed(stat) => {
+                self.collector.record(now, &stat);
+                if stat.average_concurrent_requests == 0.0 || !self.is_at_zero() {
+                    return None;
+                }
+                Trigger::Demand
+            }
+            Input::Tick => Trigger::Tick,
+            Input::Wake => Trigger::Change,
+            Input::Pods(pods) => {
+                self.pods = pods;
+                Trigger::Change
+            }
+            Input::Path(path) => {
+                self.path = path;
+                Trigger::Change
+            }
+            Input::Spec(spec) => {
+                self.spec = *spec;
+                self.collector.resize(now, &self.spec);
+                Trigger::Change
+            }
+        };
+        Some(self.evaluate(now, trigger))
+    }
+
+    /// The settings in force.
+    pub fn spec(&self) -> &RevisionSpec {
+        &self.spec
+    }
+
+    /// The last evaluation, with all its numbers.
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.evaluation.as_ref()
+    }
+
+    /// The last valid decision. It stands while there is no data for a new one.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref()
+    }
+
+    /// Nothing was decided yet, or that there be nothing: a request that arrives now cannot wait for a tick.
+    fn is_at_zero(&self) -> bool {
+        self.decision.as_ref().is_none_or(|decision| decision.desired == 0)
+    }
+
+    fn evaluate(&mut self, now: Time, trigger: Trigger) -> Plan {
+        let decision = match trigger {
+            Trigger::Change => None,
+            Trigger::Tick | Trigger::Demand => self.decide(now),
+        };
+        if decision.is_some() {
+            self.decision.clone_from(&decision);
+        }
+        let demand = self.decision.as_ref().map(|decision| decision.desired);
+        let outcome = self.lifecycle.step(now, &self.spec, demand, self.pods.ready, self.path);
+        let plan = Plan {
+            scale: outcome.apply,
+            mode: self.mode(outcome),
+            activators: num_activators(self.pods.ready, &self.spec),
+            wake_at: outcome.wake_at,
+        };
+        let activity = self.lifecycle.activity();
+        self.evaluation = Some(Evaluation { at: now, trigger, pods: self.pods, decision, outcome, activity, plan });
+        plan
+    }
+
+    fn decide(&mut self, now: Time) -> Option<Decision> {
+        let load = self.collector.averages(now, &self.spec)?;
+        Some(self.decider.decide(now, &self.spec, self.pods.ready, load))
+    }
+
+    /// Straight to the pods only when some are wanted and have room to spare. Until the first decision nobody
+    /// knows, and the activator stays in the path.
+    fn mode(&self, outcome: Outcome) -> ServingMode {
+        let room = self.decision.as_ref().is_some_and(|decision| decision.excess_burst_capacity >= 0);
+        match outcome.want {
+            Some(pods) if pods > 0 && room => ServingMode::Serve,
+            _ => ServingMode::Proxy,
+        }
+    }
+}
+
+impl Evaluation {
+    /// The evaluation in a sentence, for people: which number, from what, and which rule bound it.
+    pub fn why(&self, spec: &RevisionSpec) -> String {
+        Why { evaluation: self, spec }.to_string()
+    }
+
+    /// A machine-readable word for what bound the number of pods.
+    pub fn reason(&self) -> String {
+        match (self.outcome.bound, &self.decision) {
+            (Some(bound), _) => bound.to_string(),
+            (None, Some(decision)) => decision.rule.to_string(),
+            (None, None) => "no-change".to_owned(),
+        }
+    }
+}
+
+struct Why<'a> {
+    evaluation: &'a Evaluation,
+    spec: &'a RevisionSpec,
+}
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.evaluation.decision {
+            Some(decision) => self.demand(f, decision)?,
+            None if self.evaluation.trigger == Trigger::Change => f.write_str("Demand unchanged")?,
+            None => f.write_str("No data yet")?,
+        }
+        if let Some(bound) = self.evaluation.outcome.bound {
+            f.write_str("; ")?;
+            self.bound(f, bound)?;
+        }
+        Ok(())
+    }
+}
+
+impl Why<'_> {
+    fn demand(&self, f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Result {
+        use crate::Rule;
+        let unit = match self.spec.scaling_metric {
+            crate::ScalingMetric::Concurrency => "in flight",
+            crate::ScalingMetric::Rps => "requests/s",
+        };
+        let stable_s = self.spec.stable_window.as_secs();
+        let panic_s = self.spec.panic_window.as_secs();
+        let Decision { stable, panic, target, stable_demand, panic_demand, desired, .. } = *decision;
+        match decision.rule {
+            Rule::StableDemand => write!(f, "{stable:.1} {unit} over {stable_s} s / {target} per pod = {desired}"),
+            Rule::PanicDemand => write!(f, "{panic:.1} {unit} over {panic_s} s / {target} per pod = {desired}"),
+            Rule::PanicHold => {
+                write!(f, "{desired} held in panic; demand {}", stable_demand.max(panic_demand))
+            }
+            Rule::ScaleUpRate => write!(
+                f,
+                "demand {}, limited to {desired} by max-scale-up-rate {}",
+                stable_demand.max(panic_demand),
+                self.spec.max_scale_up_rate
+            ),
+            Rule::ScaleDownRate => write!(
+                f,
+                "demand {stable_demand}, not below {desired} by max-scale-down-rate {}",
+                self.spec.max_scale_down_rate
+            ),
+            Rule::ActivationScale => write!(f, "demand {}, raised to activation-scale {desired}", stable_demand.max(panic_demand)),
+            Rule::ScaleDownDelay => write!(
+                f,
+                "demand {stable_demand}, {desired} held for scale-down-delay {} s",
+                self.spec.scale_down_delay.as_secs()
+            ),
+        }?;
+        match decision.mode {
+            ScalingMode::Panic { .. } if decision.rule != Rule::PanicHold => f.write_str(" (panic)"),
+            _ => Ok(()),
+        }
+    }
+
+    fn bound(&self, f: &mut fmt::Formatter<'_>, bound: Bound) -> fmt::Result {
+        let spec = self.spec;
+        match bound {
+            Bound::MinScale => write!(f, "raised to min-scale {}", spec.min_scale),
+            Bound::InitialScale => write!(f, "raised to initial-scale {}", spec.initial_scale),
+            Bound::MaxScale => write!(f, "lowered to max-scale {}", spec.max_scale.unwrap_or_default()),
+            Bound::ScaleToZeroOff => f.write_str("one pod stays: enable-scale-to-zero is off"),
+            Bound::RecentlyActive => write!(f, "one pod stays until {} s after it became active", spec.stable_window.as_secs()),
+            Bound::Deactivating => f.write_str("no demand: the activator takes over"),
+            Bound::AwaitingActivator => f.write_str("pods stay until the activator answers in their place"),
+            Bound::PodRetention => write!(f, "pods stay for the retention period of {} s", spec.pod_retention.as_secs_f64()),
+            Bound::GracePeriod => write!(f, "pods stay for the grace period of {} s", spec.scale_to_zero_grace_period.as_secs_f64()),
+            Bound::ActivationTimeout => write!(f, "given up: not up within {} s", spec.activation_timeout.as_secs()),
+            Bound::Activating => f.write_str("coming up"),
+        }
+    }
+}
