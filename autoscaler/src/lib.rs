@@ -1,1 +1,19 @@
-//! Placeholder charter, replaced below.
+//! The autoscaler: turns the requests in flight into a number of pods, down to none.
+//!
+//! It decides nothing itself: [`pilotlight_core::Revision`] does. This crate brings in the facts (activators
+//! push to [`ingest`](Autoscaler::serve_stats), pods are scraped, a [`cluster`] tells what runs) and carries the
+//! plans out; it shows every decision ([`Board`]), writes it down ([`Journal`]) and counts it ([`metrics`]).
+
+pub mod admin;
+pub mod cluster;
+mod ingest;
+mod journal;
+pub mod metrics;
+mod run;
+mod scrape;
+mod status;
+
+pub use cluster::{Cluster, ClusterView};
+pub use journal::{Journal, JournalError};
+pub use run::{Autoscaler, AutoscalerParams};
+pub use status::{Board, Change, RevisionStatus};

@@ -8,7 +8,7 @@
 mod gate;
 mod subset;
 
-pub use gate::{Gate, QueueFull, Ticket};
+pub use gate::{Gate, Ticket};
 pub use subset::{choose_subset, owner};
 
 use crate::Rng;
@@ -289,7 +289,10 @@ mod tests {
     #[test]
     fn policies_by_container_concurrency() {
         use Policy::*;
-        assert_eq!([0, 1, 3, 4].map(Policy::knative), [PowerOfTwo, FirstAvailable, FirstAvailable, RoundRobin]);
+        assert_eq!(
+            [0, 1, 3, 4].map(Policy::knative),
+            [PowerOfTwo, FirstAvailable, FirstAvailable, RoundRobin]
+        );
         assert_eq!(
             [0, 1, 3, 4].map(Policy::pilotlight),
             [LeastLoaded, FirstAvailable, FirstAvailable, LeastLoaded]

@@ -33,7 +33,9 @@ impl FromStr for RevisionId {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(Self::new(namespace, name)),
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self::new(namespace, name))
+            }
             _ => Err(format!("`{text}` is not of the form namespace/name")),
         }
     }

@@ -10,6 +10,7 @@
 
 pub mod balance;
 mod breaker;
+pub mod cadence;
 mod collector;
 mod decider;
 mod endpoints;
@@ -23,9 +24,9 @@ mod stat;
 mod time;
 mod window;
 
+pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
-pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use endpoints::{EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};

@@ -151,7 +151,12 @@ impl Lifecycle {
         path: ActivatorPath,
         bound: Option<Bound>,
     ) -> Outcome {
-        let apply = |pods, bound: Option<Bound>| Outcome { want: Some(pods), apply: Some(pods), bound, wake_at: None };
+        let apply = |pods, bound: Option<Bound>| Outcome {
+            want: Some(pods),
+            apply: Some(pods),
+            bound,
+            wake_at: None,
+        };
         let wait = |bound, wake_at| Outcome { want: Some(0), apply: None, bound: Some(bound), wake_at };
         if !spec.enable_scale_to_zero {
             return apply(1, Some(Bound::ScaleToZeroOff));
@@ -160,7 +165,8 @@ impl Lifecycle {
             // Activating => Inactive (timed out) | Activating
             Activity::Activating { since } => {
                 let deadline = since + spec.activation_timeout;
-                if now > deadline {
+                // At the deadline, not past it as in Knative: who is woken then must not be told to wait for then.
+                if now >= deadline {
                     return apply(0, Some(Bound::ActivationTimeout));
                 }
                 let bound = demand.map(|_| Bound::Activating).or(bound);

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::{Activity, ActivatorPath, Bound, Lifecycle, Outcome};
+use crate::lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 use crate::spec::{ServingMode, num_activators};
 use crate::{Collector, Decider, Decision, RevisionId, RevisionSpec, ScalingMode, Stat, Time};
 
@@ -227,7 +227,8 @@ impl Revision {
             wake_at: outcome.wake_at,
         };
         let activity = self.lifecycle.activity();
-        self.evaluation = Some(Evaluation { at: now, trigger, pods: self.pods, decision, outcome, activity, plan });
+        self.evaluation =
+            Some(Evaluation { at: now, trigger, pods: self.pods, decision, outcome, activity, plan });
         plan
     }
 
@@ -294,8 +295,12 @@ impl Why<'_> {
         let panic_s = self.spec.panic_window.as_secs();
         let Decision { stable, panic, target, stable_demand, panic_demand, desired, .. } = *decision;
         match decision.rule {
-            Rule::StableDemand => write!(f, "{stable:.1} {unit} over {stable_s} s / {target} per pod = {desired}"),
-            Rule::PanicDemand => write!(f, "{panic:.1} {unit} over {panic_s} s / {target} per pod = {desired}"),
+            Rule::StableDemand => {
+                write!(f, "{stable:.1} {unit} over {stable_s} s / {target} per pod = {desired}")
+            }
+            Rule::PanicDemand => {
+                write!(f, "{panic:.1} {unit} over {panic_s} s / {target} per pod = {desired}")
+            }
             Rule::PanicHold => {
                 write!(f, "{desired} held in panic; demand {}", stable_demand.max(panic_demand))
             }
@@ -310,7 +315,9 @@ impl Why<'_> {
                 "demand {stable_demand}, not below {desired} by max-scale-down-rate {}",
                 self.spec.max_scale_down_rate
             ),
-            Rule::ActivationScale => write!(f, "demand {}, raised to activation-scale {desired}", stable_demand.max(panic_demand)),
+            Rule::ActivationScale => {
+                write!(f, "demand {}, raised to activation-scale {desired}", stable_demand.max(panic_demand))
+            }
             Rule::ScaleDownDelay => write!(
                 f,
                 "demand {stable_demand}, {desired} held for scale-down-delay {} s",
@@ -330,12 +337,22 @@ impl Why<'_> {
             Bound::InitialScale => write!(f, "raised to initial-scale {}", spec.initial_scale),
             Bound::MaxScale => write!(f, "lowered to max-scale {}", spec.max_scale.unwrap_or_default()),
             Bound::ScaleToZeroOff => f.write_str("one pod stays: enable-scale-to-zero is off"),
-            Bound::RecentlyActive => write!(f, "one pod stays until {} s after it became active", spec.stable_window.as_secs()),
+            Bound::RecentlyActive => {
+                write!(f, "one pod stays until {} s after it became active", spec.stable_window.as_secs())
+            }
             Bound::Deactivating => f.write_str("no demand: the activator takes over"),
             Bound::AwaitingActivator => f.write_str("pods stay until the activator answers in their place"),
-            Bound::PodRetention => write!(f, "pods stay for the retention period of {} s", spec.pod_retention.as_secs_f64()),
-            Bound::GracePeriod => write!(f, "pods stay for the grace period of {} s", spec.scale_to_zero_grace_period.as_secs_f64()),
-            Bound::ActivationTimeout => write!(f, "given up: not up within {} s", spec.activation_timeout.as_secs()),
+            Bound::PodRetention => {
+                write!(f, "pods stay for the retention period of {} s", spec.pod_retention.as_secs_f64())
+            }
+            Bound::GracePeriod => write!(
+                f,
+                "pods stay for the grace period of {} s",
+                spec.scale_to_zero_grace_period.as_secs_f64()
+            ),
+            Bound::ActivationTimeout => {
+                write!(f, "given up: not up within {} s", spec.activation_timeout.as_secs())
+            }
             Bound::Activating => f.write_str("coming up"),
         }
     }

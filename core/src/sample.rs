@@ -52,9 +52,8 @@ pub fn extrapolate(answers: &[Stat], pods: usize) -> Option<Stat> {
     if answers.is_empty() {
         return None;
     }
-    let total = |field: fn(&Stat) -> f64| {
-        answers.iter().map(field).sum::<f64>() / answers.len() as f64 * pods as f64
-    };
+    let total =
+        |field: fn(&Stat) -> f64| answers.iter().map(field).sum::<f64>() / answers.len() as f64 * pods as f64;
     Some(Stat {
         pod_name: SCRAPER.to_owned(),
         average_concurrent_requests: total(|s| s.average_concurrent_requests),
@@ -75,8 +74,24 @@ mod tests {
     #[test]
     fn sample_sizes_are_the_published_ones() {
         let table = [
-            (0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 5), (8, 6), (10, 7), (11, 7), (20, 9), (25, 10),
-            (30, 11), (50, 12), (100, 14), (200, 15), (1000, 16), (100_000, 16),
+            (0, 0),
+            (1, 1),
+            (2, 2),
+            (3, 3),
+            (4, 4),
+            (5, 4),
+            (6, 5),
+            (8, 6),
+            (10, 7),
+            (11, 7),
+            (20, 9),
+            (25, 10),
+            (30, 11),
+            (50, 12),
+            (100, 14),
+            (200, 15),
+            (1000, 16),
+            (100_000, 16),
         ];
         for (pods, expected) in table {
             assert_eq!(sample_size(pods), expected, "{pods} pods");
@@ -86,7 +101,9 @@ mod tests {
     #[test]
     fn pods_that_saw_a_whole_window_are_asked_first() {
         let now = Time::from_secs(1_000);
-        let pods = |n: u64, age: u64| (0..n).map(move |i| Candidate { pod: age + i, started: Time::from_secs(1_000 - age) });
+        let pods = |n: u64, age: u64| {
+            (0..n).map(move |i| Candidate { pod: age + i, started: Time::from_secs(1_000 - age) })
+        };
         let window = Duration::from_secs(60);
         // 25 pods, 5 of them old: 10 are asked, all the old ones among them.
         let order = ask_order(now, window, pods(20, 10).chain(pods(5, 100)).collect(), &mut Rng::new(1));

@@ -349,8 +349,17 @@ mod tests {
     #[test]
     fn exponential_coefficients_are_the_published_ones() {
         let table = [
-            (1, 0.9999), (3, 0.953_584), (5, 0.841_511), (6, 0.784_557), (10, 0.601_893), (30, 0.264_358),
-            (40, 0.205_672), (41, 0.201_198), (42, 0.2), (60, 0.2), (3600, 0.2),
+            (1, 0.9999),
+            (3, 0.953_584),
+            (5, 0.841_511),
+            (6, 0.784_557),
+            (10, 0.601_893),
+            (30, 0.264_358),
+            (40, 0.205_672),
+            (41, 0.201_198),
+            (42, 0.2),
+            (60, 0.2),
+            (3600, 0.2),
         ];
         for (seconds, expected) in table {
             assert!((exponential_coefficient(seconds) - expected).abs() < 1e-6, "{seconds}");
@@ -388,7 +397,10 @@ mod tests {
         let mut w = DelayWindow::new(Duration::from_secs(10)).unwrap();
         assert!((1..=7).rev().all(|value| w.record_slot(3, value) == 7));
         let mut w = DelayWindow::new(Duration::from_secs(10)).unwrap();
-        assert_eq!([w.record_slot(0, 6), w.record_slot(1, 5), w.record_slot(2, 2), w.record_slot(6, 1)], [6, 6, 6, 2]);
+        assert_eq!(
+            [w.record_slot(0, 6), w.record_slot(1, 5), w.record_slot(2, 2), w.record_slot(6, 1)],
+            [6, 6, 6, 2]
+        );
     }
 
     #[test]

@@ -77,8 +77,10 @@ impl Spec {
 
 #[test]
 fn every_decision_equals_knatives() {
-    let folder = std::env::var_os("PILOTLIGHT_CONFORMANCE")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/conformance")), PathBuf::from);
+    let folder = std::env::var_os("PILOTLIGHT_CONFORMANCE").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/conformance")),
+        PathBuf::from,
+    );
     let file = folder.join("kpa-traces.jsonl");
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let traces: Vec<Trace> = text
@@ -150,7 +152,9 @@ fn compare(revision: &Revision, expected: &Expected) -> Result<(), String> {
     if got != want {
         return Err(format!("decided {decision:?}, not {expected:?}"));
     }
-    for (got, want) in [(decision.map(|d| d.stable), expected.stable), (decision.map(|d| d.panic), expected.panic)] {
+    for (got, want) in
+        [(decision.map(|d| d.stable), expected.stable), (decision.map(|d| d.panic), expected.panic)]
+    {
         if let (Some(got), Some(want)) = (got, want)
             && (got - want).abs() > 1e-6
         {

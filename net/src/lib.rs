@@ -1,1 +1,37 @@
-//! Placeholder charter, replaced below.
+//! HTTP in, HTTP out: what the activator, the queue-proxy and every admin port share.
+//!
+//! If it does not hold a connection, a request or a body, or measure one, it is not here. A proxy built on this
+//! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
+//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`error`].
+
+pub mod admin;
+mod body;
+mod breaker;
+mod clock;
+mod drain;
+pub mod error;
+mod forward;
+pub mod headers;
+mod hold;
+pub mod probe;
+mod server;
+mod timeout;
+pub mod wire;
+
+pub use admin::{Admin, install_metrics};
+pub use body::{Body, Ending};
+pub use breaker::{Breaker, Permit};
+pub use clock::Clock;
+pub use drain::Drain;
+pub use error::{Error, Fault, plain};
+pub use forward::{SendError, UpstreamParams, Upstreams};
+pub use headers::{is_kubelet_probe, is_probe, prepare_forward, prepare_response};
+pub use hold::{READ_AHEAD_BYTES, hold_while};
+pub use pilotlight_core::QueueFull;
+pub use server::{Handler, serve};
+pub use timeout::{Timeouts, with_timeouts};
+
+/// A request whose body is a [`Body`].
+pub type Request = http::Request<Body>;
+/// A response whose body is a [`Body`].
+pub type Response = http::Response<Body>;

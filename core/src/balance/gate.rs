@@ -5,28 +5,13 @@
 //! is kept, limits hold per pod, and a pod that leaves takes only its own requests out of the count.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::{Balancer, Load, Policy};
+use crate::breaker::QueueFull;
 
 /// A request's place in the line. Smaller came earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
-
-/// The queue has no place left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFull {
-    /// How many are waiting.
-    pub waiting: usize,
-}
-
-impl fmt::Display for QueueFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "queue is full ({} waiting)", self.waiting)
-    }
-}
-
-impl std::error::Error for QueueFull {}
 
 /// Requests on one side, pods `P` on the other, first come first served; `W` is what to call a waiter by.
 ///
@@ -129,7 +114,8 @@ impl<P: Clone + PartialEq, W> Gate<P, W> {
             self.balancer = Balancer::new(policy, 0);
         }
         self.limit = limit;
-        let old = std::mem::take(&mut self.pods).into_iter().zip(self.loads.drain(..).map(|load| load.in_flight));
+        let old =
+            std::mem::take(&mut self.pods).into_iter().zip(self.loads.drain(..).map(|load| load.in_flight));
         let mut busy: Vec<(P, u32)> =
             old.chain(self.leaving.drain(..)).filter(|&(_, in_flight)| in_flight > 0).collect();
         for pod in pods {

@@ -1,0 +1,351 @@
+//! One pod through its life: spawn, wait until ready, watch, drain, stop.
+
+use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use parking_lot::Mutex;
+use pilotlight_net::headers;
+use pilotlight_net::probe::probe;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::address::{Lease, free_port};
+use super::diagnose::listening_ports;
+use super::workload::LocalWorkload;
+use super::Shared;
+use crate::cluster::process::{Child, Spawn};
+
+/// What becomes of a pod.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Its process has been started.
+    Spawned,
+    /// It takes requests.
+    Ready,
+    /// Nothing is left of it.
+    Ended(Ending),
+}
+
+/// How a pod ended.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// As it was told.
+    Stopped,
+    /// By itself.
+    Failed(Failure),
+}
+
+/// Why a pod ended by itself, or never came up.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) exit_code: Option<i32>,
+    pub(super) log_tail: Vec<String>,
+}
+
+/// Whether a pod is to stop, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stop {
+    No,
+    /// Finish what is in flight.
+    Gently,
+    /// At once.
+    Now,
+}
+
+pub(super) struct PodTask {
+    pub(super) shared: Arc<Shared>,
+    pub(super) workload: Arc<LocalWorkload>,
+    pub(super) name: String,
+    pub(super) lease: Lease,
+    pub(super) events: mpsc::UnboundedSender<(String, Event)>,
+}
+
+/// The two processes of a pod, and what the app said last.
+struct Processes {
+    app: Child,
+    app_log: Log,
+    proxy: Child,
+    proxy_log: Log,
+}
+
+impl PodTask {
+    pub(super) async fn run(self, mut stop: watch::Receiver<Stop>) {
+        let ending = match self.live(&mut stop).await {
+            Ok(()) => Ending::Stopped,
+            Err(failure) => Ending::Failed(failure),
+        };
+        // The address is free again before anybody hears that the pod has ended.
+        let PodTask { name, lease, events, .. } = self;
+        drop(lease);
+        let _ = events.send((name, Event::Ended(ending)));
+    }
+
+    async fn live(&self, stop: &mut watch::Receiver<Stop>) -> Result<(), Failure> {
+        let port = free_port().map_err(|error| Failure::cannot_start(format!("no port for the app: {error}")))?;
+        // The app first: it is what takes long.
+        let mut app = self.spawn(self.workload.app(&self.name, port)).await?;
+        self.tell(Event::Spawned);
+        let app_log = Log::follow(&mut app, &self.name, Source::App);
+        let mut proxy = self.spawn(self.queue_proxy(port)).await?;
+        let proxy_log = Log::follow(&mut proxy, &self.name, Source::QueueProxy);
+        let processes = Processes { app, app_log, proxy, proxy_log };
+
+        tokio::select! {
+            biased;
+            () = told(stop, Stop::Gently) => return self.stop(&processes, stop, false).await,
+            failure = processes.failure(port) => return Err(failure),
+            ready = timeout(self.workload.startup_timeout, self.until_ready(port, processes.app.pid())) => {
+                if ready.is_err() {
+                    return Err(self.never_ready(port, processes).await);
+                }
+            }
+        }
+        self.tell(Event::Ready);
+        tokio::select! {
+            biased;
+            () = told(stop, Stop::Gently) => self.stop(&processes, stop, true).await,
+            failure = processes.failure(port) => Err(failure),
+        }
+    }
+
+    /// Asks the queue-proxy, which asks the app: its answer comes at the moment the app is ready.
+    async fn until_ready(&self, port: u16, app: u32) {
+        let asking = async {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-probe/pilotlight"));
+            headers.insert(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE));
+            let address = self.lease.address.serving();
+            loop {
+                match probe(address, headers::HEALTH_PATH, headers.clone(), PROBE_PATIENCE).await {
+                    Ok(answer) if answer.is_success() => return,
+                    Ok(_) | Err(_) => sleep(PROBE_PAUSE).await,
+                }
+            }
+        };
+        tokio::pin!(asking);
+        if timeout(HINT_AFTER, asking.as_mut()).await.is_err() {
+            info!(pod = self.name, hint = what_it_does(port, app), "Pod is not ready yet");
+            asking.await;
+        }
+    }
+
+    async fn never_ready(&self, port: u16, processes: Processes) -> Failure {
+        let message = format!(
+            "the app did not become ready within {:?}: {}",
+            self.workload.startup_timeout,
+            what_it_does(port, processes.app.pid())
+        );
+        processes.app.kill();
+        Failure { reason: "never-ready", message, exit_code: None, log_tail: processes.app_log.last_words().await }
+    }
+
+    /// The queue-proxy finishes what it has and waits for what is still on its way, then the app is told.
+    async fn stop(&self, processes: &Processes, stop: &mut watch::Receiver<Stop>, drain: bool) -> Result<(), Failure> {
+        let orderly = async {
+            let Processes { app, proxy, .. } = processes;
+            if drain {
+                proxy.terminate();
+                let patience = self.workload.timeout + self.shared.params.drain_quiet + DRAIN_MARGIN;
+                if timeout(patience, proxy.wait()).await.is_err() {
+                    warn!(pod = self.name, ?patience, "Queue-proxy did not drain in time");
+                }
+            }
+            proxy.kill();
+            app.terminate();
+            let grace = self.shared.params.termination_grace;
+            if timeout(grace, app.wait()).await.is_err() {
+                warn!(pod = self.name, ?grace, "App ignored SIGTERM and is killed");
+            }
+        };
+        tokio::select! {
+            () = told(stop, Stop::Now) => {}
+            () = orderly => {}
+        }
+        // Whatever is left goes; both are gone for good before the pod counts as ended.
+        for child in [&processes.proxy, &processes.app] {
+            child.kill();
+            child.wait().await;
+        }
+        Ok(())
+    }
+
+    async fn spawn(&self, command: Spawn) -> Result<Child, Failure> {
+        let program = command.program.clone();
+        let spawned = self.shared.params.guard.spawn(command).await;
+        spawned.map_err(|error| Failure::cannot_start(format!("{} cannot be started: {error}", program.display())))
+    }
+
+    fn queue_proxy(&self, port: u16) -> Spawn {
+        let params = &self.shared.params;
+        let address = self.lease.address;
+        let env = [
+            ("PILOTLIGHT_BIND_ADDRESS", address.ip.to_string()),
+            ("PILOTLIGHT_METRICS_PORT", address.stats.to_string()),
+            ("PILOTLIGHT_USER_METRICS_PORT", address.metrics.to_string()),
+            ("PILOTLIGHT_ADMIN_PORT", address.admin.to_string()),
+            ("PILOTLIGHT_DRAIN_QUIET_PERIOD", format!("{}ms", params.drain_quiet.as_millis())),
+            ("QUEUE_SERVING_PORT", address.serving.to_string()),
+            ("SERVING_POD", self.name.clone()),
+            ("SERVING_POD_IP", address.ip.to_string()),
+        ];
+        let spawn = Spawn::new(&params.queue_proxy).arg("queue-proxy");
+        let fixed = env.into_iter().chain(self.workload.queue_proxy_env(port));
+        fixed.fold(spawn, |spawn, (name, value)| spawn.env(name, value))
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = self.events.send((self.name.clone(), event));
+    }
+}
+
+impl Processes {
+    /// Returns when one of the two ends by itself, with what it left behind.
+    async fn failure(&self, port: u16) -> Failure {
+        tokio::select! {
+            biased;
+            status = self.app.wait() => {
+                let (reason, message) = match status.code() {
+                    // What a shell says, and our own starter: there is nothing to run.
+                    Some(126 | 127) => ("cannot-start", format!("the app cannot be run (exit code {})", status.code().unwrap_or_default())),
+                    _ => ("exited", format!("the app {}", describe(status))),
+                };
+                Failure { reason, message, exit_code: status.code(), log_tail: self.app_log.last_words().await }
+            }
+            status = self.proxy.wait() => {
+                let message = format!("the queue-proxy for port {port} {}", describe(status));
+                Failure { reason: "exited", message, exit_code: status.code(), log_tail: self.proxy_log.last_words().await }
+            }
+        }
+    }
+}
+
+impl Failure {
+    fn cannot_start(message: String) -> Self {
+        Failure { reason: "cannot-start", message, exit_code: None, log_tail: Vec::new() }
+    }
+}
+
+/// Returns once the pod is to stop, this firmly at least.
+async fn told(stop: &mut watch::Receiver<Stop>, at_least: Stop) {
+    // The keeper drops its end only with everything else.
+    let _ = stop.wait_for(|stop| *stop >= at_least).await;
+}
+
+/// Passes on what a process writes, and remembers its last lines.
+struct Log {
+    tail: Arc<Mutex<VecDeque<String>>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    App,
+    QueueProxy,
+}
+
+impl Log {
+    fn follow(child: &mut Child, pod: &str, source: Source) -> Log {
+        let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.take_stdout() {
+            readers.push(tokio::spawn(read_lines(stdout, pod.to_owned(), source, None)));
+        }
+        if let Some(stderr) = child.take_stderr() {
+            readers.push(tokio::spawn(read_lines(stderr, pod.to_owned(), source, Some(Arc::clone(&tail)))));
+        }
+        Log { tail, readers: Mutex::new(readers) }
+    }
+
+    /// The last lines of standard error, once the process has ended. Does not wait long for a descendant that
+    /// still holds the pipe.
+    async fn last_words(&self) -> Vec<String> {
+        let readers = std::mem::take(&mut *self.readers.lock());
+        let all = async {
+            for reader in readers {
+                let _ = reader.await;
+            }
+        };
+        let _ = timeout(LAST_WORDS_PATIENCE, all).await;
+        self.tail.lock().iter().cloned().collect()
+    }
+}
+
+async fn read_lines(
+    pipe: impl AsyncRead + Unpin,
+    pod: String,
+    source: Source,
+    tail: Option<Arc<Mutex<VecDeque<String>>>>,
+) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A line without end must not fill the memory: it is cut into pieces.
+        let mut piece = tokio::io::AsyncReadExt::take(&mut pipe, MAX_LINE_BYTES);
+        match piece.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        match source {
+            Source::App => info!(target: "app", pod, "{text}"),
+            Source::QueueProxy => debug!(target: "queue-proxy", pod, "{text}"),
+        }
+        if let Some(tail) = &tail {
+            let mut tail = tail.lock();
+            if tail.len() == TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(text.to_owned());
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// A hint for somebody whose app does not answer where it should.
+fn what_it_does(port: u16, app: u32) -> String {
+    let ports = listening_ports(app);
+    match ports.as_slice() {
+        [] => format!("nothing listens on port {port} (the app is told by {{port}} on its command line and by PORT)"),
+        ports if ports.contains(&port) => format!("it listens on port {port} but its readiness probe fails"),
+        ports => {
+            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            format!(
+                "it listens on port {}, not on {port} (pass {{port}} on its command line, or have it read PORT)",
+                ports.join(", ")
+            )
+        }
+    }
+}
+
+/// One probe may take as long as the queue-proxy tries (10 s), and a little more.
+const PROBE_PATIENCE: Duration = Duration::from_secs(12);
+/// Between two probes, while the queue-proxy itself is starting.
+const PROBE_PAUSE: Duration = Duration::from_millis(2);
+/// When to say that a pod takes long, and why that may be.
+const HINT_AFTER: Duration = Duration::from_secs(5);
+/// Beyond the longest request and the quiet period.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+/// Lines of standard error that are remembered.
+const TAIL_LINES: usize = 20;
+/// The longest line that is passed on whole.
+const MAX_LINE_BYTES: u64 = 8192;
+/// How long to wait for the end of a pipe after its process has ended.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(250);

@@ -1,0 +1,221 @@
+//! What a workload needs to run on this machine, and what is missing if it cannot.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilotlight_config::resolve::Origin;
+use pilotlight_config::workload::{DEFAULT_PORT, Workload};
+use pilotlight_core::{RevisionEndpoints, RevisionId, RevisionSpec};
+use serde_json::Value;
+
+use crate::cluster::process::Spawn;
+
+/// A workload that can run here.
+#[derive(Clone, Debug)]
+pub struct LocalWorkload {
+    /// Its name.
+    pub id: RevisionId,
+    /// How it scales.
+    pub spec: Arc<RevisionSpec>,
+    /// Host names that lead to it.
+    pub hosts: Vec<String>,
+    /// The most requests one pod may run at once; 0: unlimited.
+    pub container_concurrency: u32,
+    /// From a request's arrival to the end of its response.
+    pub timeout: Duration,
+    /// From a request's arrival to the first byte of its response.
+    pub response_start_timeout: Option<Duration>,
+    /// The longest silence of a response.
+    pub idle_timeout: Option<Duration>,
+    /// How long a pod may take to become ready.
+    pub startup_timeout: Duration,
+    command: Vec<String>,
+    env: Vec<(String, String)>,
+    working_dir: Option<PathBuf>,
+    /// The port its manifest speaks of; each pod has one of its own in its place.
+    declared_port: u16,
+    readiness_probe: Option<Value>,
+}
+
+/// Why a workload cannot run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRunnable {
+    /// There is an image, but no command.
+    #[error(
+        "{place}: {id} names {what} but no command that can run here; add one to its container, such as \
+         command: [\"./app\"], args: [\"--port\", \"{{port}}\"], or start the app itself with \
+         `pilotlight run -- ./app --port {{port}}`"
+    )]
+    NoCommand {
+        /// File and line.
+        place: String,
+        /// The workload.
+        id: RevisionId,
+        /// What it has instead.
+        what: String,
+    },
+    /// The command is not there.
+    #[error("{place}: {id}: cannot run {program}: {why}")]
+    NoProgram {
+        /// File and line.
+        place: String,
+        /// The workload.
+        id: RevisionId,
+        /// The program.
+        program: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl LocalWorkload {
+    /// Checks that the workload's command exists, and completes what a cluster would.
+    ///
+    /// A workload starts asleep unless its manifest or configuration asks for an initial scale: on a laptop,
+    /// nothing runs before it is needed.
+    pub fn new(workload: &Workload, startup_timeout: Duration) -> Result<Self, NotRunnable> {
+        let container = &workload.container;
+        let place = format!("{}:{}", workload.source.file, workload.source.line);
+        let command: Vec<String> = container.command.iter().chain(&container.args).cloned().collect();
+        if container.command.is_empty() {
+            let what = container.image.as_ref().map_or("nothing to run,".to_owned(), |image| format!("the image {image},"));
+            return Err(NotRunnable::NoCommand { place, id: workload.id.clone(), what });
+        }
+        let working_dir = container.working_dir.as_ref().map(PathBuf::from);
+        if let Err(why) = find_program(&command[0], working_dir.as_deref()) {
+            return Err(NotRunnable::NoProgram { place, id: workload.id.clone(), program: command[0].clone(), why });
+        }
+        let asked = |name| workload.settings.iter().any(|it| it.name == name && it.from != Origin::Default);
+        let mut spec = workload.spec.clone();
+        if !asked("initial-scale") {
+            spec.initial_scale = 0;
+        }
+        let RevisionId { namespace, name } = &workload.id;
+        Ok(LocalWorkload {
+            id: workload.id.clone(),
+            spec: Arc::new(spec),
+            hosts: vec![
+                format!("{name}.{namespace}.localhost"),
+                format!("{name}.{namespace}"),
+                format!("{name}.localhost"),
+                name.clone(),
+            ],
+            container_concurrency: workload.container_concurrency,
+            timeout: workload.timeout,
+            response_start_timeout: workload.response_start_timeout,
+            idle_timeout: workload.idle_timeout,
+            startup_timeout,
+            command,
+            env: container.env.clone(),
+            working_dir,
+            declared_port: container.port.unwrap_or(DEFAULT_PORT),
+            readiness_probe: workload.readiness_probe.clone(),
+        })
+    }
+
+    /// The app of one pod, told to listen on `port`.
+    pub(super) fn app(&self, pod: &str, port: u16) -> Spawn {
+        let port = port.to_string();
+        let fill = |text: &String| OsString::from(text.replace("{port}", &port));
+        let RevisionId { namespace, name } = &self.id;
+        let contract = [
+            ("PORT", port.as_str()),
+            ("HOSTNAME", pod),
+            ("K_REVISION", name),
+            ("K_CONFIGURATION", name),
+            ("K_SERVICE", name),
+            ("POD_NAMESPACE", namespace),
+        ];
+        let contract = contract.map(|(name, value)| (name.into(), value.into()));
+        let own = self.env.iter().map(|(name, value)| (name.into(), fill(value)));
+        let mut words = self.command.iter().map(fill);
+        Spawn {
+            program: words.next().unwrap_or_default(),
+            args: words.collect(),
+            // The last one wins: what the manifest sets is meant.
+            env: contract.into_iter().chain(own).collect(),
+            cwd: self.working_dir.clone(),
+        }
+    }
+
+    /// Knative's part of a queue-proxy's environment, for an app on `port`.
+    pub(super) fn queue_proxy_env(&self, port: u16) -> BTreeMap<&'static str, String> {
+        let seconds = |limit: Duration| limit.as_secs_f64().ceil().to_string();
+        let optional = |limit: Option<Duration>| limit.map_or_else(|| "0".to_owned(), seconds);
+        let mut env = BTreeMap::from([
+            ("CONTAINER_CONCURRENCY", self.container_concurrency.to_string()),
+            ("QUEUE_SERVING_TLS_PORT", "8112".to_owned()),
+            ("USER_PORT", port.to_string()),
+            ("REVISION_TIMEOUT_SECONDS", seconds(self.timeout)),
+            ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", optional(self.response_start_timeout)),
+            ("REVISION_IDLE_TIMEOUT_SECONDS", optional(self.idle_timeout)),
+            ("SERVING_LOGGING_CONFIG", String::new()),
+            ("SERVING_LOGGING_LEVEL", String::new()),
+            ("SERVING_NAMESPACE", self.id.namespace.clone()),
+            ("SERVING_CONFIGURATION", self.id.name.clone()),
+            ("SERVING_REVISION", self.id.name.clone()),
+            ("SERVING_SERVICE", self.id.name.clone()),
+        ]);
+        if let Some(probe) = &self.readiness_probe {
+            let mut probe = probe.clone();
+            redirect(&mut probe, self.declared_port, port);
+            env.insert("SERVING_READINESS_PROBE", probe.to_string());
+        }
+        env
+    }
+
+    /// What the activator needs to know, but for the pods.
+    pub(super) fn endpoints(&self) -> RevisionEndpoints {
+        RevisionEndpoints {
+            hosts: self.hosts.clone(),
+            container_concurrency: self.container_concurrency,
+            timeout: self.timeout,
+            response_start_timeout: self.response_start_timeout,
+            idle_timeout: self.idle_timeout,
+            ready: Vec::new(),
+            starting: 0,
+            trouble: None,
+        }
+    }
+}
+
+/// A probe of the declared port is meant for the pod's own.
+fn redirect(probe: &mut Value, declared: u16, port: u16) {
+    match probe {
+        Value::Array(probes) => probes.iter_mut().for_each(|probe| redirect(probe, declared, port)),
+        Value::Object(probe) => {
+            for handler in ["httpGet", "tcpSocket", "grpc"] {
+                if let Some(asked) = probe.get_mut(handler).and_then(|handler| handler.get_mut("port"))
+                    && (asked.as_u64() == Some(declared.into()) || asked.as_str() == Some(&declared.to_string()))
+                {
+                    *asked = port.into();
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn find_program(program: &str, working_dir: Option<&Path>) -> Result<(), &'static str> {
+    if program.contains('/') {
+        return check(&working_dir.unwrap_or(Path::new(".")).join(program));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| check(&folder.join(program)).is_ok());
+    found.then_some(()).ok_or("there is no such program in PATH")
+}
+
+fn check(file: &Path) -> Result<(), &'static str> {
+    let metadata = file.metadata().map_err(|_| "there is no such file")?;
+    if !metadata.is_file() {
+        Err("it is not a file")
+    } else if metadata.permissions().mode() & 0o111 == 0 {
+        Err("it is not executable")
+    } else {
+        Ok(())
+    }
+}

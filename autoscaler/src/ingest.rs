@@ -1,0 +1,176 @@
+//! The stat server: activators push what they measured over a websocket.
+//!
+//! Knative's name: statserver. Any path; binary frames of `WireStatMessages`; a kubelet's probe gets its 200.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use pilotlight_net::{Body, Clock, Drain, Handler, Request, Response, is_kubelet_probe, plain, serve, wire};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
+use tracing::{debug, info, warn};
+
+use crate::run::{Autoscaler, Report, Source};
+
+impl Autoscaler {
+    /// Takes stats in on `listener` until `drain` starts; then says goodbye to every activator.
+    pub async fn serve_stats(&self, clock: Clock, listener: TcpListener, drain: Drain) {
+        let (open, mut all_closed) = mpsc::channel::<()>(1);
+        let server = StatServer { clock, reports: self.inbox(), drain: drain.clone(), open };
+        serve(listener, Arc::new(server), drain).await;
+        // The server is gone, and with it the last sender but those of the websockets.
+        let _ = tokio::time::timeout(GOODBYE_BUDGET, all_closed.recv()).await;
+    }
+}
+
+struct StatServer {
+    clock: Clock,
+    reports: mpsc::Sender<Report>,
+    drain: Drain,
+    open: mpsc::Sender<()>,
+}
+
+impl Handler for StatServer {
+    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+        if is_kubelet_probe(request.headers()) {
+            return Response::new(Body::empty());
+        }
+        let accepted = match accept(request.headers()) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return refusal,
+        };
+        let upgrade = hyper::upgrade::on(&mut request);
+        let session = Session {
+            peer,
+            clock: self.clock,
+            reports: self.reports.clone(),
+            drain: self.drain.clone(),
+            _open: self.open.clone(),
+        };
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(upgraded) => {
+                    // No reports are that large; a peer that sends more is not an activator.
+                    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
+                    let io = TokioIo::new(upgraded);
+                    session.run(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await).await;
+                }
+                Err(error) => debug!(%peer, %error, "Activator left during the handshake"),
+            }
+        });
+        accepted
+    }
+}
+
+struct Session {
+    peer: SocketAddr,
+    clock: Clock,
+    reports: mpsc::Sender<Report>,
+    drain: Drain,
+    _open: mpsc::Sender<()>,
+}
+
+type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+impl Session {
+    async fn run(self, mut socket: Socket) {
+        info!(peer = %self.peer, "Activator connected");
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.drain.started() => return self.say_goodbye(socket).await,
+                message = socket.next() => message,
+            };
+            match message {
+                Some(Ok(Message::Binary(frame))) => self.take_in(&frame).await,
+                Some(Ok(Message::Text(_))) => warn!(peer = %self.peer, "Text frame dropped: stats are binary"),
+                // Pings are answered by the library.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Close(_))) | None => break,
+                Some(Err(WebSocketError::ConnectionClosed | WebSocketError::AlreadyClosed)) => break,
+                Some(Err(error)) => {
+                    warn!(peer = %self.peer, %error, "Activator's connection failed");
+                    break;
+                }
+            }
+        }
+        info!(peer = %self.peer, "Activator disconnected");
+    }
+
+    async fn take_in(&self, frame: &[u8]) {
+        let stats = match wire::decode_stats(frame) {
+            Ok(stats) => stats,
+            Err(error) => {
+                warn!(peer = %self.peer, %error, "Undecodable stats dropped");
+                return;
+            }
+        };
+        for (revision, mut stat) in stats {
+            if stat.timestamp == 0 {
+                stat.timestamp = self.clock.now().whole_seconds() as i64;
+            }
+            // Waits while the loop is behind: the socket's own flow control then slows the activator down.
+            let _ = self.reports.send(Report { revision, stat, source: Source::Activator }).await;
+        }
+    }
+
+    async fn say_goodbye(&self, mut socket: Socket) {
+        let frame = CloseFrame { code: CloseCode::Restart, reason: "Restarting".into() };
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            // Until the peer has closed too; serve_stats bounds the wait.
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    }
+}
+
+/// The answer that turns a connection into a websocket, or the refusal.
+fn accept(headers: &HeaderMap) -> Result<Response, Response> {
+    let refuse = |text: &str| Err(plain(StatusCode::BAD_REQUEST, text));
+    let has = |name, word: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
+    };
+    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        return refuse("Bad Request: this port takes websocket connections from activators");
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return refuse("Bad Request: websocket version 13 is needed");
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+        return refuse("Bad Request: Sec-WebSocket-Key is missing");
+    };
+    if let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !same_host(origin, headers)) {
+        debug!(?origin, "Refused a websocket from a foreign origin");
+        return Err(plain(StatusCode::FORBIDDEN, "Forbidden: Origin is not this host"));
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let accept_key = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a legal value");
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
+    Ok(response)
+}
+
+/// A browser says where a script came from; a page of another host has no business here.
+fn same_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    origin.is_some() && origin == host
+}
+
+/// How long activators get to close their side.
+const GOODBYE_BUDGET: Duration = Duration::from_secs(5);
+
+/// 4 MiB: some 40,000 revisions in one frame.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;

@@ -1,0 +1,118 @@
+//! What Prometheus sees of the autoscaler: Knative's metrics, dots as underscores.
+
+use metrics::{Gauge, Histogram, Label, Unit, describe_gauge, describe_histogram, gauge, histogram};
+use pilotlight_core::{Decision, Evaluation, RevisionId, ScalingMetric};
+
+/// Pods wanted after the scale-down delay, before minimum and maximum.
+const PODS_DESIRED: &str = "kn_revision_pods_desired";
+/// Room beyond the load and the burst capacity asked for.
+const CAPACITY_EXCESS: &str = "kn_revision_capacity_excess";
+/// 1 while there is panic.
+const PANIC_MODE: &str = "kn_revision_panic_mode";
+/// The metric over the stable window, over the panic window, and its target: concurrency ...
+const CONCURRENCY: [&str; 3] =
+    ["kn_revision_concurrency_stable", "kn_revision_concurrency_panic", "kn_revision_concurrency_target"];
+/// ... or requests per second.
+const RPS: [&str; 3] =
+    ["kn_revision_rps_stable_per_second", "kn_revision_rps_panic_per_second", "kn_revision_rps_target_per_second"];
+/// Pods asked of the cluster.
+const PODS_REQUESTED: &str = "kn_revision_pods_requested";
+/// Pods that are ready.
+const PODS_COUNT: &str = "kn_revision_pods_count";
+/// Pods that are not.
+const PODS_NOT_READY: &str = "kn_revision_pods_not_ready_count";
+/// Pods that are starting.
+const PODS_PENDING: &str = "kn_revision_pods_pending_count";
+/// Pods that are ending.
+const PODS_TERMINATING: &str = "kn_revision_pods_terminating_count";
+/// How long it took to scrape a revision's pods.
+const SCRAPE_DURATION: &str = "kn_autoscaler_scrape_duration_seconds";
+
+/// Describes every metric to the recorder. Once a process.
+pub fn describe() {
+    describe_gauge!(PODS_DESIRED, "Pods wanted, before minimum and maximum");
+    describe_gauge!(CAPACITY_EXCESS, "Room beyond load and target burst capacity; negative: activator in the path");
+    describe_gauge!(PANIC_MODE, "1 while the panic window leads");
+    for (names, what) in [(CONCURRENCY, "Requests in flight"), (RPS, "Requests per second")] {
+        describe_gauge!(names[0], format!("{what}, averaged over the stable window"));
+        describe_gauge!(names[1], format!("{what}, averaged over the panic window"));
+        describe_gauge!(names[2], format!("{what} aimed for in each pod"));
+    }
+    describe_gauge!(PODS_REQUESTED, "Pods asked of the cluster");
+    describe_gauge!(PODS_COUNT, "Pods that are ready");
+    describe_gauge!(PODS_NOT_READY, "Pods that are starting or ending");
+    describe_gauge!(PODS_PENDING, "Pods that are starting");
+    describe_gauge!(PODS_TERMINATING, "Pods that are ending");
+    describe_histogram!(SCRAPE_DURATION, Unit::Seconds, "Time taken to scrape the pods of a revision");
+}
+
+/// The handles of one revision's gauges.
+pub(crate) struct RevisionMetrics {
+    desired: Gauge,
+    capacity_excess: Gauge,
+    panic_mode: Gauge,
+    load: [Gauge; 3],
+    requested: Gauge,
+    ready: Gauge,
+    not_ready: Gauge,
+    pending: Gauge,
+    terminating: Gauge,
+}
+
+impl RevisionMetrics {
+    /// Which of concurrency and requests per second is shown is fixed here.
+    pub(crate) fn new(id: &RevisionId, metric: ScalingMetric) -> Self {
+        let labels = vec![
+            Label::new("k8s_namespace_name", id.namespace.clone()),
+            Label::new("kn_revision_name", id.name.clone()),
+        ];
+        let gauge = |name: &'static str| gauge!(name, labels.clone());
+        RevisionMetrics {
+            desired: gauge(PODS_DESIRED),
+            capacity_excess: gauge(CAPACITY_EXCESS),
+            panic_mode: gauge(PANIC_MODE),
+            load: match metric {
+                ScalingMetric::Concurrency => CONCURRENCY,
+                ScalingMetric::Rps => RPS,
+            }
+            .map(gauge),
+            requested: gauge(PODS_REQUESTED),
+            ready: gauge(PODS_COUNT),
+            not_ready: gauge(PODS_NOT_READY),
+            pending: gauge(PODS_PENDING),
+            terminating: gauge(PODS_TERMINATING),
+        }
+    }
+
+    pub(crate) fn set(&self, evaluation: &Evaluation, decision: Option<&Decision>) {
+        if let Some(decision) = decision {
+            self.desired.set(decision.desired);
+            self.capacity_excess.set(decision.excess_burst_capacity);
+            self.panic_mode.set(f64::from(u8::from(decision.is_panicking())));
+            for (gauge, value) in self.load.iter().zip([decision.stable, decision.panic, decision.target]) {
+                gauge.set(value);
+            }
+        }
+        if let Some(want) = evaluation.outcome.want {
+            self.requested.set(want);
+        }
+        let pods = evaluation.pods;
+        self.ready.set(pods.ready);
+        self.not_ready.set(pods.starting + pods.terminating);
+        self.pending.set(pods.starting);
+        self.terminating.set(pods.terminating);
+    }
+
+    /// The recorder cannot forget a series; a revision that is gone shows zeros.
+    pub(crate) fn clear(&self) {
+        let all = [
+            &self.desired, &self.capacity_excess, &self.panic_mode, &self.requested, &self.ready, &self.not_ready,
+            &self.pending, &self.terminating,
+        ];
+        all.into_iter().chain(&self.load).for_each(|gauge| gauge.set(0.0));
+    }
+}
+
+pub(crate) fn scrape_duration(namespace: &str) -> Histogram {
+    histogram!(SCRAPE_DURATION, "k8s_namespace_name" => namespace.to_owned())
+}

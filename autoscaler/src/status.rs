@@ -1,0 +1,136 @@
+//! What was decided and why, kept where people and machines can see it: the live view, `/v1/decisions`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pilotlight_core::{Decision, Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time};
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// The latest evaluation of every revision, and the latest changes of scale.
+#[derive(Debug)]
+pub struct Board {
+    revisions: Mutex<BTreeMap<RevisionId, Shown>>,
+    version: watch::Sender<u64>,
+}
+
+/// One change of the number of pods a revision should have.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// When.
+    pub at: Time,
+    /// The number before; `None`: there was none yet.
+    pub from: Option<u32>,
+    /// The number from now on.
+    pub to: u32,
+    /// The rule that bound it, as a word.
+    pub reason: String,
+    /// The same in a sentence.
+    pub why: String,
+}
+
+/// What is shown of one revision.
+#[derive(Clone, Debug, Serialize)]
+pub struct RevisionStatus {
+    /// Its name.
+    pub revision: RevisionId,
+    /// What is measured.
+    pub metric: ScalingMetric,
+    /// What is aimed for, per pod.
+    pub target: f64,
+    /// The number of pods that was last applied.
+    pub scale: Option<u32>,
+    /// The latest evaluation, in a sentence.
+    pub why: String,
+    /// The latest evaluation, with its numbers.
+    pub evaluation: Evaluation,
+    /// The last valid decision. It stands while there is no data for a new one.
+    pub decision: Option<Decision>,
+    /// The latest changes of scale, oldest first.
+    pub changes: Vec<Change>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    spec: Arc<RevisionSpec>,
+    scale: Option<u32>,
+    evaluation: Evaluation,
+    decision: Option<Decision>,
+    changes: VecDeque<Change>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Board { revisions: Mutex::default(), version: watch::Sender::new(0) }
+    }
+}
+
+impl Board {
+    /// A copy of everything shown now.
+    pub fn snapshot(&self) -> Vec<RevisionStatus> {
+        let status = |(id, shown): (&RevisionId, &Shown)| RevisionStatus {
+            revision: id.clone(),
+            metric: shown.spec.scaling_metric,
+            target: shown.spec.target,
+            scale: shown.scale,
+            why: shown.evaluation.why(&shown.spec),
+            evaluation: shown.evaluation.clone(),
+            decision: shown.decision.clone(),
+            changes: shown.changes.iter().cloned().collect(),
+        };
+        self.revisions.lock().iter().map(status).collect()
+    }
+
+    /// Changes whenever something shown does.
+    pub fn version(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Shows an evaluation. Returns the change of scale it brought, if it did.
+    pub(crate) fn show(
+        &self,
+        id: &RevisionId,
+        spec: &Arc<RevisionSpec>,
+        evaluation: &Evaluation,
+        decision: Option<&Decision>,
+    ) -> Option<Change> {
+        let mut revisions = self.revisions.lock();
+        let shown = revisions.entry(id.clone()).or_insert_with(|| Shown {
+            spec: Arc::clone(spec),
+            scale: None,
+            evaluation: evaluation.clone(),
+            decision: None,
+            changes: VecDeque::new(),
+        });
+        shown.spec = Arc::clone(spec);
+        shown.evaluation.clone_from(evaluation);
+        shown.decision = decision.cloned();
+        let from = shown.scale;
+        shown.scale = evaluation.plan.scale.or(from);
+        let change = shown.scale.filter(|_| shown.scale != from).map(|to| Change {
+            at: evaluation.at,
+            from,
+            to,
+            reason: evaluation.reason(),
+            why: evaluation.why(spec),
+        });
+        if let Some(change) = &change {
+            if shown.changes.len() == CHANGES_KEPT {
+                shown.changes.pop_front();
+            }
+            shown.changes.push_back(change.clone());
+        }
+        drop(revisions);
+        self.version.send_modify(|version| *version += 1);
+        change
+    }
+
+    pub(crate) fn remove(&self, id: &RevisionId) {
+        self.revisions.lock().remove(id);
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+/// Changes of scale that are remembered of each revision.
+const CHANGES_KEPT: usize = 64;

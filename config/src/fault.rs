@@ -1,0 +1,202 @@
+//! What is wrong with what an operator wrote, and what is merely suspicious: a [`Fault`] stops a configuration,
+//! a [`Warning`] goes with it. All faults are found in one pass; each is one line naming the key, the value and
+//! the rule.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// One thing that is wrong. Shown as `file: key: "value" rule`.
+///
+/// ```
+/// use pilotlight_config::Fault;
+/// let fault = Fault::new("stable-window", "5s", "is not a duration between 6s and 1h");
+/// assert_eq!(
+///     fault.in_file("config.yaml").to_string(),
+///     r#"config.yaml: stable-window: "5s" is not a duration between 6s and 1h"#
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fault {
+    /// The file it was found in, if it came from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The key as it was written, with its path inside the file; empty for the file as a whole.
+    pub key: String,
+    /// The value as it was written; `None` where no value is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The rule it breaks: a sentence whose subject is the value, or the key if there is no value.
+    pub rule: String,
+}
+
+impl Fault {
+    /// The value of `key` breaks a rule.
+    pub fn new(key: impl Into<String>, value: impl Into<String>, rule: impl Into<String>) -> Self {
+        Fault { file: None, key: key.into(), value: Some(value.into()), rule: rule.into() }
+    }
+
+    /// Something is wrong about `key` that is not in its value.
+    pub fn without_value(key: impl Into<String>, rule: impl Into<String>) -> Self {
+        Fault { file: None, key: key.into(), value: None, rule: rule.into() }
+    }
+
+    /// The same, found in `file`.
+    #[must_use]
+    pub fn in_file(self, file: impl Into<String>) -> Self {
+        Fault { file: Some(file.into()), ..self }
+    }
+
+    /// The same, with the key below `path`.
+    #[must_use]
+    pub fn below(self, path: &str) -> Self {
+        Fault { key: join(path, &self.key), ..self }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, self.file.as_deref(), &self.key)?;
+        match &self.value {
+            Some(value) => write!(f, "{value:?} {}", self.rule),
+            None => f.write_str(&self.rule),
+        }
+    }
+}
+
+/// One thing that is legal and probably not meant, or that changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Warning {
+    /// The file it was found in, if it came from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The key it is about, with its path inside the file; empty for the file as a whole.
+    pub key: String,
+    /// What is suspicious and, where there is one, what to write instead.
+    pub advice: String,
+}
+
+impl Warning {
+    /// Advice about `key`.
+    pub fn new(key: impl Into<String>, advice: impl Into<String>) -> Self {
+        Warning { file: None, key: key.into(), advice: advice.into() }
+    }
+
+    /// The same, found in `file`.
+    #[must_use]
+    pub fn in_file(self, file: impl Into<String>) -> Self {
+        Warning { file: Some(file.into()), ..self }
+    }
+
+    /// The same, with the key below `path`.
+    #[must_use]
+    pub fn below(self, path: &str) -> Self {
+        Warning { key: join(path, &self.key), ..self }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, self.file.as_deref(), &self.key)?;
+        f.write_str(&self.advice)
+    }
+}
+
+/// Everything that is wrong, at least one thing; shown one to a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(transparent)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// The faults in the order they were found.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+
+    /// The faults themselves.
+    pub fn into_vec(self) -> Vec<Fault> {
+        self.0
+    }
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Faults(vec![fault])
+    }
+}
+
+impl<'a> IntoIterator for &'a Faults {
+    type Item = &'a Fault;
+    type IntoIter = std::slice::Iter<'a, Fault>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, fault) in self.0.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "\n" };
+            write!(f, "{separator}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The outcome of reading something an operator wrote: the value or all its faults, and the warnings either way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed<T> {
+    /// The value, if nothing is wrong.
+    pub value: Result<T, Faults>,
+    /// What is legal but suspicious.
+    pub warnings: Vec<Warning>,
+}
+
+impl<T> Parsed<T> {
+    /// `value`, unless there are faults.
+    pub(crate) fn new(value: T, findings: Findings) -> Self {
+        let Findings { faults, warnings } = findings;
+        Parsed { value: if faults.is_empty() { Ok(value) } else { Err(Faults(faults)) }, warnings }
+    }
+}
+
+/// Faults and warnings while they are being collected.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl Findings {
+    pub(crate) fn fault(&mut self, key: &str, value: &str, rule: impl Into<String>) {
+        self.faults.push(Fault::new(key, value, rule));
+    }
+
+    pub(crate) fn warn(&mut self, key: &str, advice: impl Into<String>) {
+        self.warnings.push(Warning::new(key, advice));
+    }
+
+    /// Takes over what was found elsewhere, with each key renamed.
+    pub(crate) fn absorb(&mut self, other: Findings, rename: impl Fn(&str) -> String) {
+        self.faults.extend(other.faults.into_iter().map(|f| Fault { key: rename(&f.key), ..f }));
+        self.warnings.extend(other.warnings.into_iter().map(|w| Warning { key: rename(&w.key), ..w }));
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    match (path, key) {
+        ("", key) => key.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, key) => format!("{path}.{key}"),
+    }
+}
+
+fn write_place(f: &mut fmt::Formatter<'_>, file: Option<&str>, key: &str) -> fmt::Result {
+    if let Some(file) = file {
+        write!(f, "{file}: ")?;
+    }
+    if !key.is_empty() {
+        write!(f, "{key}: ")?;
+    }
+    Ok(())
+}

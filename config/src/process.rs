@@ -1,0 +1,565 @@
+//! What each process reads from its environment. The queue-proxy's is Knative's contract between the controller
+//! and the sidecar, read with Knative's rules (envconfig): "required" means that the variable is there, and an
+//! empty one is there too.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::{duration, number};
+
+/// The queue-proxy's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueProxyEnv {
+    /// The most requests the app may run at once; 0: unlimited.
+    pub container_concurrency: u32,
+    /// Where requests are taken.
+    pub serving_port: u16,
+    /// Where requests are taken over TLS, if there is a certificate.
+    pub serving_tls_port: u16,
+    /// Where the app listens, on 127.0.0.1.
+    pub user_port: u16,
+    /// From a request's arrival to the end of its response. Zero is a limit, too: nothing passes.
+    pub timeout: Duration,
+    /// From a request's arrival to the head of its response; `None`: no limit of its own.
+    pub response_start_timeout: Option<Duration>,
+    /// The longest silence of a request; `None`: no limit of its own.
+    pub idle_timeout: Option<Duration>,
+    /// What says that the app is ready; all must succeed. Empty: it always is.
+    pub readiness: Vec<ReadinessProbe>,
+    /// Whether HTTP readiness probes try HTTP/2 first.
+    pub http2_auto_detection: bool,
+    /// The least severe level to log, in zap's words; empty: the default.
+    pub logging_level: String,
+    /// The namespace of the revision.
+    pub namespace: String,
+    /// The configuration that owns the revision; empty: none.
+    pub configuration: String,
+    /// The revision.
+    pub revision: String,
+    /// The service that owns the configuration; empty: none.
+    pub service: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's address.
+    pub pod_ip: String,
+    /// The address that all servers bind to.
+    pub bind_address: IpAddr,
+    /// Where the autoscaler scrapes stats.
+    pub metrics_port: u16,
+    /// Where the kubelet asks to wait for the drain.
+    pub admin_port: u16,
+    /// Where Prometheus scrapes.
+    pub user_metrics_port: u16,
+    /// How long nothing may have arrived before a terminating pod stops serving.
+    pub drain_quiet_period: Duration,
+}
+
+/// One thing wrong with the environment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvError {
+    /// A required variable is not there.
+    #[error("required key {0} missing value")]
+    Missing(&'static str),
+    /// A variable is there, but not what it must be.
+    #[error("{name}: {value:?} {rule}")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// What it is.
+        value: String,
+        /// The rule it breaks: a sentence whose subject is the value.
+        rule: String,
+    },
+}
+
+/// One way of asking whether the app is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadinessProbe {
+    /// What is asked.
+    pub action: ProbeAction,
+    /// How often it must succeed in a row.
+    pub success_threshold: u32,
+    /// How it is paced.
+    pub pace: ProbePace,
+}
+
+/// What a readiness probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeAction {
+    /// `GET`; any status from 200 to 399 is a yes.
+    Http {
+        /// The address.
+        host: IpAddr,
+        /// The port.
+        port: u16,
+        /// Path and query, with their leading slash.
+        path: String,
+        /// Whether over TLS.
+        https: bool,
+        /// Headers to add.
+        headers: Vec<(String, String)>,
+    },
+    /// Whether a connection is accepted.
+    Tcp {
+        /// The address.
+        host: IpAddr,
+        /// The port.
+        port: u16,
+    },
+    /// gRPC's health service.
+    Grpc {
+        /// The port, on 127.0.0.1.
+        port: u16,
+        /// The service to ask about; empty: the whole server.
+        service: String,
+    },
+    /// A command in the app's container, which a sidecar cannot run: always a no.
+    Exec,
+    /// Nothing: always a no.
+    Nothing,
+}
+
+/// When a readiness probe is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbePace {
+    /// Over and over until it succeeds (written `periodSeconds: 0`, and the default).
+    Aggressive,
+    /// Once, within this time.
+    Once(Duration),
+}
+
+impl QueueProxyEnv {
+    /// Reads the environment; all that is wrong with it at once.
+    pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<EnvError>> {
+        let mut env = Reader { lookup, errors: Vec::new() };
+        let parsed = QueueProxyEnv {
+            container_concurrency: env.required("CONTAINER_CONCURRENCY", count),
+            serving_port: env.required("QUEUE_SERVING_PORT", port),
+            serving_tls_port: env.required("QUEUE_SERVING_TLS_PORT", port),
+            user_port: env.required("USER_PORT", port),
+            timeout: env.required("REVISION_TIMEOUT_SECONDS", seconds),
+            response_start_timeout: env
+                .optional("REVISION_RESPONSE_START_TIMEOUT_SECONDS", seconds)
+                .filter(|limit| !limit.is_zero()),
+            idle_timeout: env
+                .optional("REVISION_IDLE_TIMEOUT_SECONDS", seconds)
+                .filter(|limit| !limit.is_zero()),
+            readiness: env.readiness(),
+            http2_auto_detection: env.optional("ENABLE_HTTP2_AUTO_DETECTION", truth).unwrap_or_default(),
+            logging_level: env.required("SERVING_LOGGING_LEVEL", text),
+            namespace: env.required("SERVING_NAMESPACE", text),
+            configuration: env.required("SERVING_CONFIGURATION", text),
+            revision: env.required("SERVING_REVISION", text),
+            service: env.optional("SERVING_SERVICE", text).unwrap_or_default(),
+            pod: env.required("SERVING_POD", text),
+            pod_ip: env.required("SERVING_POD_IP", text),
+            bind_address: env
+                .optional("PILOTLIGHT_BIND_ADDRESS", address)
+                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            metrics_port: env.optional("PILOTLIGHT_METRICS_PORT", port).unwrap_or(9090),
+            admin_port: env.optional("PILOTLIGHT_ADMIN_PORT", port).unwrap_or(8022),
+            user_metrics_port: env.optional("PILOTLIGHT_USER_METRICS_PORT", port).unwrap_or(9091),
+            drain_quiet_period: env
+                .optional("PILOTLIGHT_DRAIN_QUIET_PERIOD", go_duration)
+                .unwrap_or(Duration::from_secs(30)),
+        };
+        // zap's configuration means nothing here, but its absence means that no controller wrote this.
+        env.required("SERVING_LOGGING_CONFIG", text);
+        if env.errors.is_empty() { Ok(parsed) } else { Err(env.errors) }
+    }
+}
+
+struct Reader<L> {
+    lookup: L,
+    errors: Vec<EnvError>,
+}
+
+/// Reads a value, or says which rule it breaks.
+type Parse<T> = fn(&str) -> Result<T, String>;
+
+impl<L: Fn(&str) -> Option<String>> Reader<L> {
+    // After an error the value does not matter: nobody will see it.
+    fn required<T: Default>(&mut self, name: &'static str, parse: Parse<T>) -> T {
+        match (self.lookup)(name) {
+            Some(value) => self.parse(name, value, parse).unwrap_or_default(),
+            None => {
+                self.errors.push(EnvError::Missing(name));
+                T::default()
+            }
+        }
+    }
+
+    // An optional variable that is there but empty is as good as absent; envconfig refuses it for numbers, but
+    // templates that leave a value out write exactly this.
+    fn optional<T>(&mut self, name: &'static str, parse: Parse<T>) -> Option<T> {
+        let value = (self.lookup)(name).filter(|value| !value.is_empty())?;
+        self.parse(name, value, parse)
+    }
+
+    fn parse<T>(&mut self, name: &'static str, value: String, parse: Parse<T>) -> Option<T> {
+        parse(&value).map_err(|rule| self.errors.push(EnvError::Invalid { name, value, rule })).ok()
+    }
+
+    fn readiness(&mut self) -> Vec<ReadinessProbe> {
+        let several = self.optional("ENABLE_MULTI_CONTAINER_PROBES", truth).unwrap_or_default();
+        let parse = if several { many_probes } else { one_probe };
+        self.optional("SERVING_READINESS_PROBE", parse).unwrap_or_default()
+    }
+}
+
+fn text(value: &str) -> Result<String, String> {
+    Ok(value.to_owned())
+}
+
+fn truth(value: &str) -> Result<bool, String> {
+    number::parse_bool(value).ok_or_else(|| "is not true or false".to_owned())
+}
+
+fn address(value: &str) -> Result<IpAddr, String> {
+    IpAddr::from_str(value).map_err(|_| "is not an IP address".to_owned())
+}
+
+fn port(value: &str) -> Result<u16, String> {
+    value.parse().map_err(|_| "is not a port number (0 to 65535)".to_owned())
+}
+
+fn go_duration(value: &str) -> Result<Duration, String> {
+    duration::parse(value).map_err(|error| format!("is not a duration: {error}"))
+}
+
+fn seconds(value: &str) -> Result<Duration, String> {
+    count(value).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn count(value: &str) -> Result<u32, String> {
+    let number = go_integer(value).ok_or("is not a whole number")?;
+    u32::try_from(number).map_err(|_| format!("is not between 0 and {}", u32::MAX))
+}
+
+/// Go's integer literals: decimal, or with a base prefix (`0x10`, `0o20`, `020`, `0b10000`), `_` after the prefix
+/// and between digits.
+fn go_integer(value: &str) -> Option<i64> {
+    let (negative, digits) = match value.as_bytes().first()? {
+        b'-' => (true, &value[1..]),
+        b'+' => (false, &value[1..]),
+        _ => (false, value),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (base, digits) = match lower.as_bytes() {
+        [b'0', b'x', ..] => (16, &lower[2..]),
+        [b'0', b'o', ..] => (8, &lower[2..]),
+        [b'0', b'b', ..] => (2, &lower[2..]),
+        [b'0', _, ..] => (8, &lower[1..]),
+        _ => (10, lower.as_str()),
+    };
+    let prefixed = base != 10;
+    let digits = if prefixed { digits.strip_prefix('_').unwrap_or(digits) } else { digits };
+    // Go allows `_` only where a base prefix is.
+    let separated = prefixed && !digits.ends_with('_') && !digits.contains("__");
+    if (digits.contains('_') && !separated) || digits.starts_with(['+', '-', '_']) {
+        return None;
+    }
+    let magnitude = i64::from_str_radix(&digits.replace('_', ""), base).ok()?;
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+fn one_probe(json: &str) -> Result<Vec<ReadinessProbe>, String> {
+    let probe: WireProbe = serde_json::from_str(json).map_err(not_a_probe)?;
+    Ok(vec![probe.read()?])
+}
+
+fn many_probes(json: &str) -> Result<Vec<ReadinessProbe>, String> {
+    let probes: Vec<Option<WireProbe>> = serde_json::from_str(json).map_err(not_a_probe)?;
+    probes.into_iter().flatten().map(WireProbe::read).collect()
+}
+
+fn not_a_probe(error: serde_json::Error) -> String {
+    format!("is not a readiness probe in JSON: {error}")
+}
+
+/// Kubernetes' Probe, as far as it concerns a sidecar. Zero values are left out by whoever writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireProbe {
+    http_get: Option<WireHttpGet>,
+    tcp_socket: Option<WireTcpSocket>,
+    grpc: Option<WireGrpc>,
+    exec: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    success_threshold: u32,
+    #[serde(default)]
+    period_seconds: u32,
+    #[serde(default)]
+    timeout_seconds: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireHttpGet {
+    #[serde(default)]
+    path: String,
+    port: WirePort,
+    #[serde(default)]
+    host: String,
+    #[serde(default)]
+    scheme: String,
+    #[serde(default)]
+    http_headers: Vec<WireHeader>,
+}
+
+#[derive(Deserialize)]
+struct WireHeader {
+    name: String,
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct WireTcpSocket {
+    port: WirePort,
+    #[serde(default)]
+    host: String,
+}
+
+#[derive(Deserialize)]
+struct WireGrpc {
+    port: WirePort,
+    service: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WirePort {
+    Number(u16),
+    Text(String),
+}
+
+impl WireProbe {
+    fn read(self) -> Result<ReadinessProbe, String> {
+        let action = match self {
+            WireProbe { http_get: Some(http), .. } => ProbeAction::Http {
+                host: local_host(&http.host)?,
+                port: http.port.read()?,
+                path: format!("/{}", http.path.strip_prefix('/').unwrap_or(&http.path)),
+                https: http.scheme.eq_ignore_ascii_case("https"),
+                headers: http.http_headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            },
+            WireProbe { tcp_socket: Some(tcp), .. } => {
+                ProbeAction::Tcp { host: local_host(&tcp.host)?, port: tcp.port.read()? }
+            }
+            WireProbe { grpc: Some(grpc), .. } => {
+                ProbeAction::Grpc { port: grpc.port.read()?, service: grpc.service.unwrap_or_default() }
+            }
+            WireProbe { exec: Some(_), .. } => ProbeAction::Exec,
+            WireProbe { .. } => ProbeAction::Nothing,
+        };
+        let pace = match self.period_seconds {
+            0 => ProbePace::Aggressive,
+            // Kubernetes' own default for a timeout that is left out.
+            _ => ProbePace::Once(Duration::from_secs(self.timeout_seconds.max(1).into())),
+        };
+        Ok(ReadinessProbe { action, success_threshold: self.success_threshold.max(1), pace })
+    }
+}
+
+impl WirePort {
+    fn read(self) -> Result<u16, String> {
+        match self {
+            WirePort::Number(number) => Ok(number),
+            WirePort::Text(text) => {
+                text.parse().map_err(|_| format!("has a port {text:?} that is no number"))
+            }
+        }
+    }
+}
+
+fn local_host(host: &str) -> Result<IpAddr, String> {
+    match host {
+        "" | "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        // The controller always writes 127.0.0.1; a name would need a resolver in the pod's first second.
+        _ => host.parse().map_err(|_| format!("has a host {host:?} that is no IP address")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNATIVE: &[(&str, &str)] = &[
+        ("CONTAINER_CONCURRENCY", "10"),
+        ("QUEUE_SERVING_PORT", "8012"),
+        ("QUEUE_SERVING_TLS_PORT", "8112"),
+        ("USER_PORT", "8080"),
+        ("REVISION_TIMEOUT_SECONDS", "300"),
+        ("SERVING_LOGGING_CONFIG", ""),
+        ("SERVING_LOGGING_LEVEL", ""),
+        ("SERVING_NAMESPACE", "default"),
+        ("SERVING_CONFIGURATION", ""),
+        ("SERVING_REVISION", "hello-00001"),
+        ("SERVING_POD", "hello-00001-deployment-0"),
+        ("SERVING_POD_IP", "10.0.0.1"),
+    ];
+
+    fn read(changes: &[(&str, &str)]) -> Result<QueueProxyEnv, Vec<EnvError>> {
+        let all: std::collections::BTreeMap<_, _> = KNATIVE.iter().chain(changes).copied().collect();
+        QueueProxyEnv::from_env(|name| all.get(name).map(|&value| value.to_owned()))
+    }
+
+    fn probe(json: &str) -> ReadinessProbe {
+        let mut probes = read(&[("SERVING_READINESS_PROBE", json)]).unwrap().readiness;
+        assert_eq!(probes.len(), 1);
+        probes.remove(0)
+    }
+
+    fn messages(errors: Result<QueueProxyEnv, Vec<EnvError>>) -> Vec<String> {
+        errors.unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_the_controller_writes_is_enough() {
+        let env = read(&[]).unwrap();
+        assert_eq!((env.container_concurrency, env.serving_port, env.user_port), (10, 8012, 8080));
+        assert_eq!((env.metrics_port, env.admin_port, env.user_metrics_port), (9090, 8022, 9091));
+        assert_eq!(env.timeout, Duration::from_secs(300));
+        assert_eq!((env.response_start_timeout, env.idle_timeout), (None, None));
+        assert_eq!(env.drain_quiet_period, Duration::from_secs(30));
+        assert!(env.readiness.is_empty());
+    }
+
+    #[test]
+    fn every_missing_variable_is_named_in_one_answer() {
+        let errors = messages(QueueProxyEnv::from_env(|_| None));
+        assert_eq!(errors.len(), KNATIVE.len());
+        for (name, _) in KNATIVE {
+            assert!(errors.contains(&format!("required key {name} missing value")), "{name} in {errors:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_follow_go_and_say_what_is_wrong() {
+        assert_eq!(read(&[("CONTAINER_CONCURRENCY", "0x10")]).unwrap().container_concurrency, 16);
+        assert_eq!(read(&[("CONTAINER_CONCURRENCY", "010")]).unwrap().container_concurrency, 8);
+        assert_eq!(
+            messages(read(&[
+                ("CONTAINER_CONCURRENCY", ""),
+                ("REVISION_TIMEOUT_SECONDS", "-1"),
+                ("USER_PORT", "http")
+            ])),
+            [
+                r#"CONTAINER_CONCURRENCY: "" is not a whole number"#,
+                r#"USER_PORT: "http" is not a port number (0 to 65535)"#,
+                r#"REVISION_TIMEOUT_SECONDS: "-1" is not between 0 and 4294967295"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn go_integers_are_read_as_go_reads_them() {
+        for (text, value) in
+            [("0", 0), ("-7", -7), ("+7", 7), ("0B11", 3), ("0o17", 15), ("0x_f", 15), ("0_7", 7)]
+        {
+            assert_eq!(go_integer(text), Some(value), "{text}");
+        }
+        for text in [
+            "",
+            "-",
+            "0x",
+            "1_000",
+            "08",
+            "1.5",
+            "0x1__0",
+            "0x1_",
+            "--1",
+            "0x-1",
+            " 1",
+            "9223372036854775808",
+        ] {
+            assert_eq!(go_integer(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_of_zero_stays_a_limit_but_the_other_two_are_off() {
+        let env = read(&[
+            ("REVISION_TIMEOUT_SECONDS", "0"),
+            ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", "0"),
+            ("REVISION_IDLE_TIMEOUT_SECONDS", "7"),
+        ])
+        .unwrap();
+        assert_eq!(env.timeout, Duration::ZERO);
+        assert_eq!((env.response_start_timeout, env.idle_timeout), (None, Some(Duration::from_secs(7))));
+    }
+
+    #[test]
+    fn an_http_probe_keeps_its_query_and_gets_one_leading_slash() {
+        for path in ["health?foo=bar", "/health?foo=bar"] {
+            let json = format!(
+                r#"{{"httpGet":{{"path":"{path}","port":"8080","host":"127.0.0.1","scheme":"HTTP",
+                     "httpHeaders":[{{"name":"A","value":"b"}}]}},"successThreshold":3}}"#
+            );
+            let action = ProbeAction::Http {
+                host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                port: 8080,
+                path: "/health?foo=bar".to_owned(),
+                https: false,
+                headers: vec![("A".to_owned(), "b".to_owned())],
+            };
+            assert_eq!(
+                probe(&json),
+                ReadinessProbe { action, success_threshold: 3, pace: ProbePace::Aggressive }
+            );
+        }
+    }
+
+    #[test]
+    fn a_period_makes_a_probe_try_once() {
+        let paced = probe(r#"{"tcpSocket":{"port":8080},"periodSeconds":1,"timeoutSeconds":5}"#);
+        assert_eq!(paced.pace, ProbePace::Once(Duration::from_secs(5)));
+        let untimed = probe(r#"{"tcpSocket":{"port":8080},"periodSeconds":1}"#);
+        assert_eq!(untimed.pace, ProbePace::Once(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn exec_and_empty_probes_are_understood_as_what_they_are() {
+        assert_eq!(probe(r#"{"exec":{"command":["true"]}}"#).action, ProbeAction::Exec);
+        assert_eq!(probe("{}").action, ProbeAction::Nothing);
+        let grpc = ProbeAction::Grpc { port: 8080, service: String::new() };
+        assert_eq!(probe(r#"{"grpc":{"port":8080,"service":null}}"#).action, grpc);
+    }
+
+    #[test]
+    fn several_probes_come_as_an_array_that_may_have_holes() {
+        let json = r#"[{"tcpSocket":{"port":8080}},null,{"tcpSocket":{"port":8081}}]"#;
+        let env =
+            read(&[("ENABLE_MULTI_CONTAINER_PROBES", "true"), ("SERVING_READINESS_PROBE", json)]).unwrap();
+        assert_eq!(env.readiness.len(), 2);
+        assert_eq!(messages(read(&[("SERVING_READINESS_PROBE", json)])).len(), 1);
+    }
+
+    #[test]
+    fn a_malformed_probe_is_an_error_with_its_place() {
+        let [error] = &messages(read(&[("SERVING_READINESS_PROBE", "{nope")]))[..] else {
+            panic!("one error")
+        };
+        assert!(error.contains("is not a readiness probe in JSON") && error.contains("line 1"), "{error}");
+        let [error] = &messages(read(&[("SERVING_READINESS_PROBE", r#"{"tcpSocket":{"port":"http"}}"#)]))[..]
+        else {
+            panic!("one error")
+        };
+        assert!(error.contains(r#"has a port "http" that is no number"#), "{error}");
+    }
+
+    #[test]
+    fn our_own_settings_have_their_own_rules() {
+        let env =
+            read(&[("PILOTLIGHT_BIND_ADDRESS", "::1"), ("PILOTLIGHT_DRAIN_QUIET_PERIOD", "500ms")]).unwrap();
+        assert_eq!((env.bind_address.is_ipv6(), env.drain_quiet_period), (true, Duration::from_millis(500)));
+        let errors =
+            messages(read(&[("PILOTLIGHT_BIND_ADDRESS", "lo"), ("PILOTLIGHT_DRAIN_QUIET_PERIOD", "30")]));
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[1].contains("a number needs a unit, such as 30s"), "{errors:?}");
+    }
+}

@@ -1,0 +1,385 @@
+//! What each kind of object says, in its own words, brought to the one shape [`Draft`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pilotlight_core::RevisionId;
+use serde_json::Value;
+
+use super::manifest::Node;
+use super::{Container, Kind, Strings, pod};
+use crate::fault::Findings;
+use crate::keys::annotation::{self as keys, KPA, PREFIX};
+use crate::resolve::Origin;
+
+/// What an object says, before its annotations are read.
+pub(super) struct Draft {
+    /// `None` where its name is a fault.
+    pub(super) id: Option<RevisionId>,
+    pub(super) kind: Kind,
+    /// Where the object lies in its document.
+    pub(super) path: String,
+    pub(super) annotations: Strings,
+    /// Where the annotations are written.
+    annotations_path: String,
+    /// Annotations that a field of the object stands for, and the path of that field; `None`: its default.
+    fields: BTreeMap<&'static str, Option<String>>,
+    pub(super) container_concurrency: u32,
+    pub(super) timeouts: Timeouts,
+    pub(super) container: Container,
+    pub(super) readiness_probe: Value,
+}
+
+impl Draft {
+    /// How an annotation is named in messages: by where it, or the field it stands for, is written.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        match self.fields.get(key) {
+            Some(Some(field)) => field.clone(),
+            _ if key.is_empty() => self.annotations_path.clone(),
+            _ => format!("{}.{key}", self.annotations_path),
+        }
+    }
+
+    /// Where a setting that is in force through the annotation `key` was set.
+    pub(super) fn origin_of(&self, key: &'static str) -> Origin {
+        match self.fields.get(key) {
+            Some(Some(field)) => Origin::Field(field.clone()),
+            Some(None) => Origin::Default,
+            None => Origin::Annotation(key),
+        }
+    }
+}
+
+/// A revision's three time limits.
+pub(super) struct Timeouts {
+    pub(super) total: Duration,
+    pub(super) response_start: Option<Duration>,
+    pub(super) idle: Option<Duration>,
+}
+
+/// What an object turned out to be.
+pub(super) enum Read {
+    Workload(Box<Draft>),
+    /// The ConfigMap `config-autoscaler`, read elsewhere.
+    Config,
+    /// Not something to scale; its name.
+    Unsupported(String),
+    /// Nothing one can make sense of; the fault is recorded.
+    Invalid,
+}
+
+/// Knative's limits where its ConfigMap `config-defaults` does not say otherwise.
+const DEFAULT_TIMEOUT_SECONDS: u32 = 300;
+const MAX_TIMEOUT_SECONDS: u32 = 600;
+const DEFAULT_RESPONSE_START_TIMEOUT_SECONDS: u32 = 300;
+const MAX_CONTAINER_CONCURRENCY: u32 = 1_000;
+
+/// KServe keeps one pod unless told otherwise.
+const DEFAULT_MIN_REPLICAS: &str = "1";
+/// KFServing v1alpha2 aims for one request per pod unless told otherwise.
+const DEFAULT_V1ALPHA2_TARGET: &str = "1";
+
+/// The fields of an InferenceService's predictor in which a model server may be described.
+const PREDICTOR_FIELDS: &[&str] = &[
+    "model", "sklearn", "xgboost", "tensorflow", "pytorch", "triton", "tensorrt", "onnx", "pmml", "lightgbm", "paddle",
+    "huggingface", "mlflow",
+];
+
+pub(super) fn is_config_map(node: &Node<'_>) -> bool {
+    is(node, "kind", "ConfigMap") && is(&node.child("metadata"), "name", "config-autoscaler")
+}
+
+/// What to call an object: its kind and name.
+pub(super) fn name(node: &Node<'_>) -> String {
+    let kind = node.child("kind").value.and_then(Value::as_str).unwrap_or("an object without a kind").to_owned();
+    match node.at(&["metadata", "name"]).value.and_then(Value::as_str) {
+        Some(name) => format!("{kind} {name}"),
+        None => kind,
+    }
+}
+
+/// Reads one object.
+pub(super) fn draft(node: Node<'_>, findings: &mut Findings) -> Read {
+    if is_config_map(&node) {
+        return Read::Config;
+    }
+    if !node.child("kind").is_present() || !node.child("apiVersion").is_present() {
+        node.fault("is not a Kubernetes manifest: it has no apiVersion and kind", findings);
+        return Read::Invalid;
+    }
+    let group_version = node.child("apiVersion").value.and_then(Value::as_str).unwrap_or_default();
+    let kind = node.child("kind").value.and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
+    let draft = match (group, version, kind) {
+        ("serving.knative.dev", _, "Service") => knative_service(&node, findings),
+        ("serving.knative.dev", _, "Revision") => knative_revision(&node, findings),
+        ("serving.kubeflow.org", "v1alpha2", "InferenceService") => inference_v1alpha2(&node, findings),
+        ("serving.kserve.io" | "serving.kubeflow.org", "v1beta1", "InferenceService") => {
+            inference_v1beta1(&node, findings)
+        }
+        ("apps", _, "Deployment") => deployment(&node, findings),
+        _ => return Read::Unsupported(name(&node)),
+    };
+    draft.map_or(Read::Invalid, |draft| Read::Workload(Box::new(draft)))
+}
+
+fn is(node: &Node<'_>, key: &str, value: &str) -> bool {
+    node.child(key).value.and_then(Value::as_str) == Some(value)
+}
+
+fn id(node: &Node<'_>, findings: &mut Findings) -> Option<RevisionId> {
+    let metadata = node.child("metadata");
+    let namespace = metadata.child("namespace").text(findings).unwrap_or_else(|| "default".to_owned());
+    let name = metadata.child("name");
+    if !name.is_present() {
+        name.fault("is missing", findings);
+    }
+    name.text(findings).map(|name| RevisionId::new(namespace, name))
+}
+
+fn knative_service(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+    // Knative refuses them here, since here they would have no effect.
+    let metadata = node.at(&["metadata", "annotations"]);
+    for key in metadata.strings(findings).into_keys().filter(|key| key.starts_with(PREFIX)) {
+        let rule = "autoscaling annotations must be put under spec.template.metadata.annotations to work";
+        metadata.child(&key).fault(rule, findings);
+    }
+    let template = node.at(&["spec", "template"]);
+    knative_pod(node, Kind::Service, &template, findings)
+}
+
+fn knative_revision(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+    knative_pod(node, Kind::Revision, node, findings)
+}
+
+/// A revision, or the template of one.
+fn knative_pod(
+    node: &Node<'_>,
+    kind: Kind,
+    revision: &Node<'_>,
+    findings: &mut Findings,
+) -> Option<Draft> {
+    let annotations = revision.at(&["metadata", "annotations"]);
+    let spec = revision.child("spec");
+    let serving = pod::serving(&spec.child("containers"), true, findings);
+    Some(Draft {
+        container_concurrency: container_concurrency(&spec.child("containerConcurrency"), findings),
+        timeouts: timeouts(
+            &spec.child("timeoutSeconds"),
+            &spec.child("responseStartTimeoutSeconds"),
+            &spec.child("idleTimeoutSeconds"),
+            findings,
+        ),
+        ..common(node, kind, &annotations, serving?, findings)
+    })
+}
+
+fn inference_v1beta1(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+    let spec = node.child("spec");
+    let predictor = spec.child("predictor");
+    if !predictor.is_present() {
+        predictor.fault("is missing", findings);
+        return None;
+    }
+    note_other_parts(&spec, findings);
+    let serving = if predictor.child("containers").is_present() {
+        pod::serving(&predictor.child("containers"), false, findings)
+    } else {
+        model_server(&predictor, findings)
+    };
+    let mut draft = common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving?, findings);
+    draft.container_concurrency = container_concurrency(&predictor.child("containerConcurrency"), findings);
+    let absent = predictor.child("responseStartTimeoutSeconds");
+    draft.timeouts = timeouts(&predictor.child("timeout"), &absent, &predictor.child("idleTimeoutSeconds"), findings);
+    // What the predictor itself is annotated with goes over what the whole service is annotated with.
+    draft.annotations.extend(predictor.child("annotations").strings(findings));
+    let target = predictor.child("scaleTarget");
+    if target.is_present() {
+        stands_for(&mut draft, keys::TARGET.name, &target, findings);
+    }
+    let metric = predictor.child("scaleMetric");
+    if metric.is_present() {
+        stands_for(&mut draft, keys::METRIC.name, &metric, findings);
+    }
+    replicas(&mut draft, &predictor, findings);
+    Some(draft)
+}
+
+fn inference_v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+    let spec = node.child("spec");
+    let predictor = spec.at(&["default", "predictor"]);
+    if !predictor.is_present() {
+        predictor.fault("is missing", findings);
+        return None;
+    }
+    if spec.child("canary").is_present() {
+        findings.warn(&spec.child("canary").path, "the canary is left out; only the default is served");
+    }
+    note_other_parts(&spec.child("default"), findings);
+    let custom = predictor.at(&["custom", "container"]);
+    let serving = if custom.is_present() { Some(custom) } else { model_server(&predictor, findings) };
+    let mut draft = common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving?, findings);
+    let parallelism = predictor.child("parallelism");
+    draft.container_concurrency = container_concurrency(&parallelism, findings);
+    if !draft.annotations.contains_key(keys::TARGET.name) {
+        match draft.container_concurrency {
+            0 => assume(&mut draft, keys::TARGET.name, DEFAULT_V1ALPHA2_TARGET),
+            _ => stands_for(&mut draft, keys::TARGET.name, &parallelism, findings),
+        }
+    }
+    replicas(&mut draft, &predictor, findings);
+    Some(draft)
+}
+
+fn deployment(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+    let spec = node.child("spec");
+    let template = spec.child("template");
+    let serving = pod::serving(&template.at(&["spec", "containers"]), false, findings);
+    let on_template = template.at(&["metadata", "annotations"]);
+    let on_object = node.at(&["metadata", "annotations"]);
+    let below = on_object.strings(findings);
+    let annotations = if on_template.is_present() { &on_template } else { &on_object };
+    let mut draft = common(node, Kind::Deployment, annotations, serving?, findings);
+    for (key, value) in below {
+        if on_template.is_present() && !draft.annotations.contains_key(&key) {
+            if let Some(entry) = keys::ALL.iter().find(|entry| entry.name() == key || entry.alias() == Some(&*key)) {
+                let spelling = if entry.name() == key { Some(entry.name()) } else { entry.alias() };
+                draft.fields.extend(spelling.map(|key| (key, Some(on_object.child(key).path))));
+            }
+            draft.annotations.insert(key, value);
+        }
+    }
+    let deadline = spec.child("progressDeadlineSeconds");
+    if let Some(seconds) = deadline.whole(i32::MAX as u32, findings)
+        && !draft.annotations.contains_key(keys::PROGRESS_DEADLINE.name)
+    {
+        draft.annotations.insert(keys::PROGRESS_DEADLINE.name.to_owned(), format!("{seconds}s"));
+        draft.fields.insert(keys::PROGRESS_DEADLINE.name, Some(deadline.path));
+    }
+    Some(draft)
+}
+
+/// What all kinds have in common.
+fn common(
+    node: &Node<'_>,
+    kind: Kind,
+    annotations: &Node<'_>,
+    serving: Node<'_>,
+    findings: &mut Findings,
+) -> Draft {
+    let container = pod::container(&serving, findings);
+    Draft {
+        id: id(node, findings),
+        kind,
+        path: node.path.clone(),
+        annotations: annotations.strings(findings),
+        annotations_path: annotations.path.clone(),
+        fields: BTreeMap::new(),
+        container_concurrency: 0,
+        timeouts: Timeouts { total: seconds(DEFAULT_TIMEOUT_SECONDS), response_start: None, idle: None },
+        readiness_probe: pod::readiness_probe(&serving, container.port, findings),
+        container,
+    }
+}
+
+/// `minReplicas` and `maxReplicas` of a predictor. They count before annotations, and one pod is the default.
+fn replicas(draft: &mut Draft, predictor: &Node<'_>, findings: &mut Findings) {
+    let (min, max) = (predictor.child("minReplicas"), predictor.child("maxReplicas"));
+    for key in [keys::MIN_SCALE.name, "autoscaling.knative.dev/minScale"] {
+        if draft.annotations.remove(key).is_some() {
+            let advice = "no effect: minReplicas of the predictor counts, which is 1 where it is not written";
+            findings.warn(&draft.path_of(key), advice);
+        }
+    }
+    match min.is_present() {
+        true => stands_for(draft, keys::MIN_SCALE.name, &min, findings),
+        false => assume(draft, keys::MIN_SCALE.name, DEFAULT_MIN_REPLICAS),
+    }
+    if max.value.is_some_and(|value| value.as_u64() != Some(0)) {
+        draft.annotations.remove("autoscaling.knative.dev/maxScale");
+        stands_for(draft, keys::MAX_SCALE.name, &max, findings);
+    }
+    if !draft.annotations.contains_key(keys::CLASS.name) {
+        assume(draft, keys::CLASS.name, KPA);
+    }
+}
+
+/// Lets a field stand for an annotation.
+fn stands_for(draft: &mut Draft, key: &'static str, field: &Node<'_>, findings: &mut Findings) {
+    match field.value {
+        Some(Value::Number(number)) => {
+            draft.annotations.insert(key.to_owned(), number.to_string());
+            draft.fields.insert(key, Some(field.path.clone()));
+        }
+        Some(Value::String(text)) if key == keys::METRIC.name => {
+            draft.annotations.insert(key.to_owned(), text.clone());
+            draft.fields.insert(key, Some(field.path.clone()));
+        }
+        _ => field.fault("is not a number", findings),
+    }
+}
+
+/// Writes an annotation that nobody wrote.
+fn assume(draft: &mut Draft, key: &'static str, value: &str) {
+    draft.annotations.insert(key.to_owned(), value.to_owned());
+    draft.fields.insert(key, None);
+}
+
+/// The description of a model server among the known ones. Its command comes from the cluster's runtimes.
+fn model_server<'a>(predictor: &Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
+    let Some(server) = PREDICTOR_FIELDS.iter().map(|name| predictor.child(name)).find(Node::is_present) else {
+        predictor.fault("has neither a container nor a model", findings);
+        return None;
+    };
+    if !server.child("command").is_present() && !server.child("image").is_present() {
+        findings.warn(&server.path, "image and command come from the cluster's serving runtime");
+    }
+    Some(server)
+}
+
+fn note_other_parts(parts: &Node<'_>, findings: &mut Findings) {
+    for part in ["transformer", "explainer"].map(|name| parts.child(name)) {
+        if part.is_present() {
+            findings.warn(&part.path, "left out; only the predictor is served");
+        }
+    }
+}
+
+fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> u32 {
+    let limit = field.whole(i32::MAX as u32, findings).unwrap_or(0);
+    if limit > MAX_CONTAINER_CONCURRENCY {
+        let advice = format!("Knative allows {MAX_CONTAINER_CONCURRENCY} unless config-defaults says otherwise");
+        findings.warn(&field.path, advice);
+    }
+    limit
+}
+
+fn timeouts(total: &Node<'_>, start: &Node<'_>, idle: &Node<'_>, findings: &mut Findings) -> Timeouts {
+    let unless_zero = |node: &Node<'_>, findings: &mut Findings| {
+        node.whole(i32::MAX as u32, findings).filter(|&seconds| seconds > 0)
+    };
+    let total_seconds = unless_zero(total, findings).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+    if total_seconds > MAX_TIMEOUT_SECONDS {
+        let advice = format!("Knative allows {MAX_TIMEOUT_SECONDS} s unless config-defaults says otherwise");
+        findings.warn(&total.path, advice);
+    }
+    let mut within_total = |node: &Node<'_>| {
+        let limit = unless_zero(node, findings);
+        if let Some(limit) = limit.filter(|&limit| limit > total_seconds) {
+            findings.fault(&node.path, &limit.to_string(), format!("is above the timeout of {total_seconds} s"));
+        }
+        limit
+    };
+    // Knative's webhook fills in this one only where it is shorter than the whole.
+    let default_start = Some(DEFAULT_RESPONSE_START_TIMEOUT_SECONDS).filter(|&limit| limit < total_seconds);
+    let start_seconds = if start.is_present() { within_total(start) } else { default_start };
+    Timeouts {
+        total: seconds(total_seconds),
+        response_start: start_seconds.map(seconds),
+        idle: within_total(idle).map(seconds),
+    }
+}
+
+fn seconds(number: u32) -> Duration {
+    Duration::from_secs(u64::from(number))
+}

@@ -1,0 +1,187 @@
+//! YAML documents as trees whose nodes know their path, so that every message can name it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::fault::{Fault, Findings};
+
+/// One object of a file.
+pub(super) struct Document {
+    pub(super) line: u64,
+    value: Value,
+    /// Where the object lies inside the YAML document: empty, or `items[2]` within a list.
+    path: String,
+}
+
+impl Document {
+    pub(super) fn root(&self) -> Node<'_> {
+        Node { value: Some(&self.value), path: self.path.clone() }
+    }
+}
+
+/// All objects of a file, with lists opened and empty documents left out. `Err` is one line about the syntax.
+pub(super) fn documents(text: &str) -> Result<Vec<Document>, String> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let parsed: Result<Vec<serde_saphyr::Spanned<Value>>, _> =
+        serde_saphyr::from_multiple_with_options(text, options);
+    let documents = parsed.map_err(|error| format!("is not valid YAML: {}", one_line(&error.to_string())))?;
+    let mut opened = Vec::new();
+    for document in documents {
+        open(document.value, document.referenced.line(), String::new(), &mut opened);
+    }
+    Ok(opened)
+}
+
+fn open(value: Value, line: u64, path: String, documents: &mut Vec<Document>) {
+    let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    match value {
+        Value::Null => {}
+        Value::Object(mut fields) if is_list && fields.get("items").is_some_and(Value::is_array) => {
+            let Some(Value::Array(items)) = fields.remove("items") else { return };
+            for (at, item) in items.into_iter().enumerate() {
+                let prefix = if path.is_empty() { String::new() } else { format!("{path}.") };
+                open(item, line, format!("{prefix}items[{at}]"), documents);
+            }
+        }
+        value => documents.push(Document { line, value, path }),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A place in a document: what is there, if anything, and how to name it.
+#[derive(Clone, Debug)]
+pub(super) struct Node<'a> {
+    /// What is there; nothing where it is absent or null.
+    pub(super) value: Option<&'a Value>,
+    pub(super) path: String,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn child(&self, key: &str) -> Node<'a> {
+        let value = self.value.and_then(|value| value.get(key)).filter(|value| !value.is_null());
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        Node { value, path }
+    }
+
+    /// The node several levels down.
+    pub(super) fn at(&self, keys: &[&str]) -> Node<'a> {
+        keys.iter().fold(self.clone(), |node, key| node.child(key))
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.value.is_some()
+    }
+
+    /// The elements of a list.
+    pub(super) fn items(&self, findings: &mut Findings) -> Vec<Node<'a>> {
+        let items = match self.value {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                self.fault("is not a list", findings);
+                return Vec::new();
+            }
+        };
+        let node = |(at, value)| Node { value: Some(value), path: format!("{}[{at}]", self.path) };
+        items.iter().enumerate().map(node).collect()
+    }
+
+    /// A text.
+    pub(super) fn text(&self, findings: &mut Findings) -> Option<String> {
+        match self.value? {
+            Value::String(text) => Some(text.clone()),
+            other => {
+                self.fault(not_a_string(other), findings);
+                None
+            }
+        }
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, findings: &mut Findings) -> Vec<String> {
+        let items = self.items(findings);
+        items.iter().filter_map(|item| item.text(findings)).collect()
+    }
+
+    /// A whole number between 0 and `max`.
+    pub(super) fn whole(&self, max: u32, findings: &mut Findings) -> Option<u32> {
+        let value = self.value?;
+        let number = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|&n| n <= max);
+        if number.is_none() {
+            let shown = shown(value);
+            findings.fault(&self.path, &shown, format!("is not a whole number between 0 and {max}"));
+        }
+        number
+    }
+
+    /// Texts by key, as in annotations and ConfigMaps: Kubernetes refuses anything but strings here.
+    pub(super) fn strings(&self, findings: &mut Findings) -> BTreeMap<String, String> {
+        self.entries(findings, |node, value, findings| match value {
+            Value::String(text) => Some(text.clone()),
+            other => {
+                node.fault(not_a_string(other), findings);
+                None
+            }
+        })
+    }
+
+    /// Scalars by key, each as its text: for data that never goes through Kubernetes.
+    pub(super) fn bare_strings(&self, findings: &mut Findings) -> BTreeMap<String, String> {
+        self.entries(findings, |node, value, findings| match value {
+            Value::Array(_) | Value::Object(_) => {
+                node.fault("is not a single value", findings);
+                None
+            }
+            value => Some(shown(value)),
+        })
+    }
+
+    fn entries(
+        &self,
+        findings: &mut Findings,
+        read: impl Fn(&Node<'_>, &Value, &mut Findings) -> Option<String>,
+    ) -> BTreeMap<String, String> {
+        let fields = match self.value {
+            None => return BTreeMap::new(),
+            Some(Value::Object(fields)) => fields,
+            Some(_) => {
+                self.fault("is not a map of keys and values", findings);
+                return BTreeMap::new();
+            }
+        };
+        let mut entries = BTreeMap::new();
+        for (key, value) in fields {
+            let node = Node { value: Some(value), path: self.child(key).path };
+            if let Some(text) = read(&node, value, findings) {
+                entries.insert(key.clone(), text);
+            }
+        }
+        entries
+    }
+
+    /// Records that something is wrong here.
+    pub(super) fn fault(&self, rule: impl Into<String>, findings: &mut Findings) {
+        findings.faults.push(Fault::without_value(self.path.clone(), rule));
+    }
+}
+
+/// A value as it might have been written.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn not_a_string(value: &Value) -> String {
+    match value {
+        Value::Number(_) | Value::Bool(_) => format!("must be a string: write \"{value}\""),
+        Value::Null => "must be a string; there is nothing".to_owned(),
+        Value::Array(_) | Value::Object(_) | Value::String(_) => "must be a string".to_owned(),
+    }
+}

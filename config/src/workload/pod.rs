@@ -1,0 +1,138 @@
+//! The container that serves, and the probe that tells when it is ready.
+
+use serde_json::{Map, Value, json};
+
+use super::manifest::{Node, shown};
+use super::{Container, DEFAULT_PORT};
+use crate::fault::Findings;
+
+/// Picks the serving container among several: the one with a port. Knative insists that exactly one has one;
+/// elsewhere the first will do.
+pub(super) fn serving<'a>(containers: &Node<'a>, is_strict: bool, findings: &mut Findings) -> Option<Node<'a>> {
+    let items = containers.items(findings);
+    let with_port: Vec<&Node<'a>> = items.iter().filter(|item| item.child("ports").is_present()).collect();
+    match (items.as_slice(), with_port.as_slice()) {
+        ([], _) => {
+            containers.fault("has no container", findings);
+            None
+        }
+        ([only], _) => Some(only.clone()),
+        (_, [one]) => Some((*one).clone()),
+        (_, _) if is_strict => {
+            let rule = format!("exactly one of several containers must have ports, here {} have", with_port.len());
+            containers.fault(rule, findings);
+            None
+        }
+        ([first, ..], _) => {
+            findings.warn(&containers.path, "several containers; the first is taken to serve");
+            Some(with_port.first().map_or(first, |one| one).clone())
+        }
+    }
+}
+
+/// Reads what the container runs.
+pub(super) fn container(node: &Node<'_>, findings: &mut Findings) -> Container {
+    let ports = node.child("ports").items(findings);
+    if ports.len() > 1 {
+        node.child("ports").fault("has more than one port; requests come in on a single one", findings);
+    }
+    let port = ports.first().and_then(|port| port.child("containerPort").whole(u32::from(u16::MAX), findings));
+    if let Some(name) = ports.first().map(|port| port.child("name"))
+        && let Some(Value::String(protocol)) = name.value
+        && protocol == "h2c"
+    {
+        findings.warn(&name.path, "h2c: the application is expected to speak HTTP/2 without TLS");
+    }
+    let mut env = Vec::new();
+    for variable in node.child("env").items(findings) {
+        let Some(name) = variable.child("name").text(findings) else {
+            variable.fault("has no name", findings);
+            continue;
+        };
+        if variable.child("valueFrom").is_present() {
+            findings.warn(&variable.path, format!("{name} takes its value from the cluster; it is left out"));
+            continue;
+        }
+        env.push((name, variable.child("value").text(findings).unwrap_or_default()));
+    }
+    let env_from = node.child("envFrom");
+    if env_from.is_present() {
+        findings.warn(&env_from.path, "variables from the cluster are left out");
+    }
+    Container {
+        image: node.child("image").text(findings),
+        command: node.child("command").texts(findings),
+        args: node.child("args").texts(findings),
+        env,
+        working_dir: node.child("workingDir").text(findings),
+        port: port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0),
+    }
+}
+
+/// The readiness probe as Knative hands it to the queue-proxy: aimed at 127.0.0.1, with the container's port
+/// unless it names its own, and a TCP connect where there is none or one that only runs inside the container.
+pub(super) fn readiness_probe(node: &Node<'_>, port: Option<u16>, findings: &mut Findings) -> Value {
+    let probe = node.child("readinessProbe");
+    let user_port = port.unwrap_or(DEFAULT_PORT);
+    let mut result = Map::new();
+    let mut number = |key: &str, findings: &mut Findings| {
+        let value = probe.child(key).whole(i32::MAX as u32, findings).unwrap_or(0);
+        if value > 0 {
+            result.insert(key.to_owned(), json!(value));
+        }
+        value
+    };
+    let period = number("periodSeconds", findings);
+    let timeout = number("timeoutSeconds", findings);
+    let success = number("successThreshold", findings);
+    number("failureThreshold", findings);
+    number("initialDelaySeconds", findings);
+    if period > 0 && timeout < 1 {
+        result.insert("timeoutSeconds".to_owned(), json!(1));
+    }
+    if success == 0 {
+        result.insert("successThreshold".to_owned(), json!(1));
+    }
+
+    let (http, grpc, tcp) = (probe.child("httpGet"), probe.child("grpc"), probe.child("tcpSocket"));
+    if http.is_present() {
+        let mut action = Map::new();
+        if let Some(path) = http.child("path").text(findings) {
+            action.insert("path".to_owned(), json!(path));
+        }
+        action.insert("port".to_owned(), json!(numeric_port(&http, user_port)));
+        action.insert("host".to_owned(), json!("127.0.0.1"));
+        let scheme = http.child("scheme").text(findings).unwrap_or_else(|| "HTTP".to_owned());
+        action.insert("scheme".to_owned(), json!(scheme));
+        let headers: Vec<Value> = http.child("httpHeaders").items(findings).iter().map(|header| {
+            let text = |key| header.child(key).value.map(shown).unwrap_or_default();
+            json!({ "name": text("name"), "value": text("value") })
+        }).collect();
+        if !headers.is_empty() {
+            action.insert("httpHeaders".to_owned(), Value::Array(headers));
+        }
+        result.insert("httpGet".to_owned(), Value::Object(action));
+    } else if grpc.is_present() {
+        let service = grpc.child("service").text(findings).unwrap_or_default();
+        let action = json!({ "port": numeric_port(&grpc, user_port), "service": service });
+        result.insert("grpc".to_owned(), action);
+    } else {
+        if probe.child("exec").is_present() {
+            let advice = "an exec probe cannot be run from outside the container; a TCP connect takes its place";
+            findings.warn(&probe.child("exec").path, advice);
+        }
+        let action = json!({ "port": numeric_port(&tcp, user_port), "host": "127.0.0.1" });
+        result.insert("tcpSocket".to_owned(), action);
+    }
+    Value::Object(result)
+}
+
+/// A named port or none means the container's own.
+fn numeric_port(action: &Node<'_>, user_port: u16) -> u16 {
+    match action.child("port").value {
+        Some(Value::Number(number)) => number.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|&n| n > 0),
+        Some(Value::String(text)) => text.parse().ok().filter(|&n| n > 0),
+        _ => None,
+    }
+    .unwrap_or(user_port)
+}

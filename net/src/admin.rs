@@ -1,0 +1,99 @@
+//! The port for machines and operators: metrics, health, and a few exact paths more.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use http::{HeaderValue, StatusCode, header};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+
+use crate::{Body, Handler, Request, Response, plain};
+
+/// A small server of exact paths. Whatever is not routed is a 404 that lists what is.
+#[derive(Default)]
+pub struct Admin {
+    routes: BTreeMap<String, Route>,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Route = Box<dyn Fn(Request) -> Answer + Send + Sync>;
+
+impl Admin {
+    /// Nothing routed yet.
+    pub fn new() -> Self {
+        Admin::default()
+    }
+
+    /// Answers requests for exactly `path`, of any method.
+    pub fn route<F>(mut self, path: &str, answer: impl Fn(Request) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        self.routes.insert(path.to_owned(), Box::new(move |request| Box::pin(answer(request))));
+        self
+    }
+
+    /// `/metrics`: Prometheus text, made anew for each request.
+    pub fn metrics(self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.route("/metrics", move |_| {
+            let mut response = Response::new(Body::full(render()));
+            let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            std::future::ready(response)
+        })
+    }
+
+    /// `/healthz`: 200 as long as the process answers.
+    pub fn healthz(self) -> Self {
+        self.route("/healthz", |_| std::future::ready(plain(StatusCode::OK, "ok")))
+    }
+
+    /// `/readyz`: 200, or 503 with the reason.
+    pub fn readyz(self, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.route("/readyz", move |_| {
+            std::future::ready(match check() {
+                Ok(()) => plain(StatusCode::OK, "ok"),
+                Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, reason),
+            })
+        })
+    }
+}
+
+impl Handler for Admin {
+    async fn handle(&self, _peer: SocketAddr, request: Request) -> Response {
+        match self.routes.get(request.uri().path()) {
+            Some(answer) => answer(request).await,
+            None => {
+                let paths: Vec<&str> = self.routes.keys().map(String::as_str).collect();
+                plain(StatusCode::NOT_FOUND, format!("404 page not found; there is {}", paths.join(", ")))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("paths", &self.routes.keys()).finish()
+    }
+}
+
+/// A recorder with these labels on every series and with [`SECONDS_BUCKETS`] for every histogram.
+pub fn metrics_builder(global_labels: &[(&str, String)]) -> PrometheusBuilder {
+    let labelled = global_labels
+        .iter()
+        .fold(PrometheusBuilder::new(), |builder, (name, value)| builder.add_global_label(*name, value));
+    // The only error is an empty list.
+    labelled.set_buckets(&SECONDS_BUCKETS).unwrap_or_default()
+}
+
+/// Makes the process's recorder. The handle renders the metrics; its `run_upkeep` must be called every few
+/// seconds, or histograms grow.
+pub fn install_metrics(global_labels: &[(&str, String)]) -> Result<PrometheusHandle, BuildError> {
+    metrics_builder(global_labels).install_recorder()
+}
+
+/// The bounds Knative gives its histograms of durations, in seconds.
+pub const SECONDS_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];

@@ -1,0 +1,270 @@
+//! The one body type, in and out. What must live exactly as long as a body (a permit, a pooled connection,
+//! the timers) travels inside it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::error::{Error, chain};
+use crate::forward::Lease;
+use crate::timeout::Timer;
+
+/// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
+///
+/// Reading ends cleanly or with an [`Error`]; an error in a response makes the server cut the connection, so
+/// that a client can never take a part for the whole.
+pub struct Body {
+    content: Content,
+    timer: Option<Box<Timer>>,
+    // Upstream's connection, returned to its pool when the body has been read.
+    lease: Option<Lease>,
+    watcher: Option<Watcher>,
+    failed: bool,
+}
+
+type Watcher = Box<dyn FnOnce(Ending) + Send>;
+type Boxed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>>;
+
+enum Content {
+    Empty,
+    Full(Bytes),
+    FromClient(Incoming),
+    // What was read ahead of a client's body, and the rest of it.
+    Held(Box<Held>),
+    FromUpstream(Incoming),
+    Stream(Boxed),
+}
+
+struct Held {
+    early: VecDeque<Result<Frame<Bytes>, Error>>,
+    early_bytes: usize,
+    rest: Incoming,
+}
+
+/// How a body came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All of it was read.
+    Complete,
+    /// It failed part way.
+    Failed,
+    /// Its reader left before the end.
+    Dropped,
+}
+
+impl Body {
+    /// No body at all.
+    pub fn empty() -> Self {
+        Content::Empty.into()
+    }
+
+    /// These bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Body::empty() } else { Content::Full(bytes).into() }
+    }
+
+    /// What a client sends.
+    pub fn incoming(incoming: Incoming) -> Self {
+        Content::FromClient(incoming).into()
+    }
+
+    /// Any other stream.
+    pub fn stream(body: impl http_body::Body<Data = Bytes, Error = Error> + Send + 'static) -> Self {
+        Content::Stream(Box::pin(body)).into()
+    }
+
+    /// Keeps `guard` until the body has ended or is dropped, and no longer.
+    pub fn guarded(self, guard: impl Send + 'static) -> Self {
+        self.watched(move |_| drop(guard))
+    }
+
+    /// Calls `watcher` once, when the body has ended or is dropped.
+    pub fn watched(mut self, watcher: impl FnOnce(Ending) + Send + 'static) -> Self {
+        self.watcher = Some(match self.watcher.take() {
+            None => Box::new(watcher),
+            Some(inner) => Box::new(move |ending| {
+                inner(ending);
+                watcher(ending);
+            }),
+        });
+        self
+    }
+
+    /// What an upstream sends over the leased connection.
+    pub(crate) fn from_upstream(incoming: Incoming, lease: Lease) -> Self {
+        let mut body = Body::from(Content::FromUpstream(incoming));
+        body.lease = Some(lease);
+        body
+    }
+
+    pub(crate) fn timed(mut self, timer: Timer) -> Self {
+        debug_assert!(self.timer.is_none(), "one layer of timeouts is enough");
+        self.timer = Some(Box::new(timer));
+        self
+    }
+
+    /// Reads a client's body until it has to wait or holds `limit` bytes; what was read is kept for the reader.
+    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
+        self.content = match std::mem::replace(&mut self.content, Content::Empty) {
+            Content::FromClient(rest) if !rest.is_end_stream() => {
+                Content::Held(Box::new(Held { early: VecDeque::new(), early_bytes: 0, rest }))
+            }
+            content => content,
+        };
+        let Content::Held(held) = &mut self.content else { return };
+        while held.early_bytes < limit
+            && let Poll::Ready(Some(frame)) = poll_client(&mut held.rest, cx)
+        {
+            held.early_bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+            held.early.push_back(frame);
+        }
+    }
+
+    fn finish(&mut self, ending: Ending) {
+        self.timer = None;
+        if let Some(lease) = self.lease.take()
+            && ending == Ending::Complete
+        {
+            lease.give_back();
+        }
+        if let Some(watcher) = self.watcher.take() {
+            watcher(ending);
+        }
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.content {
+            Content::Empty => Poll::Ready(None),
+            Content::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Content::FromClient(incoming) => poll_client(incoming, cx),
+            Content::Held(held) => match held.early.pop_front() {
+                Some(frame) => Poll::Ready(Some(frame)),
+                None => poll_client(&mut held.rest, cx),
+            },
+            Content::FromUpstream(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Error::from_client),
+            Content::Stream(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        // The timer is asked first: a stream that is always ready must not outrun its total.
+        if let Some(timer) = &mut this.timer
+            && let Poll::Ready(error) = timer.poll_expired(cx)
+        {
+            this.fail();
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(this.poll_content(cx));
+        match &frame {
+            Some(Ok(_)) => {
+                if let Some(timer) = &mut this.timer {
+                    timer.written();
+                }
+            }
+            Some(Err(_)) => this.fail(),
+            None => this.finish(Ending::Complete),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(_) => false,
+            Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.is_end_stream(),
+            Content::Held(held) => held.early.is_empty() && held.rest.is_end_stream(),
+            Content::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.size_hint(),
+            Content::Held(held) => held.size_hint(),
+            Content::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body {
+    // The content goes at once, and with it the upstream connection: nobody will read the rest.
+    fn fail(&mut self) {
+        self.failed = true;
+        self.content = Content::Empty;
+        self.finish(Ending::Failed);
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // hyper does not read past the last byte of a body of known length; it just drops it.
+        let complete = !self.failed && self.is_end_stream();
+        self.finish(if complete { Ending::Complete } else { Ending::Dropped });
+    }
+}
+
+impl Held {
+    fn size_hint(&self) -> SizeHint {
+        let early: u64 =
+            self.early.iter().flatten().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(early + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(early + upper);
+        }
+        hint
+    }
+}
+
+fn poll_client(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    Pin::new(incoming).poll_frame(cx).map_err(|error| Error::Downstream(chain(&error)))
+}
+
+impl From<Content> for Body {
+    fn from(content: Content) -> Self {
+        Body { content, timer: None, lease: None, watcher: None, failed: false }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Body::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.content {
+            Content::Empty => "empty",
+            Content::Full(_) => "full",
+            Content::FromClient(_) | Content::FromUpstream(_) | Content::Held(_) => "incoming",
+            Content::Stream(_) => "stream",
+        };
+        f.debug_struct("Body").field("kind", &kind).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! The names that Knative's components speak to each other with, and what a proxy does to the headers of what it
+//! forwards.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, Entry, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Uri};
+
+use crate::{Request, Response};
+
+/// The name of the revision a request is for, set by the ingress; never forwarded to the app.
+pub const REVISION: HeaderName = HeaderName::from_static("knative-serving-revision");
+/// The namespace of that revision; never forwarded to the app.
+pub const NAMESPACE: HeaderName = HeaderName::from_static("knative-serving-namespace");
+/// Who forwarded the request: [`ACTIVATOR`] or absent.
+pub const PROXY_REQUEST: HeaderName = HeaderName::from_static("k-proxy-request");
+/// The host the client asked for, where a mesh rewrote `Host`.
+pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("k-original-host");
+/// `true` where a mesh must send the request on to the pod it names.
+pub const PASSTHROUGH_LB: HeaderName = HeaderName::from_static("k-passthrough-lb");
+/// The tag of the traffic target that was chosen.
+pub const TAG: HeaderName = HeaderName::from_static("knative-serving-tag");
+/// Whether the default route was taken: `true` or `false`.
+pub const DEFAULT_ROUTE: HeaderName = HeaderName::from_static("knative-serving-default-route");
+/// Marks a network probe; the value says who should answer: [`QUEUE`], [`ACTIVATOR`] or [`PROBE`].
+pub const NETWORK_PROBE: HeaderName = HeaderName::from_static("k-network-probe");
+/// Echoed in the answer to a network probe.
+pub const NETWORK_HASH: HeaderName = HeaderName::from_static("k-network-hash");
+/// Marks a kubelet's probe (deprecated): any value.
+pub const KUBELET_PROBE: HeaderName = HeaderName::from_static("k-kubelet-probe");
+/// RFC 7239's header.
+pub const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+/// The addresses a request came by.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The host the client asked the first proxy for.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The scheme the client used with the first proxy.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The value of [`NETWORK_PROBE`] that asks the queue-proxy; also the body of its answer.
+pub const QUEUE: &str = "queue";
+/// The value of [`NETWORK_PROBE`] and of [`PROXY_REQUEST`] that names the activator; also the body of its answer.
+pub const ACTIVATOR: &str = "activator";
+/// The value of [`NETWORK_PROBE`] that asks whoever is there, with a hash.
+pub const PROBE: &str = "probe";
+
+/// How the user agent of a kubelet's probe begins.
+pub const KUBELET_USER_AGENT: &str = "kube-probe/";
+/// The user agent of the activator's probes.
+pub const ACTIVATOR_USER_AGENT: &str = "Knative-Activator-Probe";
+/// The user agent of the autoscaler's probes.
+pub const AUTOSCALER_USER_AGENT: &str = "Knative-Autoscaling-Probe";
+/// The user agent of the queue-proxy's probes.
+pub const QUEUE_PROXY_USER_AGENT: &str = "Knative-Queue-Proxy-Probe";
+/// The user agent of the ingress's probes.
+pub const INGRESS_USER_AGENT: &str = "Knative-Ingress-Probe";
+
+/// The path that probes ask for. Servers answer on any.
+pub const HEALTH_PATH: &str = "/healthz";
+/// The content type of stats. Scrapers compare it for equality.
+pub const STATS_CONTENT_TYPE: &str = "application/protobuf";
+
+/// Whether a kubelet sent this: by its user agent or by its header.
+pub fn is_kubelet_probe(headers: &HeaderMap) -> bool {
+    user_agent_starts_with(headers, KUBELET_USER_AGENT) || is_set(headers, &KUBELET_PROBE)
+}
+
+/// Whether this is a probe of any kind.
+pub fn is_probe(headers: &HeaderMap) -> bool {
+    is_kubelet_probe(headers) || is_set(headers, &NETWORK_PROBE)
+}
+
+/// Whether the user agent begins with `prefix`, letter by letter.
+pub fn user_agent_starts_with(headers: &HeaderMap, prefix: &str) -> bool {
+    headers.get(USER_AGENT).is_some_and(|value| value.as_bytes().starts_with(prefix.as_bytes()))
+}
+
+/// Whether a header is there and not empty.
+pub fn is_set(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get(name).is_some_and(|value| !value.is_empty())
+}
+
+/// Makes a client's request ready for the next hop: takes out what concerns only this hop and the headers that
+/// name the revision, adds the client to `X-Forwarded-For`, and asks for the path rather than for the whole URL.
+/// Path and query stay as they are, byte for byte.
+pub fn prepare_forward(request: &mut Request, peer: IpAddr) {
+    to_origin_form(request);
+    let headers = request.headers_mut();
+    let takes_trailers = lists_token(headers, &TE, "trailers");
+    remove_hop_by_hop(headers);
+    headers.remove(TRAILER);
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    headers.remove(REVISION);
+    headers.remove(NAMESPACE);
+    append_forwarded_for(headers, peer);
+}
+
+/// Makes an upstream's response ready for the client: takes out what concerned only that hop. `Trailer` stays,
+/// since the trailers it announces are forwarded.
+pub fn prepare_response(response: &mut Response) {
+    remove_hop_by_hop(response.headers_mut());
+}
+
+/// A target in absolute form names the host a second time, and that one counts (RFC 9112, 3.2.2).
+fn to_origin_form(request: &mut Request) {
+    let Some(authority) = request.uri().authority() else { return };
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        request.headers_mut().insert(HOST, host);
+    }
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            // Host is not anybody's to take away: without it the next hop cannot tell whom the request is for.
+            .filter(|name| name != HOST)
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+    let peer = peer.to_canonical();
+    let mut line = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        line.extend_from_slice(value.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(peer.to_string().as_bytes());
+    // Legal values joined with a comma are a legal value.
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line)) {
+        match headers.entry(X_FORWARDED_FOR) {
+            Entry::Occupied(mut entry) => drop(entry.insert(value)),
+            Entry::Vacant(entry) => drop(entry.insert(value)),
+        }
+    }
+}
+
+fn lists_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    headers.contains_key(name) && tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+}
+
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    http::header::PROXY_AUTHENTICATE,
+    http::header::PROXY_AUTHORIZATION,
+];
