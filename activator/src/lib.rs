@@ -1,1 +1,40 @@
-//! Placeholder charter, replaced below.
+//! The activator: holds requests while pods come up, so that none is lost.
+//!
+//! A request comes in ([`Activator::serve`]), is counted for the autoscaler, waits for a pod with room, and goes
+//! on to it. The table of [endpoints](pilotlight_core::EndpointTable) says what revisions there are and which pods
+//! are ready; whoever runs pods sends it through a `watch` channel, and [`endpoints::follow`] feeds that channel
+//! from another process. HTTP/1.1 only; HTTP/2, WebSocket and TLS belong in `pilotlight-net`'s server and
+//! upstreams, and pass through [`handler`](crate::Activator) as they come.
+//!
+//! ```no_run
+//! # async fn run() -> std::io::Result<()> {
+//! use pilotlight_activator::{Activator, ActivatorParams, endpoints};
+//! use pilotlight_net::{Clock, Drain};
+//!
+//! let tables = endpoints::follow("http://127.0.0.1:8090/v1/endpoints").expect("a good address");
+//! let params = ActivatorParams::new("activator-1", Clock::start(), "ws://127.0.0.1:8080");
+//! let activator = Activator::start(params, tables);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8012").await?;
+//! activator.serve(listener, Drain::default()).await;
+//! # Ok(()) }
+//! ```
+
+mod activator;
+pub mod endpoints;
+mod handler;
+mod ledger;
+mod metrics;
+mod probes;
+mod read_ahead;
+mod refusal;
+mod report;
+mod revision;
+mod routes;
+mod run;
+mod sink;
+mod throttler;
+
+pub use activator::{Activator, ActivatorParams, BufferLimits};
+pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
+pub use revision::RevisionActivity;
+pub use run::{main, main_with_args};

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The activator as a program of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pilotlight_activator::main()
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pilotlight_core::{Decision, Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// The latest evaluation of every revision, and the latest changes of scale.
@@ -16,7 +16,7 @@ pub struct Board {
 }
 
 /// One change of the number of pods a revision should have.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// When.
     pub at: Time,
@@ -31,7 +31,7 @@ pub struct Change {
 }
 
 /// What is shown of one revision.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RevisionStatus {
     /// Its name.
     pub revision: RevisionId,

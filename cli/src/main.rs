@@ -1,2 +1,95 @@
-//! Entry point.
-fn main() {}
+//! The one command people type.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use pilotlight_autoscaler::cluster::process::intercept;
+use pilotlight_cli::{demo, explain, run, sample};
+
+/// A pilot light for services that are switched off: request-driven autoscaling, down to none and back
+#[derive(Debug, Parser)]
+#[command(name = "pilotlight", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<run::RunArgs>),
+    Demo(demo::DemoArgs),
+    Explain(explain::ExplainArgs),
+    /// Decide under another clock than the wall's
+    #[command(subcommand)]
+    Sim(Sim),
+    Sample(sample::SampleArgs),
+    /// The queue-proxy as a process of its own; its settings are environment variables
+    QueueProxy,
+    /// The activator as a process of its own
+    #[command(disable_help_flag = true)]
+    Activator {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// The autoscaler as a process of its own
+    #[command(disable_help_flag = true)]
+    Autoscaler {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Sim {
+    /// Decide a journal of the live autoscaler again: every decision must come out as it was written
+    Replay {
+        /// The journal
+        journal: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = intercept() {
+        return code;
+    }
+    let result = match Cli::parse().command {
+        Command::QueueProxy => return pilotlight_queue_proxy::main(),
+        Command::Activator { args } => return pilotlight_activator::main_with_args(with_name("activator", args)),
+        Command::Autoscaler { args } => {
+            return pilotlight_autoscaler::process::main_with_args(with_name("autoscaler", args));
+        }
+        Command::Run(args) => block_on(run::run(*args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Explain(args) => block_on(explain::run(args)),
+        Command::Sample(args) => block_on(sample::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Sim(Sim::Replay { journal }) => replay(journal),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn replay(journal: PathBuf) -> anyhow::Result<ExitCode> {
+    let name = journal.display().to_string();
+    let file = File::open(journal).with_context(|| format!("cannot read {name}"))?;
+    let found = pilotlight_sim::replay(BufReader::new(file)).with_context(|| name.clone())?;
+    println!("{}", serde_json::to_string_pretty(&found)?);
+    Ok(if found.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn with_name(component: &str, args: Vec<OsString>) -> impl Iterator<Item = OsString> {
+    std::iter::once(OsString::from(format!("pilotlight {component}"))).chain(args)
+}
+
+/// Two threads: one for what comes in, one for what it sets off. More would cost memory and win little here.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(future)
+}

@@ -133,7 +133,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The spelling that counts and what is written there. A present key counts even if its value is no good.
     fn written<R: Rule>(&mut self, key: &Key<R>) -> Option<(&'static str, &'a str)> {
-        let spelling = [Some(key.name), key.alias].into_iter().flatten().find(|name| self.map.contains_key(*name))?;
+        let spelling =
+            [Some(key.name), key.alias].into_iter().flatten().find(|name| self.map.contains_key(*name))?;
         self.spellings.insert(key.name, spelling);
         Some((spelling, &self.map[spelling]))
     }
@@ -164,7 +165,8 @@ impl<'a> Reader<'a> {
         if number.is_none() {
             // Knative's webhook reads 64 bits and its autoscaler 32. It then falls back in silence.
             self.spellings.remove(keys::INITIAL_SCALE.name);
-            self.findings.warn(spelling, "too large a number; the initial-scale of the ConfigMap is used instead");
+            self.findings
+                .warn(spelling, "too large a number; the initial-scale of the ConfigMap is used instead");
         }
         if number == Some(0) && !config.allow_zero_initial_scale {
             let rule = "is allowed only where config-autoscaler sets allow-zero-initial-scale";
@@ -211,7 +213,9 @@ fn advise(map: &BTreeMap<String, String>, findings: &mut Findings) {
                 format!("no effect: {short} is a key of the ConfigMap; the annotation is `{annotation}`")
             }
             Some(None) => {
-                format!("no effect: {short} is set for all revisions at once, in the ConfigMap config-autoscaler")
+                format!(
+                    "no effect: {short} is set for all revisions at once, in the ConfigMap config-autoscaler"
+                )
             }
             None => match nearest(short, spellings().filter_map(|name| name.strip_prefix(PREFIX))) {
                 Some(name) => format!("unknown annotation; did you mean `{PREFIX}{name}`?"),

@@ -111,7 +111,8 @@ fn read(data: &BTreeMap<String, String>, findings: &mut Findings) -> AutoscalerC
     let unless_zero = |number: u32| (number > 0).then_some(number);
     AutoscalerConfig {
         container_concurrency_target_default: reader.read(&config_map::CONTAINER_CONCURRENCY_TARGET_DEFAULT),
-        container_concurrency_target_fraction: reader.read(&config_map::CONTAINER_CONCURRENCY_TARGET_PERCENTAGE),
+        container_concurrency_target_fraction: reader
+            .read(&config_map::CONTAINER_CONCURRENCY_TARGET_PERCENTAGE),
         requests_per_second_target_default: reader.read(&config_map::REQUESTS_PER_SECOND_TARGET_DEFAULT),
         target_burst_capacity: burst_capacity(reader.read(&config_map::TARGET_BURST_CAPACITY)),
         activator_capacity: reader.read(&config_map::ACTIVATOR_CAPACITY),
@@ -229,10 +230,10 @@ fn advise(key: &str, value: &str, findings: &mut Findings) {
     }
     if key == config_map::CONTAINER_CONCURRENCY_TARGET_PERCENTAGE.name
         && let Some(raw) = crate::number::parse_float(value)
-        && raw >= 1.0
-        && raw < 2.0
+        && (1.0..2.0).contains(&raw)
     {
         let meaning = if raw > 1.0 { raw } else { 100.0 };
-        findings.warn(key, format!("{value} means {meaning} % (up to 1 it is a fraction, above 1 a percentage)"));
+        findings
+            .warn(key, format!("{value} means {meaning} % (up to 1 it is a fraction, above 1 a percentage)"));
     }
 }

@@ -137,8 +137,8 @@ fn container_concurrency(limit: u32) -> Option<String> {
 
 fn panic(spec: &RevisionSpec) -> String {
     format!(
-        "Panic starts when the average of the last {} asks for {} times the ready pods; from then until {} after it \
-         last did, pods only come.",
+        "Panic starts when the last {} ask for {} times the ready pods; it ends {} after they last did, and until then \
+         no pod goes.",
         time(spec.panic_window),
         number(spec.panic_threshold),
         time(spec.stable_window)
@@ -154,8 +154,11 @@ fn bounds(spec: &RevisionSpec) -> String {
     match (spec.min_scale, spec.max_scale) {
         (0, None) => "There may be no pod at all, and there is no upper limit.".to_owned(),
         (0, Some(max)) => format!("There may be no pod at all, and at most {}.", count(max, "pod")),
-        (min, None) => format!("There is always at least {}, and no upper limit.", count(min, "pod")),
-        (min, Some(max)) if min >= max => format!("There is always exactly {}.", count(max, "pod")),
+        (1, None) => "There is always at least 1 pod, and no upper limit.".to_owned(),
+        (min, None) => format!("There are always at least {}, and no upper limit.", count(min, "pod")),
+        (1, Some(1)) => "There is always exactly 1 pod.".to_owned(),
+        // Where both disagree, the core lets the minimum win.
+        (min, Some(max)) if min >= max => format!("There are always exactly {}.", count(min, "pod")),
         (min, Some(max)) => format!("There are always {min} to {}.", count(max, "pod")),
     }
 }
@@ -206,7 +209,10 @@ fn start(spec: &RevisionSpec) -> Vec<String> {
     if first == 0 {
         sentences.push("A new version starts asleep and is first tried when a request comes.".to_owned());
     } else {
-        sentences.push(format!("A new version starts with {} and is ready once that many are.", count(first, "pod")));
+        sentences.push(format!(
+            "A new version starts with {} and is ready once that many are.",
+            count(first, "pod")
+        ));
     }
     if let Some(pods) = spec.activation_scale.filter(|&pods| pods > 1) {
         sentences.push(format!("Whenever there is demand, there are at least {}.", count(pods, "pod")));

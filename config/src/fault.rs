@@ -113,6 +113,12 @@ impl Faults {
         self.0.iter()
     }
 
+    /// The same faults, found in `file`.
+    #[must_use]
+    pub fn in_file(self, file: &str) -> Self {
+        Faults(self.0.into_iter().map(|fault| fault.in_file(file)).collect())
+    }
+
     /// The faults themselves.
     pub fn into_vec(self) -> Vec<Fault> {
         self.0

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::number::{self, NotAnInt32};
 use crate::duration;
+use crate::number::{self, NotAnInt32};
 
 pub mod annotation;
 pub mod config_map;

@@ -45,7 +45,7 @@ pub fn markdown() -> String {
 }
 
 /// The file `config/deploy/config-autoscaler.yaml`.
-pub fn config_map() -> String {
+pub fn example_config_map() -> String {
     let mut file = String::from(CONFIG_MAP_HEAD);
     for (at, entry) in config_map::ALL.iter().enumerate() {
         if at > 0 {

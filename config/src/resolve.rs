@@ -12,7 +12,7 @@ use crate::autoscaler::AutoscalerConfig;
 use crate::duration;
 use crate::fault::{Findings, Parsed};
 use crate::keys::{Key, annotation, config_map};
-use crate::wording::number;
+use crate::wording::plain as number;
 
 /// What becomes of a revision whose settings are legal.
 #[derive(Clone, Debug, PartialEq)]
@@ -240,7 +240,11 @@ impl Revision<'_> {
             TargetBurstCapacity::Of(burst) => number(burst),
         };
         add("target-burst-capacity", burst, self.both(&annotation::TARGET_BURST_CAPACITY));
-        add("activator-capacity", number(spec.activator_capacity), self.config(&config_map::ACTIVATOR_CAPACITY));
+        add(
+            "activator-capacity",
+            number(spec.activator_capacity),
+            self.config(&config_map::ACTIVATOR_CAPACITY),
+        );
         add("min-scale", count(spec.min_scale), self.both(&annotation::MIN_SCALE));
         let max = spec.max_scale.map_or("unlimited".to_owned(), count);
         add("max-scale", max, self.both(&annotation::MAX_SCALE));
@@ -249,9 +253,17 @@ impl Revision<'_> {
         add("activation-scale", activation, self.both(&annotation::ACTIVATION_SCALE));
         add("stable-window", time(spec.stable_window), self.both(&annotation::WINDOW));
         add("panic-window", time(spec.panic_window), self.both(&annotation::PANIC_WINDOW_PERCENTAGE));
-        add("panic-threshold", percent(spec.panic_threshold), self.both(&annotation::PANIC_THRESHOLD_PERCENTAGE));
+        add(
+            "panic-threshold",
+            percent(spec.panic_threshold),
+            self.both(&annotation::PANIC_THRESHOLD_PERCENTAGE),
+        );
         add("max-scale-up-rate", number(spec.max_scale_up_rate), self.config(&config_map::MAX_SCALE_UP_RATE));
-        add("max-scale-down-rate", number(spec.max_scale_down_rate), self.config(&config_map::MAX_SCALE_DOWN_RATE));
+        add(
+            "max-scale-down-rate",
+            number(spec.max_scale_down_rate),
+            self.config(&config_map::MAX_SCALE_DOWN_RATE),
+        );
         add("scale-down-delay", time(spec.scale_down_delay), self.both(&annotation::SCALE_DOWN_DELAY));
         let aggregation = match spec.aggregation {
             Aggregation::Linear => "linear",
@@ -314,17 +326,29 @@ impl Revision<'_> {
     fn advise(&self, spec: &RevisionSpec, findings: &mut Findings) {
         let annotations = self.annotations;
         let written = |canonical| annotations.spelling(canonical);
+        let class = &self.config.pod_autoscaler_class;
+        if annotations.class.is_none() && class != annotation::KPA {
+            let advice =
+                format!("not written, and the default class is {class}; it is scaled here all the same");
+            findings.warn(annotation::CLASS.name, advice);
+        }
         if let (Some(key), Some(target)) = (written(annotation::TARGET.name), annotations.target)
             && spec.total < target
         {
             let limit = self.container_concurrency;
-            findings.warn(key, format!("a pod takes no more than its containerConcurrency of {limit}; that counts"));
+            findings.warn(
+                key,
+                format!("a pod takes no more than its containerConcurrency of {limit}; that counts"),
+            );
         }
         if let Some(key) = written(annotation::SCALE_TO_ZERO_POD_RETENTION_PERIOD.name)
             && spec.pod_retention > Duration::ZERO
         {
             if self.min_scale() > 0 {
-                findings.warn(key, format!("no effect: with min-scale {} the last pod never goes", self.min_scale()));
+                findings.warn(
+                    key,
+                    format!("no effect: with min-scale {} the last pod never goes", self.min_scale()),
+                );
             } else if !spec.enable_scale_to_zero {
                 findings.warn(key, "no effect: config-autoscaler switches scaling to zero off");
             }
@@ -332,9 +356,13 @@ impl Revision<'_> {
         if let (Some(key), Some(max)) = (written(annotation::INITIAL_SCALE.name), spec.max_scale)
             && spec.initial_scale > max
         {
-            findings.warn(key, format!("above the max-scale of {max}, and still the number of pods started first"));
+            findings.warn(
+                key,
+                format!("above the max-scale of {max}, and still the number of pods started first"),
+            );
         }
-        if let (Some(key), Some(activation)) = (written(annotation::ACTIVATION_SCALE.name), spec.activation_scale)
+        if let (Some(key), Some(activation)) =
+            (written(annotation::ACTIVATION_SCALE.name), spec.activation_scale)
             && activation <= self.min_scale()
         {
             findings.warn(key, format!("no effect: min-scale keeps {} pods at all times", self.min_scale()));
@@ -347,7 +375,8 @@ impl Revision<'_> {
         }
         if spec.panic_window == spec.stable_window {
             let key = written(annotation::PANIC_WINDOW_PERCENTAGE.name).unwrap_or(annotation::WINDOW.name);
-            findings.warn(key, "the panic window is as long as the stable window: bursts are noticed no sooner");
+            findings
+                .warn(key, "the panic window is as long as the stable window: bursts are noticed no sooner");
         }
     }
 }

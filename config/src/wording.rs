@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-/// A number with at most three digits after the point and commas between thousands: `1,000`, `7.5`, `0.009`.
-pub(crate) fn number(value: f64) -> String {
-    if value.abs() >= 1e15 {
-        return format!("{value:e}");
-    }
+/// A number with at most three digits after the point: `1000`, `7.5`, `0.009`.
+pub(crate) fn plain(value: f64) -> String {
     let rounded = format!("{value:.3}");
     let shown = rounded.trim_end_matches('0').trim_end_matches('.');
-    if shown.trim_start_matches('-') == "0" && value != 0.0 {
-        return format!("{value:e}");
+    let is_lost = shown.trim_start_matches('-') == "0" && value != 0.0;
+    if is_lost || value.abs() >= 1e15 { format!("{value:e}") } else { shown.to_owned() }
+}
+
+/// The same with commas between thousands: `1,000`.
+pub(crate) fn number(value: f64) -> String {
+    let shown = plain(value);
+    if shown.contains('e') {
+        return shown;
     }
-    let (whole, fraction) = shown.split_once('.').unwrap_or((shown, ""));
-    let point = if fraction.is_empty() { "" } else { "." };
-    format!("{}{point}{fraction}", with_commas(whole))
+    match shown.split_once('.') {
+        Some((whole, fraction)) => format!("{}.{fraction}", with_commas(whole)),
+        None => with_commas(&shown),
+    }
 }
 
 /// How many of something: `1 pod`, `1,200 pods`.

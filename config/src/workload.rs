@@ -5,7 +5,6 @@
 //! All faults of all files come in one answer. A kind that is not supported is a note, unless a file holds
 //! nothing else.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilotlight_core::{Reachability, RevisionId, RevisionSpec};
@@ -20,6 +19,7 @@ use manifest::Node;
 mod kinds;
 mod manifest;
 mod pod;
+mod written;
 
 /// Something to run and to scale.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,7 +158,7 @@ pub fn read(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> Pa
         for document in documents {
             let mut found = Findings::default();
             let root = document.root();
-            match kinds::draft(root, &mut found) {
+            match kinds::draft(&root, &mut found) {
                 kinds::Read::Workload(draft) => {
                     usable += 1;
                     let source = Source { file: manifest.file.to_owned(), line: document.line };
@@ -174,7 +174,8 @@ pub fn read(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> Pa
         }
         if usable == 0 && !documents.is_empty() {
             let kinds: Vec<String> = documents.iter().map(|document| kinds::name(&document.root())).collect();
-            let fault = Fault::without_value("", format!("holds nothing to scale, only {}", kinds.join(", ")));
+            let fault =
+                Fault::without_value("", format!("holds nothing to scale, only {}", kinds.join(", ")));
             findings.faults.push(fault.in_file(manifest.file));
         } else {
             absorb_from_file(&mut findings, notes, manifest.file);
@@ -195,7 +196,10 @@ pub(crate) fn config_from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
         Ok(documents) => {
             let roots: Vec<Node<'_>> = documents.iter().map(manifest::Document::root).collect();
             let is_manifest = |node: &Node<'_>| node.child("kind").value.is_some();
-            if let Some(map) = roots.iter().find(|node| kinds::is_config_map(node)) {
+            let is_any_map =
+                |node: &&Node<'_>| node.child("kind").value.is_some_and(|kind| kind == "ConfigMap");
+            let by_name = roots.iter().find(|node| kinds::is_config_map(node));
+            if let Some(map) = by_name.or_else(|| roots.iter().find(is_any_map)) {
                 config = Some(read_config(map, &mut findings));
             } else if let [bare] = roots.as_slice()
                 && !is_manifest(bare)
@@ -205,8 +209,7 @@ pub(crate) fn config_from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
             } else if roots.is_empty() {
                 findings.faults.push(Fault::without_value("", "is empty"));
             } else {
-                let rule = "holds no ConfigMap config-autoscaler";
-                findings.faults.push(Fault::without_value("", rule));
+                findings.faults.push(Fault::without_value("", "holds no ConfigMap"));
             }
         }
     }
@@ -258,14 +261,15 @@ fn finish(
     source: Source,
     findings: &mut Findings,
 ) -> Option<Workload> {
-    let id = draft.id.clone()?;
-    let parsed = resolve(config, &draft.annotations, draft.container_concurrency, Reachability::Reachable);
+    let parsed =
+        resolve(config, &draft.written.annotations, draft.container_concurrency, Reachability::Reachable);
     let (verdict, faults) = match parsed.value {
         Ok(verdict) => (Some(verdict), Vec::new()),
         Err(faults) => (None, faults.into_vec()),
     };
-    findings.absorb(Findings { faults, warnings: parsed.warnings }, |key| draft.path_of(key));
-    let mut resolved = match verdict? {
+    findings.absorb(Findings { faults, warnings: parsed.warnings }, |key| draft.written.path_of(key));
+    let (verdict, id) = (verdict?, draft.id?);
+    let mut resolved = match verdict {
         Verdict::Resolved(resolved) => *resolved,
         Verdict::OtherClass(class) => {
             findings.warn(&draft.path, format!("{id} belongs to the autoscaler {class}; it is left alone"));
@@ -274,7 +278,7 @@ fn finish(
     };
     for setting in &mut resolved.settings {
         if let Origin::Annotation(key) = setting.from {
-            setting.from = draft.origin_of(key);
+            setting.from = draft.written.origin_of(key);
         }
     }
     let notes = findings.warnings.iter().map(|note| note.clone().in_file(source.file.clone())).collect();
@@ -294,6 +298,3 @@ fn finish(
         notes,
     })
 }
-
-/// Annotations as they are collected from an object's metadata and fields.
-pub(crate) type Strings = BTreeMap<String, String>;

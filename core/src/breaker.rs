@@ -205,3 +205,185 @@ impl Breaker {
         self.waiting -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn queued(admission: Result<Admission, QueueFull>) -> Ticket {
+        match admission {
+            Ok(Admission::Queued(ticket)) => ticket,
+            other => panic!("expected a ticket, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_turns_the_next_away() {
+        let mut breaker = Breaker::new(5, 50);
+        for _ in 0..5 {
+            assert_eq!(breaker.acquire(), Ok(Admission::Granted));
+        }
+        for _ in 0..50 {
+            queued(breaker.acquire());
+        }
+        assert_eq!(breaker.acquire(), Err(QueueFull { waiting: 50 }));
+    }
+
+    #[test]
+    fn without_capacity_all_wait_until_there_is_some() {
+        let mut breaker = Breaker::new(0, 2);
+        let (first, second) = (queued(breaker.acquire()), queued(breaker.acquire()));
+        assert_eq!(breaker.set_capacity(1), [first]);
+        assert_eq!(breaker.release(), Some(second));
+        assert_eq!(breaker.release(), None);
+    }
+
+    #[test]
+    fn lowering_the_capacity_stops_nothing_and_admits_nothing_until_below() {
+        let mut breaker = Breaker::new(3, 9);
+        for _ in 0..3 {
+            assert_eq!(breaker.acquire(), Ok(Admission::Granted));
+        }
+        let waiter = queued(breaker.acquire());
+        assert_eq!(breaker.set_capacity(1), []);
+        assert_eq!(breaker.in_use(), 3);
+        assert_eq!((breaker.release(), breaker.release()), (None, None));
+        assert!(!breaker.try_acquire());
+        assert_eq!(breaker.release(), Some(waiter));
+    }
+
+    #[test]
+    fn waiters_that_leave_make_room_in_the_queue() {
+        let mut breaker = Breaker::new(1, 1);
+        assert_eq!(breaker.acquire(), Ok(Admission::Granted));
+        for _ in 0..2 {
+            let ticket = queued(breaker.acquire());
+            assert!(breaker.cancel(ticket));
+            assert!(!breaker.cancel(ticket), "it has left already");
+        }
+        queued(breaker.acquire());
+        assert!(breaker.acquire().is_err());
+    }
+
+    #[test]
+    fn an_old_ticket_never_cancels_the_next_owner_of_its_place() {
+        let mut breaker = Breaker::new(0, 9);
+        let old = queued(breaker.acquire());
+        assert!(breaker.cancel(old));
+        let new = queued(breaker.acquire());
+        assert_eq!(old.index(), new.index());
+        assert!(!breaker.cancel(old));
+        assert!(breaker.is_waiting(new));
+    }
+
+    #[test]
+    fn taking_without_waiting_fails_at_the_limit_and_works_after_a_release() {
+        let mut breaker = Breaker::new(1, 1);
+        assert!(breaker.try_acquire());
+        assert!(!breaker.try_acquire());
+        assert_eq!(breaker.release(), None);
+        assert!(breaker.try_acquire());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Acquire,
+        TryAcquire,
+        Release,
+        Cancel(prop::sample::Index),
+        SetCapacity(u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Acquire),
+            1 => Just(Step::TryAcquire),
+            3 => Just(Step::Release),
+            1 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+            1 => (0..6u32).prop_map(Step::SetCapacity),
+        ]
+    }
+
+    proptest! {
+        // The model is a plain queue: it says who must be served next, whatever happens.
+        #[test]
+        fn nobody_is_lost_or_overtaken_and_the_capacity_holds(
+            capacity in 0..6u32,
+            max_queue in 0..8usize,
+            steps in prop::collection::vec(step(), 1..300),
+        ) {
+            let mut breaker = Breaker::new(capacity, max_queue);
+            let mut line: VecDeque<Ticket> = VecDeque::new();
+            let mut running = 0u32;
+            for step in steps {
+                let before = running;
+                match step {
+                    Step::Acquire => match breaker.acquire() {
+                        Ok(Admission::Granted) => {
+                            prop_assert!(line.is_empty(), "a newcomer overtook {} waiters", line.len());
+                            running += 1;
+                        }
+                        Ok(Admission::Queued(ticket)) => {
+                            prop_assert!(running >= breaker.capacity() && line.len() < max_queue);
+                            line.push_back(ticket);
+                        }
+                        Err(full) => prop_assert_eq!((full.waiting, line.len()), (max_queue, max_queue)),
+                    },
+                    Step::TryAcquire => {
+                        let free = line.is_empty() && running < breaker.capacity();
+                        prop_assert_eq!(breaker.try_acquire(), free);
+                        running += u32::from(free);
+                    }
+                    Step::Release if running == 0 => {}
+                    Step::Release => {
+                        running -= 1;
+                        if let Some(next) = breaker.release() {
+                            prop_assert_eq!(Some(next), line.pop_front());
+                            running += 1;
+                        }
+                    }
+                    Step::Cancel(which) => {
+                        if !line.is_empty() {
+                            let ticket = line.remove(which.index(line.len())).unwrap();
+                            prop_assert!(breaker.cancel(ticket));
+                        }
+                    }
+                    Step::SetCapacity(capacity) => {
+                        for granted in breaker.set_capacity(capacity) {
+                            prop_assert_eq!(Some(granted), line.pop_front());
+                            running += 1;
+                        }
+                    }
+                }
+                prop_assert_eq!((breaker.in_use(), breaker.waiting()), (running, line.len()));
+                prop_assert!(line.iter().all(|ticket| breaker.is_waiting(*ticket)));
+                prop_assert!(running <= breaker.capacity() || running <= before, "more run than may");
+                prop_assert!(line.is_empty() || running >= breaker.capacity(), "a slot is free and someone waits");
+            }
+            // All that are left are served, in order.
+            while let Some(next) = line.pop_front() {
+                breaker.set_capacity(0);
+                while running > 0 {
+                    prop_assert_eq!(breaker.release(), None);
+                    running -= 1;
+                }
+                prop_assert_eq!(breaker.set_capacity(1), vec![next]);
+                running = 1;
+            }
+        }
+
+        #[test]
+        fn memory_follows_the_longest_queue_not_the_number_of_waiters(rounds in 1..2000usize) {
+            let mut breaker = Breaker::new(0, 4);
+            for _ in 0..rounds {
+                let tickets = [queued(breaker.acquire()), queued(breaker.acquire()), queued(breaker.acquire())];
+                for ticket in [tickets[1], tickets[0], tickets[2]] {
+                    breaker.cancel(ticket);
+                }
+            }
+            prop_assert_eq!(breaker.places.len(), 3);
+        }
+    }
+}

@@ -222,3 +222,42 @@ impl fmt::Display for Rule {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_decider_holds_the_pods_it_finds() {
+        let fresh = |ready| Decider::new(Time::from_secs(9), &RevisionSpec::default(), ready);
+        for pods in [0, 1] {
+            assert_eq!((fresh(pods).mode, fresh(pods).max_panic_pods), (ScalingMode::Stable, pods));
+        }
+        let panicking = ScalingMode::Panic { since: Time::from_secs(9) };
+        assert_eq!((fresh(2).mode, fresh(2).max_panic_pods), (panicking, 2));
+    }
+
+    #[test]
+    fn panic_that_is_over_leaves_no_floor_for_the_next() {
+        let spec = RevisionSpec::default();
+        let mut decider = Decider::new(Time::EPOCH, &spec, 50);
+        decider.decide(Time::from_secs(61), &spec, 50, Averages { stable: 0.0, panic: 0.0 });
+        assert_eq!((decider.mode, decider.max_panic_pods), (ScalingMode::Stable, 0));
+    }
+
+    #[test]
+    fn a_rule_is_called_the_same_in_words_and_in_json() {
+        let rules = [
+            Rule::StableDemand,
+            Rule::PanicDemand,
+            Rule::PanicHold,
+            Rule::ScaleUpRate,
+            Rule::ScaleDownRate,
+            Rule::ActivationScale,
+            Rule::ScaleDownDelay,
+        ];
+        for rule in rules {
+            assert_eq!(serde_json::to_value(rule).unwrap(), rule.to_string());
+        }
+    }
+}

@@ -263,3 +263,41 @@ impl fmt::Display for Bound {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_initial_scale_is_reached_once_and_for_all() {
+        let spec = RevisionSpec { initial_scale: 3, ..RevisionSpec::default() };
+        let path = ActivatorPath::default();
+        let mut lifecycle = Lifecycle::new(Time::EPOCH);
+        lifecycle.step(Time::from_secs(2), &spec, Some(1), 2, path);
+        assert!(!lifecycle.initialized);
+        lifecycle.step(Time::from_secs(4), &spec, Some(1), 3, path);
+        assert!(lifecycle.initialized);
+        lifecycle.step(Time::from_secs(6), &spec, Some(1), 0, path);
+        assert!(lifecycle.initialized, "lost pods do not make a revision new again");
+    }
+
+    #[test]
+    fn a_bound_is_called_the_same_in_words_and_in_json() {
+        let bounds = [
+            Bound::MinScale,
+            Bound::InitialScale,
+            Bound::MaxScale,
+            Bound::ScaleToZeroOff,
+            Bound::RecentlyActive,
+            Bound::Deactivating,
+            Bound::AwaitingActivator,
+            Bound::PodRetention,
+            Bound::GracePeriod,
+            Bound::ActivationTimeout,
+            Bound::Activating,
+        ];
+        for bound in bounds {
+            assert_eq!(serde_json::to_value(bound).unwrap(), bound.to_string());
+        }
+    }
+}

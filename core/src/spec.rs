@@ -160,3 +160,53 @@ pub fn num_activators(ready_pods: u32, spec: &RevisionSpec) -> u32 {
     let capacity_needed = f64::from(ready_pods) * spec.total + burst;
     ((capacity_needed / spec.activator_capacity).ceil() as u32).max(MIN_ACTIVATORS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TargetBurstCapacity::{Of, Off, Unlimited};
+
+    fn activators(ready_pods: u32, total: f64, burst: TargetBurstCapacity, activator_capacity: f64) -> u32 {
+        let spec = RevisionSpec { total, target_burst_capacity: burst, activator_capacity, ..RevisionSpec::default() };
+        num_activators(ready_pods, &spec)
+    }
+
+    #[test]
+    fn activators_are_enough_for_the_pods_and_the_burst() {
+        let table = [
+            (0, 100.0, Of(200.0), 2),
+            (1, 100.0, Of(200.0), 3),
+            (15, 100.0, Of(200.0), 17),
+            (5, 100.0, Unlimited, 5),
+            (100, 100.0, Off, 2),
+            (0, 100.0, Of(211.0), 3),
+            (10, 10.0, Of(200.0), 3),
+            (11, 10.0, Of(200.0), 4),
+        ];
+        for (ready_pods, total, burst, expected) in table {
+            assert_eq!(activators(ready_pods, total, burst, 100.0), expected, "{ready_pods} x {total} + {burst:?}");
+        }
+    }
+
+    #[test]
+    fn there_are_never_fewer_than_two_activators() {
+        assert_eq!(activators(0, 100.0, Unlimited, 100.0), 2);
+        assert_eq!(activators(1, 1.0, Of(1.0), 1e9), 2);
+    }
+
+    #[test]
+    fn only_a_definite_no_makes_a_revision_unreachable() {
+        let reachable = |reachability| RevisionSpec { reachability, ..RevisionSpec::default() }.is_reachable();
+        assert!(reachable(Reachability::Unknown) && reachable(Reachability::Reachable));
+        assert!(!reachable(Reachability::Unreachable));
+    }
+
+    #[test]
+    fn a_spec_survives_json() {
+        for burst in [Off, Unlimited, Of(0.1 + 0.2)] {
+            let spec = RevisionSpec { target_burst_capacity: burst, max_scale: Some(3), ..RevisionSpec::default() };
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<RevisionSpec>(&json).unwrap(), spec);
+        }
+    }
+}

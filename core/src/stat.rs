@@ -129,3 +129,97 @@ impl RequestStats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RequestKind::{Direct, Proxied};
+
+    fn ms(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    /// Average in flight and number of requests, then the same for those through the activator.
+    fn report(stats: &mut RequestStats, at: u64) -> [f64; 4] {
+        let stat = stats.report(ms(at));
+        [
+            stat.average_concurrent_requests,
+            stat.request_count,
+            stat.average_proxied_concurrent_requests,
+            stat.proxied_request_count,
+        ]
+    }
+
+    #[test]
+    fn two_half_second_requests_are_one_in_flight() {
+        let mut one_after_the_other = RequestStats::new(ms(0));
+        one_after_the_other.request_started(ms(0), Direct);
+        one_after_the_other.request_finished(ms(500), Direct);
+        one_after_the_other.request_started(ms(500), Direct);
+        one_after_the_other.request_finished(ms(1000), Direct);
+        assert_eq!(report(&mut one_after_the_other, 1000), [1.0, 2.0, 0.0, 0.0]);
+
+        let mut at_once = RequestStats::new(ms(0));
+        at_once.request_started(ms(250), Direct);
+        at_once.request_started(ms(250), Direct);
+        assert_eq!(at_once.in_flight(), 2);
+        at_once.request_finished(ms(750), Direct);
+        at_once.request_finished(ms(750), Direct);
+        assert_eq!(report(&mut at_once, 1000), [1.0, 2.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_long_request_is_counted_once_and_in_flight_throughout() {
+        let mut stats = RequestStats::new(ms(0));
+        stats.request_started(ms(0), Direct);
+        assert_eq!(report(&mut stats, 1000), [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(report(&mut stats, 2000), [1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(report(&mut stats, 3000), [1.0, 0.0, 0.0, 0.0]);
+        stats.request_finished(ms(3500), Direct);
+        assert_eq!(report(&mut stats, 4000), [0.5, 0.0, 0.0, 0.0]);
+        assert_eq!(report(&mut stats, 5000), [0.0; 4]);
+    }
+
+    #[test]
+    fn requests_through_the_activator_are_counted_in_all_and_apart() {
+        let mut stats = RequestStats::new(ms(0));
+        stats.request_started(ms(0), Proxied);
+        stats.request_started(ms(0), Direct);
+        stats.request_finished(ms(500), Proxied);
+        stats.request_finished(ms(1000), Direct);
+        assert_eq!(report(&mut stats, 1000), [1.5, 2.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn time_that_runs_backwards_is_ignored() {
+        let mut stats = RequestStats::new(ms(1000));
+        stats.request_started(ms(1000), Direct);
+        stats.request_started(ms(200), Direct);
+        assert_eq!(report(&mut stats, 500), [0.0, 2.0, 0.0, 0.0], "no time has passed yet");
+        assert_eq!(report(&mut stats, 2000), [2.0, 0.0, 0.0, 0.0], "a whole second, not one and a half");
+    }
+
+    #[test]
+    fn a_period_of_no_length_averages_to_nothing_and_keeps_what_is_in_flight() {
+        let mut stats = RequestStats::new(ms(0));
+        stats.request_started(ms(0), Direct);
+        assert_eq!(report(&mut stats, 0), [0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(stats.in_flight(), 1);
+        assert_eq!(report(&mut stats, 500), [1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn averages_are_over_the_time_that_passed_not_over_a_nominal_second() {
+        let mut stats = RequestStats::new(ms(0));
+        stats.request_started(ms(0), Direct);
+        stats.request_finished(ms(1000), Direct);
+        assert_eq!(report(&mut stats, 2000), [0.5, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn ending_what_never_began_does_not_go_below_zero() {
+        let mut stats = RequestStats::new(ms(0));
+        stats.request_finished(ms(0), Proxied);
+        assert_eq!((stats.in_flight(), report(&mut stats, 1000)), (0, [0.0; 4]));
+    }
+}

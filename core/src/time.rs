@@ -103,3 +103,47 @@ fn saturating_nanos(d: Duration) -> u64 {
 }
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_units_agree() {
+        assert_eq!(Time::from_secs(3), Time::from_millis(3_000));
+        assert_eq!(Time::from_millis(3), Time::from_nanos(3_000_000));
+        assert_eq!(Time::EPOCH, Time::from_nanos(0));
+        assert_eq!(Time::from_millis(2_750).as_secs_f64(), 2.75);
+    }
+
+    #[test]
+    fn a_bucket_is_the_whole_second_it_began() {
+        let bucket = |nanos| Time::from_nanos(nanos).whole_seconds();
+        assert_eq!([0, 999_999_999, 1_000_000_000].map(bucket), [0, 0, 1]);
+    }
+
+    #[test]
+    fn arithmetic_saturates_at_both_ends() {
+        let end = Time::from_nanos(u64::MAX);
+        assert_eq!(end + Duration::from_nanos(1), end);
+        assert_eq!(Time::EPOCH + Duration::MAX, end);
+        assert_eq!(Time::from_secs(u64::MAX), end);
+        assert_eq!(Time::from_secs(1) - Duration::from_secs(2), Time::EPOCH);
+        assert_eq!(Time::from_secs(1) - Time::from_secs(2), Duration::ZERO);
+        assert_eq!(end - Duration::MAX, Time::EPOCH);
+    }
+
+    #[test]
+    fn json_is_the_bare_number_of_nanoseconds() {
+        // Beyond 2^53, where numbers read as floats would lose their last digits.
+        let time = Time::from_nanos(1_700_000_000_123_456_789);
+        let json = serde_json::to_string(&time).unwrap();
+        assert_eq!(json, "1700000000123456789");
+        assert_eq!(serde_json::from_str::<Time>(&json).unwrap(), time);
+    }
+
+    #[test]
+    fn it_shows_itself_in_seconds() {
+        assert_eq!(format!("{:?}", Time::from_millis(1_002_050)), "1002.050000000s");
+    }
+}

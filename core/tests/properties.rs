@@ -182,7 +182,7 @@ prop_compose! {
 // ---- The rules ----
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_applied_lies_within_the_bounds(life in any_life()) {

@@ -41,7 +41,7 @@ enum Content {
 }
 
 struct Held {
-    early: VecDeque<Result<Frame<Bytes>, Error>>,
+    early: VecDeque<Frame<Bytes>>,
     early_bytes: usize,
     rest: Incoming,
 }
@@ -110,20 +110,21 @@ impl Body {
     }
 
     /// Reads a client's body until it has to wait or holds `limit` bytes; what was read is kept for the reader.
-    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
+    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
             Content::FromClient(rest) if !rest.is_end_stream() => {
                 Content::Held(Box::new(Held { early: VecDeque::new(), early_bytes: 0, rest }))
             }
             content => content,
         };
-        let Content::Held(held) = &mut self.content else { return };
+        let Content::Held(held) = &mut self.content else { return Ok(()) };
         while held.early_bytes < limit
-            && let Poll::Ready(Some(frame)) = poll_client(&mut held.rest, cx)
+            && let Poll::Ready(Some(frame)) = poll_client(&mut held.rest, cx)?
         {
-            held.early_bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+            held.early_bytes += frame.data_ref().map_or(0, Bytes::len);
             held.early.push_back(frame);
         }
+        Ok(())
     }
 
     fn finish(&mut self, ending: Ending) {
@@ -148,7 +149,7 @@ impl Body {
             }
             Content::FromClient(incoming) => poll_client(incoming, cx),
             Content::Held(held) => match held.early.pop_front() {
-                Some(frame) => Poll::Ready(Some(frame)),
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
                 None => poll_client(&mut held.rest, cx),
             },
             Content::FromUpstream(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Error::from_client),
@@ -229,8 +230,7 @@ impl Drop for Body {
 
 impl Held {
     fn size_hint(&self) -> SizeHint {
-        let early: u64 =
-            self.early.iter().flatten().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let early: u64 = self.early.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(early + rest.lower());

@@ -166,3 +166,110 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    // Polls once, without a runtime: everything here happens in a known order.
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_permit_goes_to_the_next_in_line_and_a_newcomer_has_to_wait() {
+        let breaker = Breaker::new(1, 9);
+        let permit = breaker.try_acquire().unwrap();
+        let mut first = pin!(breaker.acquire());
+        let mut second = pin!(breaker.acquire());
+        assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+        drop(permit);
+        assert!(breaker.try_acquire().is_none(), "the slot is the first waiter's already");
+        assert!(poll(second.as_mut()).is_pending());
+        let Poll::Ready(Ok(permit)) = poll(first.as_mut()) else { panic!("it is the first one's turn") };
+        assert_eq!((breaker.in_use(), breaker.waiting()), (1, 1));
+        drop(permit);
+        assert!(poll(second.as_mut()).is_ready());
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_frees_its_place_at_once() {
+        let breaker = Breaker::new(1, 1);
+        let permit = breaker.try_acquire().unwrap();
+        for _ in 0..2 {
+            let mut waiter = Box::pin(breaker.acquire());
+            assert!(poll(waiter.as_mut()).is_pending());
+            assert_eq!(breaker.waiting(), 1);
+            drop(waiter);
+            assert_eq!(breaker.waiting(), 0);
+        }
+        let mut waiter = pin!(breaker.acquire());
+        assert!(poll(waiter.as_mut()).is_pending());
+        drop(permit);
+        assert!(poll(waiter).is_ready());
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_after_its_turn_has_come_passes_it_on() {
+        let breaker = Breaker::new(1, 9);
+        let permit = breaker.try_acquire().unwrap();
+        let mut first = Box::pin(breaker.acquire());
+        let mut second = pin!(breaker.acquire());
+        assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+        drop(permit);
+        drop(first);
+        assert!(poll(second).is_ready());
+    }
+
+    #[test]
+    fn a_full_queue_answers_at_once() {
+        let breaker = Breaker::new(1, 1);
+        let _permit = breaker.try_acquire().unwrap();
+        let mut waiter = pin!(breaker.acquire());
+        assert!(poll(waiter.as_mut()).is_pending());
+        let Poll::Ready(Err(full)) = poll(pin!(breaker.acquire())) else { panic!("the queue is full") };
+        assert_eq!(full.waiting, 1);
+    }
+
+    #[test]
+    fn raising_the_capacity_lets_waiters_in() {
+        let breaker = Breaker::new(0, 2);
+        let (mut first, mut second) = (pin!(breaker.acquire()), pin!(breaker.acquire()));
+        assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+        breaker.set_capacity(1);
+        let Poll::Ready(Ok(permit)) = poll(first) else { panic!("there is room for one") };
+        assert!(poll(second.as_mut()).is_pending());
+        drop(permit);
+        assert!(poll(second).is_ready());
+    }
+
+    #[test]
+    fn an_unlimited_breaker_counts_all_the_same() {
+        let breaker = Breaker::unlimited();
+        let permits: Vec<Permit> = std::iter::from_fn(|| breaker.try_acquire()).take(1000).collect();
+        assert_eq!((permits.len(), breaker.in_use()), (1000, 1000));
+        drop(permits);
+        assert_eq!(breaker.in_use(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_more_than_the_capacity_run_and_all_get_their_turn() {
+        let breaker = Breaker::new(3, 10_000);
+        let running = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let tasks = (0..500).map(|_| {
+            let (breaker, running) = (breaker.clone(), Arc::clone(&running));
+            tokio::spawn(async move {
+                let _permit = breaker.acquire().await.unwrap();
+                use std::sync::atomic::Ordering::SeqCst;
+                assert!(running.fetch_add(1, SeqCst) < 3);
+                tokio::task::yield_now().await;
+                running.fetch_sub(1, SeqCst);
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        assert_eq!((breaker.in_use(), breaker.waiting()), (0, 0));
+    }
+}

@@ -168,3 +168,135 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     http::header::PROXY_AUTHENTICATE,
     http::header::PROXY_AUTHORIZATION,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Body;
+
+    fn forwarded(uri: &str, before: &[(&'static str, &'static str)]) -> Request {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = uri.parse().unwrap();
+        for (name, value) in before {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        prepare_forward(&mut request, IpAddr::from([10, 0, 0, 9]));
+        request
+    }
+
+    fn left(before: &[(&'static str, &'static str)]) -> Vec<String> {
+        let request = forwarded("/", before);
+        let rest = request.headers().iter().filter(|(name, _)| *name != X_FORWARDED_FOR);
+        rest.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn headers_of_one_hop_and_those_they_list_stay_behind() {
+        let hop_by_hop = [
+            ("connection", "close, X-Private ,x-also"),
+            ("connection", "x-more"),
+            ("x-private", "1"),
+            ("x-also", "2"),
+            ("x-more", "3"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-authenticate", "Basic"),
+            ("te", "gzip"),
+            ("trailer", "x-checksum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("x-kept", "4"),
+        ];
+        assert_eq!(left(&hop_by_hop), ["x-kept: 4"]);
+    }
+
+    #[test]
+    fn host_cannot_be_listed_away() {
+        assert_eq!(left(&[("host", "h"), ("connection", "host")]), ["host: h"]);
+    }
+
+    #[test]
+    fn te_trailers_is_for_the_next_hop_too() {
+        assert_eq!(left(&[("te", "gzip, Trailers")]), ["te: trailers"]);
+    }
+
+    #[test]
+    fn the_revision_is_pruned_and_knatives_other_headers_reach_the_app() {
+        let kept = [
+            ("k-proxy-request", "activator"),
+            ("k-passthrough-lb", "true"),
+            ("k-network-hash", "abc"),
+            ("k-network-probe", "other"),
+            ("knative-serving-tag", "t"),
+            ("knative-serving-default-route", "true"),
+            ("traceparent", "00-1-2-01"),
+        ];
+        let mut all = kept.to_vec();
+        all.extend([("knative-serving-revision", "rev"), ("knative-serving-namespace", "ns")]);
+        assert_eq!(left(&all).len(), kept.len());
+    }
+
+    #[test]
+    fn the_client_is_appended_to_one_line_of_forwarded_for() {
+        let line = |before: &[(&'static str, &'static str)]| {
+            let request = forwarded("/", before);
+            let lines = request
+                .headers()
+                .get_all(X_FORWARDED_FOR)
+                .iter()
+                .map(|line| line.to_str().unwrap().to_owned());
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(line(&[]), ["10.0.0.9"]);
+        assert_eq!(line(&[("x-forwarded-for", "1.1.1.1")]), ["1.1.1.1, 10.0.0.9"]);
+        let two = [("x-forwarded-for", "1.1.1.1, ::1"), ("x-forwarded-for", "2.2.2.2")];
+        assert_eq!(line(&two), ["1.1.1.1, ::1, 2.2.2.2, 10.0.0.9"]);
+    }
+
+    #[test]
+    fn an_ipv4_client_of_an_ipv6_socket_is_written_as_ipv4() {
+        let mut request = Request::new(Body::empty());
+        prepare_forward(&mut request, "::ffff:10.0.0.9".parse().unwrap());
+        assert_eq!(request.headers()[X_FORWARDED_FOR], "10.0.0.9");
+    }
+
+    #[test]
+    fn path_and_query_stay_byte_for_byte() {
+        for target in ["/a//b/../c", "/%2F%2f/x;y=1?q=%20&&z", "/?", "*", "/a?b?c", "/~!$&'()+,:@|"] {
+            assert_eq!(forwarded(target, &[]).uri().to_string(), target);
+        }
+    }
+
+    #[test]
+    fn a_target_in_absolute_form_becomes_path_and_host() {
+        let request = forwarded("http://a.example:81/x//y?z", &[("host", "b.example")]);
+        assert_eq!(
+            (request.uri().to_string().as_str(), &request.headers()[HOST]),
+            ("/x//y?z", &HeaderValue::from_static("a.example:81"))
+        );
+        let request = forwarded("http://a.example?z", &[]);
+        assert_eq!(request.uri().to_string(), "/?z");
+    }
+
+    #[test]
+    fn a_user_agent_is_never_invented() {
+        assert!(!forwarded("/", &[]).headers().contains_key(USER_AGENT));
+        assert_eq!(forwarded("/", &[("user-agent", "mine")]).headers()[USER_AGENT], "mine");
+    }
+
+    #[test]
+    fn kubelets_are_known_by_name_or_by_header() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect()
+        };
+        assert!(is_kubelet_probe(&headers(&[("user-agent", "kube-probe/1.29")])));
+        assert!(is_kubelet_probe(&headers(&[("k-kubelet-probe", "x")])));
+        assert!(!is_kubelet_probe(&headers(&[("k-kubelet-probe", ""), ("user-agent", "Kube-Probe/1")])));
+        assert!(is_probe(&headers(&[("k-network-probe", "anything")])));
+        assert!(!is_probe(&headers(&[("user-agent", "curl")])));
+    }
+}

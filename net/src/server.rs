@@ -86,17 +86,18 @@ async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handl
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
+    // The drain is asked first, so that a response made in this very moment already says `Connection: close`.
     let mut result = tokio::select! {
         biased;
-        result = connection.as_mut() => Some(result),
         () = drain.started() => None,
+        result = connection.as_mut() => Some(result),
     };
     if result.is_none() {
         connection.as_mut().graceful_shutdown();
         result = tokio::select! {
             biased;
-            result = connection => Some(result),
             () = drain.forced() => None,
+            result = connection => Some(result),
         };
     }
     if let Some(Err(error)) = result {

@@ -99,3 +99,118 @@ impl From<WireStat> for Stat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    // What Knative's own code writes for these values.
+    const STAT: &str = "0a05706f642d3111000000000000f83f19000000000000e03f21000000000000084029000000000000f03f310000000000802840";
+    const STATS: &str = "0a220a026e7312037265761a170a0361637411000000000000f03f21000000000000f03f";
+
+    fn a_stat() -> Stat {
+        Stat {
+            pod_name: "pod-1".to_owned(),
+            average_concurrent_requests: 1.5,
+            average_proxied_concurrent_requests: 0.5,
+            request_count: 3.0,
+            proxied_request_count: 1.0,
+            process_uptime: 12.25,
+            timestamp: 0,
+        }
+    }
+
+    fn a_batch() -> Vec<(RevisionId, Stat)> {
+        let stat = Stat {
+            pod_name: "act".to_owned(),
+            average_concurrent_requests: 1.0,
+            request_count: 1.0,
+            ..Stat::default()
+        };
+        vec![(RevisionId::new("ns", "rev"), stat)]
+    }
+
+    #[test]
+    fn a_stat_is_byte_for_byte_what_knative_writes() {
+        assert_eq!(hex(&encode_stat(&a_stat())), STAT);
+        assert_eq!(decode_stat(&unhex(STAT)).unwrap(), a_stat());
+    }
+
+    #[test]
+    fn a_batch_is_byte_for_byte_what_knative_writes() {
+        assert_eq!(hex(&encode_stats(&a_batch())), STATS);
+        assert_eq!(decode_stats(&unhex(STATS)).unwrap(), a_batch());
+    }
+
+    #[test]
+    fn zeros_are_left_out() {
+        assert!(encode_stat(&Stat::default()).is_empty());
+        let named = Stat { pod_name: "pod-1".to_owned(), ..Stat::default() };
+        assert_eq!(hex(&encode_stat(&named)), "0a05706f642d31");
+    }
+
+    #[test]
+    fn entries_without_a_stat_are_skipped() {
+        let mut bytes = unhex("0a090a026e731203726576");
+        bytes.extend(unhex(STATS));
+        assert_eq!(decode_stats(&bytes).unwrap(), a_batch());
+    }
+
+    #[test]
+    fn fields_of_the_future_are_ignored() {
+        let mut bytes = unhex(STAT);
+        bytes.extend([0x42, 0x01, b'x']);
+        assert_eq!(decode_stat(&bytes).unwrap(), a_stat());
+    }
+
+    fn stats() -> impl Strategy<Value = Stat> {
+        let number = || {
+            prop_oneof![Just(0.0), 0.0..1e12, any::<f64>().prop_filter("NaN equals nothing", |n| !n.is_nan())]
+        };
+        (".{0,40}", number(), number(), number(), number(), number(), any::<i64>()).prop_map(
+            |(pod_name, average, proxied_average, count, proxied_count, uptime, timestamp)| Stat {
+                pod_name,
+                average_concurrent_requests: average,
+                average_proxied_concurrent_requests: proxied_average,
+                request_count: count,
+                proxied_request_count: proxied_count,
+                process_uptime: uptime,
+                timestamp,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_back(batch in prop::collection::vec((".{1,9}", ".{1,9}", stats()), 0..5)) {
+            let batch: Vec<(RevisionId, Stat)> =
+                batch.into_iter().map(|(namespace, name, stat)| (RevisionId::new(namespace, name), stat)).collect();
+            prop_assert_eq!(decode_stats(&encode_stats(&batch)).unwrap(), batch.clone());
+            for (_, stat) in batch {
+                prop_assert_eq!(decode_stat(&encode_stat(&stat)).unwrap(), stat);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (decode_stat(&bytes), decode_stats(&bytes));
+        }
+
+        #[test]
+        fn no_damage_to_a_message_makes_the_reader_panic(at in 0..35usize, byte in any::<u8>(), length in 0..36usize) {
+            let mut bytes = unhex(STATS);
+            bytes[at] = byte;
+            bytes.truncate(length);
+            let _ = decode_stats(&bytes);
+        }
+    }
+}

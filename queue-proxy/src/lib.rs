@@ -1,1 +1,206 @@
-//! Placeholder charter, replaced below.
+//! The queue-proxy: stands in front of one app in its pod, counts and limits the requests in flight, tells the
+//! autoscaler every second how busy it is, says when the app is ready, and lets a pod leave without losing a
+//! request.
+//!
+//! It takes the place of Knative's container of the same name: same environment, ports, paths and headers. The
+//! way of a request is [`handler`]; the pod's end is [`quiet`]; the rest is in the files' names.
+
+mod forwarded;
+mod handler;
+mod logging;
+mod metrics;
+mod quiet;
+mod readiness;
+mod report;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use http::StatusCode;
+use pilotlight_config::process::QueueProxyEnv;
+use pilotlight_net::{Admin, Clock, Drain, Handler, error, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use crate::handler::Proxy;
+use crate::metrics::Metrics;
+use crate::quiet::Quiet;
+use crate::report::Reporter;
+
+/// The whole process: reads the environment, serves until a signal says to stop, drains. Exits 1 if the
+/// environment is wrong or a port is taken.
+pub fn main() -> ExitCode {
+    let env = match QueueProxyEnv::from_env(|name| std::env::var(name).ok()) {
+        Ok(env) => env,
+        Err(errors) => {
+            for error in errors {
+                eprintln!("{error}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    logging::install(&env.logging_level);
+    // One thread: a sidecar's work is small, and its memory is multiplied by the number of pods.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "Cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(async { run(env, termination()?).await }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(%error, "Cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until `shutdown` completes, then drains and returns.
+pub async fn run(env: QueueProxyEnv, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    QueueProxy::bind(env).await?.serve(shutdown).await;
+    Ok(())
+}
+
+/// Why the queue-proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}: {source}")]
+    Bind {
+        /// Address and port.
+        address: SocketAddr,
+        /// What for.
+        purpose: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// A queue-proxy whose ports are open and which serves nothing yet.
+#[derive(Debug)]
+pub struct QueueProxy {
+    env: QueueProxyEnv,
+    requests: TcpListener,
+    stats: TcpListener,
+    admin: TcpListener,
+    user_metrics: TcpListener,
+}
+
+/// Where a [`QueueProxy`] listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For requests and probes.
+    pub requests: SocketAddr,
+    /// For the autoscaler: `/metrics`.
+    pub stats: SocketAddr,
+    /// For the kubelet: `/wait-for-drain`.
+    pub admin: SocketAddr,
+    /// For Prometheus: `/metrics`.
+    pub user_metrics: SocketAddr,
+}
+
+impl QueueProxy {
+    /// Opens all ports, or none.
+    pub async fn bind(env: QueueProxyEnv) -> Result<Self, StartError> {
+        let listen = async |port, purpose| {
+            let address = SocketAddr::new(env.bind_address, port);
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|source| StartError::Bind { address, purpose, source })
+        };
+        Ok(QueueProxy {
+            requests: listen(env.serving_port, "requests").await?,
+            stats: listen(env.metrics_port, "stats").await?,
+            admin: listen(env.admin_port, "the drain").await?,
+            user_metrics: listen(env.user_metrics_port, "metrics").await?,
+            env,
+        })
+    }
+
+    /// Where it listens; of use where a port was given as 0.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        Ok(Addresses {
+            requests: self.requests.local_addr()?,
+            stats: self.stats.local_addr()?,
+            admin: self.admin.local_addr()?,
+            user_metrics: self.user_metrics.local_addr()?,
+        })
+    }
+
+    /// Serves until `shutdown` completes. Then probes fail, so that traffic goes elsewhere; requests are served
+    /// until none has come for the quiet period; those in flight run to their end.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let QueueProxy { env, requests, stats, admin, user_metrics } = self;
+        info!(revision = %format_args!("{}/{}", env.namespace, env.revision), pod = env.pod,
+            port = env.serving_port, app_port = env.user_port, concurrency = env.container_concurrency, "Serving");
+        let clock = Clock::start();
+        let quiet = Arc::new(Quiet::new(env.drain_quiet_period));
+        let reporter = Reporter::start(clock, env.pod.clone());
+        let metrics = Metrics::start(&env);
+
+        let drain = Drain::default();
+        let servers = [
+            spawn(requests, Proxy::new(&env, &quiet, &reporter, &metrics), &drain),
+            spawn(stats, report::server(&reporter), &drain),
+            spawn(admin, drain_server(&quiet), &drain),
+            spawn(user_metrics, metrics.server(), &drain),
+        ];
+
+        shutdown.await;
+        info!(quiet_period = ?env.drain_quiet_period, "Draining until no request comes");
+        quiet.terminate().await;
+        drain.start();
+        for server in servers {
+            // It can only fail by a panic, which has been reported where it happened.
+            let _ = server.await;
+        }
+        info!("Stopped");
+    }
+}
+
+fn spawn<H: Handler>(listener: TcpListener, handler: H, drain: &Drain) -> JoinHandle<()> {
+    tokio::spawn(serve(listener, Arc::new(handler), drain.clone()))
+}
+
+/// The kubelet asks here before it stops the app's containers, and gets its answer once nothing comes any more.
+fn drain_server(quiet: &Arc<Quiet>) -> Admin {
+    let quiet = Arc::clone(quiet);
+    Admin::new().route("/wait-for-drain", move |_| {
+        let quiet = Arc::clone(&quiet);
+        async move {
+            quiet.wait_for_drain().await;
+            error::empty(StatusCode::OK)
+        }
+    })
+}
+
+/// Completes at the first SIGTERM or SIGINT. The second ends the process at once: whoever sends it has lost
+/// patience.
+fn termination() -> Result<impl Future<Output = ()>, StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut next = async move || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    Ok(async move {
+        let signal = next().await;
+        info!(signal, "Received a signal");
+        tokio::spawn(async move {
+            let signal = next().await;
+            error!(signal, "Received a second signal, stopping at once");
+            std::process::exit(1);
+        });
+    })
+}

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The queue-proxy as a process of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pilotlight_queue_proxy::main()
+}

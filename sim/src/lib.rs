@@ -1,1 +1,9 @@
-//! Placeholder charter, replaced below.
+//! The simulator: the production decisions under another clock.
+//!
+//! [`replay`](replay()) is its first driver: it feeds a journal that the live autoscaler wrote back into the very
+//! code that wrote it, and says whether every decision comes out again. Scenarios, traffic and tuning drive the
+//! same [`pilotlight_core::Revision`] with events of a model in place of the journal's.
+
+mod replay;
+
+pub use replay::{Difference, Replay, ReplayError, replay};

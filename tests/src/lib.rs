@@ -1,1 +1,24 @@
-//! Placeholder charter, replaced below.
+//! What tests from outside need: a running `pilotlight`, requests to send it, processes to look for, and a way
+//! to wait for something without sleeping for luck.
+
+pub mod http;
+pub mod manifest;
+pub mod process;
+pub mod run;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` gives a value, and fails the test if that takes longer than `within`.
+pub async fn eventually<T>(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// How often a condition is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);

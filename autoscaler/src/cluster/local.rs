@@ -40,6 +40,13 @@ pub struct LocalParams {
     pub termination_grace: Duration,
 }
 
+impl LocalParams {
+    /// Long enough for a request that an activator had already given to a pod when it learned that the pod leaves.
+    pub const DRAIN_QUIET: Duration = Duration::from_millis(500);
+    /// What people are used to from `docker stop`.
+    pub const TERMINATION_GRACE: Duration = Duration::from_secs(10);
+}
+
 /// A cluster of child processes. Clones are the same one.
 #[derive(Clone)]
 pub struct LocalCluster {

@@ -232,7 +232,11 @@ pub struct Class;
 impl Rule for Class {
     type Value = String;
     fn read(&self, text: &str) -> Result<String, Option<String>> {
-        if text.ends_with(".knative.dev") && text != KPA && text != HPA { Err(None) } else { Ok(text.to_owned()) }
+        if text.ends_with(".knative.dev") && text != KPA && text != HPA {
+            Err(None)
+        } else {
+            Ok(text.to_owned())
+        }
     }
     fn text(&self) -> String {
         format!("{KPA}, {HPA} or a class outside knative.dev")

@@ -1,16 +1,15 @@
 //! What each kind of object says, in its own words, brought to the one shape [`Draft`].
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilotlight_core::RevisionId;
 use serde_json::Value;
 
 use super::manifest::Node;
-use super::{Container, Kind, Strings, pod};
+use super::written::Written;
+use super::{Container, Kind, pod};
 use crate::fault::Findings;
 use crate::keys::annotation::{self as keys, KPA, PREFIX};
-use crate::resolve::Origin;
 
 /// What an object says, before its annotations are read.
 pub(super) struct Draft {
@@ -19,35 +18,11 @@ pub(super) struct Draft {
     pub(super) kind: Kind,
     /// Where the object lies in its document.
     pub(super) path: String,
-    pub(super) annotations: Strings,
-    /// Where the annotations are written.
-    annotations_path: String,
-    /// Annotations that a field of the object stands for, and the path of that field; `None`: its default.
-    fields: BTreeMap<&'static str, Option<String>>,
+    pub(super) written: Written,
     pub(super) container_concurrency: u32,
     pub(super) timeouts: Timeouts,
     pub(super) container: Container,
     pub(super) readiness_probe: Value,
-}
-
-impl Draft {
-    /// How an annotation is named in messages: by where it, or the field it stands for, is written.
-    pub(super) fn path_of(&self, key: &str) -> String {
-        match self.fields.get(key) {
-            Some(Some(field)) => field.clone(),
-            _ if key.is_empty() => self.annotations_path.clone(),
-            _ => format!("{}.{key}", self.annotations_path),
-        }
-    }
-
-    /// Where a setting that is in force through the annotation `key` was set.
-    pub(super) fn origin_of(&self, key: &'static str) -> Origin {
-        match self.fields.get(key) {
-            Some(Some(field)) => Origin::Field(field.clone()),
-            Some(None) => Origin::Default,
-            None => Origin::Annotation(key),
-        }
-    }
 }
 
 /// A revision's three time limits.
@@ -74,6 +49,9 @@ const MAX_TIMEOUT_SECONDS: u32 = 600;
 const DEFAULT_RESPONSE_START_TIMEOUT_SECONDS: u32 = 300;
 const MAX_CONTAINER_CONCURRENCY: u32 = 1_000;
 
+/// The ports of the queue-proxy in the same pod.
+const RESERVED_PORTS: &[u16] = &[8008, 8012, 8013, 8022, 9090, 9091];
+
 /// KServe keeps one pod unless told otherwise.
 const DEFAULT_MIN_REPLICAS: &str = "1";
 /// KFServing v1alpha2 aims for one request per pod unless told otherwise.
@@ -81,8 +59,19 @@ const DEFAULT_V1ALPHA2_TARGET: &str = "1";
 
 /// The fields of an InferenceService's predictor in which a model server may be described.
 const PREDICTOR_FIELDS: &[&str] = &[
-    "model", "sklearn", "xgboost", "tensorflow", "pytorch", "triton", "tensorrt", "onnx", "pmml", "lightgbm", "paddle",
-    "huggingface", "mlflow",
+    "model",
+    "sklearn",
+    "xgboost",
+    "tensorflow",
+    "pytorch",
+    "triton",
+    "tensorrt",
+    "onnx",
+    "pmml",
+    "lightgbm",
+    "paddle",
+    "huggingface",
+    "mlflow",
 ];
 
 pub(super) fn is_config_map(node: &Node<'_>) -> bool {
@@ -91,7 +80,8 @@ pub(super) fn is_config_map(node: &Node<'_>) -> bool {
 
 /// What to call an object: its kind and name.
 pub(super) fn name(node: &Node<'_>) -> String {
-    let kind = node.child("kind").value.and_then(Value::as_str).unwrap_or("an object without a kind").to_owned();
+    let kind =
+        node.child("kind").value.and_then(Value::as_str).unwrap_or("an object without a kind").to_owned();
     match node.at(&["metadata", "name"]).value.and_then(Value::as_str) {
         Some(name) => format!("{kind} {name}"),
         None => kind,
@@ -99,8 +89,8 @@ pub(super) fn name(node: &Node<'_>) -> String {
 }
 
 /// Reads one object.
-pub(super) fn draft(node: Node<'_>, findings: &mut Findings) -> Read {
-    if is_config_map(&node) {
+pub(super) fn draft(node: &Node<'_>, findings: &mut Findings) -> Read {
+    if is_config_map(node) {
         return Read::Config;
     }
     if !node.child("kind").is_present() || !node.child("apiVersion").is_present() {
@@ -111,16 +101,16 @@ pub(super) fn draft(node: Node<'_>, findings: &mut Findings) -> Read {
     let kind = node.child("kind").value.and_then(Value::as_str).unwrap_or_default();
     let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
     let draft = match (group, version, kind) {
-        ("serving.knative.dev", _, "Service") => knative_service(&node, findings),
-        ("serving.knative.dev", _, "Revision") => knative_revision(&node, findings),
-        ("serving.kubeflow.org", "v1alpha2", "InferenceService") => inference_v1alpha2(&node, findings),
+        ("serving.knative.dev", _, "Service") => knative_service(node, findings),
+        ("serving.knative.dev", _, "Revision") => knative_revision(node, findings),
+        ("serving.kubeflow.org", "v1alpha2", "InferenceService") => inference_v1alpha2(node, findings),
         ("serving.kserve.io" | "serving.kubeflow.org", "v1beta1", "InferenceService") => {
-            inference_v1beta1(&node, findings)
+            inference_v1beta1(node, findings)
         }
-        ("apps", _, "Deployment") => deployment(&node, findings),
-        _ => return Read::Unsupported(name(&node)),
+        ("apps", _, "Deployment") => deployment(node, findings),
+        _ => return Read::Unsupported(name(node)),
     };
-    draft.map_or(Read::Invalid, |draft| Read::Workload(Box::new(draft)))
+    Read::Workload(Box::new(draft))
 }
 
 fn is(node: &Node<'_>, key: &str, value: &str) -> bool {
@@ -137,7 +127,7 @@ fn id(node: &Node<'_>, findings: &mut Findings) -> Option<RevisionId> {
     name.text(findings).map(|name| RevisionId::new(namespace, name))
 }
 
-fn knative_service(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+fn knative_service(node: &Node<'_>, findings: &mut Findings) -> Draft {
     // Knative refuses them here, since here they would have no effect.
     let metadata = node.at(&["metadata", "annotations"]);
     for key in metadata.strings(findings).into_keys().filter(|key| key.starts_with(PREFIX)) {
@@ -148,21 +138,24 @@ fn knative_service(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
     knative_pod(node, Kind::Service, &template, findings)
 }
 
-fn knative_revision(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+fn knative_revision(node: &Node<'_>, findings: &mut Findings) -> Draft {
     knative_pod(node, Kind::Revision, node, findings)
 }
 
 /// A revision, or the template of one.
-fn knative_pod(
-    node: &Node<'_>,
-    kind: Kind,
-    revision: &Node<'_>,
-    findings: &mut Findings,
-) -> Option<Draft> {
+fn knative_pod(node: &Node<'_>, kind: Kind, revision: &Node<'_>, findings: &mut Findings) -> Draft {
     let annotations = revision.at(&["metadata", "annotations"]);
     let spec = revision.child("spec");
     let serving = pod::serving(&spec.child("containers"), true, findings);
-    Some(Draft {
+    let ports = serving.as_ref().map(|node| node.child("ports"));
+    let draft = common(node, kind, &annotations, serving, findings);
+    if let (Some(ports), Some(port)) = (ports, draft.container.port)
+        && RESERVED_PORTS.contains(&port)
+    {
+        let path = format!("{}[0].containerPort", ports.path);
+        findings.fault(&path, &port.to_string(), "is a port that Knative keeps for itself");
+    }
+    Draft {
         container_concurrency: container_concurrency(&spec.child("containerConcurrency"), findings),
         timeouts: timeouts(
             &spec.child("timeoutSeconds"),
@@ -170,16 +163,15 @@ fn knative_pod(
             &spec.child("idleTimeoutSeconds"),
             findings,
         ),
-        ..common(node, kind, &annotations, serving?, findings)
-    })
+        ..draft
+    }
 }
 
-fn inference_v1beta1(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+fn inference_v1beta1(node: &Node<'_>, findings: &mut Findings) -> Draft {
     let spec = node.child("spec");
     let predictor = spec.child("predictor");
     if !predictor.is_present() {
         predictor.fault("is missing", findings);
-        return None;
     }
     note_other_parts(&spec, findings);
     let serving = if predictor.child("containers").is_present() {
@@ -187,30 +179,25 @@ fn inference_v1beta1(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> 
     } else {
         model_server(&predictor, findings)
     };
-    let mut draft = common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving?, findings);
+    let mut draft =
+        common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving, findings);
     draft.container_concurrency = container_concurrency(&predictor.child("containerConcurrency"), findings);
     let absent = predictor.child("responseStartTimeoutSeconds");
-    draft.timeouts = timeouts(&predictor.child("timeout"), &absent, &predictor.child("idleTimeoutSeconds"), findings);
+    draft.timeouts =
+        timeouts(&predictor.child("timeout"), &absent, &predictor.child("idleTimeoutSeconds"), findings);
     // What the predictor itself is annotated with goes over what the whole service is annotated with.
-    draft.annotations.extend(predictor.child("annotations").strings(findings));
-    let target = predictor.child("scaleTarget");
-    if target.is_present() {
-        stands_for(&mut draft, keys::TARGET.name, &target, findings);
-    }
-    let metric = predictor.child("scaleMetric");
-    if metric.is_present() {
-        stands_for(&mut draft, keys::METRIC.name, &metric, findings);
-    }
-    replicas(&mut draft, &predictor, findings);
-    Some(draft)
+    draft.written.annotations.extend(predictor.child("annotations").strings(findings));
+    draft.written.stand_in(keys::TARGET.name, &predictor.child("scaleTarget"), findings);
+    draft.written.stand_in(keys::METRIC.name, &predictor.child("scaleMetric"), findings);
+    replicas(&mut draft.written, &predictor, findings);
+    draft
 }
 
-fn inference_v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+fn inference_v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Draft {
     let spec = node.child("spec");
     let predictor = spec.at(&["default", "predictor"]);
     if !predictor.is_present() {
         predictor.fault("is missing", findings);
-        return None;
     }
     if spec.child("canary").is_present() {
         findings.warn(&spec.child("canary").path, "the canary is left out; only the default is served");
@@ -218,45 +205,38 @@ fn inference_v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Option<Draft>
     note_other_parts(&spec.child("default"), findings);
     let custom = predictor.at(&["custom", "container"]);
     let serving = if custom.is_present() { Some(custom) } else { model_server(&predictor, findings) };
-    let mut draft = common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving?, findings);
+    let mut draft =
+        common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving, findings);
     let parallelism = predictor.child("parallelism");
     draft.container_concurrency = container_concurrency(&parallelism, findings);
-    if !draft.annotations.contains_key(keys::TARGET.name) {
+    if !draft.written.has(keys::TARGET.name) {
         match draft.container_concurrency {
-            0 => assume(&mut draft, keys::TARGET.name, DEFAULT_V1ALPHA2_TARGET),
-            _ => stands_for(&mut draft, keys::TARGET.name, &parallelism, findings),
+            0 => draft.written.assume(keys::TARGET.name, DEFAULT_V1ALPHA2_TARGET),
+            _ => draft.written.stand_in(keys::TARGET.name, &parallelism, findings),
         }
     }
-    replicas(&mut draft, &predictor, findings);
-    Some(draft)
+    replicas(&mut draft.written, &predictor, findings);
+    draft
 }
 
-fn deployment(node: &Node<'_>, findings: &mut Findings) -> Option<Draft> {
+fn deployment(node: &Node<'_>, findings: &mut Findings) -> Draft {
     let spec = node.child("spec");
     let template = spec.child("template");
     let serving = pod::serving(&template.at(&["spec", "containers"]), false, findings);
     let on_template = template.at(&["metadata", "annotations"]);
     let on_object = node.at(&["metadata", "annotations"]);
-    let below = on_object.strings(findings);
     let annotations = if on_template.is_present() { &on_template } else { &on_object };
-    let mut draft = common(node, Kind::Deployment, annotations, serving?, findings);
-    for (key, value) in below {
-        if on_template.is_present() && !draft.annotations.contains_key(&key) {
-            if let Some(entry) = keys::ALL.iter().find(|entry| entry.name() == key || entry.alias() == Some(&*key)) {
-                let spelling = if entry.name() == key { Some(entry.name()) } else { entry.alias() };
-                draft.fields.extend(spelling.map(|key| (key, Some(on_object.child(key).path))));
-            }
-            draft.annotations.insert(key, value);
-        }
+    let mut draft = common(node, Kind::Deployment, annotations, serving, findings);
+    if on_template.is_present() {
+        draft.written.add_below(&on_object, findings);
     }
     let deadline = spec.child("progressDeadlineSeconds");
     if let Some(seconds) = deadline.whole(i32::MAX as u32, findings)
-        && !draft.annotations.contains_key(keys::PROGRESS_DEADLINE.name)
+        && !draft.written.has(keys::PROGRESS_DEADLINE.name)
     {
-        draft.annotations.insert(keys::PROGRESS_DEADLINE.name.to_owned(), format!("{seconds}s"));
-        draft.fields.insert(keys::PROGRESS_DEADLINE.name, Some(deadline.path));
+        draft.written.stand_in_as(keys::PROGRESS_DEADLINE.name, &deadline, format!("{seconds}s"));
     }
-    Some(draft)
+    draft
 }
 
 /// What all kinds have in common.
@@ -264,17 +244,18 @@ fn common(
     node: &Node<'_>,
     kind: Kind,
     annotations: &Node<'_>,
-    serving: Node<'_>,
+    serving: Option<Node<'_>>,
     findings: &mut Findings,
 ) -> Draft {
+    // Without a container, which is a fault already, the rest is still read: all faults come at once.
+    let nowhere = Node { value: None, path: node.path.clone() };
+    let serving = serving.unwrap_or(nowhere);
     let container = pod::container(&serving, findings);
     Draft {
         id: id(node, findings),
         kind,
         path: node.path.clone(),
-        annotations: annotations.strings(findings),
-        annotations_path: annotations.path.clone(),
-        fields: BTreeMap::new(),
+        written: Written::at(annotations, findings),
         container_concurrency: 0,
         timeouts: Timeouts { total: seconds(DEFAULT_TIMEOUT_SECONDS), response_start: None, idle: None },
         readiness_probe: pod::readiness_probe(&serving, container.port, findings),
@@ -283,51 +264,30 @@ fn common(
 }
 
 /// `minReplicas` and `maxReplicas` of a predictor. They count before annotations, and one pod is the default.
-fn replicas(draft: &mut Draft, predictor: &Node<'_>, findings: &mut Findings) {
+fn replicas(written: &mut Written, predictor: &Node<'_>, findings: &mut Findings) {
     let (min, max) = (predictor.child("minReplicas"), predictor.child("maxReplicas"));
-    for key in [keys::MIN_SCALE.name, "autoscaling.knative.dev/minScale"] {
-        if draft.annotations.remove(key).is_some() {
+    for key in [Some(keys::MIN_SCALE.name), keys::MIN_SCALE.alias].into_iter().flatten() {
+        if written.annotations.remove(key).is_some() {
             let advice = "no effect: minReplicas of the predictor counts, which is 1 where it is not written";
-            findings.warn(&draft.path_of(key), advice);
+            findings.warn(&written.path_of(key), advice);
         }
     }
-    match min.is_present() {
-        true => stands_for(draft, keys::MIN_SCALE.name, &min, findings),
-        false => assume(draft, keys::MIN_SCALE.name, DEFAULT_MIN_REPLICAS),
-    }
+    written.assume(keys::MIN_SCALE.name, DEFAULT_MIN_REPLICAS);
+    written.stand_in(keys::MIN_SCALE.name, &min, findings);
+    // 0 is how KServe writes "not set".
     if max.value.is_some_and(|value| value.as_u64() != Some(0)) {
-        draft.annotations.remove("autoscaling.knative.dev/maxScale");
-        stands_for(draft, keys::MAX_SCALE.name, &max, findings);
+        written.stand_in(keys::MAX_SCALE.name, &max, findings);
     }
-    if !draft.annotations.contains_key(keys::CLASS.name) {
-        assume(draft, keys::CLASS.name, KPA);
+    if !written.has(keys::CLASS.name) {
+        written.assume(keys::CLASS.name, KPA);
     }
-}
-
-/// Lets a field stand for an annotation.
-fn stands_for(draft: &mut Draft, key: &'static str, field: &Node<'_>, findings: &mut Findings) {
-    match field.value {
-        Some(Value::Number(number)) => {
-            draft.annotations.insert(key.to_owned(), number.to_string());
-            draft.fields.insert(key, Some(field.path.clone()));
-        }
-        Some(Value::String(text)) if key == keys::METRIC.name => {
-            draft.annotations.insert(key.to_owned(), text.clone());
-            draft.fields.insert(key, Some(field.path.clone()));
-        }
-        _ => field.fault("is not a number", findings),
-    }
-}
-
-/// Writes an annotation that nobody wrote.
-fn assume(draft: &mut Draft, key: &'static str, value: &str) {
-    draft.annotations.insert(key.to_owned(), value.to_owned());
-    draft.fields.insert(key, None);
 }
 
 /// The description of a model server among the known ones. Its command comes from the cluster's runtimes.
 fn model_server<'a>(predictor: &Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
-    let Some(server) = PREDICTOR_FIELDS.iter().map(|name| predictor.child(name)).find(Node::is_present) else {
+    predictor.value?;
+    let Some(server) = PREDICTOR_FIELDS.iter().map(|name| predictor.child(name)).find(Node::is_present)
+    else {
         predictor.fault("has neither a container nor a model", findings);
         return None;
     };
@@ -348,7 +308,8 @@ fn note_other_parts(parts: &Node<'_>, findings: &mut Findings) {
 fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> u32 {
     let limit = field.whole(i32::MAX as u32, findings).unwrap_or(0);
     if limit > MAX_CONTAINER_CONCURRENCY {
-        let advice = format!("Knative allows {MAX_CONTAINER_CONCURRENCY} unless config-defaults says otherwise");
+        let advice =
+            format!("Knative allows {MAX_CONTAINER_CONCURRENCY} unless config-defaults says otherwise");
         findings.warn(&field.path, advice);
     }
     limit
@@ -366,7 +327,11 @@ fn timeouts(total: &Node<'_>, start: &Node<'_>, idle: &Node<'_>, findings: &mut 
     let mut within_total = |node: &Node<'_>| {
         let limit = unless_zero(node, findings);
         if let Some(limit) = limit.filter(|&limit| limit > total_seconds) {
-            findings.fault(&node.path, &limit.to_string(), format!("is above the timeout of {total_seconds} s"));
+            findings.fault(
+                &node.path,
+                &limit.to_string(),
+                format!("is above the timeout of {total_seconds} s"),
+            );
         }
         limit
     };

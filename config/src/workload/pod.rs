@@ -8,7 +8,11 @@ use crate::fault::Findings;
 
 /// Picks the serving container among several: the one with a port. Knative insists that exactly one has one;
 /// elsewhere the first will do.
-pub(super) fn serving<'a>(containers: &Node<'a>, is_strict: bool, findings: &mut Findings) -> Option<Node<'a>> {
+pub(super) fn serving<'a>(
+    containers: &Node<'a>,
+    is_strict: bool,
+    findings: &mut Findings,
+) -> Option<Node<'a>> {
     let items = containers.items(findings);
     let with_port: Vec<&Node<'a>> = items.iter().filter(|item| item.child("ports").is_present()).collect();
     match (items.as_slice(), with_port.as_slice()) {
@@ -19,7 +23,8 @@ pub(super) fn serving<'a>(containers: &Node<'a>, is_strict: bool, findings: &mut
         ([only], _) => Some(only.clone()),
         (_, [one]) => Some((*one).clone()),
         (_, _) if is_strict => {
-            let rule = format!("exactly one of several containers must have ports, here {} have", with_port.len());
+            let rule =
+                format!("exactly one of several containers must have ports, here {} have", with_port.len());
             containers.fault(rule, findings);
             None
         }
@@ -36,7 +41,7 @@ pub(super) fn container(node: &Node<'_>, findings: &mut Findings) -> Container {
     if ports.len() > 1 {
         node.child("ports").fault("has more than one port; requests come in on a single one", findings);
     }
-    let port = ports.first().and_then(|port| port.child("containerPort").whole(u32::from(u16::MAX), findings));
+    let port = ports.first().and_then(|port| port_number(&port.child("containerPort"), findings));
     if let Some(name) = ports.first().map(|port| port.child("name"))
         && let Some(Value::String(protocol)) = name.value
         && protocol == "h2c"
@@ -49,6 +54,10 @@ pub(super) fn container(node: &Node<'_>, findings: &mut Findings) -> Container {
             variable.fault("has no name", findings);
             continue;
         };
+        if name.is_empty() || name.contains(['=', '\0']) {
+            findings.fault(&variable.child("name").path, &name, "is not the name of a variable");
+            continue;
+        }
         if variable.child("valueFrom").is_present() {
             findings.warn(&variable.path, format!("{name} takes its value from the cluster; it is left out"));
             continue;
@@ -65,8 +74,17 @@ pub(super) fn container(node: &Node<'_>, findings: &mut Findings) -> Container {
         args: node.child("args").texts(findings),
         env,
         working_dir: node.child("workingDir").text(findings),
-        port: port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0),
+        port,
     }
+}
+
+fn port_number(node: &Node<'_>, findings: &mut Findings) -> Option<u16> {
+    let value = node.value?;
+    let port = value.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|&n| n > 0);
+    if port.is_none() {
+        findings.fault(&node.path, &shown(value), "is not a port between 1 and 65535");
+    }
+    port
 }
 
 /// The readiness probe as Knative hands it to the queue-proxy: aimed at 127.0.0.1, with the container's port
@@ -104,10 +122,15 @@ pub(super) fn readiness_probe(node: &Node<'_>, port: Option<u16>, findings: &mut
         action.insert("host".to_owned(), json!("127.0.0.1"));
         let scheme = http.child("scheme").text(findings).unwrap_or_else(|| "HTTP".to_owned());
         action.insert("scheme".to_owned(), json!(scheme));
-        let headers: Vec<Value> = http.child("httpHeaders").items(findings).iter().map(|header| {
-            let text = |key| header.child(key).value.map(shown).unwrap_or_default();
-            json!({ "name": text("name"), "value": text("value") })
-        }).collect();
+        let headers: Vec<Value> = http
+            .child("httpHeaders")
+            .items(findings)
+            .iter()
+            .map(|header| {
+                let text = |key| header.child(key).value.map(shown).unwrap_or_default();
+                json!({ "name": text("name"), "value": text("value") })
+            })
+            .collect();
         if !headers.is_empty() {
             action.insert("httpHeaders".to_owned(), Value::Array(headers));
         }
@@ -118,7 +141,8 @@ pub(super) fn readiness_probe(node: &Node<'_>, port: Option<u16>, findings: &mut
         result.insert("grpc".to_owned(), action);
     } else {
         if probe.child("exec").is_present() {
-            let advice = "an exec probe cannot be run from outside the container; a TCP connect takes its place";
+            let advice =
+                "an exec probe cannot be run from outside the container; a TCP connect takes its place";
             findings.warn(&probe.child("exec").path, advice);
         }
         let action = json!({ "port": numeric_port(&tcp, user_port), "host": "127.0.0.1" });

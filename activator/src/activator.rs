@@ -1,0 +1,358 @@
+//! The activator as a whole: which revisions there are, and the tasks that keep them and the autoscaler informed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
+use pilotlight_net::{Clock, Drain, Timeouts, UpstreamParams, Upstreams};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::info;
+
+use crate::ledger::{Ledger, RevisionLedger};
+use crate::probes::Health;
+use crate::read_ahead::ByteBudget;
+use crate::report::next_report;
+use crate::revision::{Revision, RevisionActivity};
+use crate::routes::{Route, Routes};
+use crate::sink::{self, Outbox};
+use crate::throttler::Backlog;
+
+/// What an activator needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct ActivatorParams {
+    /// What it calls itself in its reports.
+    pub pod_name: String,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Where the autoscaler listens: `ws://host:port`.
+    pub autoscaler_url: String,
+    /// What cluster-local host names end in.
+    pub cluster_domain: String,
+    /// How much may wait.
+    pub limits: BufferLimits,
+    /// If there is exactly one revision, it also answers for hosts that nobody listed; and an unknown host is told
+    /// which ones there are. For local use.
+    pub single_default: bool,
+    /// How long to go on serving after being asked to stop, until everybody has stopped sending.
+    pub drain_wait: Duration,
+}
+
+impl ActivatorParams {
+    /// The defaults of a cluster: `cluster.local`, 45 s of drain.
+    pub fn new(pod_name: impl Into<String>, clock: Clock, autoscaler_url: impl Into<String>) -> Self {
+        ActivatorParams {
+            pod_name: pod_name.into(),
+            clock,
+            autoscaler_url: autoscaler_url.into(),
+            cluster_domain: "cluster.local".to_owned(),
+            limits: BufferLimits::default(),
+            single_default: false,
+            drain_wait: Duration::from_secs(45),
+        }
+    }
+}
+
+/// How much may wait for pods. Beyond it, requests are answered with 503 at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferLimits {
+    /// Requests of one revision.
+    pub requests_per_revision: usize,
+    /// Requests of all revisions together.
+    pub requests: usize,
+    /// Bytes of request bodies read while waiting. Beyond it requests still wait, with their bodies unread.
+    pub body_bytes: usize,
+}
+
+impl Default for BufferLimits {
+    fn default() -> Self {
+        BufferLimits { requests_per_revision: 10_000, requests: 100_000, body_bytes: 64 << 20 }
+    }
+}
+
+/// A running activator. Clones are the same one; when the last goes, its tasks end.
+#[derive(Clone, Debug)]
+pub struct Activator {
+    pub(crate) shared: Arc<Shared>,
+    sink: Arc<Mutex<Option<JoinHandle<()>>>>,
+    stop: Arc<StopOnDrop>,
+}
+
+/// What the tasks and the request path share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) params: ActivatorParams,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) body_bytes: Arc<ByteBudget>,
+    pub(crate) outbox: Arc<Outbox>,
+    backlog: Arc<Backlog>,
+    routes: RwLock<Arc<Routes>>,
+    /// Those in the table, and deleted ones whose last requests are not over.
+    revisions: Mutex<BTreeMap<RevisionId, Arc<Revision>>>,
+    retired: Mutex<Retired>,
+    is_stopping: AtomicBool,
+    /// The second of the clock in which waiting requests were told to a new connection.
+    resynced_in: AtomicU64,
+}
+
+/// The books of deleted revisions.
+#[derive(Debug, Default)]
+struct Retired {
+    revisions: BTreeMap<RevisionId, RevisionLedger>,
+    total: RevisionLedger,
+}
+
+#[derive(Debug)]
+struct StopOnDrop(Drain);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.start();
+    }
+}
+
+impl Activator {
+    /// Starts following the table and reporting to the autoscaler, on the current runtime. The table there is now
+    /// is in force when this returns.
+    pub fn start(params: ActivatorParams, mut endpoints: watch::Receiver<Arc<EndpointTable>>) -> Activator {
+        crate::metrics::describe();
+        let url = params.autoscaler_url.clone();
+        let shared = Arc::new(Shared::new(params));
+        let table = Arc::clone(&endpoints.borrow_and_update());
+        shared.apply(&EndpointTable::default(), &table);
+
+        let stop = Drain::default();
+        tokio::spawn(until(stop.clone(), follow(Arc::clone(&shared), endpoints, table)));
+        tokio::spawn(until(stop.clone(), report(Arc::clone(&shared))));
+        let on_connect = {
+            let shared = Arc::clone(&shared);
+            move || shared.resync()
+        };
+        let sink = tokio::spawn(sink::run(url, Arc::clone(&shared.outbox), stop.clone(), on_connect));
+        Activator { shared, sink: Arc::new(Mutex::new(Some(sink))), stop: Arc::new(StopOnDrop(stop)) }
+    }
+
+    /// The front door: serves requests until `drain` has been asked for and all of them are done.
+    pub async fn serve(&self, listener: TcpListener, drain: Drain) {
+        pilotlight_net::serve(listener, Arc::new(self.clone()), drain).await;
+    }
+
+    /// What every revision in the table is doing now.
+    pub fn activity(&self) -> BTreeMap<RevisionId, RevisionActivity> {
+        let revisions = self.shared.all_revisions();
+        revisions.into_iter().map(|revision| (revision.id().clone(), revision.activity())).collect()
+    }
+
+    /// The books, for a summary.
+    pub fn ledger(&self) -> Ledger {
+        // Both at once: a revision that is being retired must be seen in exactly one place.
+        let (revisions, mut ledger) = {
+            let revisions = self.shared.revisions.lock();
+            let retired = self.shared.retired.lock();
+            let ledger = Ledger {
+                revisions: retired.revisions.clone(),
+                total: retired.total.clone(),
+                stats_dropped: self.shared.outbox.dropped(),
+            };
+            (revisions.values().cloned().collect::<Vec<_>>(), ledger)
+        };
+        for revision in revisions {
+            let book = revision.ledger();
+            ledger.total.add(&book);
+            ledger.revisions.entry(revision.id().clone()).or_default().add(&book);
+        }
+        ledger
+    }
+
+    /// Whether the autoscaler is connected.
+    pub fn connected(&self) -> bool {
+        self.shared.outbox.is_connected()
+    }
+
+    /// Whether traffic should be sent here, and if not, why.
+    pub fn check(&self) -> Result<(), &'static str> {
+        self.shared.health().check()
+    }
+
+    /// Begins the end: probes fail from now on, everything else goes on for `drain_wait`, so that whoever sends
+    /// here has time to stop. Then it is time to drain the servers, and after that to [`close`](Activator::close).
+    pub async fn drain(&self) {
+        self.shared.is_stopping.store(true, Ordering::Release);
+        info!(wait = ?self.shared.params.drain_wait, "Stopping: probes fail, requests are still served");
+        sleep(self.shared.params.drain_wait).await;
+    }
+
+    /// The end: sends what is left to tell and closes the connection to the autoscaler.
+    pub async fn close(&self) {
+        self.shared.report();
+        self.stop.0.start();
+        let sink = self.sink.lock().take();
+        if let Some(sink) = sink {
+            // Late is as good as never: the process is on its way out.
+            let _ = timeout(CLOSE_TIMEOUT, sink).await;
+        }
+    }
+}
+
+impl Shared {
+    fn new(params: ActivatorParams) -> Self {
+        let limits = params.limits;
+        Shared {
+            upstreams: Upstreams::new(UPSTREAM_PARAMS),
+            body_bytes: ByteBudget::new(limits.body_bytes),
+            outbox: Arc::new(Outbox::new(params.pod_name.clone())),
+            backlog: Backlog::new(limits.requests),
+            routes: RwLock::default(),
+            revisions: Mutex::default(),
+            retired: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
+            resynced_in: AtomicU64::new(0),
+            params,
+        }
+    }
+
+    /// Where requests go at this moment.
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read())
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        Health {
+            is_connected: self.outbox.is_connected(),
+            is_stopping: self.is_stopping.load(Ordering::Acquire),
+        }
+    }
+
+    fn all_revisions(&self) -> Vec<Arc<Revision>> {
+        self.revisions.lock().values().cloned().collect()
+    }
+
+    /// Makes the table's state ours. What has not changed is left alone.
+    fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
+        let mut revisions = self.revisions.lock();
+        let mut routes = Vec::with_capacity(new.revisions.len());
+        for (id, endpoints) in &new.revisions {
+            let revision = revisions.entry(id.clone()).or_insert_with(|| {
+                let depth = self.params.limits.requests_per_revision;
+                Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)))
+            });
+            let route = Route { revision: Arc::clone(revision), timeouts: timeouts(endpoints) };
+            routes.push((route, endpoints.hosts.clone()));
+        }
+        let new_routes = Routes::new(&self.params.cluster_domain, self.params.single_default, routes);
+        *self.routes.write() = Arc::new(new_routes);
+        for (id, revision) in revisions.iter() {
+            let (before, now) = (old.revisions.get(id), new.revisions.get(id));
+            if before != now {
+                revision.throttler().update(now);
+            }
+        }
+        drop(revisions);
+        for gone in addresses(old).difference(&addresses(new)) {
+            self.upstreams.forget(*gone);
+        }
+    }
+
+    /// Tells the autoscaler about the last second, and forgets deleted revisions that are done.
+    fn report(&self) {
+        let now = self.params.clock.now();
+        // One sample a second: a second one would be added to the first.
+        if self.resynced_in.load(Ordering::Relaxed) != now.whole_seconds() {
+            let revisions = self.all_revisions();
+            let stats =
+                revisions.iter().filter_map(|revision| Some((revision.id().clone(), revision.report(now)?)));
+            self.outbox.push(stats);
+        }
+        self.retire();
+    }
+
+    /// Tells a new connection at once of every request that waits or runs.
+    fn resync(&self) {
+        let now = self.params.clock.now();
+        let revisions = self.all_revisions();
+        let stats: Vec<_> = revisions
+            .iter()
+            .filter_map(|revision| Some((revision.id().clone(), revision.resync(now)?)))
+            .collect();
+        if !stats.is_empty() {
+            self.resynced_in.store(now.whole_seconds(), Ordering::Relaxed);
+            self.outbox.push(stats);
+        }
+    }
+
+    fn retire(&self) {
+        let routes = self.routes();
+        let mut revisions = self.revisions.lock();
+        let done: Vec<RevisionId> = revisions
+            .values()
+            .filter(|revision| !routes.contains(revision.id()) && revision.in_flight() == 0)
+            .map(|revision| revision.id().clone())
+            .collect();
+        let mut retired = self.retired.lock();
+        for id in done {
+            let Some(revision) = revisions.remove(&id) else { continue };
+            let book = revision.retire();
+            retired.total.add(&book);
+            retired.revisions.entry(id).or_default().add(&book);
+            if retired.revisions.len() > MAX_RETIRED {
+                retired.revisions.pop_first();
+            }
+        }
+    }
+}
+
+async fn follow(
+    shared: Arc<Shared>,
+    mut endpoints: watch::Receiver<Arc<EndpointTable>>,
+    mut current: Arc<EndpointTable>,
+) {
+    // When the sender goes, the last table stays in force.
+    while endpoints.changed().await.is_ok() {
+        let next = Arc::clone(&endpoints.borrow_and_update());
+        shared.apply(&current, &next);
+        current = next;
+    }
+}
+
+async fn report(shared: Arc<Shared>) {
+    let clock = shared.params.clock;
+    loop {
+        sleep_until(clock.instant_at(next_report(clock.now()))).await;
+        shared.report();
+    }
+}
+
+async fn until(stop: Drain, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.started() => {}
+        () = task => {}
+    }
+}
+
+fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
+    Timeouts {
+        total: endpoints.timeout,
+        response_start: endpoints.response_start_timeout,
+        idle: endpoints.idle_timeout,
+    }
+}
+
+fn addresses(table: &EndpointTable) -> BTreeSet<SocketAddr> {
+    table.revisions.values().flat_map(|revision| &revision.ready).map(|pod| pod.address).collect()
+}
+
+/// A pod that does not take a connection within a second is passed over for another.
+const UPSTREAM_PARAMS: UpstreamParams = UpstreamParams {
+    max_idle_per_host: 100,
+    idle_timeout: Duration::from_secs(90),
+    connect_timeout: Duration::from_secs(1),
+};
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Deleted revisions whose books are kept apart.
+const MAX_RETIRED: usize = 1000;

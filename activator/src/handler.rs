@@ -1,0 +1,140 @@
+//! The path of one request, from the client to a pod and back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, header};
+use pilotlight_net::{
+    Fault, Handler, Request, Response, SendError, error, headers, prepare_forward, prepare_response,
+    with_timeouts,
+};
+
+use crate::activator::{Activator, Shared};
+use crate::read_ahead::read_while;
+use crate::revision::Exchange;
+use crate::throttler::{Place, Slot};
+use crate::{probes, refusal};
+
+impl Handler for Activator {
+    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+        let shared = &*self.shared;
+        if let Some(answer) = probes::answer(request.headers(), shared.health()) {
+            return answer;
+        }
+        let routes = shared.routes();
+        let route = match routes.find(&request) {
+            Ok(route) => Arc::clone(route),
+            Err(unknown) => return refusal::not_found(&unknown, &routes, shared.params.single_default),
+        };
+        let revision = &route.revision;
+        let (mut exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
+        if let Some(stat) = announcement {
+            shared.outbox.push([(revision.id().clone(), stat)]);
+        }
+
+        prepare_forward(&mut request, peer.ip());
+        mark(&mut request);
+        let place = revision.throttler().arrive();
+        let is_waiting = AtomicBool::new(true);
+        let call = forward(shared, &exchange, &place, &is_waiting, request);
+        let mut response = with_timeouts(route.timeouts, TIMEOUT_MESSAGE, call).await;
+        if is_waiting.into_inner() && response.status() == http::StatusCode::GATEWAY_TIMEOUT {
+            response = refusal::timed_out(TIMEOUT_MESSAGE, &revision.throttler().obstacle());
+        }
+        exchange.answered(response.status());
+        response.map(|body| body.watched(move |ending| exchange.ended(ending)))
+    }
+}
+
+/// Sends the request to a pod, as soon as there is one; to another, as long as no pod has seen any of it.
+async fn forward(
+    shared: &Shared,
+    exchange: &Exchange,
+    place: &Place,
+    is_waiting: &AtomicBool,
+    mut request: Request,
+) -> Response {
+    let mut is_retry = false;
+    loop {
+        let slot = match slot(shared, place, &mut request, is_retry).await {
+            Ok(slot) => slot,
+            Err(answer) => {
+                is_waiting.store(false, Ordering::Relaxed);
+                return answer;
+            }
+        };
+        is_waiting.store(false, Ordering::Relaxed);
+        let sent = shared.params.clock.now();
+        request.headers_mut().insert(header::HOST, slot.pod.host.clone());
+        let outcome = shared.upstreams.send(slot.pod.address, request).await;
+        if !matches!(outcome, Err(SendError::NotSent { .. })) && place.is_first_of_wake() {
+            exchange.woke(&slot.pod, sent);
+        }
+        match outcome {
+            Ok(mut response) => {
+                slot.pod_answered();
+                prepare_response(&mut response);
+                if place.found_no_pods() {
+                    tell_cold_start(&mut response, sent - exchange.arrived());
+                }
+                return response.map(|body| body.guarded(slot));
+            }
+            Err(SendError::NotSent { request: unsent, source }) => {
+                exchange.refused(&source.to_string());
+                slot.pod_refused();
+                request = *unsent;
+                is_retry = true;
+                is_waiting.store(true, Ordering::Relaxed);
+            }
+            Err(SendError::Failed { source }) => {
+                if source.fault() == Fault::Upstream {
+                    exchange.lost(&source.to_string());
+                }
+                return error::respond(&source);
+            }
+        }
+    }
+}
+
+/// A pod for the request, or the answer that there will be none.
+async fn slot(
+    shared: &Shared,
+    place: &Place,
+    request: &mut Request,
+    is_retry: bool,
+) -> Result<Slot, Response> {
+    let slot = match place.try_slot() {
+        Some(slot) => slot,
+        // What there is to read ahead was read the first time.
+        None if is_retry => place.slot().await,
+        None => read_while(request.body_mut(), &shared.body_bytes, place.slot())
+            .await
+            .map_err(|failure| error::respond(&failure))?,
+    };
+    slot.map_err(|refusal| refusal::refused(&refusal, shared.params.clock.now()))
+}
+
+/// Says to the queue-proxy who forwards this, whatever the client said, and which host the client asked for.
+fn mark(request: &mut Request) {
+    let headers = request.headers_mut();
+    headers.insert(headers::PROXY_REQUEST, HeaderValue::from_static(headers::ACTIVATOR));
+    headers.remove(headers::NETWORK_HASH);
+    if !headers.contains_key(headers::ORIGINAL_HOST)
+        && let Some(host) = headers.get(header::HOST).cloned()
+    {
+        headers.insert(headers::ORIGINAL_HOST, host);
+    }
+}
+
+/// Tells the client why this took longer than usual. Browsers show it in their developer tools.
+fn tell_cold_start(response: &mut Response, waited: Duration) {
+    let text = format!("cold-start;dur={:.1}", waited.as_secs_f64() * 1000.0);
+    if let Ok(value) = HeaderValue::try_from(text) {
+        response.headers_mut().append(SERVER_TIMING, value);
+    }
+}
+
+const TIMEOUT_MESSAGE: &str = "activator request timeout";
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

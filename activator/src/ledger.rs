@@ -1,0 +1,274 @@
+//! The books: what became of every request, and what every cold start cost. Bounded memory, whatever comes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use pilotlight_core::{PodTimeline, RevisionId, Time};
+
+/// The books of one activator, since it started.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// Revision by revision; those deleted long ago are only in `total`.
+    pub revisions: BTreeMap<RevisionId, RevisionLedger>,
+    /// All revisions together, deleted ones included.
+    pub total: RevisionLedger,
+    /// Stats that could not be sent because the autoscaler was away.
+    pub stats_dropped: u64,
+}
+
+/// The books of one revision.
+#[derive(Clone, Debug, Default)]
+pub struct RevisionLedger {
+    /// Requests that arrived.
+    pub requests: u64,
+    /// Responses by status code.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests whose client left before the response was complete.
+    pub abandoned: u64,
+    /// Responses that broke off after they had begun: the pod failed, or a time limit passed.
+    pub broken: u64,
+    /// Requests that a pod took and did not answer.
+    pub lost: u64,
+    /// From a request's arrival to the end of its response.
+    pub latency: Latencies,
+    /// The times this revision was woken from zero.
+    pub cold_starts: ColdStarts,
+}
+
+impl RevisionLedger {
+    /// Adds another ledger's numbers to this one.
+    pub fn add(&mut self, other: &RevisionLedger) {
+        self.requests += other.requests;
+        for (&status, count) in &other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
+        self.abandoned += other.abandoned;
+        self.broken += other.broken;
+        self.lost += other.lost;
+        self.latency.add(&other.latency);
+        self.cold_starts.add(&other.cold_starts);
+    }
+}
+
+/// The wakings of a revision. One is counted each time it goes from no ready pod to a pod that takes a request
+/// which had been waiting, by the request that waited longest.
+#[derive(Clone, Debug, Default)]
+pub struct ColdStarts {
+    /// How many there were.
+    pub count: u64,
+    /// The latest, oldest first; at most 100.
+    pub recent: VecDeque<ColdStart>,
+    /// From the request's arrival until it was sent to the pod: the sum of the four steps.
+    pub total: Latencies,
+    /// Until the autoscaler had decided.
+    pub decide: Latencies,
+    /// Until the pod's process had been started.
+    pub start: Latencies,
+    /// Until the pod was ready.
+    pub ready: Latencies,
+    /// Until the request was sent.
+    pub forward: Latencies,
+}
+
+impl ColdStarts {
+    const MAX_RECENT: usize = 100;
+
+    pub(crate) fn record(&mut self, start: ColdStart) {
+        self.count += 1;
+        self.total.record(start.total());
+        self.decide.record(start.decide);
+        self.start.record(start.start);
+        self.ready.record(start.ready);
+        self.forward.record(start.forward);
+        self.recent.push_back(start);
+        if self.recent.len() > Self::MAX_RECENT {
+            self.recent.pop_front();
+        }
+    }
+
+    fn add(&mut self, other: &ColdStarts) {
+        self.count += other.count;
+        self.total.add(&other.total);
+        self.decide.add(&other.decide);
+        self.start.add(&other.start);
+        self.ready.add(&other.ready);
+        self.forward.add(&other.forward);
+        self.recent.extend(other.recent.iter().copied());
+        self.recent.make_contiguous().sort_by_key(|start| start.arrived);
+        let excess = self.recent.len().saturating_sub(Self::MAX_RECENT);
+        self.recent.drain(..excess);
+    }
+}
+
+/// One cold start, split into the steps that add up to its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColdStart {
+    /// When the request arrived that waited longest.
+    pub arrived: Time,
+    /// Until the autoscaler had decided; zero if a pod was already on its way.
+    pub decide: Duration,
+    /// Until the pod's process had been started.
+    pub start: Duration,
+    /// Until the pod was ready.
+    pub ready: Duration,
+    /// Until the request was sent to the pod.
+    pub forward: Duration,
+}
+
+impl ColdStart {
+    /// Splits the time from `arrived` to `sent` at the marks of the pod's timeline. Marks outside it are moved to
+    /// its ends, and a mark nobody measured falls together with the one before: the steps always add up.
+    pub(crate) fn new(arrived: Time, timeline: PodTimeline, sent: Time) -> Self {
+        let mut previous = arrived;
+        let mut step = |mark: Option<Time>| {
+            let mark = mark.unwrap_or(previous).min(sent).max(previous);
+            let length = mark - previous;
+            previous = mark;
+            length
+        };
+        ColdStart {
+            arrived,
+            decide: step(timeline.decided),
+            start: step(timeline.spawned),
+            ready: step(timeline.ready),
+            forward: step(Some(sent)),
+        }
+    }
+
+    /// From the request's arrival until it was sent.
+    pub fn total(&self) -> Duration {
+        self.decide + self.start + self.ready + self.forward
+    }
+}
+
+/// A distribution of durations, exact to 1 %, up to an hour (longer ones count as an hour).
+#[derive(Clone, Debug, Default)]
+pub struct Latencies {
+    /// Microseconds. Made when the first value comes, and grows with the greatest value, not with their number.
+    histogram: Option<Histogram<u64>>,
+}
+
+impl Latencies {
+    pub(crate) fn record(&mut self, length: Duration) {
+        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
+        if self.histogram.is_none() {
+            // Fails only for more than five digits.
+            self.histogram = Histogram::new(SIGNIFICANT_DIGITS).ok();
+        }
+        if let Some(histogram) = &mut self.histogram {
+            // Grows as needed, so this cannot fail. `saturating_record` would not grow.
+            let _ = histogram.record(micros);
+        }
+    }
+
+    fn add(&mut self, other: &Latencies) {
+        match (&mut self.histogram, &other.histogram) {
+            (_, None) => {}
+            (None, Some(theirs)) => self.histogram = Some(theirs.clone()),
+            // Both grow on their own and share their precision, so adding cannot fail.
+            (Some(ours), Some(theirs)) => drop(ours.add(theirs)),
+        }
+    }
+
+    /// How many were recorded.
+    pub fn count(&self) -> u64 {
+        self.histogram.as_ref().map_or(0, Histogram::len)
+    }
+
+    /// The duration that a fraction of all (0.99: 99 of 100) did not exceed; `None` if there are none.
+    pub fn quantile(&self, fraction: f64) -> Option<Duration> {
+        let histogram = self.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
+        Some(Duration::from_micros(histogram.value_at_quantile(fraction)))
+    }
+
+    /// The longest; `None` if there are none.
+    pub fn max(&self) -> Option<Duration> {
+        self.quantile(1.0)
+    }
+
+    /// The mean; `None` if there are none.
+    pub fn mean(&self) -> Option<Duration> {
+        let histogram = self.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
+        Some(Duration::from_nanos((histogram.mean() * 1000.0) as u64))
+    }
+
+    /// Every occupied step of the distribution: up to which duration, and how many.
+    pub fn steps(&self) -> Vec<(Duration, u64)> {
+        let steps = self.histogram.iter().flat_map(Histogram::iter_recorded);
+        steps
+            .map(|step| (Duration::from_micros(step.value_iterated_to()), step.count_since_last_iteration()))
+            .collect()
+    }
+}
+
+const SIGNIFICANT_DIGITS: u8 = 2;
+const MAX_MICROS: u64 = 3_600_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeline(decided: u64, spawned: u64, ready: u64) -> PodTimeline {
+        let at = |millis| Some(Time::from_millis(millis));
+        PodTimeline { decided: at(decided), spawned: at(spawned), ready: at(ready) }
+    }
+
+    fn millis(start: ColdStart) -> [u128; 4] {
+        [start.decide, start.start, start.ready, start.forward].map(|step| step.as_millis())
+    }
+
+    #[test]
+    fn a_cold_start_is_split_at_the_pods_marks() {
+        let start =
+            ColdStart::new(Time::from_millis(1000), timeline(1020, 1030, 1500), Time::from_millis(1501));
+        assert_eq!(millis(start), [20, 10, 470, 1]);
+        assert_eq!(start.total(), Duration::from_millis(501));
+    }
+
+    #[test]
+    fn marks_before_the_arrival_or_missing_cost_nothing_and_the_sum_still_holds() {
+        let start =
+            ColdStart::new(Time::from_millis(1000), timeline(500, 900, 1500), Time::from_millis(1501));
+        assert_eq!(millis(start), [0, 0, 500, 1]);
+        let start = ColdStart::new(Time::from_millis(1000), PodTimeline::default(), Time::from_millis(1501));
+        assert_eq!(millis(start), [0, 0, 0, 501]);
+        // Another process's clock may be ahead.
+        let start =
+            ColdStart::new(Time::from_millis(1000), timeline(1020, 1030, 9000), Time::from_millis(1501));
+        assert_eq!(millis(start), [20, 10, 471, 0]);
+    }
+
+    #[test]
+    fn quantiles_are_exact_to_one_percent_and_ledgers_add_up() {
+        let mut one = RevisionLedger::default();
+        let mut other = RevisionLedger::default();
+        for ms in 1..=1000 {
+            let ledger = if ms % 2 == 0 { &mut one } else { &mut other };
+            ledger.latency.record(Duration::from_millis(ms));
+        }
+        one.add(&other);
+        assert_eq!(one.latency.count(), 1000);
+        let p99 = one.latency.quantile(0.99).unwrap().as_secs_f64();
+        assert!((0.98..=1.0).contains(&p99), "{p99}");
+        assert_eq!(Latencies::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn only_the_latest_cold_starts_are_kept_but_all_are_counted() {
+        let mut starts = ColdStarts::default();
+        for second in 0..250 {
+            let arrived = Time::from_secs(second);
+            starts.record(ColdStart::new(
+                arrived,
+                PodTimeline::default(),
+                arrived + Duration::from_millis(5),
+            ));
+        }
+        assert_eq!((starts.count, starts.recent.len()), (250, 100));
+        assert_eq!(starts.recent[0].arrived, Time::from_secs(150));
+        let other = starts.clone();
+        starts.add(&other);
+        assert_eq!((starts.count, starts.recent.len()), (500, 100));
+    }
+}

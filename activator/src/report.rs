@@ -1,0 +1,197 @@
+//! What the activator tells the autoscaler about one revision: a call for help when the first request comes,
+//! then one sample a second for as long as there is something to say.
+//!
+//! Time comes in as an argument; nothing here reads a clock or sends. Knative's name is `ConcurrencyReporter`.
+
+use pilotlight_core::{RequestKind, RequestStats, Stat, Time};
+
+/// Counts one revision's requests, from arrival to the end of the response, waiting included.
+#[derive(Debug, Default)]
+pub(crate) struct Reporter {
+    /// `None` while there is nothing to report.
+    tracked: Option<Tracked>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    stats: RequestStats,
+    /// The first request was announced on its own; the next sample must not tell of it again.
+    announced: bool,
+}
+
+impl Reporter {
+    /// A request arrived. If it is the first, returns the stat to be sent at once: it wakes the autoscaler.
+    pub(crate) fn request_started(&mut self, now: Time) -> Option<Stat> {
+        let is_first = self.tracked.is_none();
+        let tracked =
+            self.tracked.get_or_insert_with(|| Tracked { stats: RequestStats::new(now), announced: true });
+        tracked.stats.request_started(now, RequestKind::Direct);
+        is_first.then(|| Stat { average_concurrent_requests: 1.0, request_count: 1.0, ..Stat::default() })
+    }
+
+    /// A request that had arrived is over, however it ended.
+    pub(crate) fn request_finished(&mut self, now: Time) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.stats.request_finished(now, RequestKind::Direct);
+        }
+    }
+
+    /// The sample of the period since the last one; `None` if there is nothing to say.
+    ///
+    /// A period without any request is reported once, as zero, and ends the tracking. While a request waits, every
+    /// sample but the announced one is above zero, so a wake-up that got lost is repeated each second.
+    pub(crate) fn report(&mut self, now: Time) -> Option<Stat> {
+        let tracked = self.tracked.as_mut()?;
+        let mut stat = tracked.stats.report(now);
+        let is_over = stat.average_concurrent_requests == 0.0 && tracked.stats.in_flight() == 0;
+        if std::mem::take(&mut tracked.announced) {
+            stat.average_concurrent_requests = (stat.average_concurrent_requests - 1.0).max(0.0);
+            stat.request_count -= 1.0;
+        }
+        if is_over {
+            self.tracked = None;
+        }
+        Some(stat)
+    }
+
+    /// The sample to send first over a new connection: whoever listens now may never have heard the
+    /// announcement, so it is not discounted. `None` unless a request is in flight.
+    pub(crate) fn resync(&mut self, now: Time) -> Option<Stat> {
+        let tracked = self.tracked.as_mut().filter(|tracked| tracked.stats.in_flight() > 0)?;
+        tracked.announced = false;
+        let mut stat = tracked.stats.report(now);
+        // Requests that arrived this very moment have no average yet, and zero would not wake anybody.
+        if stat.average_concurrent_requests == 0.0 {
+            stat.average_concurrent_requests = f64::from(tracked.stats.in_flight());
+        }
+        Some(stat)
+    }
+
+    /// Requests between arrival and the end of their response.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.tracked.as_ref().map_or(0, |tracked| tracked.stats.in_flight())
+    }
+}
+
+/// When the sample after `now` is due: half past each second of the clock.
+///
+/// The autoscaler adds up what arrives within one second; sent half-way, a sample that is early or late by a few
+/// milliseconds stays alone in its second.
+pub(crate) fn next_report(now: Time) -> Time {
+    const HALF: std::time::Duration = std::time::Duration::from_millis(500);
+    Time::from_secs((now + HALF).whole_seconds()) + HALF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A script: seconds, and what is expected there.
+    #[derive(Default)]
+    struct Script(Reporter);
+
+    impl Script {
+        fn start(&mut self, secs: u64) -> Option<(f64, f64)> {
+            self.0.request_started(Time::from_secs(secs)).map(pair)
+        }
+        fn finish(&mut self, secs: u64) {
+            self.0.request_finished(Time::from_secs(secs));
+        }
+        fn tick(&mut self, secs: u64) -> Option<(f64, f64)> {
+            self.0.report(Time::from_secs(secs)).map(pair)
+        }
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "it is mapped over options")]
+    fn pair(stat: Stat) -> (f64, f64) {
+        (stat.average_concurrent_requests, stat.request_count)
+    }
+
+    #[test]
+    fn the_first_request_is_announced_at_once_and_not_told_twice() {
+        let mut script = Script::default();
+        assert_eq!(script.start(0), Some((1.0, 1.0)));
+        script.finish(1);
+        assert_eq!(script.start(1), None);
+        script.finish(2);
+        assert_eq!(script.tick(2), Some((0.0, 1.0)));
+    }
+
+    #[test]
+    fn two_at_once_are_discounted_in_the_first_sample_only() {
+        let mut script = Script::default();
+        assert_eq!(script.start(0), Some((1.0, 1.0)));
+        assert_eq!(script.start(0), None);
+        assert_eq!(script.tick(1), Some((1.0, 1.0)));
+        assert_eq!(script.tick(2), Some((2.0, 0.0)));
+    }
+
+    #[test]
+    fn three_in_one_period() {
+        let mut script = Script::default();
+        for _ in 0..3 {
+            script.start(0);
+        }
+        assert_eq!(script.tick(1), Some((2.0, 2.0)));
+    }
+
+    #[test]
+    fn silence_is_reported_once_and_the_next_request_is_a_first_one_again() {
+        let mut script = Script::default();
+        script.start(0);
+        script.finish(1);
+        assert_eq!(script.tick(1), Some((0.0, 0.0)));
+        assert_eq!(script.tick(2), Some((0.0, 0.0)));
+        assert_eq!(script.tick(3), None);
+        assert_eq!(script.start(4), Some((1.0, 1.0)));
+    }
+
+    #[test]
+    fn a_request_that_came_and_went_in_no_time_is_never_told_twice() {
+        let mut script = Script::default();
+        script.start(0);
+        script.finish(0);
+        assert_eq!(script.tick(0), Some((0.0, 0.0)));
+        assert_eq!(script.tick(1), None);
+    }
+
+    #[test]
+    fn a_request_in_flight_keeps_the_tracking_alive() {
+        let mut script = Script::default();
+        script.start(1);
+        assert_eq!(script.tick(1), Some((0.0, 0.0)), "no time has passed");
+        assert_eq!(script.tick(2), Some((1.0, 0.0)));
+        assert_eq!(script.0.in_flight(), 1);
+    }
+
+    #[test]
+    fn while_a_request_waits_every_sample_after_the_first_wakes() {
+        let mut script = Script::default();
+        script.start(0);
+        script.tick(1);
+        for second in 2..10 {
+            assert_eq!(script.tick(second), Some((1.0, 0.0)));
+        }
+    }
+
+    #[test]
+    fn a_new_connection_hears_of_waiting_requests_without_discount() {
+        let mut script = Script::default();
+        script.start(0);
+        script.start(0);
+        assert_eq!(script.0.resync(Time::from_secs(0)).map(pair), Some((2.0, 2.0)));
+        assert_eq!(script.tick(1), Some((2.0, 0.0)));
+        script.finish(1);
+        script.finish(1);
+        assert_eq!(script.0.resync(Time::from_secs(2)), None);
+    }
+
+    #[test]
+    fn samples_are_due_at_half_past_each_second() {
+        let due = |millis| next_report(Time::from_millis(millis));
+        assert_eq!(due(7_000), Time::from_millis(7_500));
+        assert_eq!(due(7_499), Time::from_millis(7_500));
+        assert_eq!(due(7_500), Time::from_millis(8_500));
+        assert_eq!(due(7_501), Time::from_millis(8_500));
+    }
+}

@@ -1,0 +1,197 @@
+//! One revision: its line of requests, its reports, its books. And [`Exchange`], one request's way through them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use parking_lot::Mutex;
+use pilotlight_core::{RevisionId, Stat, Time};
+use pilotlight_net::{Clock, Ending};
+use serde::Serialize;
+
+use crate::ledger::{ColdStart, RevisionLedger};
+use crate::metrics::RevisionMetrics;
+use crate::report::Reporter;
+use crate::throttler::{Backlog, Pod, Throttler};
+
+/// What a revision's requests are doing now, and did so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RevisionActivity {
+    /// Requests that wait for a pod.
+    pub queued: usize,
+    /// Requests at pods.
+    pub active: u32,
+    /// Requests at each pod, by its name; pods that are leaving are listed until they are done.
+    pub pods: BTreeMap<String, u32>,
+    /// Requests that arrived so far.
+    pub requests: u64,
+    /// Responses so far, by status code.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests that a pod took and did not answer.
+    pub lost: u64,
+    /// The last failure of a pod to answer.
+    pub last_error: Option<String>,
+}
+
+/// A revision, for as long as it is in the table or has requests.
+#[derive(Debug)]
+pub(crate) struct Revision {
+    id: RevisionId,
+    throttler: Arc<Throttler>,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug)]
+struct Books {
+    reporter: Reporter,
+    ledger: RevisionLedger,
+    metrics: RevisionMetrics,
+    last_error: Option<String>,
+}
+
+impl Revision {
+    pub(crate) fn new(id: RevisionId, queue_depth: usize, backlog: Arc<Backlog>) -> Self {
+        let metrics = RevisionMetrics::new(&id);
+        let throttler = Throttler::new(queue_depth, backlog, metrics.queued.clone(), metrics.active.clone());
+        let books = Books {
+            reporter: Reporter::default(),
+            ledger: RevisionLedger::default(),
+            metrics,
+            last_error: None,
+        };
+        Revision { id, throttler, books: Mutex::new(books) }
+    }
+
+    pub(crate) fn id(&self) -> &RevisionId {
+        &self.id
+    }
+
+    pub(crate) fn throttler(&self) -> &Arc<Throttler> {
+        &self.throttler
+    }
+
+    /// A request has arrived. The stat, if there is one, must be sent at once.
+    pub(crate) fn begin(self: &Arc<Self>, clock: Clock, method: Method) -> (Exchange, Option<Stat>) {
+        let arrived = clock.now();
+        let announcement = {
+            let mut books = self.books.lock();
+            books.ledger.requests += 1;
+            books.reporter.request_started(arrived)
+        };
+        let exchange =
+            Exchange { revision: Arc::clone(self), clock, method, arrived, status: None, ending: None };
+        (exchange, announcement)
+    }
+
+    /// The sample of the last period.
+    pub(crate) fn report(&self, now: Time) -> Option<Stat> {
+        let mut books = self.books.lock();
+        let stat = books.reporter.report(now);
+        let concurrency = stat.as_ref().map_or(0.0, |stat| stat.average_concurrent_requests);
+        books.metrics.concurrency.set(concurrency);
+        stat
+    }
+
+    /// What a new connection to the autoscaler must hear first.
+    pub(crate) fn resync(&self, now: Time) -> Option<Stat> {
+        self.books.lock().reporter.resync(now)
+    }
+
+    /// Requests between arrival and the end of their response.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.books.lock().reporter.in_flight()
+    }
+
+    pub(crate) fn ledger(&self) -> RevisionLedger {
+        self.books.lock().ledger.clone()
+    }
+
+    /// The end of a deleted revision whose requests are over: hands over its books, and shows it at rest.
+    pub(crate) fn retire(&self) -> RevisionLedger {
+        let books = self.books.lock();
+        books.metrics.concurrency.set(0.0);
+        books.ledger.clone()
+    }
+
+    pub(crate) fn activity(&self) -> RevisionActivity {
+        let (queued, active) = self.throttler.queued_and_active();
+        let pods = self.throttler.in_flight_by_pod().into_iter().collect();
+        let books = self.books.lock();
+        RevisionActivity {
+            queued,
+            active,
+            pods,
+            requests: books.ledger.requests,
+            statuses: books.ledger.statuses.clone(),
+            lost: books.ledger.lost,
+            last_error: books.last_error.clone(),
+        }
+    }
+}
+
+/// One request, from arrival to the end of its response. Dropping it closes its account, however it ended.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    revision: Arc<Revision>,
+    clock: Clock,
+    method: Method,
+    arrived: Time,
+    status: Option<StatusCode>,
+    ending: Option<Ending>,
+}
+
+impl Exchange {
+    pub(crate) fn arrived(&self) -> Time {
+        self.arrived
+    }
+
+    /// This request was the first to be sent to a pod after the revision had none.
+    pub(crate) fn woke(&self, pod: &Pod, sent: Time) {
+        let start = ColdStart::new(self.arrived, pod.timeline, sent);
+        let mut books = self.revision.books.lock();
+        books.metrics.cold_start.record(start.total().as_secs_f64());
+        books.ledger.cold_starts.record(start);
+    }
+
+    /// A pod took the request and did not answer.
+    pub(crate) fn lost(&self, error: &str) {
+        let mut books = self.revision.books.lock();
+        books.ledger.lost += 1;
+        books.metrics.lost.increment(1);
+        books.last_error = Some(error.to_owned());
+    }
+
+    /// A pod could not be reached; the request goes on to another.
+    pub(crate) fn refused(&self, error: &str) {
+        self.revision.books.lock().last_error = Some(error.to_owned());
+    }
+
+    /// The response begins.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// The response is over.
+    pub(crate) fn ended(mut self, ending: Ending) {
+        self.ending = Some(ending);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = self.clock.now();
+        let latency = now - self.arrived;
+        let mut books = self.revision.books.lock();
+        books.reporter.request_finished(now);
+        books.ledger.latency.record(latency);
+        if let Some(status) = self.status {
+            *books.ledger.statuses.entry(status.as_u16()).or_default() += 1;
+            books.metrics.answered(&self.method, status.as_u16(), latency);
+        }
+        match self.ending {
+            Some(Ending::Complete) => {}
+            Some(Ending::Failed) => books.ledger.broken += 1,
+            Some(Ending::Dropped) | None => books.ledger.abandoned += 1,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The activator as a program: flags, servers, signals.
+
+use std::ffi::OsString;
+use std::future::ready;
+use std::io::stderr;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use http::{HeaderValue, StatusCode, header};
+use pilotlight_config::duration;
+use pilotlight_net::{Admin, Body, Clock, Drain, Response, install_metrics, plain};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::{Activator, ActivatorParams, BufferLimits, endpoints};
+
+/// Holds requests while pods come up, so that none is lost.
+#[derive(Debug, Parser)]
+#[command(name = "pilotlight-activator", version)]
+struct Flags {
+    /// Where to take requests
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8012")]
+    listen: SocketAddr,
+    /// Where the table of endpoints is served
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090/v1/endpoints")]
+    endpoints: String,
+    /// Where the autoscaler takes stats
+    #[arg(long, value_name = "WS_URL", default_value = "ws://127.0.0.1:8080")]
+    autoscaler: String,
+    /// Where to serve /metrics, /healthz, /readyz and /v1/activity; nowhere if not given
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// How long to go on serving after SIGTERM while probes fail already
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration::parse)]
+    drain_wait: Duration,
+    /// The name to report under
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "activator")]
+    pod_name: String,
+    /// What cluster-local host names end in
+    #[arg(long, value_name = "DOMAIN", env = "CLUSTER_DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// The most requests of one revision that may wait
+    #[arg(long, value_name = "COUNT", default_value_t = BufferLimits::default().requests_per_revision)]
+    max_queued_per_revision: usize,
+    /// The most requests of all revisions that may wait
+    #[arg(long, value_name = "COUNT", default_value_t = BufferLimits::default().requests)]
+    max_queued: usize,
+    /// Let the only revision there is answer for every host
+    #[arg(long)]
+    single_default: bool,
+    /// Write logs as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+/// Runs the program with the process's own arguments.
+pub fn main() -> ExitCode {
+    main_with_args(std::env::args_os())
+}
+
+/// Runs the program; the first argument is its name.
+pub fn main_with_args(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let flags = match Flags::try_parse_from(args) {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Help and version are errors to clap, too; 2 is for real ones. A closed terminal needs no text.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(flags) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pilotlight-activator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    init_logs(flags.log_json);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+    let code = runtime.block_on(serve(flags));
+    // Whatever is left hangs on a peer that does not answer.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}
+
+async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
+    // First of all: a signal that comes while starting must not kill us without a word.
+    let mut signals = Signals::new().context("listening for signals")?;
+    let metrics = install_metrics(&[]).context("installing metrics")?;
+    let tables = endpoints::follow(&flags.endpoints).context("--endpoints")?;
+    let listen = |addr: SocketAddr| async move {
+        TcpListener::bind(addr).await.with_context(|| format!("listening on {addr}"))
+    };
+    let listener = listen(flags.listen).await?;
+    let admin = match flags.admin {
+        Some(addr) => Some(listen(addr).await?),
+        None => None,
+    };
+    let activator = Activator::start(params(&flags), tables);
+    if let Some(listener) = admin {
+        let admin = Arc::new(admin_routes(activator.clone(), metrics.clone()));
+        // It answers to the end: it ends with the runtime.
+        tokio::spawn(pilotlight_net::serve(listener, admin, Drain::default()));
+    }
+    tokio::spawn(async move {
+        loop {
+            sleep(METRICS_UPKEEP).await;
+            metrics.run_upkeep();
+        }
+    });
+    info!(listen = %flags.listen, autoscaler = flags.autoscaler, "Activator started");
+
+    let drain = Drain::default();
+    let mut serving = tokio::spawn({
+        let (activator, drain) = (activator.clone(), drain.clone());
+        async move { activator.serve(listener, drain).await }
+    });
+    signals.next().await;
+    let stop = async {
+        activator.drain().await;
+        drain.start();
+        // Err: a panic, which has been printed. Nothing is being served in either case.
+        let _ = (&mut serving).await;
+        activator.close().await;
+    };
+    tokio::select! {
+        () = stop => Ok(ExitCode::SUCCESS),
+        () = signals.next() => Ok(ExitCode::FAILURE),
+    }
+}
+
+fn params(flags: &Flags) -> ActivatorParams {
+    ActivatorParams {
+        cluster_domain: flags.cluster_domain.clone(),
+        limits: BufferLimits {
+            requests_per_revision: flags.max_queued_per_revision,
+            requests: flags.max_queued,
+            ..BufferLimits::default()
+        },
+        single_default: flags.single_default,
+        drain_wait: flags.drain_wait,
+        ..ActivatorParams::new(flags.pod_name.clone(), Clock::start(), flags.autoscaler.clone())
+    }
+}
+
+fn admin_routes(activator: Activator, metrics: metrics_exporter_prometheus::PrometheusHandle) -> Admin {
+    let ready_of = activator.clone();
+    Admin::new()
+        .metrics(move || metrics.render())
+        .healthz()
+        .readyz(move || ready_of.check().map_err(str::to_owned))
+        .route("/v1/activity", move |_| ready(activity(&activator)))
+}
+
+fn activity(activator: &Activator) -> Response {
+    match serde_json::to_vec_pretty(&activator.activity()) {
+        Ok(json) => {
+            let mut response = Response::new(Body::full(json));
+            let json_type = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, json_type);
+            response
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn init_logs(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // Err: whoever runs us as a part of something larger has set up logs already.
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
+
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);

@@ -1,0 +1,329 @@
+//! The connection to the autoscaler: one websocket, one task, stats in the order in which they were made.
+//!
+//! Nothing is kept for later. A stat that arrives late would be added to the wrong second, so while there is no
+//! connection stats are thrown away and counted; what is still true is told first on the next connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use http::Uri;
+use parking_lot::Mutex;
+use pilotlight_core::{RevisionId, Rng, Stat};
+use pilotlight_net::{Drain, wire};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::{
+    self, Message, protocol::CloseFrame, protocol::frame::coding::CloseCode,
+};
+use tokio_tungstenite::{WebSocketStream, client_async};
+use tracing::{debug, info, warn};
+
+use crate::metrics::StatsMetrics;
+
+/// Where stats are put; never blocks. The oldest make room if the autoscaler cannot keep up.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pod_name: String,
+    stats: Mutex<VecDeque<(RevisionId, Stat)>>,
+    filled: Notify,
+    connected: AtomicBool,
+    dropped: AtomicU64,
+    metrics: StatsMetrics,
+}
+
+impl Outbox {
+    pub(crate) fn new(pod_name: String) -> Self {
+        Outbox {
+            pod_name,
+            stats: Mutex::default(),
+            filled: Notify::new(),
+            connected: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            metrics: StatsMetrics::new(),
+        }
+    }
+
+    /// Sends stats soon, or throws them away if nobody is connected.
+    pub(crate) fn push(&self, stats: impl IntoIterator<Item = (RevisionId, Stat)>) {
+        let mut queue = self.stats.lock();
+        let before = queue.len();
+        queue.extend(
+            stats.into_iter().map(|(id, stat)| (id, Stat { pod_name: self.pod_name.clone(), ..stat })),
+        );
+        if queue.len() == before {
+            return;
+        }
+        // Asked under the lock: whoever disconnects empties the queue under it, so nothing can stay behind.
+        let keep = if self.is_connected() { MAX_STATS } else { 0 };
+        let excess = queue.len().saturating_sub(keep);
+        queue.drain(..excess);
+        drop(queue);
+        self.count_dropped(excess);
+        self.filled.notify_one();
+    }
+
+    /// Whether the autoscaler is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Stats thrown away so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn set_connected(&self, connected: bool) {
+        let mut queue = self.stats.lock();
+        self.connected.store(connected, Ordering::Release);
+        let stale = queue.len();
+        queue.clear();
+        drop(queue);
+        self.count_dropped(stale);
+        self.metrics.reachable.set(if connected { 1.0 } else { 0.0 });
+    }
+
+    fn count_dropped(&self, stats: usize) {
+        if stats > 0 {
+            self.dropped.fetch_add(stats as u64, Ordering::Relaxed);
+            self.metrics.dropped.increment(stats as u64);
+        }
+    }
+
+    /// Everything that waits, as one message; `None` if nothing does.
+    fn take_message(&self) -> Option<Message> {
+        let stats: Vec<(RevisionId, Stat)> = self.stats.lock().drain(..).collect();
+        (!stats.is_empty()).then(|| Message::binary(wire::encode_stats(&stats)))
+    }
+}
+
+/// Keeps the connection up and sends what is in the outbox, until `stop` starts. `on_connect` is called before
+/// the first stat of each connection; what it pushes goes first.
+pub(crate) async fn run(url: String, outbox: Arc<Outbox>, stop: Drain, on_connect: impl Fn() + Send) {
+    let mut backoff = Backoff::new(&outbox.pod_name);
+    let mut told = false;
+    while !stop.is_started() {
+        match connect(&url).await {
+            Ok(socket) => {
+                info!(url, "Connected to the autoscaler");
+                told = false;
+                let since = Instant::now();
+                outbox.set_connected(true);
+                on_connect();
+                let ended = converse(socket, &outbox, &stop).await;
+                outbox.set_connected(false);
+                let Err(error) = ended else { return };
+                outbox.metrics.errors.increment(1);
+                warn!(%error, "Lost the connection to the autoscaler");
+                if since.elapsed() > STABLE {
+                    backoff.reset();
+                }
+            }
+            Err(error) => {
+                outbox.metrics.errors.increment(1);
+                if std::mem::replace(&mut told, true) {
+                    debug!(url, %error, "Still cannot reach the autoscaler");
+                } else {
+                    warn!(url, %error, "Cannot reach the autoscaler; trying again");
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(backoff.next()) => {}
+            () = stop.started() => {}
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum SinkError {
+    #[error("`{0}` is not of the form ws://host:port")]
+    BadUrl(String),
+    #[error("{0}")]
+    Dial(#[from] std::io::Error),
+    #[error("{0}")]
+    WebSocket(Box<tungstenite::Error>),
+    #[error("no handshake within {HANDSHAKE_TIMEOUT:?}")]
+    HandshakeTimeout,
+    #[error("no pong within {PONG_TIMEOUT:?}")]
+    PongTimeout,
+    #[error("closed by the autoscaler: {0}")]
+    Closed(String),
+}
+
+impl From<tungstenite::Error> for SinkError {
+    fn from(error: tungstenite::Error) -> Self {
+        SinkError::WebSocket(Box::new(error))
+    }
+}
+
+async fn connect(url: &str) -> Result<WebSocketStream<TcpStream>, SinkError> {
+    let bad_url = || SinkError::BadUrl(url.to_owned());
+    let uri: Uri = url.parse().map_err(|_| bad_url())?;
+    if uri.scheme_str() != Some("ws") {
+        return Err(bad_url());
+    }
+    let host = uri.host().ok_or_else(bad_url)?.trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(80);
+    let dial = async {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let (socket, _) = client_async(url, stream).await?;
+        Ok(socket)
+    };
+    timeout(HANDSHAKE_TIMEOUT, dial).await.unwrap_or(Err(SinkError::HandshakeTimeout))
+}
+
+/// Sends until the connection fails (`Err`) or `stop` starts (`Ok`, after the last stats and a close frame).
+async fn converse(
+    mut socket: WebSocketStream<TcpStream>,
+    outbox: &Outbox,
+    stop: &Drain,
+) -> Result<(), SinkError> {
+    let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    let mut deadline = Instant::now() + PONG_TIMEOUT;
+    loop {
+        // Also the guard against a peer that takes nothing: sending shares the deadline of the pongs.
+        if let Some(message) = outbox.take_message() {
+            send(&mut socket, message, deadline).await?;
+        }
+        tokio::select! {
+            () = outbox.filled.notified() => {}
+            _ = ping.tick() => send(&mut socket, Message::Ping(Default::default()), deadline).await?,
+            received = socket.next() => match received {
+                Some(Ok(Message::Pong(_))) => deadline = Instant::now() + PONG_TIMEOUT,
+                Some(Ok(Message::Close(frame))) => return Err(SinkError::Closed(reason(frame))),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(SinkError::Closed("no reason given".to_owned())),
+            },
+            () = sleep_until(deadline) => return Err(SinkError::PongTimeout),
+            () = stop.started() => {
+                if let Some(message) = outbox.take_message() {
+                    send(&mut socket, message, deadline).await?;
+                }
+                // The peer may be gone already; we are leaving either way.
+                let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn send(
+    socket: &mut WebSocketStream<TcpStream>,
+    message: Message,
+    deadline: Instant,
+) -> Result<(), SinkError> {
+    match tokio::time::timeout_at(deadline, socket.send(message)).await {
+        Ok(sent) => Ok(sent?),
+        Err(_) => Err(SinkError::PongTimeout),
+    }
+}
+
+fn reason(frame: Option<CloseFrame>) -> String {
+    match frame {
+        Some(CloseFrame { code: CloseCode::Restart, .. }) => "it restarts".to_owned(),
+        Some(frame) => format!("{} {}", frame.code, frame.reason),
+        None => "no reason given".to_owned(),
+    }
+}
+
+/// 100 ms, then 1.3 times as long each time, up to 2 s, plus up to half of it. Knative goes up to 15 s, which is
+/// how long a sleeping workload could not be woken after the autoscaler came back.
+#[derive(Debug)]
+struct Backoff {
+    delay: Duration,
+    rng: Rng,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    /// Seeded with the pod's name: activators that lost the same autoscaler must not come back in step.
+    fn new(pod_name: &str) -> Self {
+        let seed = pod_name.bytes().fold(0u64, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+        Backoff { delay: Self::FIRST, rng: Rng::new(seed) }
+    }
+
+    fn next(&mut self) -> Duration {
+        let delay = self.delay.mul_f64(1.0 + 0.5 * self.rng.unit());
+        self.delay = self.delay.mul_f64(1.3).min(Self::LONGEST);
+        delay
+    }
+
+    fn reset(&mut self) {
+        self.delay = Self::FIRST;
+    }
+}
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+const PING_INTERVAL: Duration = Duration::from_nanos(3_333_333_333);
+const PONG_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that lasted this long was a good one: the next attempt comes quickly again.
+const STABLE: Duration = Duration::from_secs(1);
+/// The most stats that wait to be sent.
+const MAX_STATS: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(count: u32) -> (RevisionId, Stat) {
+        (RevisionId::new("default", "hello"), Stat { request_count: f64::from(count), ..Stat::default() })
+    }
+
+    #[test]
+    fn without_a_connection_stats_are_dropped_and_counted() {
+        let outbox = Outbox::new("act".to_owned());
+        outbox.push([stat(1), stat(2)]);
+        assert_eq!(outbox.dropped(), 2);
+        assert_eq!(outbox.take_message(), None);
+    }
+
+    #[test]
+    fn the_oldest_stats_make_room() {
+        let outbox = Outbox::new("act".to_owned());
+        outbox.set_connected(true);
+        outbox.push((0..MAX_STATS as u32 + 3).map(stat));
+        assert_eq!(outbox.dropped(), 3);
+        assert_eq!(outbox.stats.lock()[0].1.request_count, 3.0);
+    }
+
+    #[test]
+    fn nothing_stale_survives_a_disconnect() {
+        let outbox = Outbox::new("act".to_owned());
+        outbox.set_connected(true);
+        outbox.push([stat(1)]);
+        outbox.set_connected(false);
+        outbox.set_connected(true);
+        assert_eq!((outbox.dropped(), outbox.take_message()), (1, None));
+    }
+
+    #[test]
+    fn a_message_is_knatives_batch() {
+        let outbox = Outbox::new("act".to_owned());
+        outbox.set_connected(true);
+        let announcement = Stat { average_concurrent_requests: 1.0, request_count: 1.0, ..Stat::default() };
+        outbox.push([(RevisionId::new("ns", "rev"), announcement)]);
+        let Some(Message::Binary(bytes)) = outbox.take_message() else { panic!("a binary message") };
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "0a220a026e7312037265761a170a0361637411000000000000f03f21000000000000f03f");
+    }
+
+    #[test]
+    fn reconnects_grow_apart_up_to_two_seconds_and_a_half_more() {
+        let mut backoff = Backoff::new("activator-1");
+        let delays: Vec<Duration> = (0..40).map(|_| backoff.next()).collect();
+        assert!(delays[0] >= Duration::from_millis(100) && delays[0] <= Duration::from_millis(150));
+        assert!(delays[39] >= Duration::from_secs(2) && delays[39] <= Duration::from_secs(3));
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_millis(150));
+    }
+}

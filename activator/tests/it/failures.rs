@@ -1,0 +1,174 @@
+//! What can go wrong, and what the client hears.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pilotlight_net::Response;
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinHandle;
+
+use crate::harness::*;
+
+/// An address where nobody listens.
+async fn dead_address() -> std::net::SocketAddr {
+    let (address, listener) = listen().await;
+    drop(listener);
+    address
+}
+
+async fn with_reason(response: JoinHandle<Response>) -> (u16, String, String) {
+    let response = soon(response).await.unwrap();
+    let reason = response.headers()["x-pilotlight-reason"].to_str().unwrap().to_owned();
+    let (status, text) = outcome(tokio::spawn(async { response })).await;
+    (status, reason, text)
+}
+
+#[tokio::test]
+async fn a_pod_that_refuses_the_connection_is_passed_over() {
+    let world = World::start(revision(0)).await;
+    let pod = FakePod::start().await;
+    let dead = dead_address().await;
+    world.set(|revision| revision.ready = vec![pod_at(dead), pod.endpoint()]);
+    for _ in 0..10 {
+        assert_eq!(outcome(world.send(post("/", "x"))).await, (200, "pod".to_owned()));
+    }
+    assert_eq!(pod.bodies(), ["x"; 10]);
+    assert_eq!(world.activator.ledger().total.lost, 0);
+    let last_error = world.activator.activity()[&hello()].last_error.clone().unwrap();
+    assert!(last_error.contains("refused"), "{last_error}");
+}
+
+#[tokio::test]
+async fn where_every_pod_refuses_the_request_waits_for_a_better_one() {
+    let world = World::start(revision(1)).await;
+    let dead = dead_address().await;
+    world.set(|revision| revision.ready = vec![pod_at(dead)]);
+    let waiting = world.get();
+    eventually("it was tried", || world.activator.activity()[&hello()].last_error.is_some()).await;
+    let pod = FakePod::start().await;
+    world.set(|revision| revision.ready = vec![pod.endpoint()]);
+    assert_eq!(outcome(waiting).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_a_pod_has_seen_is_never_sent_twice() {
+    let world = World::start(revision(0)).await;
+    let (address, listener) = listen().await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    tokio::spawn({
+        let connections = Arc::clone(&connections);
+        async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Ordering::Relaxed);
+                let mut buffer = [0; 4096];
+                assert!(stream.read(&mut buffer).await.unwrap() > 0);
+                // Dropped: the pod dies with the request in its hands.
+            }
+        }
+    });
+    let other = FakePod::start().await;
+    world.set(|revision| revision.ready = vec![pod_at(address)]);
+    let lost = world.send(post("/", "once"));
+    let (status, text) = outcome(lost).await;
+    assert_eq!((status, text.as_str()), (502, "EOF\n"));
+    world.set(|revision| revision.ready = vec![other.endpoint()]);
+    assert_eq!(outcome(world.get()).await.0, 200);
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+    assert!(!other.bodies().contains(&"once".to_owned()));
+    let activity = world.activator.activity().remove(&hello()).unwrap();
+    assert_eq!((activity.lost, activity.statuses[&502]), (1, 1));
+    assert_eq!(activity.last_error.as_deref(), Some("EOF"));
+}
+
+#[tokio::test]
+async fn when_starting_is_given_up_everybody_is_told_why_at_once() {
+    let autoscaler = FakeAutoscaler::start().await;
+    let url = autoscaler.url();
+    let world = World::start_with(revision(0), |params| params.autoscaler_url = url).await;
+    eventually("the autoscaler is connected", || world.activator.connected()).await;
+    let waiting = world.get_queued("/").await;
+    world.set(|revision| revision.trouble = Some(trouble(false)));
+    assert_eq!(world.queued(), 1, "there will be another try");
+    world.set(|revision| revision.trouble = Some(trouble(true)));
+    let expected = "`./app` exited\nexit code: 3\nlast lines of its standard error:\n  no database\n";
+    assert_eq!(with_reason(waiting).await, (503, "exited".to_owned(), expected.to_owned()));
+
+    let late = soon(world.get()).await.unwrap();
+    assert_eq!((code(&late), late.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    // Answered, and still demand: the autoscaler must hear of it, or there would never be another try.
+    eventually("both requests are reported", || {
+        autoscaler.heard().iter().map(|(_, count)| count).sum::<f64>() == 2.0
+    })
+    .await;
+
+    world.set(|revision| revision.trouble = None);
+    let waiting = world.get_queued("/").await;
+    let pod = FakePod::start().await;
+    world.set(|revision| revision.ready = vec![pod.endpoint()]);
+    assert_eq!(outcome(waiting).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_too_long_hears_what_it_waited_for() {
+    let mut short = revision(0);
+    short.timeout = Duration::from_millis(50);
+    let world = World::start(short).await;
+    let (status, reason, text) = with_reason(world.get()).await;
+    assert_eq!((status, reason.as_str()), (504, "no-pods"));
+    assert!(text.starts_with("activator request timeout\n"), "{text}");
+
+    world.set(|revision| revision.starting = 2);
+    let (status, reason, text) = with_reason(world.get()).await;
+    assert_eq!((status, reason.as_str()), (504, "not-ready"));
+    assert_eq!(text, "activator request timeout\nno pod became ready (2 starting)\n");
+
+    world.set(|revision| revision.trouble = Some(trouble(false)));
+    let (status, reason, text) = with_reason(world.get()).await;
+    assert_eq!((status, reason.as_str()), (504, "exited"));
+    assert!(text.contains("no database"), "{text}");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_too_slow_is_a_plain_timeout() {
+    let mut short = revision(0);
+    short.timeout = Duration::from_millis(50);
+    let world = World::start(short).await;
+    let pod = FakePod::start_blocked().await;
+    world.set(|revision| revision.ready = vec![pod.endpoint()]);
+    assert_eq!(outcome(world.get()).await, (504, "activator request timeout".to_owned()));
+    eventually("its slot is back", || world.active() == 0).await;
+}
+
+#[tokio::test]
+async fn deleting_the_revision_answers_who_waits_and_hides_it_from_newcomers() {
+    let world = World::start(revision(0)).await;
+    let waiting = world.get_queued("/").await;
+    world.delete_revision();
+    assert_eq!(with_reason(waiting).await, (500, "revision-deleted".to_owned(), String::new()));
+    assert_eq!(outcome(world.get()).await.0, 404);
+    eventually("its books are kept", || {
+        world.activator.activity().is_empty() && world.activator.ledger().revisions[&hello()].requests == 1
+    })
+    .await;
+    assert_eq!(world.activator.ledger().total.requests, 1);
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_broken_for_the_client_too() {
+    use http_body_util::BodyExt;
+    use tokio::io::AsyncWriteExt;
+    let world = World::start(revision(0)).await;
+    let (address, listener) = listen().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+    });
+    world.set(|revision| revision.ready = vec![pod_at(address)]);
+    let response = soon(world.get()).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    eventually("it is in the books", || world.activator.ledger().total.broken == 1).await;
+}

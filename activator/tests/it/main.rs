@@ -1,0 +1,8 @@
+//! The activator between real sockets: clients, pods and an autoscaler made for the test on either side.
+
+mod failures;
+mod following;
+mod forwarding;
+mod harness;
+mod holding;
+mod stats;

@@ -1,0 +1,110 @@
+//! `/metrics` of a whole stack: its own metrics and those of every pod's queue-proxy, as one exposition.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use http_body_util::BodyExt;
+use metrics_exporter_prometheus::PrometheusHandle;
+use pilotlight_autoscaler::Cluster;
+use pilotlight_autoscaler::cluster::PodPhase;
+use pilotlight_autoscaler::cluster::local::LocalCluster;
+use pilotlight_net::{Admin, Body, Request, Response, UpstreamParams, Upstreams};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Adds `/metrics` to the admin port.
+pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admin {
+    let upkeep = own.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_PERIOD).await;
+            upkeep.run_upkeep();
+        }
+    });
+    let upstreams = Upstreams::new(UpstreamParams {
+        max_idle_per_host: 0,
+        idle_timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+    });
+    admin.route("/metrics", move |_| {
+        let (own, cluster, upstreams) = (own.clone(), cluster.clone(), upstreams.clone());
+        async move {
+            let mut texts = vec![own.render()];
+            let mut asking = JoinSet::new();
+            let view = cluster.view().borrow().clone();
+            let pods = view.revisions.values().flat_map(|revision| &revision.pods);
+            for pod in pods.filter(|pod| pod.phase != PodPhase::Starting) {
+                asking.spawn(timeout(PATIENCE, ask(upstreams.clone(), pod.metrics_address)));
+            }
+            // A pod that does not answer is missing from the page, and the page is not late.
+            texts.extend(asking.join_all().await.into_iter().filter_map(|answer| answer.ok().flatten()));
+            let mut response = Response::new(Body::full(merge(&texts)));
+            let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response
+        }
+    })
+}
+
+async fn ask(upstreams: Upstreams, pod: SocketAddr) -> Option<String> {
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = http::Uri::from_static("/metrics");
+    let host = HeaderValue::try_from(pod.to_string()).ok()?;
+    *request.headers_mut() = HeaderMap::from_iter([(header::HOST, host)]);
+    let response = upstreams.send(pod, request).await.ok()?;
+    let body = response.into_body().collect().await.ok()?.to_bytes();
+    String::from_utf8(body.to_vec()).ok()
+}
+
+/// One exposition out of many: a family's samples must stand together under its one description.
+fn merge(texts: &[String]) -> String {
+    let mut families: BTreeMap<&str, Family<'_>> = BTreeMap::new();
+    for text in texts {
+        let mut current = "";
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            match line.strip_prefix("# ").and_then(|comment| comment.split_once(' ')) {
+                Some((_, rest)) => {
+                    current = rest.split(' ').next().unwrap_or(rest);
+                    let family = families.entry(current).or_default();
+                    if !family.comments.contains(&line) {
+                        family.comments.push(line);
+                    }
+                }
+                None => families.entry(current).or_default().samples.push(line),
+            }
+        }
+    }
+    let lines = families.values().flat_map(|family| family.comments.iter().chain(&family.samples));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+#[derive(Default)]
+struct Family<'a> {
+    comments: Vec<&'a str>,
+    samples: Vec<&'a str>,
+}
+
+/// How long a pod may take to show its metrics.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often histograms are folded, so that they do not grow while nobody asks.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_one_family_stand_together_under_one_description() {
+        let text = |pod: &str| {
+            format!("# HELP a first\n# TYPE a gauge\na{{pod=\"{pod}\"}} 1\n\n# TYPE b_seconds histogram\nb_seconds_bucket{{pod=\"{pod}\"}} 2\n")
+        };
+        let merged = merge(&[text("x"), text("y")]);
+        assert_eq!(
+            merged,
+            "# HELP a first\n# TYPE a gauge\na{pod=\"x\"} 1\na{pod=\"y\"} 1\n\
+             # TYPE b_seconds histogram\nb_seconds_bucket{pod=\"x\"} 2\nb_seconds_bucket{pod=\"y\"} 2\n"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! The live view: what runs, what is asked of it, what was decided and why. Drawn below the log.
+
+use std::time::Duration;
+
+use pilotlight_autoscaler::RevisionStatus;
+use pilotlight_core::{PodCounts, ScalingMetric};
+
+use crate::latency::for_people;
+use crate::screen::Screen;
+use crate::stack::Stack;
+
+/// Draws the view again and again, until it is dropped. Call [`Screen::clear`] afterwards.
+pub async fn run(stack: &Stack, screen: &Screen) {
+    loop {
+        screen.show(render(stack));
+        tokio::time::sleep(FRAME).await;
+    }
+}
+
+/// The rows of the view.
+pub fn render(stack: &Stack) -> Vec<String> {
+    let up = stack.clock.now() - stack.started;
+    let up = Duration::from_secs(up.as_secs());
+    let activity = stack.activator.activity();
+    let mut rows = vec![
+        String::new(),
+        format!(
+            "pilotlight   http://{}   admin http://{}   up {}   Ctrl-C stops",
+            stack.address,
+            stack.admin_address,
+            humantime::format_duration(up)
+        ),
+        format!(
+            "{:<24} {:>5} {:>8} {:>6}  {:<14} {:<6} {:>5} {:>8} {:>9}",
+            "SERVICE", "READY", "STARTING", "WANTED", "LOAD / TARGET", "MODE", "QUEUE", "ACTIVE", "REQUESTS"
+        ),
+    ];
+    for status in stack.autoscaler.board().snapshot() {
+        let doing = activity.get(&status.revision);
+        let PodCounts { ready, starting, .. } = status.evaluation.pods;
+        rows.push(format!(
+            "{:<24} {ready:>5} {starting:>8} {:>6}  {:<14} {:<6} {:>5} {:>8} {:>9}",
+            status.revision.to_string(),
+            status.scale.map_or("-".to_owned(), |scale| scale.to_string()),
+            load(&status),
+            mode(&status),
+            doing.map_or(0, |doing| doing.queued),
+            doing.map_or(0, |doing| doing.active),
+            doing.map_or(0, |doing| doing.requests),
+        ));
+        let why = status.changes.last().map_or(status.why.clone(), |change| {
+            let ago = stack.clock.now() - change.at;
+            format!("{} ago: {} because {}", for_people(ago), change.to, change.why)
+        });
+        rows.push(format!("  last decision {why}"));
+    }
+    rows
+}
+
+fn load(status: &RevisionStatus) -> String {
+    let unit = match status.metric {
+        ScalingMetric::Concurrency => "",
+        ScalingMetric::Rps => " rps",
+    };
+    match &status.decision {
+        Some(decision) => {
+            let load = if decision.is_panicking() { decision.panic } else { decision.stable };
+            format!("{load:.1} / {}{unit}", status.target)
+        }
+        None => format!("- / {}{unit}", status.target),
+    }
+}
+
+fn mode(status: &RevisionStatus) -> &'static str {
+    match &status.decision {
+        Some(decision) if decision.is_panicking() => "panic",
+        _ => "stable",
+    }
+}
+
+/// Between two drawings.
+const FRAME: Duration = Duration::from_millis(250);

@@ -1,0 +1,333 @@
+//! `pilotlight run`: everything on this machine, from nothing running to a served request and back.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use pilotlight_autoscaler::cluster::local::LocalWorkload;
+use pilotlight_autoscaler::manifests::{self, ManifestError};
+use pilotlight_config::workload::{self, Manifest};
+use pilotlight_config::{Parsed, Warning, Workload, duration};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::live;
+use crate::logging::{self, Format};
+use crate::screen::Screen;
+use crate::stack::{Stack, StackParams};
+use crate::summary::Summary;
+
+/// Run apps on this machine, scaled by the requests in flight, down to none
+///
+/// Each pod is a child process with a queue-proxy in front. Nothing runs until a request comes; the request waits
+/// until its pod is up.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArgs {
+    /// The app and its arguments; {port} stands for the port it is to listen on, PORT is set to it
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    /// Workloads to run: YAML files (Knative Service, InferenceService, Deployment); - is standard input
+    #[arg(short, long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Defaults: a config-autoscaler ConfigMap in YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where requests are taken
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where metrics, health and decisions are served [default: 127.0.0.1:8081, or any free port]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Write every decision to this file, one JSON line each
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// How log lines and the summary look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
+    /// Do not draw the live view, even on a terminal
+    #[arg(long)]
+    no_live: bool,
+    /// How long a pod may take to become ready
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    startup_timeout: Duration,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+/// Settings of the app on the command line; each is the Knative annotation or field of that name.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Settings of COMMAND (those of files are in the files)")]
+pub struct ServiceArgs {
+    /// Its name, and its host name: NAME.default.localhost [default: after the command]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Never fewer pods than this (min-scale) [default: 0]
+    #[arg(long, value_name = "PODS")]
+    pub min: Option<String>,
+    /// Never more pods than this (max-scale); 0: no limit [default: 0]
+    #[arg(long, value_name = "PODS")]
+    pub max: Option<String>,
+    /// Requests in flight, or per second, that one pod can take (target) [default: 100, or 200 per second]
+    #[arg(long, value_name = "NUMBER")]
+    pub target: Option<String>,
+    /// How much of the target to aim for (target-utilization-percentage) [default: 70]
+    #[arg(long, value_name = "PERCENT")]
+    pub utilization: Option<String>,
+    /// What to count: concurrency or rps (metric) [default: concurrency]
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<String>,
+    /// The most requests one pod may run at once (containerConcurrency); 0: no limit [default: 0]
+    #[arg(long, value_name = "REQUESTS")]
+    pub concurrency: Option<u32>,
+    /// How long load is averaged (window) [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub window: Option<String>,
+    /// How long the last pod stays after the last request (scale-to-zero-pod-retention-period) [default: 0s]
+    #[arg(long, value_name = "DURATION")]
+    pub retention: Option<String>,
+    /// How long a request may take, start-up included (timeoutSeconds) [default: 300s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+    /// Ask GET PATH whether the app is ready, rather than whether its port is open (readinessProbe)
+    #[arg(long, value_name = "PATH")]
+    pub readiness_path: Option<String>,
+    /// Any other annotation, without the prefix autoscaling.knative.dev/
+    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub annotations: Vec<(String, String)>,
+}
+
+/// Runs until a signal says to stop. A second signal stops at once.
+pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let screen = Screen::default();
+    logging::start(args.log_format, &screen);
+    let (workloads, warnings) = workloads(&args)?;
+    for warning in warnings {
+        warn!(%warning, "Suspicious setting");
+    }
+    let mut signals = Signals::new()?;
+    let mut stack = Stack::start(StackParams {
+        workloads: workloads.clone(),
+        listen: args.listen,
+        admin: args.admin,
+        journal: args.journal,
+    })
+    .await?;
+    announce(&stack, &workloads, args.log_format);
+
+    if args.log_format == Format::Text && !args.no_live && Screen::is_terminal() {
+        tokio::select! {
+            () = live::run(&stack, &screen) => {}
+            () = signals.next() => {}
+        }
+        screen.clear();
+    } else {
+        signals.next().await;
+    }
+    info!("Stopping: requests in flight are finished, a second signal stops at once");
+    let finished = tokio::select! {
+        () = stack.drain() => true,
+        () = signals.next() => false,
+    };
+    if !finished {
+        stack.cut().await;
+    }
+    let summary = Summary::of(&stack);
+    match args.log_format {
+        Format::Text => println!("\n{summary}"),
+        Format::Json => {
+            let mut line = json!({ "event": "summary" });
+            if let (Some(line), Ok(serde_json::Value::Object(summary))) = (line.as_object_mut(), serde_json::to_value(&summary)) {
+                line.extend(summary);
+            }
+            println!("{line}");
+        }
+    }
+    Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
+}
+
+fn announce(stack: &Stack, workloads: &[LocalWorkload], format: Format) {
+    match format {
+        Format::Text => {
+            println!("listening on http://{}, admin on http://{}", stack.address, stack.admin_address);
+            for workload in workloads.iter().filter(|_| workloads.len() > 1) {
+                println!("  {}: http://{}:{}", workload.id, workload.hosts[0], stack.address.port());
+            }
+        }
+        Format::Json => {
+            let services: BTreeMap<String, &[String]> =
+                workloads.iter().map(|it| (it.id.to_string(), it.hosts.as_slice())).collect();
+            let line = json!({
+                "event": "listening", "address": stack.address, "admin": stack.admin_address, "services": services,
+            });
+            println!("{line}");
+        }
+    }
+}
+
+/// What is to run: from files, from the command line, or both.
+fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>)> {
+    if args.command.is_empty() && args.files.is_empty() {
+        bail!("nothing to run: name a command (pilotlight run -- ./app --port {{port}}) or a file (-f service.yaml)");
+    }
+    let mut workloads = Vec::new();
+    let mut warnings = Vec::new();
+    if !args.files.is_empty() {
+        let read = manifests::read(&args.files, args.config.as_deref())?;
+        workloads.extend(read.workloads);
+        warnings.extend(read.warnings);
+    }
+    if !args.command.is_empty() {
+        let (workload, more) = args.service.workload(&args.command, args.config.as_deref())?;
+        if workloads.iter().any(|other| other.id == workload.id) {
+            bail!("{} is defined already in a file: name the command differently with --name", workload.id);
+        }
+        workloads.push(workload);
+        warnings.extend(more);
+    }
+    if workloads.is_empty() {
+        bail!("the files name no workload to run");
+    }
+    let workloads = workloads.iter().map(|it| LocalWorkload::new(it, args.startup_timeout)).collect::<Result<_, _>>()?;
+    Ok((workloads, warnings))
+}
+
+impl ServiceArgs {
+    /// The command as the Knative Service it stands for, read by the parser that reads files: one set of rules.
+    pub fn workload(&self, command: &[String], config: Option<&Path>) -> Result<(Workload, Vec<Warning>), ManifestError> {
+        let flags = [
+            ("min-scale", &self.min),
+            ("max-scale", &self.max),
+            ("target", &self.target),
+            ("target-utilization-percentage", &self.utilization),
+            ("metric", &self.metric),
+            ("window", &self.window),
+            ("scale-to-zero-pod-retention-period", &self.retention),
+        ];
+        let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
+        let annotations: BTreeMap<String, String> =
+            flags.chain(self.annotations.clone()).map(|(key, value)| (format!("autoscaling.knative.dev/{key}"), value)).collect();
+        let mut container = json!({ "command": command });
+        if let Some(path) = &self.readiness_path {
+            container["readinessProbe"] = json!({ "httpGet": { "path": path } });
+        }
+        let mut spec = json!({ "containers": [container] });
+        if let Some(limit) = self.concurrency {
+            spec["containerConcurrency"] = limit.into();
+        }
+        if let Some(timeout) = self.timeout {
+            spec["timeoutSeconds"] = (timeout.as_secs_f64().ceil() as u64).into();
+        }
+        let name = self.name.clone().unwrap_or_else(|| name_after(&command[0]));
+        let manifest = json!({
+            "apiVersion": "serving.knative.dev/v1",
+            "kind": "Service",
+            "metadata": { "name": name },
+            "spec": { "template": { "metadata": { "annotations": annotations }, "spec": spec } },
+        });
+        let config = config.map(manifests::config).transpose()?;
+        let (config, mut warnings) = config.map_or((None, Vec::new()), |(config, warnings)| (Some(config), warnings));
+        // JSON is YAML.
+        let text = manifest.to_string();
+        let file = "command line";
+        let Parsed { value, warnings: more } = workload::read(&[Manifest { file, text: &text }], config.as_ref());
+        warnings.extend(more);
+        let mut workloads = value.map_err(ManifestError::Faulty)?.workloads;
+        Ok((workloads.remove(0), warnings))
+    }
+}
+
+/// `./my_app.sh` is `my-app`.
+fn name_after(program: &str) -> String {
+    let stem = Path::new(program).file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = name.trim_matches('-').to_owned();
+    if name.is_empty() { "app".to_owned() } else { name }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is not of the form KEY=VALUE")?;
+    let key = key.strip_prefix("autoscaling.knative.dev/").unwrap_or(key);
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The signals that ask to stop.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from the system's own way with them.
+    pub fn new() -> anyhow::Result<Signals> {
+        let take = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Signals {
+            interrupt: take(SignalKind::interrupt())?,
+            terminate: take(SignalKind::terminate())?,
+            hangup: take(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns at the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// What a shell says of a program that Ctrl-C ended.
+pub const INTERRUPTED: u8 = 130;
+
+const EXAMPLES: &str = "\
+Examples:
+  pilotlight run -- ./app --port {port}
+  pilotlight run --target 10 --max 5 --window 20s -- python3 -m http.server {port}
+  pilotlight run -f service.yaml -f inferenceservice.yaml --config config-autoscaler.yaml
+  pilotlight run --journal decisions.jsonl --log-format json -- ./app --port {port}
+
+Requests find their service by Host: NAME.NAMESPACE.localhost, or the plain name. With one service, any host does.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_named_after_its_program() {
+        let names = ["./my_app.sh", "/usr/bin/python3", "App", "..", "./_x_"].map(name_after);
+        assert_eq!(names, ["my-app", "python3", "app", "app", "x"]);
+    }
+
+    #[test]
+    fn flags_become_the_annotations_they_are_named_for() {
+        let args = ServiceArgs {
+            target: Some("10".to_owned()),
+            max: Some("5".to_owned()),
+            concurrency: Some(20),
+            timeout: Some(Duration::from_millis(1_500)),
+            annotations: vec![("panic-window-percentage".to_owned(), "20".to_owned())],
+            ..ServiceArgs::default()
+        };
+        let (workload, warnings) = args.workload(&["true".to_owned()], None).unwrap();
+        assert_eq!(warnings, []);
+        assert_eq!((workload.spec.target, workload.spec.max_scale), (7.0, Some(5)));
+        assert_eq!(workload.spec.panic_window, Duration::from_secs(12));
+        assert_eq!((workload.container_concurrency, workload.timeout), (20, Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn all_faults_of_the_flags_come_at_once() {
+        let args =
+            ServiceArgs { target: Some("ten".to_owned()), max: Some("-1".to_owned()), ..ServiceArgs::default() };
+        let error = args.workload(&["true".to_owned()], None).unwrap_err().to_string();
+        assert!(error.contains("/target") && error.contains("/max-scale"), "{error}");
+    }
+}

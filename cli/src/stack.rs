@@ -1,0 +1,167 @@
+//! All of Pilotlight in one process: activator and autoscaler, speaking their protocols over loopback, and pods
+//! that are child processes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use pilotlight_activator::{Activator, ActivatorParams};
+use pilotlight_autoscaler::cluster::local::{LocalCluster, LocalParams, LocalWorkload};
+use pilotlight_autoscaler::cluster::process::Guard;
+use pilotlight_autoscaler::process::open_journal;
+use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, admin};
+use pilotlight_core::Time;
+use pilotlight_net::{Admin, Clock, Drain, install_metrics, serve};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::exposition;
+
+/// What is to run, and where.
+pub struct StackParams {
+    /// The workloads.
+    pub workloads: Vec<LocalWorkload>,
+    /// Where requests are taken.
+    pub listen: SocketAddr,
+    /// Where metrics, health and decisions are served; `None`: on the usual port, or any if that is taken.
+    pub admin: Option<SocketAddr>,
+    /// Where decisions are written down.
+    pub journal: Option<PathBuf>,
+}
+
+/// Everything, running.
+pub struct Stack {
+    /// Where requests are taken.
+    pub address: SocketAddr,
+    /// Where metrics, health and decisions are served.
+    pub admin_address: SocketAddr,
+    /// When it started.
+    pub started: Time,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Holds requests, forwards them, keeps the books.
+    pub activator: Activator,
+    /// Decides.
+    pub autoscaler: Autoscaler,
+    /// Runs the pods.
+    pub cluster: LocalCluster,
+    front: Drain,
+    front_door: JoinHandle<()>,
+    back: Drain,
+    back_doors: Vec<JoinHandle<()>>,
+}
+
+impl Stack {
+    /// Starts everything. When this returns, requests are taken; no pod is running yet.
+    pub async fn start(params: StackParams) -> anyhow::Result<Stack> {
+        let clock = Clock::start();
+        let listener = TcpListener::bind(params.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} (choose another with --listen)", params.listen))?;
+        let admin_listener = bind_admin(params.admin).await?;
+        let stats_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
+        let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let autoscaler_url = format!("ws://{}", stats_listener.local_addr()?);
+        let journal = params.journal.as_deref().map(open_journal).transpose()?;
+        let metrics = install_metrics(&[]).context("cannot install the metrics recorder")?;
+        pilotlight_autoscaler::metrics::describe();
+
+        let cluster = LocalCluster::start(
+            LocalParams {
+                clock,
+                guard: Guard::start().context("cannot start the guard process")?,
+                queue_proxy: std::env::current_exe().context("cannot find this executable")?,
+                drain_quiet: LocalParams::DRAIN_QUIET,
+                termination_grace: LocalParams::TERMINATION_GRACE,
+            },
+            params.workloads,
+        );
+        let autoscaler = Autoscaler::start(AutoscalerParams { clock, journal }, Arc::new(cluster.clone()));
+        let (front, back) = (Drain::default(), Drain::default());
+        let mut back_doors = Vec::new();
+        {
+            let (autoscaler, drain) = (autoscaler.clone(), back.clone());
+            back_doors.push(tokio::spawn(async move { autoscaler.serve_stats(clock, stats_listener, drain).await }));
+        }
+        let activator = Activator::start(
+            ActivatorParams { single_default: true, ..ActivatorParams::new("activator", clock, autoscaler_url) },
+            cluster.endpoints(),
+        );
+        {
+            let routes = Admin::new().healthz();
+            let connected = activator.clone();
+            let routes = routes.readyz(move || {
+                connected.connected().then_some(()).ok_or_else(|| "the activator has not reached the autoscaler".to_owned())
+            });
+            let routes = exposition::route(routes, metrics, cluster.clone());
+            let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints());
+            back_doors.push(tokio::spawn(serve(admin_listener, Arc::new(routes), back.clone())));
+        }
+        let front_door = {
+            let (activator, drain) = (activator.clone(), front.clone());
+            tokio::spawn(async move { activator.serve(listener, drain).await })
+        };
+        Ok(Stack {
+            address,
+            admin_address,
+            started: clock.now(),
+            clock,
+            activator,
+            autoscaler,
+            cluster,
+            front,
+            front_door,
+            back,
+            back_doors,
+        })
+    }
+
+    /// Takes no new requests, finishes those it has, stops the pods. Returns when nothing is left.
+    pub async fn drain(&mut self) {
+        self.front.start();
+        let _ = (&mut self.front_door).await;
+        // No longer needed to wake anything, and it shall not start what is about to stop.
+        self.autoscaler.stop().await;
+        self.cluster.stop().await;
+        self.close_back_doors().await;
+    }
+
+    /// Ends everything at once, whatever is in flight.
+    pub async fn cut(&mut self) {
+        self.front.force();
+        self.cluster.kill();
+        self.cluster.stop().await;
+        // The journal is complete even so.
+        self.autoscaler.stop().await;
+        self.close_back_doors().await;
+    }
+
+    async fn close_back_doors(&mut self) {
+        self.back.start();
+        // Streams of endpoints never end by themselves.
+        self.back.force();
+        for door in self.back_doors.drain(..) {
+            let _ = tokio::time::timeout(BACK_DOOR_PATIENCE, door).await;
+        }
+    }
+}
+
+async fn bind_admin(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
+    if let Some(address) = asked {
+        return TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} (choose another with --admin)"));
+    }
+    match TcpListener::bind(USUAL_ADMIN_ADDRESS).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for the admin port"),
+    }
+}
+
+/// Where the admin port is unless it is taken.
+pub const USUAL_ADMIN_ADDRESS: &str = "127.0.0.1:8081";
+
+/// How long goodbyes may take.
+const BACK_DOOR_PATIENCE: Duration = Duration::from_secs(1);

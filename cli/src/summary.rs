@@ -1,0 +1,167 @@
+//! What happened, in the fields people know from load tools; printed when a run ends.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use pilotlight_activator::{ColdStart, Latencies, RevisionLedger};
+use pilotlight_autoscaler::cluster::local::Usage;
+use serde::Serialize;
+
+use crate::latency::for_people;
+use crate::stack::Stack;
+
+/// A whole run in numbers. Durations are in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// From start to end.
+    pub duration_s: f64,
+    /// Requests that arrived.
+    pub requests: u64,
+    /// Requests a second.
+    pub rate: f64,
+    /// The share of requests answered with 2xx; `None` without requests.
+    pub success_fraction: Option<f64>,
+    /// Responses by status code.
+    pub status_codes: BTreeMap<u16, u64>,
+    /// From arrival to the end of the response; `None` without requests.
+    pub latency: Option<Quantiles>,
+    /// Requests whose client left first.
+    pub abandoned: u64,
+    /// Requests that a pod took and did not answer, or not to the end.
+    pub lost: u64,
+    /// Times that a request had to wait for the first pod.
+    pub cold_starts: u64,
+    /// What the latest of them were made of.
+    pub recent_cold_starts: Vec<ColdStartSummary>,
+    /// Time all pods together existed.
+    pub pod_seconds: f64,
+    /// Pods that were started.
+    pub pods_started: u32,
+    /// Pods that ended by themselves, or never came up.
+    pub pods_failed: u32,
+    /// The most pods of one workload at once.
+    pub peak_pods: u32,
+}
+
+/// A distribution, in seconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Quantiles {
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p95: f64,
+    p99: f64,
+    max: f64,
+}
+
+/// A cold start and its steps, in seconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ColdStartSummary {
+    /// All steps together.
+    total: f64,
+    /// From the request's arrival to the decision.
+    decide: f64,
+    /// To the process.
+    start: f64,
+    /// To its readiness.
+    ready: f64,
+    /// To the request's departure to it.
+    forward: f64,
+}
+
+impl Summary {
+    /// The numbers of a stack so far.
+    pub fn of(stack: &Stack) -> Summary {
+        let ledger = stack.activator.ledger().total;
+        let usage: Vec<Usage> = stack.cluster.usage().into_values().collect();
+        Summary::new(stack.clock.now() - stack.started, &ledger, &usage)
+    }
+
+    fn new(duration: Duration, ledger: &RevisionLedger, usage: &[Usage]) -> Summary {
+        let succeeded: u64 = ledger.statuses.range(200..300).map(|(_, count)| count).sum();
+        Summary {
+            duration_s: duration.as_secs_f64(),
+            requests: ledger.requests,
+            rate: ledger.requests as f64 / duration.as_secs_f64().max(f64::MIN_POSITIVE),
+            success_fraction: (ledger.requests > 0).then(|| succeeded as f64 / ledger.requests as f64),
+            status_codes: ledger.statuses.clone(),
+            latency: Quantiles::of(&ledger.latency),
+            abandoned: ledger.abandoned,
+            lost: ledger.lost + ledger.broken,
+            cold_starts: ledger.cold_starts.count,
+            recent_cold_starts: ledger.cold_starts.recent.iter().map(ColdStartSummary::of).collect(),
+            pod_seconds: usage.iter().map(|usage| usage.pod_time.as_secs_f64()).sum(),
+            pods_started: usage.iter().map(|usage| usage.started).sum(),
+            pods_failed: usage.iter().map(|usage| usage.failed).sum(),
+            peak_pods: usage.iter().map(|usage| usage.peak).max().unwrap_or_default(),
+        }
+    }
+}
+
+impl Quantiles {
+    fn of(latencies: &Latencies) -> Option<Quantiles> {
+        let at = |fraction| latencies.quantile(fraction).map(|it| it.as_secs_f64());
+        Some(Quantiles {
+            mean: latencies.mean()?.as_secs_f64(),
+            p50: at(0.5)?,
+            p90: at(0.9)?,
+            p95: at(0.95)?,
+            p99: at(0.99)?,
+            max: latencies.max()?.as_secs_f64(),
+        })
+    }
+}
+
+impl ColdStartSummary {
+    fn of(it: &ColdStart) -> ColdStartSummary {
+        ColdStartSummary {
+            total: it.total().as_secs_f64(),
+            decide: it.decide.as_secs_f64(),
+            start: it.start.as_secs_f64(),
+            ready: it.ready.as_secs_f64(),
+            forward: it.forward.as_secs_f64(),
+        }
+    }
+}
+
+impl ColdStartSummary {
+    /// The steps one by one.
+    pub fn in_words(&self) -> String {
+        let time = |seconds: f64| for_people(Duration::from_secs_f64(seconds));
+        let [total, decide, start, ready, forward] =
+            [self.total, self.decide, self.start, self.ready, self.forward].map(time);
+        format!("{total} (decide {decide}, start {start}, ready {ready}, forward {forward})")
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |seconds: f64| for_people(Duration::from_secs_f64(seconds.max(0.0)));
+        let codes: Vec<String> = self.status_codes.iter().map(|(code, count)| format!("{code}:{count}")).collect();
+        writeln!(f, "Requests      [total, rate]                 {}, {:.2}/s", self.requests, self.rate)?;
+        writeln!(f, "Duration      [total]                       {}", time(self.duration_s))?;
+        if let Some(Quantiles { mean, p50, p90, p95, p99, max }) = self.latency {
+            let all = [mean, p50, p90, p95, p99, max].map(time).join(", ");
+            writeln!(f, "Latencies     [mean, 50, 90, 95, 99, max]   {all}")?;
+        }
+        if let Some(fraction) = self.success_fraction {
+            writeln!(f, "Success       [ratio]                       {:.2}%", fraction * 100.0)?;
+        }
+        writeln!(f, "Status Codes  [code:count]                  {}", codes.join("  "))?;
+        writeln!(f, "Cold starts   [count]                       {}", self.cold_starts)?;
+        for it in self.recent_cold_starts.iter().rev().take(COLD_STARTS_SHOWN) {
+            writeln!(f, "                                            {}", it.in_words())?;
+        }
+        let Summary { pods_started, pods_failed, peak_pods, .. } = self;
+        writeln!(f, "Pods          [started, failed, peak]       {pods_started}, {pods_failed}, {peak_pods}")?;
+        writeln!(f, "Pod-seconds   [total]                       {:.1}", self.pod_seconds)?;
+        if self.abandoned > 0 {
+            writeln!(f, "Abandoned     [by their clients]            {}", self.abandoned)?;
+        }
+        write!(f, "Lost          [requests]                    {}", self.lost)
+    }
+}
+
+/// Cold starts that are shown one by one, the latest first.
+const COLD_STARTS_SHOWN: usize = 3;

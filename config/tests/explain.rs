@@ -1,0 +1,128 @@
+//! Explanations carry the numbers that are in force, worked out.
+
+use std::time::Duration;
+
+use pilotlight_config::explain::{explain, pods_without_activator, render, render_json, time_to_zero};
+use pilotlight_config::workload::{self, Manifest, Workloads};
+use pilotlight_config::{Parsed, Workload};
+use pilotlight_core::{RevisionSpec, TargetBurstCapacity};
+
+fn parsed(annotations: &str, spec: &str) -> Parsed<Workloads> {
+    let text = format!(
+        "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: hello}}\nspec: {{template: {{metadata: \
+         {{annotations: {{{annotations}}}}}, spec: {{{spec} containers: [{{image: hello}}]}}}}}}\n"
+    );
+    workload::read(&[Manifest { file: "hello.yaml", text: &text }], None)
+}
+
+fn hello(annotations: &str, spec: &str) -> Workload {
+    parsed(annotations, spec).value.unwrap_or_else(|faults| panic!("{faults}")).workloads.remove(0)
+}
+
+#[test]
+fn the_defaults_are_explained_to_the_second() {
+    assert_eq!(
+        explain(&hello("", "")),
+        [
+            "A pod is added for each 70 requests in flight: target 100 x 70 %.",
+            "The number of pods follows the average load of the last 1 min, and is decided every 2 s.",
+            "Panic starts when the last 6 s ask for 2 times the ready pods; it ends 1 min after they last did, and until \
+             then no pod goes.",
+            "One decision makes the pods at most 1,000 times as many, and leaves at least 1/2 of them.",
+            "There may be no pod at all, and there is no upper limit.",
+            "The last pod goes about 62 s after the last request.",
+            "Requests go through the activator until 3 pods are ready and idle: then there is room for 211 more.",
+            "A new version starts with 1 pod and is ready once that many are.",
+            "A request that finds no pod waits for one; waking is given up after 10 min 30 s.",
+            "A request may take 5 min; waiting for a pod counts.",
+        ]
+    );
+}
+
+#[test]
+fn what_a_revision_sets_is_explained() {
+    let annotations = "autoscaling.knative.dev/target: \"10\", autoscaling.knative.dev/max-scale: \"5\", \
+                       autoscaling.knative.dev/min-scale: \"1\", autoscaling.knative.dev/activation-scale: \"3\", \
+                       autoscaling.knative.dev/scale-down-delay: 15m";
+    let sentences = explain(&hello(annotations, "containerConcurrency: 20, timeoutSeconds: 600,"));
+    for expected in [
+        "A pod is added for each 7 requests in flight: target 10 x 70 %.",
+        "A pod answers at most 20 requests at once; 200 more may wait in front of it, and the next is refused.",
+        "Pods go only after fewer were enough for 15 min.",
+        "There are always 1 to 5 pods.",
+        "It never sleeps: min-scale is 1.",
+        "Requests always go through the activator: the 5 pods that max-scale allows have no room for 211 more.",
+        "Whenever there is demand, there are at least 3 pods.",
+        "A request may take 10 min, its response must start within 5 min; waiting for a pod counts.",
+    ] {
+        assert!(sentences.iter().any(|sentence| sentence == expected), "{expected} is not in {sentences:#?}");
+    }
+}
+
+#[test]
+fn the_last_pod_goes_when_window_delay_hand_over_and_retention_have_passed() {
+    let at = |change: &dyn Fn(&mut RevisionSpec)| {
+        let mut spec = RevisionSpec::default();
+        change(&mut spec);
+        time_to_zero(&spec).map(|after| after.as_secs())
+    };
+    assert_eq!(at(&|_| ()), Some(62));
+    // Without the activator in front it must first take over: the grace period.
+    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Off), Some(92));
+    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Of(100.0)), Some(92));
+    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Of(101.0)), Some(62));
+    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Unlimited), Some(62));
+    assert_eq!(at(&|spec| spec.pod_retention = Duration::from_secs(65)), Some(127));
+    assert_eq!(at(&|spec| spec.scale_down_delay = Duration::from_secs(900)), Some(962));
+    assert_eq!(at(&|spec| spec.min_scale = 1), None);
+    assert_eq!(at(&|spec| spec.enable_scale_to_zero = false), None);
+}
+
+#[test]
+fn the_activator_leaves_when_idle_pods_have_room_for_the_burst() {
+    let pods = |burst, max_scale| {
+        let spec = RevisionSpec { target_burst_capacity: burst, max_scale, ..RevisionSpec::default() };
+        pods_without_activator(&spec)
+    };
+    assert_eq!(pods(TargetBurstCapacity::Of(211.0), None), Some(3));
+    assert_eq!(pods(TargetBurstCapacity::Of(200.0), None), Some(2));
+    assert_eq!(pods(TargetBurstCapacity::Of(211.0), Some(2)), None);
+    assert_eq!(pods(TargetBurstCapacity::Off, None), Some(1));
+    assert_eq!(pods(TargetBurstCapacity::Unlimited, None), None);
+}
+
+#[test]
+fn the_table_shows_value_and_origin() {
+    let annotations = "autoscaling.knative.dev/window: 90s";
+    let text = render(&parsed(annotations, "").value.unwrap());
+    assert!(text.starts_with("default/hello  Service, hello.yaml:1\n\n  setting "), "{text}");
+    let row = |name: &str| text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+    let cells =
+        |name: &str| row(name).split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect::<Vec<_>>();
+    assert_eq!(cells("stable-window"), ["stable-window", "1m30s", "annotation window"]);
+    assert_eq!(cells("max-scale "), ["max-scale", "unlimited", "default"]);
+    assert_eq!(cells("utilization"), ["utilization", "70 %", "default"]);
+    assert!(text.contains("\n  A pod is added for each 70 requests in flight"), "{text}");
+}
+
+#[test]
+fn the_json_holds_settings_explanation_and_faults() {
+    let value = render_json(&parsed("autoscaling.knative.dev/minScale: \"2\"", ""));
+    let workload = &value["workloads"][0];
+    assert_eq!(workload["name"], "default/hello");
+    let settings = workload["settings"].as_array().unwrap();
+    let min = settings.iter().find(|setting| setting["name"] == "min-scale").unwrap();
+    assert_eq!(
+        *min,
+        serde_json::json!({
+            "name": "min-scale", "value": "2", "from": "annotation", "key": "autoscaling.knative.dev/minScale",
+        })
+    );
+    assert_eq!(workload["spec"]["min_scale"], 2);
+    assert_eq!(value["faults"], serde_json::json!([]));
+
+    let value = render_json(&parsed("autoscaling.knative.dev/minScale: x", ""));
+    assert_eq!(value["workloads"], serde_json::json!([]));
+    assert_eq!(value["faults"][0]["value"], "x");
+    assert_eq!(value["faults"][0]["file"], "hello.yaml");
+}

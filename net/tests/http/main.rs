@@ -1,0 +1,8 @@
+//! The crate over real sockets: a server, a pool of upstreams, and the two together as a proxy.
+
+#![allow(missing_docs)]
+
+mod forward;
+mod probe;
+mod server;
+mod support;

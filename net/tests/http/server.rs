@@ -1,0 +1,298 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use http_body_util::BodyExt;
+use pilotlight_net::{Body, Breaker, Request, Response, hold_while, plain};
+use tokio::sync::{Notify, oneshot};
+
+use crate::support::{Answer, Client, GET, Server, header, soon, start};
+
+async fn hello() -> Server {
+    start(Answer(|_| std::future::ready(Response::new(Body::full("hello"))))).await
+}
+
+// Answers with what the server saw of the body.
+async fn echo() -> Server {
+    start(Answer(|request: Request| async {
+        match request.into_body().collect().await {
+            Ok(body) => Response::new(Body::full(body.to_bytes())),
+            Err(error) => plain(error.status(), error.to_string()),
+        }
+    }))
+    .await
+}
+
+async fn answer_to(request: &str) -> String {
+    let server = echo().await;
+    let mut client = Client::connect(server.address).await;
+    client.send(request).await.read_to_end().await
+}
+
+#[tokio::test]
+async fn a_connection_carries_one_request_after_the_other() {
+    let server = hello().await;
+    let mut client = Client::connect(server.address).await;
+    for _ in 0..3 {
+        assert!(client.send(GET).await.read_message().await.ends_with("hello"));
+    }
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let server = echo().await;
+    let mut client = Client::connect(server.address).await;
+    let post = |body| format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n{body}");
+    client.send(&[post("1"), post("2"), post("3")].concat()).await;
+    for body in ["1", "2", "3"] {
+        assert!(client.read_message().await.ends_with(body));
+    }
+}
+
+#[tokio::test]
+async fn responses_have_title_case_headers_and_a_date() {
+    let server = hello().await;
+    let head = Client::connect(server.address).await.send(GET).await.read_head().await;
+    assert!(head.contains("\r\nContent-Length: 5\r\n") && head.contains("\r\nDate: "), "{head}");
+}
+
+#[tokio::test]
+async fn a_draining_server_closes_idle_connections_and_takes_no_new_ones() {
+    let server = hello().await;
+    let mut idle = Client::connect(server.address).await;
+    idle.send(GET).await.read_message().await;
+    server.drain.start();
+    assert_eq!(idle.read_to_end().await, "");
+    soon("the end of the server", server.task).await.unwrap();
+    assert!(tokio::net::TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_draining_server_lets_the_request_in_flight_finish() {
+    let (arrived, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait) = (Arc::clone(&arrived), Arc::clone(&go_on));
+    let server = start(Answer(move |_| {
+        let (tell, wait) = (Arc::clone(&tell), Arc::clone(&wait));
+        async move {
+            tell.notify_one();
+            wait.notified().await;
+            Response::new(Body::full("done"))
+        }
+    }))
+    .await;
+    let mut client = Client::connect(server.address).await;
+    client.send(GET).await;
+    soon("the request", arrived.notified()).await;
+    server.drain.start();
+    go_on.notify_one();
+    let response = client.read_to_end().await;
+    assert!(response.ends_with("done"), "{response}");
+    assert_eq!(header(&response, "connection").as_deref(), Some("close"));
+    soon("the end of the server", server.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forced_server_cuts_what_is_left() {
+    let server = start(Answer(|_| std::future::pending())).await;
+    let mut client = Client::connect(server.address).await;
+    client.send(GET).await;
+    server.drain.start();
+    server.drain.force();
+    soon("the end of the server", server.task).await.unwrap();
+    assert_eq!(client.read_to_end().await, "");
+}
+
+#[tokio::test]
+async fn headers_beyond_any_measure_are_refused() {
+    let server = hello().await;
+    let mut client = Client::connect(server.address).await;
+    let huge = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Huge: {}\r\n\r\n", "x".repeat(2 << 20));
+    // The server stops reading somewhere in the middle, so the writing may fail.
+    let _ = client.try_send(huge.as_bytes()).await;
+    let response = client.read_to_end().await;
+    assert!(response.is_empty() || response.starts_with("HTTP/1.1 431 "), "{response}");
+    assert!(Client::connect(server.address).await.send(GET).await.read_message().await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn headers_somewhat_too_large_are_answered_with_431() {
+    let server = hello().await;
+    let mut client = Client::connect(server.address).await;
+    // Beyond the limit, but all of it fits into what the server reads before it says no.
+    let large = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X-Many: x\r\n".repeat(1000));
+    let _ = client.try_send(large.as_bytes()).await;
+    assert!(client.read_to_end().await.starts_with("HTTP/1.1 431 "));
+}
+
+#[tokio::test]
+async fn nonsense_is_a_400_and_the_end_of_the_connection() {
+    for nonsense in
+        ["\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n", "GET / HTTP/1.1\r\n: v\r\n\r\n"]
+    {
+        let response = answer_to(nonsense).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{nonsense:?}: {response}");
+    }
+}
+
+#[tokio::test]
+async fn two_lengths_that_differ_are_a_400() {
+    let response =
+        answer_to("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab").await;
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+}
+
+#[tokio::test]
+async fn a_transfer_encoding_that_does_not_end_in_chunked_is_a_400() {
+    let response = answer_to("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+}
+
+#[tokio::test]
+async fn with_a_length_and_chunks_only_the_chunks_count_and_nothing_can_follow() {
+    for (first, second) in [
+        ("Content-Length: 4", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: chunked", "Content-Length: 4"),
+    ] {
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: h\r\n{first}\r\n{second}\r\n\r\n1\r\na\r\n0\r\n\r\n{smuggled}");
+        let response = answer_to(&request).await;
+        assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
+        assert!(response.ends_with("\r\n\r\na"), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_chunk_is_the_clients_fault() {
+    let response = answer_to("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+}
+
+#[tokio::test]
+async fn exactly_one_host_must_be_named() {
+    let server = hello().await;
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
+        ("GET / HTTP/1.0\r\n\r\n", "200"),
+    ] {
+        let mut client = Client::connect(server.address).await;
+        let head = client.send(request).await.read_head().await;
+        assert_eq!(head.split(' ').nth(1), Some(status), "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_to_continue() {
+    let server = echo().await;
+    let mut client = Client::connect(server.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").await;
+    assert!(client.read_head().await.starts_with("HTTP/1.1 100 "));
+    assert!(client.send("ab").await.read_message().await.ends_with("ab"));
+}
+
+// Queues for a slot that never comes; says when a request waits and when it has gone.
+async fn queue() -> (Server, Breaker) {
+    let breaker = Breaker::new(0, 10);
+    let shared = breaker.clone();
+    let server = start(Answer(move |mut request: Request| {
+        let breaker = shared.clone();
+        async move {
+            match hold_while(&mut request, breaker.acquire()).await {
+                Err(error) => plain(error.status(), error.to_string()),
+                Ok(Err(_)) => plain(StatusCode::SERVICE_UNAVAILABLE, "full"),
+                Ok(Ok(permit)) => {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    Response::new(Body::full(body).guarded(permit))
+                }
+            }
+        }
+    }))
+    .await;
+    (server, breaker)
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_waiting_client_that_leaves_frees_its_place_with_or_without_a_body() {
+    let (server, breaker) = queue().await;
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    for request in [GET, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", chunked] {
+        let mut client = Client::connect(server.address).await;
+        client.send(request).await;
+        until("the request in the queue", || breaker.waiting() == 1).await;
+        drop(client);
+        until("the place in the queue", || breaker.waiting() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_while_waiting_is_not_lost() {
+    let (server, breaker) = queue().await;
+    let mut client = Client::connect(server.address).await;
+    let body = "0123456789".repeat(50_000);
+    let request = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let sent = tokio::spawn(async move {
+        client.send(&request).await;
+        client
+    });
+    until("the request in the queue", || breaker.waiting() == 1).await;
+    breaker.set_capacity(1);
+    let response = soon("the request", sent).await.unwrap().read_message().await;
+    assert!(response.ends_with(&body));
+    until("the permit back", || breaker.in_use() == 0).await;
+}
+
+#[tokio::test]
+async fn a_permit_is_held_until_the_body_has_ended() {
+    let breaker = Breaker::new(1, 0);
+    let (finish, finished) = oneshot::channel::<()>();
+    let (shared, finished) = (breaker.clone(), Arc::new(std::sync::Mutex::new(Some(finished))));
+    let server = start(Answer(move |_| {
+        let permit = shared.try_acquire();
+        let finished = finished.lock().unwrap().take();
+        let rest = futures_util::stream::once(async move {
+            finished.unwrap().await.unwrap();
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"end")))
+        });
+        let body = Body::stream(http_body_util::StreamBody::new(rest)).guarded(permit);
+        std::future::ready(Response::new(body))
+    }))
+    .await;
+    let mut client = Client::connect(server.address).await;
+    client.send(GET).await.read_head().await;
+    assert_eq!(breaker.in_use(), 1, "the head is out, the body is not");
+    finish.send(()).unwrap();
+    client.read_until("end\r\n0\r\n\r\n").await;
+    until("the permit back", || breaker.in_use() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_within_the_body_frees_what_it_holds() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&dropped);
+    let server = start(Answer(move |_| {
+        let count = Arc::clone(&count);
+        let endless =
+            futures_util::stream::pending::<Result<http_body::Frame<bytes::Bytes>, pilotlight_net::Error>>();
+        let body = Body::stream(http_body_util::StreamBody::new(endless)).watched(move |ending| {
+            assert_eq!(ending, pilotlight_net::Ending::Dropped);
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        std::future::ready(Response::new(body))
+    }))
+    .await;
+    let mut client = Client::connect(server.address).await;
+    client.send(GET).await.read_head().await;
+    drop(client);
+    until("the body dropped", || dropped.load(Ordering::Relaxed) == 1).await;
+}

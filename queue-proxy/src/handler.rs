@@ -1,0 +1,174 @@
+//! The way of a request through the queue-proxy, from top to bottom.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{HeaderMap, StatusCode};
+use pilotlight_config::process::QueueProxyEnv;
+use pilotlight_core::RequestKind;
+use pilotlight_net::headers::{self, is_kubelet_probe, is_probe};
+use pilotlight_net::probe::answer_network_probe;
+use pilotlight_net::{
+    Body, Breaker, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error, hold_while, plain,
+    prepare_forward, prepare_response, with_timeouts,
+};
+use tracing::debug;
+
+use crate::forwarded::add_forwarded;
+use crate::metrics::Metrics;
+use crate::quiet::Quiet;
+use crate::readiness::Readiness;
+use crate::report::Reporter;
+
+/// Takes requests to the app.
+pub(crate) struct Proxy {
+    app: SocketAddr,
+    upstreams: Upstreams,
+    timeouts: Timeouts,
+    // None: unlimited.
+    breaker: Option<Breaker>,
+    readiness: Arc<Readiness>,
+    quiet: Arc<Quiet>,
+    reporter: Reporter,
+    metrics: Metrics,
+}
+
+impl Handler for Proxy {
+    async fn handle(&self, peer: SocketAddr, request: Request) -> Response {
+        if let Some(answer) = self.answer_probe(request.headers()).await {
+            return answer;
+        }
+        self.quiet.request_arrived();
+        with_timeouts(self.timeouts, "request timeout", self.proxy(peer, request)).await
+    }
+}
+
+impl Proxy {
+    /// A request that is no probe for us. The time it waits for its turn counts: as load, and against its timeouts.
+    async fn proxy(&self, peer: SocketAddr, mut request: Request) -> Response {
+        add_forwarded(request.headers_mut());
+        if is_kubelet_probe(request.headers()) {
+            return self.forward(peer, request).await;
+        }
+        let counted = self.reporter.request_started(kind(request.headers()));
+        restore_original_host(request.headers_mut());
+        let permit = match &self.breaker {
+            None => None,
+            Some(breaker) => {
+                self.metrics.queue_depth(breaker);
+                match hold_while(&mut request, breaker.acquire()).await {
+                    Ok(Ok(permit)) => Some(permit),
+                    Err(left) => return error::respond(&left),
+                    Ok(Err(_)) => {
+                        return plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full");
+                    }
+                }
+            }
+        };
+        let invocation = (!is_probe(request.headers())).then(|| self.metrics.invocation_started());
+        let response = self.forward(peer, request).await;
+        let status = response.status();
+        response.map(|body| {
+            body.watched(move |ending| {
+                // Both end with the response's last byte, not with its first.
+                drop((counted, permit));
+                if let Some(invocation) = invocation {
+                    invocation.ended(status, ending);
+                }
+            })
+        })
+    }
+
+    async fn forward(&self, peer: SocketAddr, mut request: Request) -> Response {
+        prepare_forward(&mut request, peer.ip());
+        match self.upstreams.send(self.app, request).await {
+            Ok(mut response) => {
+                prepare_response(&mut response);
+                response
+            }
+            Err(failure) => {
+                debug!(error = %failure, "Cannot forward a request to the app");
+                error::respond(failure.error())
+            }
+        }
+    }
+
+    async fn answer_probe(&self, headers: &HeaderMap) -> Option<Response> {
+        let asked = headers.get(headers::NETWORK_PROBE);
+        if !PROBERS.iter().any(|prober| headers::user_agent_starts_with(headers, prober)) {
+            let answer = answer_network_probe(headers)?;
+            return Some(if self.quiet.is_draining() { shutting_down() } else { answer });
+        }
+        if self.quiet.is_draining() {
+            return Some(shutting_down());
+        }
+        match asked {
+            Some(value) if value == headers::QUEUE => Some(if self.readiness.is_ready().await {
+                Response::new(Body::full(headers::QUEUE))
+            } else {
+                error::empty(StatusCode::SERVICE_UNAVAILABLE)
+            }),
+            _ => {
+                let value = asked.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+                Some(plain(StatusCode::BAD_REQUEST, format!("unexpected probe header value: {value}")))
+            }
+        }
+    }
+}
+
+impl Proxy {
+    pub(crate) fn new(
+        env: &QueueProxyEnv,
+        quiet: &Arc<Quiet>,
+        reporter: &Reporter,
+        metrics: &Metrics,
+    ) -> Self {
+        let concurrency = env.container_concurrency;
+        Proxy {
+            app: SocketAddr::from((Ipv4Addr::LOCALHOST, env.user_port)),
+            upstreams: Upstreams::new(UpstreamParams {
+                max_idle_per_host: if concurrency == 0 { 1000 } else { concurrency as usize },
+                idle_timeout: Duration::from_secs(90),
+                connect_timeout: Duration::from_secs(20),
+            }),
+            timeouts: Timeouts {
+                total: env.timeout,
+                response_start: env.response_start_timeout,
+                idle: env.idle_timeout,
+            },
+            breaker: (concurrency > 0)
+                .then(|| Breaker::new(concurrency, concurrency as usize * QUEUED_PER_RUNNING)),
+            readiness: Arc::new(Readiness::new(&env.readiness)),
+            quiet: Arc::clone(quiet),
+            reporter: reporter.clone(),
+            metrics: metrics.clone(),
+        }
+    }
+}
+
+fn kind(headers: &HeaderMap) -> RequestKind {
+    let proxied = headers.get(headers::PROXY_REQUEST).is_some_and(|by| by == headers::ACTIVATOR);
+    if proxied { RequestKind::Proxied } else { RequestKind::Direct }
+}
+
+/// A mesh between the client and us may have put its own name into `Host`.
+fn restore_original_host(headers: &mut HeaderMap) {
+    if let Some(host) = headers.remove(headers::ORIGINAL_HOST)
+        && !host.is_empty()
+    {
+        headers.insert(HOST, host);
+    }
+}
+
+fn shutting_down() -> Response {
+    plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down")
+}
+
+/// How the user agents begin of those who may ask whether the app is ready.
+const PROBERS: [&str; 3] =
+    [headers::KUBELET_USER_AGENT, headers::ACTIVATOR_USER_AGENT, headers::AUTOSCALER_USER_AGENT];
+
+/// Knative's queue: ten requests may wait for each that may run.
+const QUEUED_PER_RUNNING: usize = 10;

@@ -1,0 +1,119 @@
+//! The metrics users see: how long the app takes, and how many wait for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics::{Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::PrometheusRecorder;
+use parking_lot::Mutex;
+use pilotlight_config::process::QueueProxyEnv;
+use pilotlight_net::{Admin, Breaker, Ending};
+use tokio::time::{Instant, interval};
+
+/// The queue-proxy's series. All clones are the same. They have a recorder of their own rather than the process's,
+/// so that several queue-proxies can live in one process.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    recorder: PrometheusRecorder,
+    // By status; filled as statuses occur.
+    invocations: Mutex<HashMap<StatusCode, Histogram>>,
+}
+
+impl Metrics {
+    /// Begins to record, as long as the runtime lives.
+    pub(crate) fn start(env: &QueueProxyEnv) -> Self {
+        let labels = [
+            ("pod", env.pod.clone()),
+            ("revision", env.revision.clone()),
+            ("namespace", env.namespace.clone()),
+        ];
+        let recorder = pilotlight_net::admin::metrics_builder(&labels).build_recorder();
+        recorder.describe_histogram(
+            KeyName::from_const_str(INVOCATION_DURATION),
+            Some(Unit::Seconds),
+            "The duration of the app's responses, from the request's turn to the response's last byte".into(),
+        );
+        let handle = recorder.handle();
+        tokio::spawn(async move {
+            let mut ticks = interval(UPKEEP_PERIOD);
+            loop {
+                ticks.tick().await;
+                handle.run_upkeep();
+            }
+        });
+        Metrics { shared: Arc::new(Shared { recorder, invocations: Mutex::default() }) }
+    }
+
+    /// A request goes to the app.
+    pub(crate) fn invocation_started(&self) -> Invocation {
+        Invocation {
+            metrics: self.clone(),
+            started: Instant::now(),
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The port Prometheus scrapes. The depth of the queue is what it is at that moment, not, as in Knative, what
+    /// it was when the last request passed.
+    pub(crate) fn server(&self, breaker: Option<Breaker>) -> Admin {
+        let recorder = &self.shared.recorder;
+        let depth = breaker.map(|breaker| {
+            let description = "Requests that wait for the app or are with it";
+            recorder.describe_gauge(KeyName::from_const_str(QUEUE_DEPTH), None, description.into());
+            (breaker, recorder.register_gauge(&Key::from_static_name(QUEUE_DEPTH), &METADATA))
+        });
+        let handle = recorder.handle();
+        Admin::new().metrics(move || {
+            if let Some((breaker, gauge)) = &depth {
+                gauge.set(f64::from(breaker.in_use()) + breaker.waiting() as f64);
+            }
+            handle.render()
+        })
+    }
+
+    fn invocation(&self, status: StatusCode) -> Histogram {
+        let mut invocations = self.shared.invocations.lock();
+        let histogram = invocations.entry(status).or_insert_with(|| {
+            let label = Label::new("http_response_status_code", status.as_str().to_owned());
+            let key = Key::from_parts(INVOCATION_DURATION, vec![label]);
+            self.shared.recorder.register_histogram(&key, &METADATA)
+        });
+        histogram.clone()
+    }
+}
+
+/// A request that is with the app. Recorded when dropped: as a 500 unless the response ended well.
+pub(crate) struct Invocation {
+    metrics: Metrics,
+    started: Instant,
+    status: StatusCode,
+}
+
+impl Invocation {
+    /// The response has ended.
+    pub(crate) fn ended(mut self, status: StatusCode, ending: Ending) {
+        if ending == Ending::Complete {
+            self.status = status;
+        }
+    }
+}
+
+impl Drop for Invocation {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        self.metrics.invocation(self.status).record(duration);
+    }
+}
+
+const INVOCATION_DURATION: &str = "kn_serving_invocation_duration_seconds";
+const QUEUE_DEPTH: &str = "kn_serving_queue_depth";
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+/// Samples wait in a buffer until they are sorted into buckets; this bounds it.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(5);

@@ -1,0 +1,209 @@
+//! How busy the app is: counted request by request, averaged once a second, served to the autoscaler.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use parking_lot::Mutex;
+use pilotlight_core::{RequestKind, RequestStats, Stat, Time};
+use pilotlight_net::headers::STATS_CONTENT_TYPE;
+use pilotlight_net::{Admin, Body, Clock, Response, wire};
+use tokio::time::sleep_until;
+
+/// Counts requests, and makes a [`Stat`] of them every second. All clones are the same reporter.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    stats: Mutex<RequestStats>,
+    // The latest report as it goes over the wire; scrapes only copy a pointer.
+    latest: Mutex<Bytes>,
+}
+
+impl Reporter {
+    /// Begins to count and to report, as the pod `pod`, as long as the runtime lives.
+    pub(crate) fn start(clock: Clock, pod: String) -> Self {
+        let first = Stat { pod_name: pod.clone(), ..Stat::default() };
+        let reporter = Reporter {
+            shared: Arc::new(Shared {
+                clock,
+                stats: Mutex::new(RequestStats::new(clock.now())),
+                latest: Mutex::new(wire::encode_stat(&first).into()),
+            }),
+        };
+        tokio::spawn(reporter.clone().report_every_second(pod));
+        reporter
+    }
+
+    /// A request arrived; it is in flight until the guard is dropped.
+    pub(crate) fn request_started(&self, kind: RequestKind) -> Counted {
+        self.shared.stats.lock().request_started(self.shared.clock.now(), kind);
+        Counted { reporter: self.clone(), kind }
+    }
+
+    /// The latest report, encoded.
+    pub(crate) fn latest(&self) -> Bytes {
+        self.shared.latest.lock().clone()
+    }
+
+    async fn report_every_second(self, pod: String) {
+        let Shared { clock, stats, latest } = &*self.shared;
+        let started = clock.now();
+        let mut last = started;
+        loop {
+            sleep_until(clock.instant_at(next_tick(clock.now()))).await;
+            let now = clock.now();
+            let measured = stats.lock().report(now);
+            let stat = Stat {
+                pod_name: pod.clone(),
+                process_uptime: (now - started).as_secs_f64(),
+                ..per_second(measured, now - last)
+            };
+            last = now;
+            *latest.lock() = wire::encode_stat(&stat).into();
+        }
+    }
+}
+
+/// The autoscaler's port: the latest report, whatever content type the scraper says it accepts.
+pub(crate) fn server(reporter: &Reporter) -> Admin {
+    let reporter = reporter.clone();
+    Admin::new().route("/metrics", move |_| {
+        let mut response = Response::new(Body::full(reporter.latest()));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(STATS_CONTENT_TYPE));
+        std::future::ready(response)
+    })
+}
+
+/// A request in flight.
+pub(crate) struct Counted {
+    reporter: Reporter,
+    kind: RequestKind,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Shared { clock, stats, .. } = &*self.reporter.shared;
+        stats.lock().request_finished(clock.now(), self.kind);
+    }
+}
+
+/// The next half second of the wall clock. Who scrapes does so around whole seconds and files what it finds under
+/// the second it is in; a report made there too would now come just before the scrape, now just after, and be seen
+/// twice or not at all. Half a second away, each scrape finds exactly one new report.
+fn next_tick(now: Time) -> Time {
+    let tick = Time::from_secs(now.whole_seconds()) + PERIOD / 2;
+    if tick > now { tick } else { tick + PERIOD }
+}
+
+/// Counts become rates. The period counts as one second however the timer wobbled, as in Knative; but a process
+/// that was stopped for ten seconds does not report ten seconds' requests as one's.
+fn per_second(measured: Stat, since_last: Duration) -> Stat {
+    let seconds = since_last.as_secs_f64().round().max(PERIOD.as_secs_f64());
+    Stat {
+        request_count: measured.request_count / seconds,
+        proxied_request_count: measured.proxied_request_count / seconds,
+        ..measured
+    }
+}
+
+const PERIOD: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::sleep;
+
+    async fn sleep_until_tick(reporter: &Reporter) {
+        let clock = reporter.shared.clock;
+        sleep_until(clock.instant_at(next_tick(clock.now()))).await;
+        // The reporter waits for the same moment; let it go first.
+        sleep(Duration::from_millis(1)).await;
+    }
+
+    fn latest(reporter: &Reporter) -> Stat {
+        wire::decode_stat(&reporter.latest()).unwrap()
+    }
+
+    #[test]
+    fn ticks_fall_on_half_seconds() {
+        let at = |millis| next_tick(Time::from_millis(millis));
+        assert_eq!(at(7_000), Time::from_millis(7_500));
+        assert_eq!(at(7_499), Time::from_millis(7_500));
+        assert_eq!(at(7_500), Time::from_millis(8_500));
+        assert_eq!(at(7_999), Time::from_millis(8_500));
+    }
+
+    #[test]
+    fn counts_are_rates_even_over_a_longer_period() {
+        let measured = Stat { request_count: 39.0, proxied_request_count: 10.0, ..Stat::default() };
+        let over = |millis| per_second(measured.clone(), Duration::from_millis(millis));
+        assert_eq!((over(10_000).request_count, over(10_000).proxied_request_count), (3.9, 1.0));
+        assert_eq!((over(1_040).request_count, over(200).request_count), (39.0, 39.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_the_first_tick_only_the_pod_is_known() {
+        let reporter = Reporter::start(Clock::start(), "pod-1".to_owned());
+        assert_eq!(latest(&reporter), Stat { pod_name: "pod-1".to_owned(), ..Stat::default() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_requests_of_half_a_second_one_after_the_other_average_one() {
+        let reporter = Reporter::start(Clock::start(), "pod-1".to_owned());
+        sleep_until_tick(&reporter).await;
+        for _ in 0..2 {
+            let request = reporter.request_started(RequestKind::Direct);
+            sleep(Duration::from_millis(499)).await;
+            drop(request);
+        }
+        sleep_until_tick(&reporter).await;
+        let stat = latest(&reporter);
+        assert_eq!(stat.request_count, 2.0);
+        assert!((stat.average_concurrent_requests - 1.0).abs() < 0.01, "{stat:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_request_counts_once_and_weighs_in_every_report() {
+        let reporter = Reporter::start(Clock::start(), "pod-1".to_owned());
+        sleep_until_tick(&reporter).await;
+        let request = reporter.request_started(RequestKind::Proxied);
+        for count in [1.0, 0.0, 0.0] {
+            sleep_until_tick(&reporter).await;
+            let stat = latest(&reporter);
+            assert_eq!((stat.request_count, stat.proxied_request_count), (count, count));
+            assert!((stat.average_proxied_concurrent_requests - 1.0).abs() < 0.01, "{stat:?}");
+        }
+        drop(request);
+        sleep_until_tick(&reporter).await;
+        sleep_until_tick(&reporter).await;
+        assert_eq!(latest(&reporter).average_concurrent_requests, 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn uptime_grows_a_second_a_report() {
+        let reporter = Reporter::start(Clock::start(), "pod-1".to_owned());
+        sleep_until_tick(&reporter).await;
+        let first = latest(&reporter).process_uptime;
+        sleep_until_tick(&reporter).await;
+        assert!((latest(&reporter).process_uptime - first - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_report_fits_the_scrapers_limit_whatever_the_numbers() {
+        let stat = Stat {
+            pod_name: "p".repeat(253),
+            average_concurrent_requests: f64::MAX,
+            average_proxied_concurrent_requests: f64::MAX,
+            request_count: f64::MAX,
+            proxied_request_count: f64::MAX,
+            process_uptime: f64::MAX,
+            timestamp: 0,
+        };
+        assert!(wire::encode_stat(&stat).len() <= 336);
+    }
+}

@@ -1,0 +1,9 @@
+//! A whole queue-proxy over real sockets, with an app behind it.
+
+#![allow(missing_docs)]
+
+mod drain;
+mod probes;
+mod requests;
+mod support;
+mod telling;

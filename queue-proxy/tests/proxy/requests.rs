@@ -1,0 +1,199 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::Response;
+use pilotlight_net::Body;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+use crate::support::{GET, Gate, Running, app, ask, body, env, mirror, send, soon, status};
+
+#[tokio::test]
+async fn the_app_sees_what_the_client_sent_and_the_forwarding_headers() {
+    let proxy = Running::start(env(mirror().await, &[])).await;
+    let response = proxy
+        .ask(
+            "GET /a//b?q=%20 HTTP/1.1\nHost: h:1\nX-Mine: 1\nTraceparent: 00-0af7-b7ad-01\nX-Forwarded-Proto: https\n\
+             X-Forwarded-For: 1.2.3.4\nKnative-Serving-Revision: r\nKnative-Serving-Namespace: n\nKnative-Serving-Tag: t",
+        )
+        .await;
+    assert_eq!(
+        body(&response).split('\n').collect::<Vec<_>>(),
+        [
+            "GET /a//b?q=%20",
+            "forwarded: for=1.2.3.4;proto=https",
+            "host: h:1",
+            "knative-serving-tag: t",
+            "traceparent: 00-0af7-b7ad-01",
+            "x-forwarded-for: 1.2.3.4, 127.0.0.1",
+            "x-forwarded-proto: https",
+            "x-mine: 1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_user_agent_is_kept_and_never_invented() {
+    let proxy = Running::start(env(mirror().await, &[])).await;
+    assert!(!proxy.ask(GET).await.contains("user-agent"));
+    assert!(proxy.ask("GET / HTTP/1.1\nUser-Agent: mine").await.contains("user-agent: mine"));
+}
+
+#[tokio::test]
+async fn the_original_host_takes_the_place_of_host() {
+    let proxy = Running::start(env(mirror().await, &[])).await;
+    let response = proxy.ask("GET / HTTP/1.1\nHost: nimporte.pas\nK-Original-Host: a-better-host.com").await;
+    assert!(body(&response).contains("host: a-better-host.com"));
+    assert!(!response.contains("nimporte.pas") && !response.contains("k-original-host"));
+}
+
+#[tokio::test]
+async fn of_fifty_six_requests_to_five_slots_the_last_is_turned_away() {
+    let gate = Gate::closed().await;
+    let proxy = Running::start(env(gate.address, &[("CONTAINER_CONCURRENCY", "5")])).await;
+    let asking: Vec<_> = (0..56).map(|_| tokio::spawn(ask(proxy.at.requests, GET))).collect();
+    gate.holds(5).await;
+    // One is turned away while the app has not let anybody go, and then all others get through.
+    let (turned_away, _, rest) = soon("the one turned away", futures_util::future::select_all(asking)).await;
+    let turned_away = turned_away.unwrap();
+    assert_eq!((status(&turned_away), body(&turned_away)), (503, "pending request queue full\n"));
+    gate.let_through(55);
+    for response in rest {
+        assert_eq!(status(&response.await.unwrap()), 200);
+    }
+    assert_eq!(gate.most.load(Ordering::SeqCst), 5, "never more than five at once");
+}
+
+#[tokio::test]
+async fn a_waiting_client_that_leaves_makes_room_even_if_it_sent_a_body() {
+    let gate = Gate::closed().await;
+    let proxy = Running::start(env(gate.address, &[("CONTAINER_CONCURRENCY", "1")])).await;
+    let first = tokio::spawn(ask(proxy.at.requests, GET));
+    gate.holds(1).await;
+    let metric = "kn_serving_queue_depth{";
+    let depth = async || {
+        let metrics = ask(proxy.at.user_metrics, "GET /metrics HTTP/1.1").await;
+        metrics
+            .lines()
+            .find(|line| line.starts_with(metric))
+            .and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        waiting.push(send(proxy.at.requests, "POST / HTTP/1.1\nContent-Length: 0").await);
+    }
+    crate::support::until("ten in the queue", async || depth().await == Some(11.0)).await;
+    assert_eq!(status(&proxy.ask(GET).await), 503);
+    waiting.pop();
+    let admitted = tokio::spawn(async move {
+        loop {
+            let response = ask(proxy.at.requests, GET).await;
+            if status(&response) == 200 {
+                return response;
+            }
+        }
+    });
+    gate.let_through(12);
+    assert_eq!(body(&soon("the one admitted", admitted).await.unwrap()), "through");
+    assert_eq!(status(&first.await.unwrap()), 200);
+}
+
+#[tokio::test]
+async fn probes_by_header_pass_the_limit_and_are_not_counted() {
+    let gate = Gate::closed().await;
+    let proxy = Running::start(env(gate.address, &[("CONTAINER_CONCURRENCY", "1")])).await;
+    let probe = "GET / HTTP/1.1\nK-Kubelet-Probe: x";
+    let asking: Vec<_> = (0..3).map(|_| tokio::spawn(ask(proxy.at.requests, probe))).collect();
+    gate.holds(3).await;
+    let report = proxy.next_report().await;
+    assert_eq!((report.request_count, report.average_concurrent_requests), (0.0, 0.0));
+    gate.let_through(3);
+    for response in asking {
+        assert_eq!(status(&response.await.unwrap()), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_slot_is_taken_until_the_last_byte_of_the_response() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Running::start(env(listener.local_addr().unwrap(), &[("CONTAINER_CONCURRENCY", "1")])).await;
+    let mut first = send(proxy.at.requests, GET).await;
+    let (mut in_app, _) = soon("the first", listener.accept()).await.unwrap();
+    use tokio::io::AsyncWriteExt;
+    in_app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nab").await.unwrap();
+    let mut seen = Vec::new();
+    soon("half the body", async {
+        while !seen.ends_with(b"ab") {
+            first.read_buf(&mut seen).await.unwrap();
+        }
+    })
+    .await;
+    let _second = send(proxy.at.requests, GET).await;
+    assert!(tokio::time::timeout(Duration::from_millis(100), listener.accept()).await.is_err());
+    in_app.write_all(b"cd").await.unwrap();
+    soon("the second", listener.accept()).await.unwrap();
+}
+
+#[tokio::test]
+async fn silence_past_the_timeout_is_a_504() {
+    let gate = Gate::closed().await;
+    let mut settings = env(gate.address, &[]);
+    settings.timeout = Duration::from_millis(50);
+    let proxy = Running::start(settings).await;
+    let response = proxy.ask(GET).await;
+    assert_eq!((status(&response), body(&response)), (504, "request timeout"));
+    assert!(response.to_lowercase().contains("content-type: text/plain; charset=utf-8"));
+}
+
+#[tokio::test]
+async fn time_in_the_queue_counts_against_the_timeout_and_the_place_is_freed() {
+    let gate = Gate::closed().await;
+    let mut settings = env(gate.address, &[("CONTAINER_CONCURRENCY", "1")]);
+    settings.timeout = Duration::from_millis(300);
+    let proxy = Running::start(settings).await;
+    let (first, second) = tokio::join!(proxy.ask(GET), proxy.ask(GET));
+    assert_eq!((status(&first), status(&second)), (504, 504));
+    gate.let_through(1);
+    assert_eq!(status(&proxy.ask(GET).await), 200);
+}
+
+#[tokio::test]
+async fn a_timeout_of_zero_lets_nothing_pass() {
+    let proxy = Running::start(env(mirror().await, &[("REVISION_TIMEOUT_SECONDS", "0")])).await;
+    assert_eq!(status(&proxy.ask(GET).await), 504);
+}
+
+#[tokio::test]
+async fn a_response_that_stalls_is_broken_off_rather_than_patched() {
+    let stalling = app(|_| async {
+        let pieces = futures_util::stream::unfold(0, |piece| async move {
+            match piece {
+                0 => Some((Ok(http_body::Frame::data("foo".into())), 1)),
+                _ => std::future::pending().await,
+            }
+        });
+        Response::new(Body::stream(http_body_util::StreamBody::new(pieces)))
+    })
+    .await;
+    let mut settings = env(stalling, &[]);
+    settings.idle_timeout = Some(Duration::from_millis(50));
+    let proxy = Running::start(settings).await;
+    let response = proxy.ask(GET).await;
+    assert_eq!((status(&response), body(&response)), (200, "3\r\nfoo\r\n"), "no end of the chunks");
+}
+
+#[tokio::test]
+async fn an_app_that_is_not_there_is_an_immediate_502() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxy = Running::start(env(nobody, &[])).await;
+    let response = proxy.ask(GET).await;
+    let expected = format!("dial tcp {nobody}: connect: connection refused\n");
+    assert_eq!((status(&response), body(&response)), (502, expected.as_str()));
+}
+
+#[tokio::test]
+async fn connect_is_refused() {
+    let proxy = Running::start(env(mirror().await, &[])).await;
+    let response = proxy.ask("CONNECT h:80 HTTP/1.1").await;
+    assert_eq!((status(&response), body(&response)), (502, "client sent unsupported CONNECT request\n"));
+}

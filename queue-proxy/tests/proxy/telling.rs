@@ -1,0 +1,96 @@
+//! What the queue-proxy tells the autoscaler and Prometheus.
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::support::{GET, Gate, Running, ask, ask_bytes, body, env, mirror, status, until};
+
+#[tokio::test]
+async fn the_report_is_protobuf_whatever_the_scraper_accepts() {
+    let proxy = Running::start(env(mirror().await, &[])).await;
+    for accept in ["application/protobuf", "text/plain", "*/*"] {
+        let (head, report) =
+            ask_bytes(proxy.at.stats, &format!("GET /metrics HTTP/1.1\nAccept: {accept}")).await;
+        assert_eq!(status(&head), 200);
+        assert!(head.contains("\r\nContent-Type: application/protobuf\r\n"), "{head}");
+        assert!(report.starts_with(b"\x0a\x05pod-1"));
+    }
+}
+
+#[tokio::test]
+async fn requests_of_the_activator_are_counted_as_such_too() {
+    let proxy = Running::start(env(mirror().await, &[])).await;
+    proxy.next_report().await;
+    let response = proxy.ask("GET / HTTP/1.1\nK-Proxy-Request: activator").await;
+    assert!(body(&response).contains("k-proxy-request: activator"), "the app sees the marker");
+    let report = proxy.next_report().await;
+    assert_eq!((report.request_count, report.proxied_request_count), (1.0, 1.0));
+    proxy.ask("GET / HTTP/1.1\nK-Proxy-Request: other").await;
+    let report = proxy.next_report().await;
+    assert_eq!((report.request_count, report.proxied_request_count), (1.0, 0.0));
+}
+
+#[tokio::test]
+async fn requests_that_wait_count_as_load() {
+    let gate = Gate::closed().await;
+    let proxy = Running::start(env(gate.address, &[("CONTAINER_CONCURRENCY", "1")])).await;
+    let asking: Vec<_> = (0..4).map(|_| tokio::spawn(ask(proxy.at.requests, GET))).collect();
+    gate.holds(1).await;
+    let mut report = proxy.next_report().await;
+    if report.average_concurrent_requests < 4.0 {
+        report = proxy.next_report().await;
+    }
+    assert!((report.average_concurrent_requests - 4.0).abs() < 1e-9, "{report:?}");
+    gate.let_through(4);
+    for response in asking {
+        response.await.unwrap();
+    }
+}
+
+async fn metric(proxy: &Running, start: &str) -> Option<String> {
+    let metrics = ask(proxy.at.user_metrics, "GET /metrics HTTP/1.1").await;
+    metrics.lines().find(|line| line.starts_with(start)).map(str::to_owned)
+}
+
+#[tokio::test]
+async fn durations_are_told_by_status_and_probes_are_left_out() {
+    let proxy = Running::start(env(mirror().await, &[])).await;
+    proxy.ask(GET).await;
+    proxy.ask("GET / HTTP/1.1\nK-Network-Probe: activator").await;
+    let count = "kn_serving_invocation_duration_seconds_count{";
+    until("the series", async || metric(&proxy, count).await.is_some()).await;
+    let line = metric(&proxy, count).await.unwrap();
+    for label in [
+        r#"pod="pod-1""#,
+        r#"revision="hello-00001""#,
+        r#"namespace="default""#,
+        r#"http_response_status_code="200""#,
+    ] {
+        assert!(line.contains(label), "{label} in {line}");
+    }
+    assert!(line.ends_with(" 1"), "{line}");
+    let bucket = metric(&proxy, "kn_serving_invocation_duration_seconds_bucket{").await.unwrap();
+    assert!(bucket.contains(r#"le="0.005""#), "{bucket}");
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_told_as_a_500() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Running::start(env(listener.local_addr().unwrap(), &[])).await;
+    let asking = tokio::spawn(ask(proxy.at.requests, GET));
+    let (mut in_app, _) = listener.accept().await.unwrap();
+    in_app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart").await.unwrap();
+    drop(in_app);
+    let response = asking.await.unwrap();
+    assert!(body(&response).len() < 9, "{response}");
+    let series = async || metric(&proxy, "kn_serving_invocation_duration_seconds_count{").await;
+    until("the series", async || series().await.is_some()).await;
+    assert!(series().await.unwrap().contains(r#"http_response_status_code="500""#));
+}
+
+#[tokio::test]
+async fn the_depth_of_the_queue_is_a_gauge() {
+    let proxy = Running::start(env(mirror().await, &[("CONTAINER_CONCURRENCY", "3")])).await;
+    proxy.ask(GET).await;
+    assert!(metric(&proxy, "kn_serving_queue_depth{").await.is_some());
+}

@@ -1,0 +1,156 @@
+//! The house keeps its shape: who may depend on whom, and what every crate has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
+
+/// Who may use whom within the workspace. The tests may use everybody.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("pilotlight-core", &[]),
+    ("pilotlight-config", &["pilotlight-core"]),
+    ("pilotlight-net", &["pilotlight-core"]),
+    ("pilotlight-autoscaler", COMPONENT),
+    ("pilotlight-activator", COMPONENT),
+    ("pilotlight-queue-proxy", COMPONENT),
+    ("pilotlight-sim", &["pilotlight-core", "pilotlight-config"]),
+    (
+        "pilotlight",
+        &[
+            "pilotlight-core",
+            "pilotlight-config",
+            "pilotlight-net",
+            "pilotlight-autoscaler",
+            "pilotlight-activator",
+            "pilotlight-queue-proxy",
+            "pilotlight-sim",
+        ],
+    ),
+];
+
+const COMPONENT: &[&str] = &["pilotlight-core", "pilotlight-config", "pilotlight-net"];
+
+/// What must not be reachable from a crate, however indirectly.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("pilotlight-core", &["tokio", "hyper", "kube", "rand", "tracing", "metrics"]),
+    ("pilotlight-sim", &["tokio", "hyper", "kube"]),
+    ("pilotlight-queue-proxy", &["kube"]),
+];
+
+/// A file longer than this holds two things.
+const MAX_LINES: usize = 800;
+
+#[test]
+fn arrows_between_crates_go_one_way() {
+    let metadata = metadata();
+    let members: BTreeSet<&str> = metadata.workspace_packages().iter().map(|package| name(package)).collect();
+    let allowed: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for package in metadata.workspace_packages() {
+        if name(package) == TESTS {
+            continue;
+        }
+        let Some(allowed) = allowed.get(name(package)) else {
+            wrong.push(format!("{} has no place in the list of arrows", name(package)));
+            continue;
+        };
+        for dependency in package.dependencies.iter().map(|dependency| dependency.name.as_str()) {
+            if members.contains(dependency) && !allowed.contains(&dependency) {
+                wrong.push(format!("{} -> {dependency}", name(package)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that are not allowed: {wrong:#?}");
+}
+
+#[test]
+fn pure_crates_reach_no_runtime() {
+    let metadata = metadata();
+    let mut wrong = Vec::new();
+    for (root, forbidden) in FORBIDDEN {
+        let reached = reached_from(&metadata, root);
+        wrong.extend(
+            forbidden
+                .iter()
+                .filter(|name| reached.contains(**name))
+                .map(|name| format!("{root} -> .. -> {name}")),
+        );
+    }
+    assert!(wrong.is_empty(), "dependencies that are not allowed: {wrong:#?}");
+}
+
+#[test]
+fn the_search_for_forbidden_crates_finds_what_is_there() {
+    let metadata = metadata();
+    let reached = reached_from(&metadata, "pilotlight-net");
+    assert!(reached.contains("hyper") && reached.contains("mio"), "{reached:?}");
+    // Only a dependency of its tests.
+    assert!(!reached_from(&metadata, "pilotlight-core").contains("proptest"));
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    let metadata = metadata();
+    for package in metadata.workspace_packages() {
+        let manifest = fs::read_to_string(&package.manifest_path).expect("a manifest");
+        assert!(manifest.contains("\n[lints]\nworkspace = true\n"), "{} has lints of its own", name(package));
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_bears() {
+    let metadata = metadata();
+    let mut files = Vec::new();
+    for package in metadata.workspace_packages() {
+        let folder = package.manifest_path.parent().expect("a manifest lies in a folder");
+        rust_files(folder.as_std_path(), &mut files);
+    }
+    assert!(files.len() > metadata.workspace_packages().len(), "no sources found: {files:?}");
+    let lines = |file: &PathBuf| fs::read_to_string(file).expect("readable").lines().count();
+    let long: Vec<_> =
+        files.iter().map(|file| (file, lines(file))).filter(|(_, lines)| *lines > MAX_LINES).collect();
+    assert!(long.is_empty(), "look for the second noun in {long:#?}");
+}
+
+fn metadata() -> Metadata {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    MetadataCommand::new().manifest_path(manifest).exec().expect("cargo metadata answers")
+}
+
+fn name(package: &Package) -> &str {
+    package.name.as_str()
+}
+
+/// The names of all crates that end up in a build of `root`, tests aside.
+fn reached_from(metadata: &Metadata, root: &str) -> BTreeSet<String> {
+    let nodes: BTreeMap<&PackageId, _> =
+        metadata.resolve.iter().flat_map(|resolve| &resolve.nodes).map(|node| (&node.id, node)).collect();
+    let root = metadata.workspace_packages().into_iter().find(|package| name(package) == root);
+    let mut open = vec![&root.expect("a member of the workspace").id];
+    let mut seen: BTreeSet<&PackageId> = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        for dependency in &nodes[id].deps {
+            if dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
+                open.push(&dependency.pkg);
+            }
+        }
+    }
+    seen.into_iter().map(|id| metadata[id].name.to_string()).collect()
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+const TESTS: &str = "pilotlight-tests";

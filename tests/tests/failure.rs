@@ -1,0 +1,139 @@
+//! `pilotlight run` with apps, clients and manifests that are wrong: each gets a clear answer, in time, and nobody
+//! else suffers.
+
+use std::time::{Duration, Instant};
+
+use pilotlight_cli::load::{End, Load};
+use pilotlight_tests::http::{Answer, send_raw};
+use pilotlight_tests::manifest::{arg, file, service, text_file};
+use pilotlight_tests::run::{Pilotlight, SOON, binary, run_to_end, sample_command};
+
+/// How long an app that is broken may keep a client waiting.
+const A_FEW_SECONDS: Duration = Duration::from_secs(10);
+
+fn sample(args: &[&str]) -> Vec<String> {
+    let mut command = vec![binary().display().to_string(), "sample".to_owned()];
+    command.extend(args.iter().map(|&word| word.to_owned()));
+    command
+}
+
+async fn timed(answer: impl Future<Output = Answer>) -> (Answer, Duration) {
+    let start = Instant::now();
+    let answer = answer.await;
+    (answer, start.elapsed())
+}
+
+#[tokio::test]
+async fn an_app_that_exits_at_once_is_reported_and_the_others_are_not_disturbed() {
+    let script = "echo 'no such table: users' >&2; exit 3";
+    let good = sample_command();
+    let good: Vec<&str> = good.iter().map(String::as_str).collect();
+    let manifest = file(&[service("bad", &[], &["/bin/sh", "-c", script]), service("good", &[], &good)]);
+    let pilotlight = Pilotlight::run(["-f", arg(manifest.path())]).await;
+
+    let host = Some("good.default.localhost".to_owned());
+    let load = Load { host, connections: 4, end: End::Requests(400), ..pilotlight.load("/?sleep=10") };
+    let load = load.start().expect("a legal load");
+    let (answer, took) = timed(pilotlight.get_from("bad.default.localhost", "/")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.header("x-pilotlight-reason"), "exited", "{answer:?}");
+    assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{answer:?}");
+    assert!(answer.body.contains("no such table: users") && answer.body.contains('3'), "{answer:?}");
+    assert!(took < A_FEW_SECONDS, "{took:?}");
+    let good = load.finish().await;
+    assert_eq!(good.succeeded(), 400, "{good}");
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_exist_is_refused_before_anything_starts() {
+    let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "--", "no-such-program", "{port}"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("no-such-program"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn an_app_that_never_listens_is_reported_by_the_deadline() {
+    let pilotlight = Pilotlight::run(["--startup-timeout", "2s", "--", "sleep", "1000"]).await;
+    never_ready(&pilotlight).await;
+}
+
+#[tokio::test]
+async fn an_app_on_the_wrong_port_is_reported_by_the_deadline() {
+    let app = sample(&["--port", "0"]);
+    let args = ["--startup-timeout", "2s", "--"].map(str::to_owned).into_iter().chain(app);
+    let pilotlight = Pilotlight::run(args).await;
+    let answer = never_ready(&pilotlight).await;
+    assert!(answer.body.contains("listen"), "{answer:?}");
+}
+
+async fn never_ready(pilotlight: &Pilotlight) -> Answer {
+    let (answer, took) = timed(pilotlight.get("/")).await;
+    assert!([503, 504].contains(&answer.status.as_u16()), "{answer:?}");
+    assert_eq!(answer.header("x-pilotlight-reason"), "never-ready", "{answer:?}");
+    assert!((Duration::from_secs(2)..A_FEW_SECONDS).contains(&took), "{took:?}");
+    answer
+}
+
+#[tokio::test]
+async fn an_app_that_starts_slowly_is_waited_for() {
+    let app = sample(&["--port", "{port}", "--startup", "3s"]);
+    let pilotlight = Pilotlight::run(["--".to_owned()].into_iter().chain(app)).await;
+    let (answer, took) = timed(pilotlight.get("/")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test]
+async fn an_app_that_crashes_is_started_again() {
+    let app = sample(&["--port", "{port}", "--exit-after", "1s"]);
+    let args = ["--min", "1", "--"].map(str::to_owned).into_iter().chain(app);
+    let pilotlight = Pilotlight::run(args).await;
+    pilotlight.wait_for_pods(1, SOON).await;
+    let first = pilotlight.pods()[0].pid;
+    let again = async || pilotlight.pods().first().filter(|pod| pod.pid != first).map(|_| ());
+    pilotlight_tests::eventually("another process", SOON, again).await;
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_refused_and_hurts_nobody() {
+    let pilotlight = Pilotlight::sample(&["--min", "1"]).await;
+    pilotlight.wait_for_pods(1, SOON).await;
+    let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    let nonsense: [&[u8]; 7] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"HELO mail.example.org\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\0\0\0\0\0\0\0\0\r\n\r\n",
+        long.as_bytes(),
+    ];
+    for bytes in nonsense {
+        let answer = send_raw(pilotlight.address, bytes).await.expect("a connection");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        assert_eq!(pilotlight.get("/").await.status, 200);
+    }
+    assert_eq!(pilotlight.pods().len(), 1);
+}
+
+#[tokio::test]
+async fn every_fault_of_a_manifest_is_named_and_nothing_starts() {
+    let manifest = file(&[
+        service("one", &[("max-scale", "ten"), ("window", "5s")], &["sleep", "1"]),
+        service("two", &[("target-utilization-percentage", "120")], &["sleep", "1"]),
+    ]);
+    let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "-f", arg(manifest.path())]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for fault in ["max-scale", "window", "target-utilization-percentage"] {
+        assert!(ended.stderr.contains(fault), "{fault} is missing in:\n{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn text_that_is_no_yaml_is_refused_with_file_and_place() {
+    let manifest = text_file("kind: [Service\nmetadata: {");
+    let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "-f", arg(manifest.path())]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains(arg(manifest.path())), "{ended:?}");
+}

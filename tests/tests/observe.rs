@@ -1,0 +1,78 @@
+//! What `pilotlight run` tells: metrics with Knative's names, and a journal that can be replayed.
+
+use std::fs;
+
+use pilotlight_cli::load::{End, Load};
+use pilotlight_core::Record;
+use pilotlight_tests::eventually;
+use pilotlight_tests::http::get;
+use pilotlight_tests::manifest::arg;
+use pilotlight_tests::run::{Pilotlight, SOON, run_to_end};
+use rustix::process::Signal;
+use serde_json::Value;
+
+#[tokio::test]
+async fn metrics_have_knatives_names() {
+    let pilotlight = Pilotlight::sample(&["--name", "hello", "--min", "1"]).await;
+    assert_eq!(pilotlight.get("/").await.status, 200);
+    let wanted = [
+        "kn_revision_pods_requested",
+        "kn_revision_pods_count",
+        "kn_revision_pods_desired",
+        "kn_revision_capacity_excess",
+        "kn_revision_panic_mode",
+        "kn_revision_concurrency_stable",
+        "kn_revision_concurrency_panic",
+        "kn_revision_concurrency_target",
+        "kn_revision_request_concurrency",
+        "http_server_request_duration_seconds_bucket",
+    ];
+    let mut page = String::new();
+    let complete = async || {
+        page = get(pilotlight.admin, "localhost", "/metrics").await.expect("an answer").body;
+        let has = |name: &&str| page.lines().any(|line| line.starts_with(*name) && line.contains("hello"));
+        let missing: Vec<_> = wanted.iter().filter(|name| !has(name)).collect();
+        missing.is_empty().then_some(())
+    };
+    eventually(&format!("all of {wanted:?}"), SOON, complete).await;
+    let series: Vec<&str> = page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    // The exposition format: a name, perhaps labels, one number.
+    for line in &series {
+        let value = line.rsplit(' ').next().unwrap_or_default();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+    let mut unique = series.iter().map(|line| line.rsplit_once(' ').expect("checked").0).collect::<Vec<_>>();
+    unique.sort_unstable();
+    assert!(unique.windows(2).all(|pair| pair[0] != pair[1]), "the same series twice in\n{page}");
+}
+
+#[tokio::test]
+async fn the_journal_replays_to_the_same_decisions() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let journal = folder.path().join("decisions.jsonl");
+    let mut pilotlight =
+        Pilotlight::sample(&["--max", "3", "--target", "5", "--journal", arg(&journal)]).await;
+    let load = Load { connections: 20, end: End::Requests(400), ..pilotlight.load("/?sleep=50") };
+    assert_eq!(load.run().await.expect("a legal load").succeeded(), 400);
+    pilotlight.signal(Signal::INT);
+    assert!(pilotlight.exit(SOON).await.success());
+
+    let text = fs::read_to_string(&journal).expect("a journal");
+    let record = |line: &str| serde_json::from_str::<Record>(line).expect("a record a line");
+    let records: Vec<Record> = text.lines().map(record).collect();
+    assert!(records[0].start.is_some(), "{text}");
+    assert!(records.iter().any(|record| record.evaluation.plan.scale == Some(3)), "{text}");
+
+    let replay = async || run_to_end(["sim", "replay", arg(&journal)]).await;
+    let replayed = replay().await;
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    let found: Value = serde_json::from_str(&replayed.stdout).expect("JSON");
+    assert_eq!((&found["evaluations"], &found["differing"]), (&records.len().into(), &0.into()), "{found}");
+
+    // Another decision than the recorded one is noticed.
+    let changed = text.replacen("\"plan\":{\"scale\":1,", "\"plan\":{\"scale\":2,", 1);
+    assert_ne!(changed, text);
+    fs::write(&journal, changed).expect("writable");
+    let replayed = replay().await;
+    assert_eq!(replayed.code, Some(1), "{replayed:?}");
+}
