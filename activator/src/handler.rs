@@ -58,7 +58,7 @@ async fn forward(
 ) -> Response {
     let mut is_retry = false;
     loop {
-        let slot = match slot(shared, place, &mut request, is_retry).await {
+        let mut slot = match slot(shared, place, &mut request, is_retry).await {
             Ok(slot) => slot,
             Err(answer) => {
                 is_waiting.store(false, Ordering::Relaxed);
@@ -69,7 +69,7 @@ async fn forward(
         let sent = shared.params.clock.now();
         request.headers_mut().insert(header::HOST, slot.pod.host.clone());
         let outcome = shared.upstreams.send(slot.pod.address, request).await;
-        if !matches!(outcome, Err(SendError::NotSent { .. })) && place.is_first_of_wake() {
+        if !matches!(outcome, Err(SendError::NotSent { .. })) && slot.take_wake() {
             exchange.woke(&slot.pod, sent);
         }
         match outcome {

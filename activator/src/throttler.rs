@@ -79,7 +79,7 @@ struct State {
     starting: u32,
     trouble: Option<Arc<Trouble>>,
     is_deleted: bool,
-    /// Pods came up while requests waited, and none of these has been sent yet.
+    /// Pods came up while requests waited, and the one that waited longest has not been called yet.
     is_waking: bool,
 }
 
@@ -176,17 +176,14 @@ impl Throttler {
     /// Hands waiters their pods. Not under the lock: a waiter that has left returns its slot right here.
     fn call(self: &Arc<Self>, called: impl IntoIterator<Item = (Caller, Arc<Pod>)>) {
         for (caller, pod) in called {
-            let _ = caller.send(Ok(self.slot(pod)));
+            let wakes = std::mem::take(&mut self.state.lock().is_waking);
+            let _ = caller.send(Ok(self.slot(pod, wakes)));
         }
     }
 
-    fn slot(self: &Arc<Self>, pod: Arc<Pod>) -> Slot {
+    fn slot(self: &Arc<Self>, pod: Arc<Pod>, wakes: bool) -> Slot {
         self.active.increment(1.0);
-        Slot { throttler: Arc::clone(self), pod }
-    }
-
-    fn is_first_of_wake(&self) -> bool {
-        std::mem::take(&mut self.state.lock().is_waking)
+        Slot { throttler: Arc::clone(self), pod, wakes }
     }
 }
 
@@ -207,7 +204,7 @@ impl Place {
         }
         let pod = state.gate.enter(self.ticket)?;
         drop(state);
-        Some(Ok(self.throttler.slot(pod)))
+        Some(Ok(self.throttler.slot(pod, false)))
     }
 
     /// Waits for a pod. Dropping the future leaves the line at once.
@@ -220,7 +217,7 @@ impl Place {
             }
             if let Some(pod) = state.gate.enter(self.ticket) {
                 drop(state);
-                return Ok(self.throttler.slot(pod));
+                return Ok(self.throttler.slot(pod, false));
             }
             let held = self.throttler.backlog.add().ok_or(Refusal::QueueFull)?;
             state.gate.wait(self.ticket, caller).map_err(|_| Refusal::QueueFull)?;
@@ -234,11 +231,6 @@ impl Place {
     /// Whether no pod was ready when the request arrived.
     pub(crate) fn found_no_pods(&self) -> bool {
         self.found_no_pods
-    }
-
-    /// Whether this request, just sent, is the first since pods came up for waiting requests. True once a wake.
-    pub(crate) fn is_first_of_wake(&self) -> bool {
-        self.found_no_pods && self.throttler.is_first_of_wake()
     }
 }
 
@@ -263,9 +255,16 @@ impl Drop for Waiting<'_> {
 pub(crate) struct Slot {
     throttler: Arc<Throttler>,
     pub(crate) pod: Arc<Pod>,
+    /// Whether this is the first slot since pods came up for waiting requests: its owner waited longest.
+    wakes: bool,
 }
 
 impl Slot {
+    /// Whether the request, just sent, had waited longest when pods came up. True once a wake.
+    pub(crate) fn take_wake(&mut self) -> bool {
+        std::mem::take(&mut self.wakes)
+    }
+
     /// The pod answered.
     pub(crate) fn pod_answered(&self) {
         self.pod.refusals.store(0, Ordering::Relaxed);
@@ -288,7 +287,12 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let called = self.throttler.state.lock().gate.finish(&self.pod);
+        let called = {
+            let mut state = self.throttler.state.lock();
+            // Nothing was sent: the next in line is the one that waited longest.
+            state.is_waking |= self.wakes;
+            state.gate.finish(&self.pod)
+        };
         self.throttler.active.decrement(1.0);
         self.throttler.call(called);
     }
@@ -455,21 +459,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_request_a_wake_is_the_first() {
+    async fn whoever_waited_longest_wakes() {
+        let throttler = throttler(10, 10);
+        let places = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
+        let mut first = Box::pin(places[0].slot());
+        let mut second = Box::pin(places[1].slot());
+        let mut third = Box::pin(places[2].slot());
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(third.as_mut().now_or_never().is_none());
+        throttler.update(Some(&endpoints(0, &[1])));
+        // Whatever the order in which the waiters get to run.
+        assert!(!third.await.unwrap().take_wake());
+        let mut slot = first.await.unwrap();
+        assert!(slot.take_wake());
+        assert!(!slot.take_wake(), "once");
+        assert!(!second.await.unwrap().take_wake());
+    }
+
+    #[tokio::test]
+    async fn a_waker_that_sends_nothing_hands_the_part_on() {
         let throttler = throttler(10, 10);
         let places = [throttler.arrive(), throttler.arrive()];
-        let mut first = pin!(places[0].slot());
+        let mut first = Box::pin(places[0].slot());
+        let mut second = Box::pin(places[1].slot());
         assert!(first.as_mut().now_or_never().is_none());
-        throttler.update(Some(&endpoints(0, &[1])));
-        assert!(first.await.is_ok());
-        assert!(places[0].is_first_of_wake());
-        assert!(!places[1].is_first_of_wake());
-        assert!(!throttler.arrive().found_no_pods());
-        // Pods that come up with nobody waiting wake nobody.
-        throttler.update(Some(&endpoints(0, &[])));
+        assert!(second.as_mut().now_or_never().is_none());
+        throttler.update(Some(&endpoints(1, &[1])));
+        drop(first);
+        assert!(second.await.unwrap().take_wake());
+    }
+
+    #[tokio::test]
+    async fn pods_that_come_up_with_nobody_waiting_wake_nobody() {
+        let throttler = throttler(10, 10);
         let early = throttler.arrive();
         throttler.update(Some(&endpoints(0, &[2])));
-        assert!(early.slot().await.is_ok());
-        assert!(!early.is_first_of_wake());
+        assert!(early.found_no_pods());
+        assert!(!early.slot().await.unwrap().take_wake());
+        assert!(!throttler.arrive().found_no_pods());
     }
 }

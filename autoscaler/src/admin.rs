@@ -1,6 +1,7 @@
 //! What the admin port adds: every decision, and where the pods are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -9,6 +10,7 @@ use hyper::body::Frame;
 use pilotlight_core::EndpointTable;
 use pilotlight_net::{Admin, Body, Response};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::Autoscaler;
 
@@ -28,14 +30,23 @@ pub fn endpoints(admin: Admin, endpoints: watch::Receiver<Arc<EndpointTable>>) -
         let mut endpoints = endpoints.clone();
         endpoints.mark_changed();
         let lines = futures_util::stream::unfold(endpoints, |mut endpoints| async move {
-            endpoints.changed().await.ok()?;
-            let mut line = serde_json::to_vec(&**endpoints.borrow_and_update()).expect("a table has only string keys");
+            let mut line = match timeout(HEARTBEAT, endpoints.changed()).await {
+                Ok(changed) => {
+                    changed.ok()?;
+                    serde_json::to_vec(&**endpoints.borrow_and_update()).expect("a table has only string keys")
+                }
+                // An empty line: nothing new, and still here.
+                Err(_) => Vec::new(),
+            };
             line.push(b'\n');
             Some((Ok(Frame::data(Bytes::from(line))), endpoints))
         });
         std::future::ready(json("application/x-ndjson", Body::stream(StreamBody::new(lines))))
     })
 }
+
+/// How long a follower may hear nothing.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 fn json(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);

@@ -50,7 +50,7 @@ impl Journal {
 
 /// Where a journal could not be created, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the journal {path}: {source}")]
+#[error("cannot write the journal {path}")]
 pub struct JournalError {
     /// The file.
     pub path: PathBuf,

@@ -19,7 +19,7 @@ pub struct Manifests {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -75,7 +75,8 @@ pub fn config(path: &Path) -> Result<(AutoscalerConfig, Vec<Warning>), ManifestE
     Ok((value.map_err(|faults| ManifestError::Faulty(faults.in_file(&file)))?, warnings))
 }
 
-fn text_of(path: &Path) -> Result<String, ManifestError> {
+/// The text of a file; `-` is standard input.
+pub fn text_of(path: &Path) -> Result<String, ManifestError> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map(|_| text)

@@ -41,7 +41,7 @@ pub struct RevisionStatus {
     pub target: f64,
     /// The number of pods that was last applied.
     pub scale: Option<u32>,
-    /// The latest evaluation, in a sentence.
+    /// The latest decision, in a sentence.
     pub why: String,
     /// The latest evaluation, with its numbers.
     pub evaluation: Evaluation,
@@ -56,6 +56,8 @@ struct Shown {
     spec: Arc<RevisionSpec>,
     scale: Option<u32>,
     evaluation: Evaluation,
+    /// The latest evaluation that decided anew, or the latest of all while there is none.
+    decided: Evaluation,
     decision: Option<Decision>,
     changes: VecDeque<Change>,
 }
@@ -74,7 +76,7 @@ impl Board {
             metric: shown.spec.scaling_metric,
             target: shown.spec.target,
             scale: shown.scale,
-            why: shown.evaluation.why(&shown.spec),
+            why: shown.decided.why(&shown.spec),
             evaluation: shown.evaluation.clone(),
             decision: shown.decision.clone(),
             changes: shown.changes.iter().cloned().collect(),
@@ -100,11 +102,15 @@ impl Board {
             spec: Arc::clone(spec),
             scale: None,
             evaluation: evaluation.clone(),
+            decided: evaluation.clone(),
             decision: None,
             changes: VecDeque::new(),
         });
         shown.spec = Arc::clone(spec);
         shown.evaluation.clone_from(evaluation);
+        if evaluation.decision.is_some() || evaluation.outcome.bound.is_some() || shown.decided.decision.is_none() {
+            shown.decided.clone_from(evaluation);
+        }
         shown.decision = decision.cloned();
         let from = shown.scale;
         shown.scale = evaluation.plan.scale.or(from);

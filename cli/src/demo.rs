@@ -16,7 +16,7 @@ use crate::latency::RequestSummary;
 use crate::live;
 use crate::load::{End, Load, Mode};
 use crate::logging::{self, Format};
-use crate::run::{INTERRUPTED, ServiceArgs, Signals};
+use crate::run::{INTERRUPTED, ServiceArgs, Signals, sample_command};
 use crate::screen::Screen;
 use crate::stack::{Stack, StackParams};
 use crate::summary::Summary;
@@ -144,8 +144,6 @@ fn pods(stack: &Stack) -> usize {
 
 impl DemoArgs {
     fn workload(&self) -> anyhow::Result<LocalWorkload> {
-        let this = std::env::current_exe().context("cannot find this executable")?;
-        let command = [this.to_string_lossy().as_ref(), "sample", "--port", "{port}"].map(str::to_owned);
         let service = ServiceArgs {
             name: Some("autoscale-go".to_owned()),
             min: Some("0".to_owned()),
@@ -154,7 +152,7 @@ impl DemoArgs {
             window: Some(self.window.clone()),
             ..ServiceArgs::default()
         };
-        let (workload, _) = service.workload(&command, None)?;
+        let (workload, _) = service.workload(&sample_command()?, None)?;
         Ok(LocalWorkload::new(&workload, Duration::from_secs(30))?)
     }
 

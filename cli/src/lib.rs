@@ -5,6 +5,7 @@ pub mod demo;
 pub mod explain;
 pub mod exposition;
 pub mod latency;
+pub mod lint;
 pub mod live;
 pub mod load;
 pub mod logging;

@@ -1,55 +1,54 @@
 //! `pilotlight lint`: checks manifests and settings without running anything, shows what is in force and says
 //! what it will do. Results go to stdout; faults and warnings to stderr, one to a line.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use clap::Args;
+use pilotlight_autoscaler::manifests::{self, ManifestError};
+use pilotlight_config::explain;
 use pilotlight_config::workload::{self, Manifest};
-use pilotlight_config::{AutoscalerConfig, explain};
 
-/// How results are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A table and sentences for each workload.
-    #[default]
-    Text,
-    /// One JSON object with everything.
-    Json,
+use crate::logging::Format;
+
+/// Check manifests, show what is in force, and say in plain words what it will do
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// YAML files (Knative Service, Revision, InferenceService, Deployment, ConfigMap); - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Defaults: a config-autoscaler ConfigMap in YAML. Without it one among the files counts
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the result looks
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
 }
 
-/// Checks `files` (`-` is stdin) against `config`, the ConfigMap `config-autoscaler` as a manifest or bare data;
-/// without it one among the files counts, and without that Knative's defaults. Exits with 1 if anything is a fault.
-pub fn run(files: &[PathBuf], config: Option<&Path>, format: Format) -> anyhow::Result<ExitCode> {
+/// Checks the files. Exits with 1 if anything is a fault.
+pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
     let mut stderr = std::io::stderr().lock();
-
-    let config = match config {
-        None => None,
-        Some(path) => {
-            let name = name(path);
-            let parsed = AutoscalerConfig::from_yaml(&read(path)?);
-            for warning in parsed.warnings {
-                writeln!(stderr, "warning: {}", warning.in_file(name.clone()))?;
+    let config = match args.config.as_deref().map(manifests::config).transpose() {
+        Ok(None) => None,
+        Ok(Some((config, warnings))) => {
+            for warning in warnings {
+                writeln!(stderr, "warning: {warning}")?;
             }
-            match parsed.value {
-                Ok(config) => Some(config),
-                Err(faults) => {
-                    for fault in faults.into_vec() {
-                        writeln!(stderr, "{}", fault.in_file(name.clone()))?;
-                    }
-                    return Ok(ExitCode::FAILURE);
-                }
-            }
+            Some(config)
         }
+        Err(ManifestError::Faulty(faults)) => {
+            writeln!(stderr, "{faults}")?;
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(error.into()),
     };
-
     let texts: Vec<(String, String)> =
-        files.iter().map(|path| Ok((name(path), read(path)?))).collect::<anyhow::Result<_>>()?;
+        args.files.iter().map(|path| Ok((path.display().to_string(), manifests::text_of(path)?))).collect::<Result<_, ManifestError>>()?;
     let manifests: Vec<Manifest<'_>> = texts.iter().map(|(file, text)| Manifest { file, text }).collect();
     let parsed = workload::read(&manifests, config.as_ref());
 
-    match (format, &parsed.value) {
+    match (args.format, &parsed.value) {
         (Format::Json, _) => print(&format!("{:#}\n", explain::render_json(&parsed)))?,
         (Format::Text, Ok(found)) => print(&explain::render(found))?,
         (Format::Text, Err(_)) => {}
@@ -75,23 +74,6 @@ fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-fn name(path: &Path) -> String {
-    if is_stdin(path) { "stdin".to_owned() } else { path.display().to_string() }
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    if is_stdin(path) {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +87,7 @@ mod tests {
         if let Some(config) = config {
             std::fs::write(&map, config).unwrap();
         }
-        let code = run(&[file], config.map(|_| map.as_path()), format).unwrap();
+        let code = run(&LintArgs { files: vec![file], config: config.map(|_| map.clone()), format }).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         code
     }
@@ -129,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let error = run(&[PathBuf::from("/nowhere.yaml")], None, Format::Text).unwrap_err();
+        let error = run(&LintArgs { files: vec!["/nowhere.yaml".into()], config: None, format: Format::Text }).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /nowhere.yaml");
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use pilotlight_autoscaler::cluster::process::intercept;
-use pilotlight_cli::{demo, explain, run, sample};
+use pilotlight_cli::{demo, explain, lint, run, sample};
 
 /// A pilot light for services that are switched off: request-driven autoscaling, down to none and back
 #[derive(Debug, Parser)]
@@ -23,6 +23,7 @@ struct Cli {
 enum Command {
     Run(Box<run::RunArgs>),
     Demo(demo::DemoArgs),
+    Lint(lint::LintArgs),
     Explain(explain::ExplainArgs),
     /// Decide under another clock than the wall's
     #[command(subcommand)]
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         }
         Command::Run(args) => block_on(run::run(*args)),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Lint(args) => lint::run(&args),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Sample(args) => block_on(sample::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Sim(Sim::Replay { journal }) => replay(journal),

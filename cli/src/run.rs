@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// The app and its arguments; {port} stands for the port it is to listen on, PORT is set to it
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+    /// Run the built-in sample app: ?sleep=MS, ?prime=N, ?bloat=MB
+    #[arg(long, conflicts_with = "command")]
+    sample: bool,
     /// Workloads to run: YAML files (Knative Service, InferenceService, Deployment); - is standard input
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -172,8 +175,12 @@ fn announce(stack: &Stack, workloads: &[LocalWorkload], format: Format) {
 
 /// What is to run: from files, from the command line, or both.
 fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>)> {
-    if args.command.is_empty() && args.files.is_empty() {
-        bail!("nothing to run: name a command (pilotlight run -- ./app --port {{port}}) or a file (-f service.yaml)");
+    let command = if args.sample { sample_command()? } else { args.command.clone() };
+    if command.is_empty() && args.files.is_empty() {
+        bail!(
+            "nothing to run: name a command (pilotlight run -- ./app --port {{port}}), a file (-f service.yaml), or \
+             --sample"
+        );
     }
     let mut workloads = Vec::new();
     let mut warnings = Vec::new();
@@ -182,8 +189,8 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
         workloads.extend(read.workloads);
         warnings.extend(read.warnings);
     }
-    if !args.command.is_empty() {
-        let (workload, more) = args.service.workload(&args.command, args.config.as_deref())?;
+    if !command.is_empty() {
+        let (workload, more) = args.service.workload(&command, args.config.as_deref())?;
         if workloads.iter().any(|other| other.id == workload.id) {
             bail!("{} is defined already in a file: name the command differently with --name", workload.id);
         }
@@ -242,6 +249,12 @@ impl ServiceArgs {
     }
 }
 
+/// The sample app in this very executable.
+pub fn sample_command() -> anyhow::Result<Vec<String>> {
+    let this = std::env::current_exe().context("cannot find this executable")?;
+    Ok([this.to_string_lossy().as_ref(), "sample", "--port", "{port}"].map(str::to_owned).into())
+}
+
 /// `./my_app.sh` is `my-app`.
 fn name_after(program: &str) -> String {
     let stem = Path::new(program).file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -289,6 +302,7 @@ pub const INTERRUPTED: u8 = 130;
 
 const EXAMPLES: &str = "\
 Examples:
+  pilotlight run --sample
   pilotlight run -- ./app --port {port}
   pilotlight run --target 10 --max 5 --window 20s -- python3 -m http.server {port}
   pilotlight run -f service.yaml -f inferenceservice.yaml --config config-autoscaler.yaml

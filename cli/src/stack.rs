@@ -122,7 +122,8 @@ impl Stack {
     pub async fn drain(&mut self) {
         self.front.start();
         let _ = (&mut self.front_door).await;
-        // No longer needed to wake anything, and it shall not start what is about to stop.
+        self.activator.close().await;
+        // Nobody waits any more, and it shall not start what is about to stop.
         self.autoscaler.stop().await;
         self.cluster.stop().await;
         self.close_back_doors().await;
@@ -132,6 +133,7 @@ impl Stack {
     pub async fn cut(&mut self) {
         self.front.force();
         self.cluster.kill();
+        self.activator.close().await;
         self.cluster.stop().await;
         // The journal is complete even so.
         self.autoscaler.stop().await;

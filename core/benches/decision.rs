@@ -21,6 +21,8 @@ fn filled(spec: RevisionSpec, seconds: u64, seed: u64) -> Revision {
     for ago in (0..seconds).rev() {
         revision.step(START - Duration::from_secs(ago), Input::Scraped(load(rng.unit() * 400.0)));
     }
+    revision.step(TICK, Input::Tick);
+    assert!(revision.decision().is_some(), "a bench of ticks that decide nothing would be a lie");
     revision
 }
 
@@ -60,17 +62,17 @@ fn decision(c: &mut Criterion) {
 fn mixed_spec(i: u64) -> RevisionSpec {
     let stable_s = [6, 30, 60, 60, 60, 600][(i % 6) as usize];
     RevisionSpec {
-        scaling_metric: if i % 5 == 0 { ScalingMetric::Rps } else { ScalingMetric::Concurrency },
-        aggregation: if i % 4 == 0 { Aggregation::WeightedExponential } else { Aggregation::Linear },
+        scaling_metric: if i.is_multiple_of(5) { ScalingMetric::Rps } else { ScalingMetric::Concurrency },
+        aggregation: if i.is_multiple_of(4) { Aggregation::WeightedExponential } else { Aggregation::Linear },
         stable_window: Duration::from_secs(stable_s),
         panic_window: Duration::from_secs((stable_s / 10).max(1)),
-        scale_down_delay: Duration::from_secs(if i % 3 == 0 { 300 } else { 0 }),
+        scale_down_delay: Duration::from_secs(if i.is_multiple_of(3) { 300 } else { 0 }),
         target_burst_capacity: match i % 7 {
             0 => TargetBurstCapacity::Off,
             1 => TargetBurstCapacity::Unlimited,
             _ => TargetBurstCapacity::Of(211.0),
         },
-        reachability: if i % 11 == 0 { Reachability::Unreachable } else { Reachability::Reachable },
+        reachability: if i.is_multiple_of(11) { Reachability::Unreachable } else { Reachability::Reachable },
         ..RevisionSpec::default()
     }
 }

@@ -167,7 +167,12 @@ mod tests {
     use TargetBurstCapacity::{Of, Off, Unlimited};
 
     fn activators(ready_pods: u32, total: f64, burst: TargetBurstCapacity, activator_capacity: f64) -> u32 {
-        let spec = RevisionSpec { total, target_burst_capacity: burst, activator_capacity, ..RevisionSpec::default() };
+        let spec = RevisionSpec {
+            total,
+            target_burst_capacity: burst,
+            activator_capacity,
+            ..RevisionSpec::default()
+        };
         num_activators(ready_pods, &spec)
     }
 
@@ -184,7 +189,11 @@ mod tests {
             (11, 10.0, Of(200.0), 4),
         ];
         for (ready_pods, total, burst, expected) in table {
-            assert_eq!(activators(ready_pods, total, burst, 100.0), expected, "{ready_pods} x {total} + {burst:?}");
+            assert_eq!(
+                activators(ready_pods, total, burst, 100.0),
+                expected,
+                "{ready_pods} x {total} + {burst:?}"
+            );
         }
     }
 
@@ -196,7 +205,8 @@ mod tests {
 
     #[test]
     fn only_a_definite_no_makes_a_revision_unreachable() {
-        let reachable = |reachability| RevisionSpec { reachability, ..RevisionSpec::default() }.is_reachable();
+        let reachable =
+            |reachability| RevisionSpec { reachability, ..RevisionSpec::default() }.is_reachable();
         assert!(reachable(Reachability::Unknown) && reachable(Reachability::Reachable));
         assert!(!reachable(Reachability::Unreachable));
     }
@@ -204,7 +214,8 @@ mod tests {
     #[test]
     fn a_spec_survives_json() {
         for burst in [Off, Unlimited, Of(0.1 + 0.2)] {
-            let spec = RevisionSpec { target_burst_capacity: burst, max_scale: Some(3), ..RevisionSpec::default() };
+            let spec =
+                RevisionSpec { target_burst_capacity: burst, max_scale: Some(3), ..RevisionSpec::default() };
             let json = serde_json::to_string(&spec).unwrap();
             assert_eq!(serde_json::from_str::<RevisionSpec>(&json).unwrap(), spec);
         }

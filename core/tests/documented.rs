@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use pilotlight_core::{
-    ActivatorPath, Aggregation, Averages, Bound, Collector, Decider, Evaluation, Input, PodCounts, Revision,
-    RevisionSpec, Rule, ServingMode, Stat, TargetBurstCapacity, Time, Trigger, Window, cadence, num_activators,
-    sample_size,
+    ActivatorPath, Aggregation, Averages, Bound, Collector, Decider, Evaluation, Input, PodCounts,
+    RequestKind, RequestStats, Revision, RevisionSpec, Rule, ServingMode, Stat, TargetBurstCapacity, Time,
+    Trigger, Window, cadence, num_activators, sample_size,
 };
 
 fn s(seconds: u64) -> Duration {
@@ -113,7 +113,9 @@ impl World {
     /// Milliseconds, reason and applied pods, wherever one of the latter two is new.
     fn turns(&self) -> Vec<(u64, String, Option<u32>)> {
         let mut turns: Vec<(u64, String, Option<u32>)> = Vec::new();
-        for (ms, evaluation) in self.journal.iter().filter(|(_, evaluation)| evaluation.reason() != "no-change") {
+        for (ms, evaluation) in
+            self.journal.iter().filter(|(_, evaluation)| evaluation.reason() != "no-change")
+        {
             let turn = (*ms, evaluation.reason(), evaluation.plan.scale);
             if turns.last().is_none_or(|last| (&last.1, last.2) != (&turn.1, turn.2)) {
                 turns.push(turn);
@@ -138,6 +140,31 @@ fn reports_of_one_second_add_up_to_the_load() {
         collector.record(START, &stat);
     }
     assert_eq!(collector.averages(START, &spec), Some(Averages { stable: 40.0, panic: 40.0 }));
+}
+
+#[test]
+fn two_requests_of_half_a_second_are_one_in_flight() {
+    let mut stats = RequestStats::new(START);
+    for start_ms in [0, 500] {
+        let start = START + Duration::from_millis(start_ms);
+        stats.request_started(start, RequestKind::Direct);
+        stats.request_finished(start + Duration::from_millis(500), RequestKind::Direct);
+    }
+    let stat = stats.report(START + s(1));
+    assert_eq!((stat.average_concurrent_requests, stat.request_count), (1.0, 2.0));
+}
+
+#[test]
+fn the_defaults_are_these() {
+    let spec = RevisionSpec::default();
+    assert_eq!([spec.stable_window, spec.panic_window, spec.activation_timeout], [s(60), s(6), s(600 + 30)]);
+    assert_eq!(
+        [spec.scale_to_zero_grace_period, spec.pod_retention, spec.scale_down_delay],
+        [s(30), s(0), s(0)]
+    );
+    assert_eq!([spec.panic_threshold, spec.max_scale_up_rate, spec.max_scale_down_rate], [2.0, 1000.0, 2.0]);
+    assert_eq!([spec.target, spec.total, spec.activator_capacity], [70.0, 100.0, 100.0]);
+    assert_eq!(spec.target_burst_capacity, TargetBurstCapacity::Of(211.0));
 }
 
 #[test]
@@ -188,7 +215,10 @@ fn a_weighted_window_follows_a_step_quickly() {
         record(&mut window, (60..60 + seconds).map(|second| (second, 10.0)));
         (window.average(START + s(59 + seconds)) * 100.0).round() / 100.0
     };
-    assert_eq!([1, 3, 5, 10, 60].map(|seconds| step(Aggregation::Linear, seconds)), [0.17, 0.5, 0.83, 1.67, 10.0]);
+    assert_eq!(
+        [1, 3, 5, 10, 60].map(|seconds| step(Aggregation::Linear, seconds)),
+        [0.17, 0.5, 0.83, 1.67, 10.0]
+    );
     assert_eq!(
         [1, 3, 5, 10, 60].map(|seconds| step(Aggregation::WeightedExponential, seconds)),
         [2.0, 4.88, 6.72, 8.93, 10.0]
@@ -228,25 +258,36 @@ fn the_burst_goes_as_the_timeline_says() {
         .into_iter()
         .map(|evaluation| {
             let d = evaluation.decision.as_ref().expect("there is data");
-            (evaluation.at.whole_seconds() - START.whole_seconds(), d.stable, d.panic, d.ready_pods, d.desired, d.rule, d.is_panicking())
+            (
+                evaluation.at.whole_seconds() - START.whole_seconds(),
+                d.stable,
+                d.panic,
+                d.ready_pods,
+                d.desired,
+                d.rule,
+                d.is_panicking(),
+            )
         })
         .collect();
-    assert_eq!(rows, [
-        (99, 5.0, 5.0, 1, 1, Rule::StableDemand, false),
-        (101, 6.5, 20.0, 1, 3, Rule::PanicDemand, true),
-        (103, 8.0, 35.0, 1, 5, Rule::PanicDemand, true),
-        (105, 9.5, 50.0, 3, 8, Rule::PanicDemand, true),
-        (107, 11.0, 50.0, 5, 8, Rule::PanicDemand, true),
-        (109, 12.5, 50.0, 8, 8, Rule::PanicDemand, true),
-        (119, 20.0, 50.0, 8, 8, Rule::PanicDemand, true),
-        (121, 20.0, 35.0, 8, 8, Rule::PanicHold, true),
-        (125, 20.0, 5.0, 8, 8, Rule::PanicHold, true),
-        (165, 15.5, 5.0, 8, 8, Rule::PanicHold, true),
-        (167, 14.0, 5.0, 8, 4, Rule::ScaleDownRate, false),
-        (169, 12.5, 5.0, 4, 2, Rule::StableDemand, false),
-        (175, 8.0, 5.0, 2, 2, Rule::StableDemand, false),
-        (177, 6.5, 5.0, 2, 1, Rule::StableDemand, false),
-    ]);
+    assert_eq!(
+        rows,
+        [
+            (99, 5.0, 5.0, 1, 1, Rule::StableDemand, false),
+            (101, 6.5, 20.0, 1, 3, Rule::PanicDemand, true),
+            (103, 8.0, 35.0, 1, 5, Rule::PanicDemand, true),
+            (105, 9.5, 50.0, 3, 8, Rule::PanicDemand, true),
+            (107, 11.0, 50.0, 5, 8, Rule::PanicDemand, true),
+            (109, 12.5, 50.0, 8, 8, Rule::PanicDemand, true),
+            (119, 20.0, 50.0, 8, 8, Rule::PanicDemand, true),
+            (121, 20.0, 35.0, 8, 8, Rule::PanicHold, true),
+            (125, 20.0, 5.0, 8, 8, Rule::PanicHold, true),
+            (165, 15.5, 5.0, 8, 8, Rule::PanicHold, true),
+            (167, 14.0, 5.0, 8, 4, Rule::ScaleDownRate, false),
+            (169, 12.5, 5.0, 4, 2, Rule::StableDemand, false),
+            (175, 8.0, 5.0, 2, 2, Rule::StableDemand, false),
+            (177, 6.5, 5.0, 2, 1, Rule::StableDemand, false),
+        ]
+    );
 }
 
 #[test]
@@ -327,33 +368,45 @@ fn turn(ms: u64, reason: &str, scale: Option<u32>) -> (u64, String, Option<u32>)
 #[test]
 fn with_the_activator_in_the_path_the_last_pod_goes_a_minute_after_the_load() {
     let world = thirty_seconds_of_load(TargetBurstCapacity::Of(211.0));
-    assert_eq!(world.turns(), [
-        turn(0, "stable-demand", Some(1)),
-        turn(89_900, "deactivating", None),
-        turn(91_900, "stable-demand", Some(0)),
-    ]);
-    let stable = world.ticks(&[29, 59, 87, 89]).into_iter().map(|e| e.decision.as_ref().expect("there is data").stable);
+    assert_eq!(
+        world.turns(),
+        [
+            turn(0, "stable-demand", Some(1)),
+            turn(89_900, "deactivating", None),
+            turn(91_900, "stable-demand", Some(0)),
+        ]
+    );
+    let stable = world
+        .ticks(&[29, 59, 87, 89])
+        .into_iter()
+        .map(|e| e.decision.as_ref().expect("there is data").stable);
     assert_eq!(stable.collect::<Vec<_>>(), [5.0, 2.5, 0.166_667, 0.0]);
 }
 
 #[test]
 fn with_the_activator_out_of_the_path_the_grace_period_comes_on_top() {
-    assert_eq!(thirty_seconds_of_load(TargetBurstCapacity::Off).turns(), [
-        turn(0, "stable-demand", Some(1)),
-        turn(89_900, "deactivating", None),
-        turn(89_900, "grace-period", None),
-        turn(119_900, "stable-demand", Some(0)),
-    ]);
+    assert_eq!(
+        thirty_seconds_of_load(TargetBurstCapacity::Off).turns(),
+        [
+            turn(0, "stable-demand", Some(1)),
+            turn(89_900, "deactivating", None),
+            turn(89_900, "grace-period", None),
+            turn(119_900, "stable-demand", Some(0)),
+        ]
+    );
 }
 
 #[test]
 fn after_a_single_request_the_pod_stays_a_window_from_when_it_was_ready() {
     let spec = RevisionSpec { initial_scale: 0, ..ten_at_70_percent() };
     let world = World::new(spec, 0).run(80, |second| if second < 1 { 1.0 } else { 0.0 });
-    assert_eq!(world.turns(), [
-        turn(0, "stable-demand", Some(1)),
-        turn(61_900, "recently-active", Some(1)),
-        turn(63_000, "deactivating", None),
-        turn(63_900, "stable-demand", Some(0)),
-    ]);
+    assert_eq!(
+        world.turns(),
+        [
+            turn(0, "stable-demand", Some(1)),
+            turn(61_900, "recently-active", Some(1)),
+            turn(63_000, "deactivating", None),
+            turn(63_900, "stable-demand", Some(0)),
+        ]
+    );
 }

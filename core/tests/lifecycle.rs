@@ -220,12 +220,10 @@ fn zero_can_be_forbidden() {
 fn a_revision_that_comes_up_is_left_alone_until_its_time_is_over() {
     let mut script = activating_for(s(75));
     script.leaves_pods(Some(0), None, Bound::Activating, Some(s(76)));
-    assert_eq!(activating_for(s(75)).decide(None), Outcome {
-        want: None,
-        apply: None,
-        bound: None,
-        wake_at: Some(START + s(151))
-    });
+    assert_eq!(
+        activating_for(s(75)).decide(None),
+        Outcome { want: None, apply: None, bound: None, wake_at: Some(START + s(151)) }
+    );
 }
 
 #[test]

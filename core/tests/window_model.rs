@@ -83,7 +83,10 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Event {
     /// A value arrives, this many milliseconds late.
-    Record { late_ms: u64, eighths: u32 },
+    Record {
+        late_ms: u64,
+        eighths: u32,
+    },
     Read,
     Resize(u64),
 }

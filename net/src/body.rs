@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use crate::error::{Error, chain};
 use crate::forward::Lease;
-use crate::timeout::Timer;
+use crate::timeout::{Overdue, Timer};
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
 ///
@@ -107,6 +107,13 @@ impl Body {
         debug_assert!(self.timer.is_none(), "one layer of timeouts is enough");
         self.timer = Some(Box::new(timer));
         self
+    }
+
+    /// Lets the connection that writes this response know when it must have ended.
+    pub(crate) fn announce(&mut self, connection: &Overdue) {
+        if let Some(timer) = &mut self.timer {
+            timer.announce(connection);
+        }
     }
 
     /// Reads a client's body until it has to wait or holds `limit` bytes; what was read is kept for the reader.

@@ -4,10 +4,11 @@
 //! accepted stream and the protocol.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, StatusCode, Version, header};
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::timeout::Overdue;
 use crate::{Body, Drain, Request, Response, plain};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
@@ -69,14 +71,18 @@ async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handl
         debug!(%peer, %error, "Client left before its first request");
         return;
     }
+    let overdue = Overdue::default();
+    let announced = overdue.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let handler = Arc::clone(&handler);
+        let (handler, announced) = (Arc::clone(&handler), announced.clone());
         async move {
             let request = request.map(Body::incoming);
-            Ok::<_, Infallible>(match refusal(&request) {
+            let mut response = match refusal(&request) {
                 Some(response) => response,
                 None => handler.handle(peer, request).await,
-            })
+            };
+            response.body_mut().announce(&announced);
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = http1::Builder::new()
@@ -86,20 +92,25 @@ async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handl
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    // The drain is asked first, so that a response made in this very moment already says `Connection: close`.
-    let mut result = tokio::select! {
-        biased;
-        () = drain.started() => None,
-        result = connection.as_mut() => Some(result),
-    };
-    if result.is_none() {
-        connection.as_mut().graceful_shutdown();
-        result = tokio::select! {
-            biased;
-            () = drain.forced() => None,
-            result = connection => Some(result),
-        };
-    }
+    let mut alarm = None;
+    let mut draining = false;
+    let mut started = pin!(drain.started());
+    let mut forced = pin!(drain.forced());
+    let result = poll_fn(|cx| {
+        // The drain is asked first, so that a response made in this very moment already says `Connection: close`.
+        if !draining && started.as_mut().poll(cx).is_ready() {
+            draining = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if draining && forced.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => overdue.poll(cx, &mut alarm).map(|()| None),
+        }
+    })
+    .await;
     if let Some(Err(error)) = result {
         debug!(%peer, error = %crate::error::chain(&error), "Client connection failed");
     }

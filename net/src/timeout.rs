@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{Body, Error, Response};
@@ -49,7 +51,14 @@ pub async fn with_timeouts(
     }
     let total_at = after(arrived, timeouts.total);
     response.map(|body| {
-        body.timed(Timer { sleep, total_at, idle: timeouts.idle, quiet_since: Instant::now(), message })
+        body.timed(Timer {
+            sleep,
+            total_at,
+            idle: timeouts.idle,
+            quiet_since: Instant::now(),
+            message,
+            connection: None,
+        })
     })
 }
 
@@ -62,9 +71,17 @@ pub(crate) struct Timer {
     idle: Option<Duration>,
     quiet_since: Instant,
     message: &'static str,
+    // Where the connection that writes this response looks.
+    connection: Option<Overdue>,
 }
 
 impl Timer {
+    /// Lets the connection know when the response must have ended.
+    pub(crate) fn announce(&mut self, connection: &Overdue) {
+        *connection.total_at.lock() = Some(self.total_at);
+        self.connection = Some(connection.clone());
+    }
+
     /// A piece of the response went out.
     pub(crate) fn written(&mut self) {
         if self.idle.is_some() {
@@ -83,6 +100,39 @@ impl Timer {
                 return Poll::Ready(Error::TimedOut(self.message));
             }
             self.sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            *connection.total_at.lock() = None;
+        }
+    }
+}
+
+/// A connection's view of the response it is writing.
+///
+/// A body's own timer speaks up when the body is read; but while a client takes nothing, nobody reads the body,
+/// and all that it holds (a slot, an upstream connection) would be held for as long as the client likes.
+#[derive(Clone, Default)]
+pub(crate) struct Overdue {
+    total_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Overdue {
+    /// Ready once the response under way is past its time. To be polled after the connection, by the same task;
+    /// `alarm` is kept from poll to poll, and set anew no more than once per time limit.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, alarm: &mut Option<Pin<Box<Sleep>>>) -> Poll<()> {
+        let Some(total_at) = *self.total_at.lock() else { return Poll::Pending };
+        let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(total_at)));
+        while alarm.as_mut().poll(cx).is_ready() {
+            if total_at <= Instant::now() {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(total_at);
         }
         Poll::Pending
     }

@@ -56,16 +56,11 @@ impl Proxy {
         restore_original_host(request.headers_mut());
         let permit = match &self.breaker {
             None => None,
-            Some(breaker) => {
-                self.metrics.queue_depth(breaker);
-                match hold_while(&mut request, breaker.acquire()).await {
-                    Ok(Ok(permit)) => Some(permit),
-                    Err(left) => return error::respond(&left),
-                    Ok(Err(_)) => {
-                        return plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full");
-                    }
-                }
-            }
+            Some(breaker) => match hold_while(&mut request, breaker.acquire()).await {
+                Ok(Ok(permit)) => Some(permit),
+                Ok(Err(_)) => return plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full"),
+                Err(client_left) => return error::respond(&client_left),
+            },
         };
         let invocation = (!is_probe(request.headers())).then(|| self.metrics.invocation_started());
         let response = self.forward(peer, request).await;
@@ -79,6 +74,11 @@ impl Proxy {
                 }
             })
         })
+    }
+
+    /// What limits the requests, if anything does.
+    pub(crate) fn breaker(&self) -> Option<Breaker> {
+        self.breaker.clone()
     }
 
     async fn forward(&self, peer: SocketAddr, mut request: Request) -> Response {

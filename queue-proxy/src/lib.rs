@@ -147,12 +147,15 @@ impl QueueProxy {
         let reporter = Reporter::start(clock, env.pod.clone());
         let metrics = Metrics::start(&env);
 
+        let proxy = Proxy::new(&env, &quiet, &reporter, &metrics);
+        let user_metrics_server = metrics.server(proxy.breaker());
+
         let drain = Drain::default();
         let servers = [
-            spawn(requests, Proxy::new(&env, &quiet, &reporter, &metrics), &drain),
+            spawn(requests, proxy, &drain),
             spawn(stats, report::server(&reporter), &drain),
             spawn(admin, drain_server(&quiet), &drain),
-            spawn(user_metrics, metrics.server(), &drain),
+            spawn(user_metrics, user_metrics_server, &drain),
         ];
 
         shutdown.await;

@@ -180,8 +180,8 @@ mod tests {
             sleep(Duration::from_millis(500)).await;
             quiet.terminate().await;
         };
-        let all = async { tokio::join!(quiet.wait_for_drain(), quiet.wait_for_drain(), late) };
-        assert_eq!(seconds_of(async { drop(all.await) }).await, 30);
+        let (first, second) = (seconds_of(quiet.wait_for_drain()), seconds_of(quiet.wait_for_drain()));
+        assert_eq!(tokio::join!(first, second, seconds_of(late)), (30, 30, 30));
         assert!(quiet.is_draining());
     }
 

@@ -10,6 +10,7 @@ use pilotlight_tests::eventually;
 use pilotlight_tests::process::{Mark, is_running, send};
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 const GUARDED: &str = env!("CARGO_BIN_EXE_guarded");
 const SOON: Duration = Duration::from_secs(10);
@@ -28,9 +29,13 @@ fn shell(script: &str) -> Spawn {
 async fn outcome(guard: &Guard, command: Spawn) -> (String, String, ExitStatus) {
     let mut child = guard.spawn(command).await.expect("started");
     let (mut out, mut err) = (String::new(), String::new());
-    child.take_stdout().expect("not taken").read_to_string(&mut out).await.expect("text");
-    child.take_stderr().expect("not taken").read_to_string(&mut err).await.expect("text");
-    (out, err, child.wait().await)
+    let whole = async {
+        child.take_stdout().expect("not taken").read_to_string(&mut out).await.expect("text");
+        child.take_stderr().expect("not taken").read_to_string(&mut err).await.expect("text");
+        child.wait().await
+    };
+    let status = timeout(SOON, whole).await.expect("the command ends by itself");
+    (out, err, status)
 }
 
 /// The first line of a child's output as a number.

@@ -402,7 +402,7 @@ impl Registry {
         for group in guard.groups.into_iter().filter_map(Pid::from_raw) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
-        drop(guard.process.stdin.take());
+        // Waiting closes its standard input first, and with that it ends.
         let _ = guard.process.wait();
     }
 }

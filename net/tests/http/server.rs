@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::BodyExt;
-use pilotlight_net::{Body, Breaker, Request, Response, hold_while, plain};
+use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, hold_while, plain, with_timeouts};
 use tokio::sync::{Notify, oneshot};
 
 use crate::support::{Answer, Client, GET, Server, header, soon, start};
@@ -295,4 +295,40 @@ async fn a_client_that_leaves_within_the_body_frees_what_it_holds() {
     client.send(GET).await.read_head().await;
     drop(client);
     until("the body dropped", || dropped.load(Ordering::Relaxed) == 1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_cannot_hold_a_response_past_its_time() {
+    let breaker = Breaker::new(1, 0);
+    let shared = breaker.clone();
+    let server = start(Answer(move |_| {
+        let permit = shared.try_acquire();
+        let megabytes =
+            futures_util::stream::repeat_with(|| Ok(http_body::Frame::data(vec![0; 1 << 20].into())));
+        let body = Body::stream(http_body_util::StreamBody::new(megabytes)).guarded(permit);
+        let timeouts = Timeouts { total: Duration::from_millis(200), response_start: None, idle: None };
+        with_timeouts(timeouts, "too late", std::future::ready(Response::new(body)))
+    }))
+    .await;
+    let mut client = Client::connect(server.address).await;
+    client.send(GET).await;
+    until("the permit taken", || breaker.in_use() == 1).await;
+    until("the permit back", || breaker.in_use() == 0).await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_connection_outlives_the_time_limits_of_its_responses() {
+    let server = start(Answer(|_| {
+        let pieces = futures_util::stream::iter([Ok(http_body::Frame::data("ok".into()))]);
+        let timeouts = Timeouts { total: Duration::from_millis(50), response_start: None, idle: None };
+        let body = Body::stream(http_body_util::StreamBody::new(pieces));
+        with_timeouts(timeouts, "too late", std::future::ready(Response::new(body)))
+    }))
+    .await;
+    let mut client = Client::connect(server.address).await;
+    let started = std::time::Instant::now();
+    while started.elapsed() < Duration::from_millis(200) {
+        client.send(GET).await.read_until("ok\r\n0\r\n\r\n").await;
+    }
 }

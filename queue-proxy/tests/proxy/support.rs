@@ -12,7 +12,7 @@ use pilotlight_net::{Body, Drain, Handler, Request, Response, serve, wire};
 use pilotlight_queue_proxy::{Addresses, QueueProxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -141,27 +141,25 @@ pub(crate) struct Gate {
     pub(crate) inside: Arc<AtomicUsize>,
     pub(crate) most: Arc<AtomicUsize>,
     gate: Arc<Semaphore>,
-    pub(crate) arrived: Arc<Notify>,
 }
 
 impl Gate {
     pub(crate) async fn closed() -> Self {
         let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (gate, arrived) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
-        let shared = (Arc::clone(&inside), Arc::clone(&most), Arc::clone(&gate), Arc::clone(&arrived));
+        let gate = Arc::new(Semaphore::new(0));
+        let shared = (Arc::clone(&inside), Arc::clone(&most), Arc::clone(&gate));
         let address = app(move |_| {
-            let (inside, most, gate, arrived) = shared.clone();
+            let (inside, most, gate) = shared.clone();
             async move {
                 let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
-                arrived.notify_one();
                 gate.acquire().await.unwrap().forget();
                 inside.fetch_sub(1, Ordering::SeqCst);
                 Response::new(Body::full("through"))
             }
         })
         .await;
-        Gate { address, inside, most, gate, arrived }
+        Gate { address, inside, most, gate }
     }
 
     pub(crate) fn let_through(&self, requests: usize) {
