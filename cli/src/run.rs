@@ -64,7 +64,7 @@ pub struct RunArgs {
 }
 
 /// Settings of the app on the command line; each is the Knative annotation or field of that name.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings of COMMAND (those of files are in the files)")]
 pub struct ServiceArgs {
     /// Its name, and its host name: NAME.default.localhost [default: after the command]
@@ -190,7 +190,9 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
         warnings.extend(read.warnings);
     }
     if !command.is_empty() {
-        let (workload, more) = args.service.workload(&command, args.config.as_deref())?;
+        let named = args.service.name.clone().or_else(|| args.sample.then(|| "sample".to_owned()));
+        let service = ServiceArgs { name: named, ..args.service.clone() };
+        let (workload, more) = service.workload(&command, args.config.as_deref())?;
         if workloads.iter().any(|other| other.id == workload.id) {
             bail!("{} is defined already in a file: name the command differently with --name", workload.id);
         }

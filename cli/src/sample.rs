@@ -178,7 +178,8 @@ impl Work {
         for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(split_pair) {
             match name {
                 "sleep" => {
-                    work.sleep = Some(Duration::from_millis(number(name, value, 0, MAX_SLEEP_MILLIS)?))
+                    let millis = number(name, value, 0, MAX_SLEEP_MILLIS)?;
+                    work.sleep = Some(Duration::from_millis(millis));
                 }
                 "prime" => work.prime_below = Some(number(name, value, 3, MAX_PRIME)?),
                 "bloat" => work.bloat_megabytes = Some(number(name, value, 0, MAX_BLOAT_MEGABYTES)?),

@@ -20,7 +20,7 @@ pub struct Summary {
     pub requests: u64,
     /// Requests a second.
     pub rate: f64,
-    /// The share of requests answered with 2xx; `None` without requests.
+    /// The share of 2xx among the responses; `None` without any.
     pub success_fraction: Option<f64>,
     /// Responses by status code.
     pub status_codes: BTreeMap<u16, u64>,
@@ -79,12 +79,13 @@ impl Summary {
     }
 
     fn new(duration: Duration, ledger: &RevisionLedger, usage: &[Usage]) -> Summary {
+        let answered: u64 = ledger.statuses.values().sum();
         let succeeded: u64 = ledger.statuses.range(200..300).map(|(_, count)| count).sum();
         Summary {
             duration_s: duration.as_secs_f64(),
             requests: ledger.requests,
             rate: ledger.requests as f64 / duration.as_secs_f64().max(f64::MIN_POSITIVE),
-            success_fraction: (ledger.requests > 0).then(|| succeeded as f64 / ledger.requests as f64),
+            success_fraction: (answered > 0).then(|| succeeded as f64 / answered as f64),
             status_codes: ledger.statuses.clone(),
             latency: Quantiles::of(&ledger.latency),
             abandoned: ledger.abandoned,

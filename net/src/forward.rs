@@ -279,6 +279,6 @@ fn copy_head(request: &Request) -> Request {
 fn is_stale(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || error.is_canceled() || error.is_closed() || {
         let source = std::error::Error::source(error);
-        source.is_some_and(|cause| cause.is::<std::io::Error>())
+        source.and_then(|cause| cause.downcast_ref::<std::io::Error>()).is_some()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -89,7 +89,7 @@ async fn ask(to: SocketAddr, mut request: Request) -> Result<ProbeAnswer, Error>
         let response = sender.send_request(request).await.map_err(Error::from_client)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        Ok(ProbeAnswer { status, body: body.map(|whole| whole.to_bytes()).unwrap_or_default() })
+        Ok(ProbeAnswer { status, body: body.map(Collected::to_bytes).unwrap_or_default() })
     };
     // The connection runs in this task, so that nothing is left behind when the probe is dropped.
     tokio::pin!(exchange);

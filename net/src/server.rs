@@ -52,7 +52,7 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
                 });
             }
             Err(error) if is_about_one_connection(&error) => {
-                debug!(%error, "Client left before it was accepted")
+                debug!(%error, "Client left before it was accepted");
             }
             Err(error) => {
                 // Out of file descriptors, most likely. Those in use will come free; retrying at once would spin.

@@ -348,12 +348,11 @@ mod tests {
     async fn an_app_that_begins_to_listen_is_ready_at_once() {
         for action in [http as fn(SocketAddr, &str) -> ProbeAction, |to, _| tcp(to)] {
             let address = nobody().await;
-            let readiness = Arc::new(impatient(action(address, "/"), Duration::from_secs(10)));
-            let asking = {
-                let readiness = Arc::clone(&readiness);
-                tokio::spawn(async move { (readiness.is_ready().await, Instant::now()) })
-            };
-            sleep(Duration::from_millis(100)).await;
+            let readiness = impatient(action(address, "/"), Duration::from_secs(10));
+            assert!(
+                timeout(Duration::from_millis(30), readiness.is_ready()).await.is_err(),
+                "nobody listens yet"
+            );
             let listener = TcpListener::bind(address).await.unwrap();
             let listening = Instant::now();
             let script = Script {
@@ -363,9 +362,8 @@ mod tests {
                 delay: Duration::ZERO,
             };
             tokio::spawn(serve(listener, Arc::new(script), Drain::default()));
-            let (ready, known) = asking.await.unwrap();
-            assert!(ready);
-            let delay = known - listening;
+            assert!(readiness.is_ready().await);
+            let delay = listening.elapsed();
             assert!(delay < Duration::from_millis(40), "{delay:?} (Knative's retry takes up to 50 ms)");
         }
     }

@@ -5,8 +5,12 @@ pub mod http;
 pub mod manifest;
 pub mod process;
 pub mod run;
+pub mod sample;
+mod started;
 
 use std::time::{Duration, Instant};
+
+pub use started::binary;
 
 /// Waits until `condition` gives a value, and fails the test if that takes longer than `within`.
 pub async fn eventually<T>(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
@@ -19,6 +23,9 @@ pub async fn eventually<T>(what: &str, within: Duration, mut condition: impl Asy
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
+
+/// For what happens at once, on a machine that is busy with other tests.
+pub const SOON: Duration = Duration::from_secs(15);
 
 /// How often a condition is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use pilotlight_cli::load::{End, Load};
 use pilotlight_tests::http::{Answer, send_raw};
 use pilotlight_tests::manifest::{arg, file, service, text_file};
-use pilotlight_tests::run::{Pilotlight, SOON, binary, run_to_end, sample_command};
+use pilotlight_tests::run::{Pilotlight, run_to_end, sample_command};
+use pilotlight_tests::{SOON, binary};
 
 /// How long an app that is broken may keep a client waiting.
 const A_FEW_SECONDS: Duration = Duration::from_secs(10);

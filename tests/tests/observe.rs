@@ -4,10 +4,10 @@ use std::fs;
 
 use pilotlight_cli::load::{End, Load};
 use pilotlight_core::Record;
-use pilotlight_tests::eventually;
 use pilotlight_tests::http::get;
 use pilotlight_tests::manifest::arg;
-use pilotlight_tests::run::{Pilotlight, SOON, run_to_end};
+use pilotlight_tests::run::{Pilotlight, run_to_end};
+use pilotlight_tests::{SOON, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
 

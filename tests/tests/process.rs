@@ -3,17 +3,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child as Starter, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use pilotlight_autoscaler::cluster::process::{Child, Guard, Spawn};
-use pilotlight_tests::eventually;
 use pilotlight_tests::process::{Mark, is_running, send};
+use pilotlight_tests::{SOON, eventually};
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 const GUARDED: &str = env!("CARGO_BIN_EXE_guarded");
-const SOON: Duration = Duration::from_secs(10);
 /// Starts a grandchild, says its number, and stays.
 const PARENT: &str = "sleep 1000 & echo $!; wait";
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pilotlight_cli::latency::RequestSummary;
 use pilotlight_cli::load::{End, Load, Mode};
-use pilotlight_tests::eventually;
 use pilotlight_tests::manifest::{arg, file, service};
-use pilotlight_tests::run::{Pilotlight, SOON, sample_command};
+use pilotlight_tests::run::{Pilotlight, sample_command};
+use pilotlight_tests::{SOON, eventually};
 
 /// Stable window, grace period, drain, and time to spare: from the last request to no process.
 const TO_ZERO: Duration = Duration::from_secs(60);

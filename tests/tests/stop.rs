@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use pilotlight_cli::load::{End, Load, RunningLoad};
-use pilotlight_tests::eventually;
-use pilotlight_tests::run::{Pilotlight, SOON};
+use pilotlight_tests::run::Pilotlight;
+use pilotlight_tests::{SOON, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
 

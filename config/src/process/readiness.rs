@@ -64,17 +64,17 @@ pub enum ProbePace {
 
 /// Reads the one probe of an app's container.
 pub(super) fn one_probe(json: &str) -> Result<Vec<ReadinessProbe>, String> {
-    let probe: WireProbe = serde_json::from_str(json).map_err(not_a_probe)?;
+    let probe: WireProbe = serde_json::from_str(json).map_err(|error| not_a_probe(&error))?;
     Ok(vec![probe.read()?])
 }
 
 /// Reads the probes of all containers of a pod. Elements may be `null`.
 pub(super) fn many_probes(json: &str) -> Result<Vec<ReadinessProbe>, String> {
-    let probes: Vec<Option<WireProbe>> = serde_json::from_str(json).map_err(not_a_probe)?;
+    let probes: Vec<Option<WireProbe>> = serde_json::from_str(json).map_err(|error| not_a_probe(&error))?;
     probes.into_iter().flatten().map(WireProbe::read).collect()
 }
 
-fn not_a_probe(error: serde_json::Error) -> String {
+fn not_a_probe(error: &serde_json::Error) -> String {
     format!("is not a readiness probe in JSON: {error}")
 }
 

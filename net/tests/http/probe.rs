@@ -51,7 +51,7 @@ fn a_network_probe_gets_its_hash_back_or_is_told_that_it_needs_one() {
         (answer.status(), &answer.headers()[headers::NETWORK_HASH]),
         (StatusCode::OK, &HeaderValue::from_static("abc"))
     );
-    assert_eq!(asked(&[probe.clone()]).unwrap().status(), StatusCode::BAD_REQUEST);
+    assert_eq!(asked(std::slice::from_ref(&probe)).unwrap().status(), StatusCode::BAD_REQUEST);
     assert_eq!(asked(&[probe, (headers::NETWORK_HASH, "")]).unwrap().status(), StatusCode::BAD_REQUEST);
     assert!(asked(&[(headers::NETWORK_PROBE, headers::QUEUE)]).is_none());
     assert!(asked(&[]).is_none());

@@ -303,9 +303,10 @@ async fn a_client_that_takes_nothing_cannot_hold_a_response_past_its_time() {
     let shared = breaker.clone();
     let server = start(Answer(move |_| {
         let permit = shared.try_acquire();
-        let megabytes =
-            futures_util::stream::repeat_with(|| Ok(http_body::Frame::data(vec![0; 1 << 20].into())));
-        let body = Body::stream(http_body_util::StreamBody::new(megabytes)).guarded(permit);
+        // More in one piece than all buffers on the way take: the server has no reason to read the body again.
+        let pieces =
+            futures_util::stream::repeat_with(|| Ok(http_body::Frame::data(vec![0; 64 << 20].into())));
+        let body = Body::stream(http_body_util::StreamBody::new(pieces)).guarded(permit);
         let timeouts = Timeouts { total: Duration::from_millis(200), response_start: None, idle: None };
         with_timeouts(timeouts, "too late", std::future::ready(Response::new(body)))
     }))

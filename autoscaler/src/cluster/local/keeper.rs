@@ -150,7 +150,7 @@ impl Keeper {
         let before = self.trouble.as_ref().filter(|_| !was_fine).map_or(0, |trouble| trouble.failures);
         let failures = before + 1;
         let backoff = BACKOFF_FIRST.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_LONGEST);
-        warn!(revision = %self.workload.id, pod = kept.pod.name, reason = failure.reason, message = failure.message, failures, ?backoff, "Pod failed");
+        warn!(revision = %self.workload.id, pod = kept.pod.name, reason = failure.reason, why = failure.message, failures, ?backoff, "Pod failed");
         if let Some(meter) = self.shared.meters.lock().get_mut(&self.workload.id) {
             meter.usage.failed += 1;
         }

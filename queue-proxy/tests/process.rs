@@ -1,0 +1,98 @@
+//! The queue-proxy as a process: what it exits with, and when.
+
+#![allow(missing_docs)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+fn queue_proxy(changes: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pilotlight-queue-proxy"));
+    command.env_clear().stderr(Stdio::piped()).envs([
+        ("CONTAINER_CONCURRENCY", "1"),
+        ("QUEUE_SERVING_PORT", "0"),
+        ("QUEUE_SERVING_TLS_PORT", "0"),
+        ("USER_PORT", "8080"),
+        ("REVISION_TIMEOUT_SECONDS", "300"),
+        ("SERVING_LOGGING_CONFIG", ""),
+        ("SERVING_LOGGING_LEVEL", ""),
+        ("SERVING_NAMESPACE", "default"),
+        ("SERVING_CONFIGURATION", ""),
+        ("SERVING_REVISION", "hello-00001"),
+        ("SERVING_POD", "pod-1"),
+        ("SERVING_POD_IP", "127.0.0.1"),
+        ("PILOTLIGHT_BIND_ADDRESS", "127.0.0.1"),
+        ("PILOTLIGHT_METRICS_PORT", "0"),
+        ("PILOTLIGHT_ADMIN_PORT", "0"),
+        ("PILOTLIGHT_USER_METRICS_PORT", "0"),
+    ]);
+    command.envs(changes.iter().copied());
+    command
+}
+
+type Log = BufReader<ChildStderr>;
+
+fn log_of(child: &mut Child) -> Log {
+    BufReader::new(child.stderr.take().unwrap())
+}
+
+/// Reads what the process says until a line contains `text`.
+fn wait_for(log: &mut Log, text: &str) {
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended without saying {text:?}");
+    }
+}
+
+fn kill(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+fn failure(mut command: Command) -> String {
+    let mut child = command.spawn().unwrap();
+    let mut said = String::new();
+    log_of(&mut child).read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_missing_variable_is_named_and_ends_it_with_1() {
+    let mut command = queue_proxy(&[]);
+    command.env_remove("USER_PORT").env_remove("SERVING_POD");
+    assert_eq!(
+        failure(command),
+        "required key USER_PORT missing value\nrequired key SERVING_POD missing value\n"
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_ends_it_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let said = failure(queue_proxy(&[("QUEUE_SERVING_PORT", &address.port().to_string())]));
+    assert!(said.contains(&format!("cannot listen on {address} for requests")), "{said}");
+}
+
+#[test]
+fn the_first_signal_drains_and_ends_it_with_0() {
+    let mut child = queue_proxy(&[("PILOTLIGHT_DRAIN_QUIET_PERIOD", "10ms")]).spawn().unwrap();
+    let mut log = log_of(&mut child);
+    wait_for(&mut log, "Serving");
+    kill(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_second_signal_ends_it_with_1_at_once() {
+    let mut child = queue_proxy(&[("PILOTLIGHT_DRAIN_QUIET_PERIOD", "1h")]).spawn().unwrap();
+    let mut log = log_of(&mut child);
+    wait_for(&mut log, "Serving");
+    kill(&child, Signal::INT);
+    wait_for(&mut log, "Draining");
+    kill(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
