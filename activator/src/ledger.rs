@@ -57,7 +57,7 @@ impl RevisionLedger {
 pub struct ColdStarts {
     /// How many there were.
     pub count: u64,
-    /// The latest, oldest first; at most 100.
+    /// The latest, oldest first; at most 1000.
     pub recent: VecDeque<ColdStart>,
     /// From the request's arrival until it was sent to the pod: the sum of the four steps.
     pub total: Latencies,
@@ -72,7 +72,7 @@ pub struct ColdStarts {
 }
 
 impl ColdStarts {
-    const MAX_RECENT: usize = 100;
+    const MAX_RECENT: usize = 1000;
 
     pub(crate) fn record(&mut self, start: ColdStart) {
         self.count += 1;
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn only_the_latest_cold_starts_are_kept_but_all_are_counted() {
         let mut starts = ColdStarts::default();
-        for second in 0..250 {
+        for second in 0..2500 {
             let arrived = Time::from_secs(second);
             starts.record(ColdStart::new(
                 arrived,
@@ -265,10 +265,10 @@ mod tests {
                 arrived + Duration::from_millis(5),
             ));
         }
-        assert_eq!((starts.count, starts.recent.len()), (250, 100));
-        assert_eq!(starts.recent[0].arrived, Time::from_secs(150));
+        assert_eq!((starts.count, starts.recent.len()), (2500, 1000));
+        assert_eq!(starts.recent[0].arrived, Time::from_secs(1500));
         let other = starts.clone();
         starts.add(&other);
-        assert_eq!((starts.count, starts.recent.len()), (500, 100));
+        assert_eq!((starts.count, starts.recent.len()), (5000, 1000));
     }
 }

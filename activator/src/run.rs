@@ -29,7 +29,7 @@ struct Flags {
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8012")]
     listen: SocketAddr,
     /// Where the table of endpoints is served
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090/v1/endpoints")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090/v1/endpoints")]
     endpoints: String,
     /// Where the autoscaler takes stats
     #[arg(long, value_name = "WS_URL", default_value = "ws://127.0.0.1:8080")]

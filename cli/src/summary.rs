@@ -32,7 +32,9 @@ pub struct Summary {
     pub lost: u64,
     /// Times that a request had to wait for the first pod.
     pub cold_starts: u64,
-    /// What the latest of them were made of.
+    /// From the request's arrival at zero to each step, over all cold starts; `None` without any.
+    pub cold_start_steps: Option<ColdStartSteps>,
+    /// What the latest of them were made of, the latest first.
     pub recent_cold_starts: Vec<ColdStartSummary>,
     /// Time all pods together existed.
     pub pod_seconds: f64,
@@ -42,6 +44,19 @@ pub struct Summary {
     pub pods_failed: u32,
     /// The most pods of one workload at once.
     pub peak_pods: u32,
+}
+
+/// How long after the request's arrival each step of a cold start was done, in seconds. Of the latest cold starts.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ColdStartSteps {
+    /// The decision was made.
+    decide: Quantiles,
+    /// The process had been started.
+    spawned: Quantiles,
+    /// The pod was ready.
+    ready: Quantiles,
+    /// The request was sent to it.
+    forwarded: Quantiles,
 }
 
 /// A distribution, in seconds.
@@ -91,7 +106,8 @@ impl Summary {
             abandoned: ledger.abandoned,
             lost: ledger.lost + ledger.broken,
             cold_starts: ledger.cold_starts.count,
-            recent_cold_starts: ledger.cold_starts.recent.iter().map(ColdStartSummary::of).collect(),
+            cold_start_steps: ColdStartSteps::of(ledger.cold_starts.recent.iter()),
+            recent_cold_starts: ledger.cold_starts.recent.iter().rev().take(COLD_STARTS_LISTED).map(ColdStartSummary::of).collect(),
             pod_seconds: usage.iter().map(|usage| usage.pod_time.as_secs_f64()).sum(),
             pods_started: usage.iter().map(|usage| usage.started).sum(),
             pods_failed: usage.iter().map(|usage| usage.failed).sum(),
@@ -100,7 +116,36 @@ impl Summary {
     }
 }
 
+impl ColdStartSteps {
+    fn of<'a>(starts: impl Iterator<Item = &'a ColdStart> + Clone) -> Option<ColdStartSteps> {
+        let until = |step: fn(&ColdStart) -> Duration| Quantiles::of_few(starts.clone().map(step).collect());
+        Some(ColdStartSteps {
+            decide: until(|it| it.decide)?,
+            spawned: until(|it| it.decide + it.start)?,
+            ready: until(|it| it.decide + it.start + it.ready)?,
+            forwarded: until(ColdStart::total)?,
+        })
+    }
+}
+
 impl Quantiles {
+    /// Exact ones, of values that are all at hand.
+    fn of_few(mut values: Vec<Duration>) -> Option<Quantiles> {
+        values.sort_unstable();
+        let at = |fraction: f64| {
+            let rank = (values.len() as f64 * fraction).ceil() as usize;
+            values.get(rank.saturating_sub(1)).map(Duration::as_secs_f64)
+        };
+        Some(Quantiles {
+            p50: at(0.5)?,
+            p90: at(0.9)?,
+            p95: at(0.95)?,
+            p99: at(0.99)?,
+            max: at(1.0)?,
+            mean: values.iter().sum::<Duration>().as_secs_f64() / values.len() as f64,
+        })
+    }
+
     fn of(latencies: &Latencies) -> Option<Quantiles> {
         let at = |fraction| latencies.quantile(fraction).map(|it| it.as_secs_f64());
         Some(Quantiles {
@@ -151,7 +196,7 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "Status Codes  [code:count]                  {}", codes.join("  "))?;
         writeln!(f, "Cold starts   [count]                       {}", self.cold_starts)?;
-        for it in self.recent_cold_starts.iter().rev().take(COLD_STARTS_SHOWN) {
+        for it in self.recent_cold_starts.iter().take(COLD_STARTS_SHOWN) {
             writeln!(f, "                                            {}", it.in_words())?;
         }
         let Summary { pods_started, pods_failed, peak_pods, .. } = self;
@@ -164,5 +209,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Cold starts that are shown one by one, the latest first.
+/// Cold starts that are listed in JSON.
+const COLD_STARTS_LISTED: usize = 20;
+/// Cold starts that are shown to people.
 const COLD_STARTS_SHOWN: usize = 3;
