@@ -33,7 +33,8 @@ pub fn endpoints(admin: Admin, endpoints: watch::Receiver<Arc<EndpointTable>>) -
             let mut line = match timeout(HEARTBEAT, endpoints.changed()).await {
                 Ok(changed) => {
                     changed.ok()?;
-                    serde_json::to_vec(&**endpoints.borrow_and_update()).expect("a table has only string keys")
+                    serde_json::to_vec(&**endpoints.borrow_and_update())
+                        .expect("a table has only string keys")
                 }
                 // An empty line: nothing new, and still here.
                 Err(_) => Vec::new(),

@@ -46,7 +46,7 @@ impl Handler for StatServer {
         }
         let accepted = match accept(request.headers()) {
             Ok(accepted) => accepted,
-            Err(refusal) => return refusal,
+            Err((status, why)) => return plain(status, why),
         };
         let upgrade = hyper::upgrade::on(&mut request);
         let session = Session {
@@ -92,7 +92,9 @@ impl Session {
             };
             match message {
                 Some(Ok(Message::Binary(frame))) => self.take_in(&frame).await,
-                Some(Ok(Message::Text(_))) => warn!(peer = %self.peer, "Text frame dropped: stats are binary"),
+                Some(Ok(Message::Text(_))) => {
+                    warn!(peer = %self.peer, "Text frame dropped: stats are binary");
+                }
                 // Pings are answered by the library.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(_))) | None => break,
@@ -132,9 +134,9 @@ impl Session {
     }
 }
 
-/// The answer that turns a connection into a websocket, or the refusal.
-fn accept(headers: &HeaderMap) -> Result<Response, Response> {
-    let refuse = |text: &str| Err(plain(StatusCode::BAD_REQUEST, text));
+/// The answer that turns a connection into a websocket, or why there will be none.
+fn accept(headers: &HeaderMap) -> Result<Response, (StatusCode, &'static str)> {
+    let refuse = |why| Err((StatusCode::BAD_REQUEST, why));
     let has = |name, word: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
@@ -148,16 +150,16 @@ fn accept(headers: &HeaderMap) -> Result<Response, Response> {
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return refuse("Bad Request: Sec-WebSocket-Key is missing");
     };
-    if let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !same_host(origin, headers)) {
-        debug!(?origin, "Refused a websocket from a foreign origin");
-        return Err(plain(StatusCode::FORBIDDEN, "Forbidden: Origin is not this host"));
+    if headers.get(header::ORIGIN).is_some_and(|origin| !same_host(origin, headers)) {
+        return Err((StatusCode::FORBIDDEN, "Forbidden: Origin is not this host"));
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let accept_key = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a legal value");
+    let accept_key =
+        HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a legal value");
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
     Ok(response)
 }
@@ -165,7 +167,8 @@ fn accept(headers: &HeaderMap) -> Result<Response, Response> {
 /// A browser says where a script came from; a page of another host has no business here.
 fn same_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let origin =
+        origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
     origin.is_some() && origin == host
 }
 

@@ -13,8 +13,11 @@ const PANIC_MODE: &str = "kn_revision_panic_mode";
 const CONCURRENCY: [&str; 3] =
     ["kn_revision_concurrency_stable", "kn_revision_concurrency_panic", "kn_revision_concurrency_target"];
 /// ... or requests per second.
-const RPS: [&str; 3] =
-    ["kn_revision_rps_stable_per_second", "kn_revision_rps_panic_per_second", "kn_revision_rps_target_per_second"];
+const RPS: [&str; 3] = [
+    "kn_revision_rps_stable_per_second",
+    "kn_revision_rps_panic_per_second",
+    "kn_revision_rps_target_per_second",
+];
 /// Pods asked of the cluster.
 const PODS_REQUESTED: &str = "kn_revision_pods_requested";
 /// Pods that are ready.
@@ -31,7 +34,10 @@ const SCRAPE_DURATION: &str = "kn_autoscaler_scrape_duration_seconds";
 /// Describes every metric to the recorder. Once a process.
 pub fn describe() {
     describe_gauge!(PODS_DESIRED, "Pods wanted, before minimum and maximum");
-    describe_gauge!(CAPACITY_EXCESS, "Room beyond load and target burst capacity; negative: activator in the path");
+    describe_gauge!(
+        CAPACITY_EXCESS,
+        "Room beyond load and target burst capacity; negative: activator in the path"
+    );
     describe_gauge!(PANIC_MODE, "1 while the panic window leads");
     for (names, what) in [(CONCURRENCY, "Requests in flight"), (RPS, "Requests per second")] {
         describe_gauge!(names[0], format!("{what}, averaged over the stable window"));
@@ -106,8 +112,14 @@ impl RevisionMetrics {
     /// The recorder cannot forget a series; a revision that is gone shows zeros.
     pub(crate) fn clear(&self) {
         let all = [
-            &self.desired, &self.capacity_excess, &self.panic_mode, &self.requested, &self.ready, &self.not_ready,
-            &self.pending, &self.terminating,
+            &self.desired,
+            &self.capacity_excess,
+            &self.panic_mode,
+            &self.requested,
+            &self.ready,
+            &self.not_ready,
+            &self.pending,
+            &self.terminating,
         ];
         all.into_iter().chain(&self.load).for_each(|gauge| gauge.set(0.0));
     }

@@ -75,8 +75,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
     for warning in &manifests.warnings {
         tracing::warn!(%warning, "Suspicious setting");
     }
-    let workloads: Vec<LocalWorkload> =
-        manifests.workloads.iter().map(|it| LocalWorkload::new(it, args.startup_timeout)).collect::<Result<_, _>>()?;
+    let workloads: Vec<LocalWorkload> = manifests
+        .workloads
+        .iter()
+        .map(|it| LocalWorkload::new(it, args.startup_timeout))
+        .collect::<Result<_, _>>()?;
     let stats = bind(args.listen).await?;
     let admin_listener = bind(args.admin).await?;
     let metrics = install_metrics(&[]).context("cannot install the metrics recorder")?;

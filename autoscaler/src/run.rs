@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pilotlight_core::cadence::TICK;
-use pilotlight_core::{ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time};
+use pilotlight_core::{
+    ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time,
+};
 use pilotlight_net::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;

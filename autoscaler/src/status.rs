@@ -108,7 +108,10 @@ impl Board {
         });
         shown.spec = Arc::clone(spec);
         shown.evaluation.clone_from(evaluation);
-        if evaluation.decision.is_some() || evaluation.outcome.bound.is_some() || shown.decided.decision.is_none() {
+        if evaluation.decision.is_some()
+            || evaluation.outcome.bound.is_some()
+            || shown.decided.decision.is_none()
+        {
             shown.decided.clone_from(evaluation);
         }
         shown.decision = decision.cloned();

@@ -19,7 +19,7 @@ use crate::logging::{self, Format};
 use crate::run::{INTERRUPTED, ServiceArgs, Signals, sample_command};
 use crate::screen::Screen;
 use crate::stack::{Stack, StackParams};
-use crate::summary::Summary;
+use crate::summary::{ColdStartSummary, Summary};
 
 /// Watch a service scale from zero to four pods under load, and back
 ///
@@ -168,12 +168,17 @@ struct Verdict {
 impl Verdict {
     fn of(played: &Played, summary: &Summary, expected: u32) -> Verdict {
         let failed = played.client.failed();
-        let cold = summary.recent_cold_starts.first().map_or("none".to_owned(), |it| it.in_words());
+        let cold = summary.recent_cold_starts.first().map_or("none".to_owned(), ColdStartSummary::in_words);
         Verdict {
             checks: vec![
-                (played.most_wanted == expected, format!("scaled 0 -> {} pods (expected {expected})", played.most_wanted)),
+                (
+                    played.most_wanted == expected,
+                    format!("scaled 0 -> {} pods (expected {expected})", played.most_wanted),
+                ),
                 match played.back_at_zero {
-                    Some(after) => (true, format!("back at 0 pods {:.1} s after the load ended", after.as_secs_f64())),
+                    Some(after) => {
+                        (true, format!("back at 0 pods {:.1} s after the load ended", after.as_secs_f64()))
+                    }
                     None => (false, "pods were still there when the time was over".to_owned()),
                 },
                 (summary.cold_starts == 1, format!("{} cold start: {cold}", summary.cold_starts)),

@@ -48,18 +48,22 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 
 async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow::Result<bool> {
     let patience = Duration::from_secs(5);
-    let upstreams =
-        Upstreams::new(UpstreamParams { max_idle_per_host: 0, idle_timeout: patience, connect_timeout: patience });
+    let upstreams = Upstreams::new(UpstreamParams {
+        max_idle_per_host: 0,
+        idle_timeout: patience,
+        connect_timeout: patience,
+    });
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = http::Uri::from_static("/v1/decisions");
-    *request.headers_mut() = HeaderMap::from_iter([(header::HOST, HeaderValue::try_from(admin.to_string())?)]);
-    let response = upstreams
-        .send(admin, request)
-        .await
-        .map_err(SendError::into_error)
-        .with_context(|| format!("nothing answers on the admin port {admin} (name another with --admin)"))?;
+    *request.headers_mut() =
+        HeaderMap::from_iter([(header::HOST, HeaderValue::try_from(admin.to_string())?)]);
+    let response =
+        upstreams.send(admin, request).await.map_err(SendError::into_error).with_context(|| {
+            format!("nothing answers on the admin port {admin} (name another with --admin)")
+        })?;
     let body = response.into_body().collect().await?.to_bytes();
-    let statuses: Vec<RevisionStatus> = serde_json::from_slice(&body).context("the admin port does not speak of decisions")?;
+    let statuses: Vec<RevisionStatus> =
+        serde_json::from_slice(&body).context("the admin port does not speak of decisions")?;
     let now = Time::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH)?;
     let mut printed = false;
     for status in statuses.iter().filter(|status| wanted(&status.revision.to_string())) {
@@ -71,7 +75,13 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
         for change in status.changes.iter().rev() {
             let ago = Duration::from_secs((now - change.at).as_secs());
             let from = change.from.map_or("-".to_owned(), |from| from.to_string());
-            println!("  {} ago: {from} -> {} [{}] {}", humantime::format_duration(ago), change.to, change.reason, change.why);
+            println!(
+                "  {} ago: {from} -> {} [{}] {}",
+                humantime::format_duration(ago),
+                change.to,
+                change.reason,
+                change.why
+            );
         }
     }
     Ok(printed)
@@ -84,13 +94,22 @@ fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<bo
     for (line, number) in BufReader::new(file).lines().zip(1..) {
         let place = || format!("{}:{number}", path.display());
         let record: Record = serde_json::from_str(&line.with_context(place)?).with_context(place)?;
-        let Some(to) = record.evaluation.plan.scale.filter(|_| wanted(&record.revision.to_string())) else { continue };
+        let Some(to) = record.evaluation.plan.scale.filter(|_| wanted(&record.revision.to_string())) else {
+            continue;
+        };
         let before = scales.insert(record.revision.clone(), to);
         if before != Some(to) {
             printed = true;
-            let at = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(record.evaluation.at.as_nanos()));
+            let at = humantime::format_rfc3339_millis(
+                UNIX_EPOCH + Duration::from_nanos(record.evaluation.at.as_nanos()),
+            );
             let from = before.map_or("-".to_owned(), |from| from.to_string());
-            println!("{at} {}: {from} -> {to} [{}] {}", record.revision, record.evaluation.reason(), record.why);
+            println!(
+                "{at} {}: {from} -> {to} [{}] {}",
+                record.revision,
+                record.evaluation.reason(),
+                record.why
+            );
         }
     }
     Ok(printed)

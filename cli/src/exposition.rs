@@ -98,7 +98,9 @@ mod tests {
     #[test]
     fn samples_of_one_family_stand_together_under_one_description() {
         let text = |pod: &str| {
-            format!("# HELP a first\n# TYPE a gauge\na{{pod=\"{pod}\"}} 1\n\n# TYPE b_seconds histogram\nb_seconds_bucket{{pod=\"{pod}\"}} 2\n")
+            format!(
+                "# HELP a first\n# TYPE a gauge\na{{pod=\"{pod}\"}} 1\n\n# TYPE b_seconds histogram\nb_seconds_bucket{{pod=\"{pod}\"}} 2\n"
+            )
         };
         let merged = merge(&[text("x"), text("y")]);
         assert_eq!(

@@ -43,8 +43,11 @@ pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
         }
         Err(error) => return Err(error.into()),
     };
-    let texts: Vec<(String, String)> =
-        args.files.iter().map(|path| Ok((path.display().to_string(), manifests::text_of(path)?))).collect::<Result<_, ManifestError>>()?;
+    let texts: Vec<(String, String)> = args
+        .files
+        .iter()
+        .map(|path| Ok((path.display().to_string(), manifests::text_of(path)?)))
+        .collect::<Result<_, ManifestError>>()?;
     let manifests: Vec<Manifest<'_>> = texts.iter().map(|(file, text)| Manifest { file, text }).collect();
     let parsed = workload::read(&manifests, config.as_ref());
 
@@ -111,7 +114,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let error = run(&LintArgs { files: vec!["/nowhere.yaml".into()], config: None, format: Format::Text }).unwrap_err();
+        let error =
+            run(&LintArgs { files: vec!["/nowhere.yaml".into()], config: None, format: Format::Text })
+                .unwrap_err();
         assert_eq!(error.to_string(), "cannot read /nowhere.yaml");
     }
 }

@@ -60,7 +60,9 @@ fn main() -> ExitCode {
     }
     let result = match Cli::parse().command {
         Command::QueueProxy => return pilotlight_queue_proxy::main(),
-        Command::Activator { args } => return pilotlight_activator::main_with_args(with_name("activator", args)),
+        Command::Activator { args } => {
+            return pilotlight_activator::main_with_args(with_name("activator", args));
+        }
         Command::Autoscaler { args } => {
             return pilotlight_autoscaler::process::main_with_args(with_name("autoscaler", args));
         }

@@ -145,7 +145,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Format::Text => println!("\n{summary}"),
         Format::Json => {
             let mut line = json!({ "event": "summary" });
-            if let (Some(line), Ok(serde_json::Value::Object(summary))) = (line.as_object_mut(), serde_json::to_value(&summary)) {
+            if let (Some(line), Ok(serde_json::Value::Object(summary))) =
+                (line.as_object_mut(), serde_json::to_value(&summary))
+            {
                 line.extend(summary);
             }
             println!("{line}");
@@ -202,13 +204,18 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
     if workloads.is_empty() {
         bail!("the files name no workload to run");
     }
-    let workloads = workloads.iter().map(|it| LocalWorkload::new(it, args.startup_timeout)).collect::<Result<_, _>>()?;
+    let workloads =
+        workloads.iter().map(|it| LocalWorkload::new(it, args.startup_timeout)).collect::<Result<_, _>>()?;
     Ok((workloads, warnings))
 }
 
 impl ServiceArgs {
     /// The command as the Knative Service it stands for, read by the parser that reads files: one set of rules.
-    pub fn workload(&self, command: &[String], config: Option<&Path>) -> Result<(Workload, Vec<Warning>), ManifestError> {
+    pub fn workload(
+        &self,
+        command: &[String],
+        config: Option<&Path>,
+    ) -> Result<(Workload, Vec<Warning>), ManifestError> {
         let flags = [
             ("min-scale", &self.min),
             ("max-scale", &self.max),
@@ -219,8 +226,10 @@ impl ServiceArgs {
             ("scale-to-zero-pod-retention-period", &self.retention),
         ];
         let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
-        let annotations: BTreeMap<String, String> =
-            flags.chain(self.annotations.clone()).map(|(key, value)| (format!("autoscaling.knative.dev/{key}"), value)).collect();
+        let annotations: BTreeMap<String, String> = flags
+            .chain(self.annotations.clone())
+            .map(|(key, value)| (format!("autoscaling.knative.dev/{key}"), value))
+            .collect();
         let mut container = json!({ "command": command });
         if let Some(path) = &self.readiness_path {
             container["readinessProbe"] = json!({ "httpGet": { "path": path } });
@@ -240,11 +249,13 @@ impl ServiceArgs {
             "spec": { "template": { "metadata": { "annotations": annotations }, "spec": spec } },
         });
         let config = config.map(manifests::config).transpose()?;
-        let (config, mut warnings) = config.map_or((None, Vec::new()), |(config, warnings)| (Some(config), warnings));
+        let (config, mut warnings) =
+            config.map_or((None, Vec::new()), |(config, warnings)| (Some(config), warnings));
         // JSON is YAML.
         let text = manifest.to_string();
         let file = "command line";
-        let Parsed { value, warnings: more } = workload::read(&[Manifest { file, text: &text }], config.as_ref());
+        let Parsed { value, warnings: more } =
+            workload::read(&[Manifest { file, text: &text }], config.as_ref());
         warnings.extend(more);
         let mut workloads = value.map_err(ManifestError::Faulty)?.workloads;
         Ok((workloads.remove(0), warnings))
@@ -341,8 +352,11 @@ mod tests {
 
     #[test]
     fn all_faults_of_the_flags_come_at_once() {
-        let args =
-            ServiceArgs { target: Some("ten".to_owned()), max: Some("-1".to_owned()), ..ServiceArgs::default() };
+        let args = ServiceArgs {
+            target: Some("ten".to_owned()),
+            max: Some("-1".to_owned()),
+            ..ServiceArgs::default()
+        };
         let error = args.workload(&["true".to_owned()], None).unwrap_err().to_string();
         assert!(error.contains("/target") && error.contains("/max-scale"), "{error}");
     }

@@ -61,7 +61,8 @@ impl Stack {
             .await
             .with_context(|| format!("cannot listen on {} (choose another with --listen)", params.listen))?;
         let admin_listener = bind_admin(params.admin).await?;
-        let stats_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
+        let stats_listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
         let autoscaler_url = format!("ws://{}", stats_listener.local_addr()?);
         let journal = params.journal.as_deref().map(open_journal).transpose()?;
@@ -83,17 +84,25 @@ impl Stack {
         let mut back_doors = Vec::new();
         {
             let (autoscaler, drain) = (autoscaler.clone(), back.clone());
-            back_doors.push(tokio::spawn(async move { autoscaler.serve_stats(clock, stats_listener, drain).await }));
+            back_doors.push(tokio::spawn(async move {
+                autoscaler.serve_stats(clock, stats_listener, drain).await;
+            }));
         }
         let activator = Activator::start(
-            ActivatorParams { single_default: true, ..ActivatorParams::new("activator", clock, autoscaler_url) },
+            ActivatorParams {
+                single_default: true,
+                ..ActivatorParams::new("activator", clock, autoscaler_url)
+            },
             cluster.endpoints(),
         );
         {
             let routes = Admin::new().healthz();
             let connected = activator.clone();
             let routes = routes.readyz(move || {
-                connected.connected().then_some(()).ok_or_else(|| "the activator has not reached the autoscaler".to_owned())
+                connected
+                    .connected()
+                    .then_some(())
+                    .ok_or_else(|| "the activator has not reached the autoscaler".to_owned())
             });
             let routes = exposition::route(routes, metrics, cluster.clone());
             let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints());
@@ -158,7 +167,9 @@ async fn bind_admin(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
     }
     match TcpListener::bind(USUAL_ADMIN_ADDRESS).await {
         Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for the admin port"),
+        Err(_) => {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for the admin port")
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happened, in the fields people know from load tools; printed when a run ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -106,8 +106,15 @@ impl Summary {
             abandoned: ledger.abandoned,
             lost: ledger.lost + ledger.broken,
             cold_starts: ledger.cold_starts.count,
-            cold_start_steps: ColdStartSteps::of(ledger.cold_starts.recent.iter()),
-            recent_cold_starts: ledger.cold_starts.recent.iter().rev().take(COLD_STARTS_LISTED).map(ColdStartSummary::of).collect(),
+            cold_start_steps: ColdStartSteps::of(&ledger.cold_starts.recent),
+            recent_cold_starts: ledger
+                .cold_starts
+                .recent
+                .iter()
+                .rev()
+                .take(COLD_STARTS_LISTED)
+                .map(ColdStartSummary::of)
+                .collect(),
             pod_seconds: usage.iter().map(|usage| usage.pod_time.as_secs_f64()).sum(),
             pods_started: usage.iter().map(|usage| usage.started).sum(),
             pods_failed: usage.iter().map(|usage| usage.failed).sum(),
@@ -117,8 +124,8 @@ impl Summary {
 }
 
 impl ColdStartSteps {
-    fn of<'a>(starts: impl Iterator<Item = &'a ColdStart> + Clone) -> Option<ColdStartSteps> {
-        let until = |step: fn(&ColdStart) -> Duration| Quantiles::of_few(starts.clone().map(step).collect());
+    fn of(starts: &VecDeque<ColdStart>) -> Option<ColdStartSteps> {
+        let until = |step: fn(&ColdStart) -> Duration| Quantiles::of_few(starts.iter().map(step).collect());
         Some(ColdStartSteps {
             decide: until(|it| it.decide)?,
             spawned: until(|it| it.decide + it.start)?,
@@ -184,7 +191,8 @@ impl ColdStartSummary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |seconds: f64| for_people(Duration::from_secs_f64(seconds.max(0.0)));
-        let codes: Vec<String> = self.status_codes.iter().map(|(code, count)| format!("{code}:{count}")).collect();
+        let codes: Vec<String> =
+            self.status_codes.iter().map(|(code, count)| format!("{code}:{count}")).collect();
         writeln!(f, "Requests      [total, rate]                 {}, {:.2}/s", self.requests, self.rate)?;
         writeln!(f, "Duration      [total]                       {}", time(self.duration_s))?;
         if let Some(Quantiles { mean, p50, p90, p95, p99, max }) = self.latency {
@@ -200,7 +208,10 @@ impl fmt::Display for Summary {
             writeln!(f, "                                            {}", it.in_words())?;
         }
         let Summary { pods_started, pods_failed, peak_pods, .. } = self;
-        writeln!(f, "Pods          [started, failed, peak]       {pods_started}, {pods_failed}, {peak_pods}")?;
+        writeln!(
+            f,
+            "Pods          [started, failed, peak]       {pods_started}, {pods_failed}, {peak_pods}"
+        )?;
         writeln!(f, "Pod-seconds   [total]                       {:.1}", self.pod_seconds)?;
         if self.abandoned > 0 {
             writeln!(f, "Abandoned     [by their clients]            {}", self.abandoned)?;

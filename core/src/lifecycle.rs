@@ -6,6 +6,7 @@
 //! reconciler's `scaler` and the PodAutoscaler's `Active` and `ScaleTargetInitialized` conditions.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -177,7 +178,9 @@ impl Lifecycle {
                 let earliest = since + spec.stable_window;
                 if now >= earliest {
                     // The activator is asked to take over first; the pods go in a later step.
-                    return wait(Bound::Deactivating, None);
+                    // If it stands in the path already, nobody will tell us so: the next step is due.
+                    let due = path.populated_since.map(|_| now + NEXT_STEP);
+                    return wait(Bound::Deactivating, due);
                 }
                 Outcome { wake_at: Some(earliest), ..apply(1, Some(Bound::RecentlyActive)) }
             }
@@ -263,6 +266,10 @@ impl fmt::Display for Bound {
         })
     }
 }
+
+/// The next step, as soon as there can be one. Not now: time must pass, or a driver in virtual time would never
+/// get past it.
+const NEXT_STEP: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {

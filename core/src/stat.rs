@@ -196,7 +196,12 @@ mod tests {
         stats.request_started(ms(1000), Direct);
         stats.request_started(ms(200), Direct);
         assert_eq!(report(&mut stats, 500), [0.0, 2.0, 0.0, 0.0], "no time has passed yet");
-        assert_eq!(report(&mut stats, 2000), [2.0, 0.0, 0.0, 0.0], "a whole second, not one and a half");
+        stats.request_finished(ms(1000), Direct);
+        assert_eq!(
+            report(&mut stats, 2000),
+            [1.0, 0.0, 0.0, 0.0],
+            "from 500 to 1000 nothing was not counted"
+        );
     }
 
     #[test]

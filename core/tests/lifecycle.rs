@@ -153,12 +153,12 @@ fn one_pod_stays_until_the_revision_was_active_for_a_stable_window() {
 
 #[test]
 fn first_the_activator_takes_over_then_the_pods_go() {
-    // Knative looks again after 3 s if the activator was in the path already; here the next tick comes sooner.
+    // Knative looks again after 3 s if the activator was in the path already; here the next step follows at once.
     let mut script = active_for(STABLE);
     script.leaves_pods(Some(0), Some(0), Bound::Deactivating, None);
     script.is(Activity::Inactive { since: START + STABLE, timed_out: false });
     let mut proxied = active_for(STABLE).proxied_for(STABLE);
-    proxied.leaves_pods(Some(0), Some(0), Bound::Deactivating, None);
+    proxied.leaves_pods(Some(0), Some(0), Bound::Deactivating, Some(Duration::from_millis(1)));
     proxied.applies(Some(0), 0); // at once: its grace period is over already
 }
 

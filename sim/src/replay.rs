@@ -120,7 +120,10 @@ mod tests {
         for second in 0..60_u64 {
             let at = Time::from_secs(1_000 + second) + Duration::from_millis(500);
             let stat = Stat { average_concurrent_requests: (second % 13) as f64 * 1.7, ..Stat::default() };
-            let mut facts = vec![Input::Pushed(stat), Input::Pods(PodCounts { ready: second as u32 % 5, ..PodCounts::default() })];
+            let mut facts = vec![
+                Input::Pushed(stat),
+                Input::Pods(PodCounts { ready: second as u32 % 5, ..PodCounts::default() }),
+            ];
             if second % 2 == 1 {
                 facts.push(Input::Tick);
             }

@@ -34,7 +34,13 @@ fn main() -> ExitCode {
     });
     println!("\n{:<64} {:>12} {:>12}", "", "measured", "goal");
     for row in &table.rows {
-        println!("{:<64} {:>12} {:>12} {}", row.what, row.measured, row.goal, if row.met { "" } else { "MISSED" });
+        println!(
+            "{:<64} {:>12} {:>12} {}",
+            row.what,
+            row.measured,
+            row.goal,
+            if row.met { "" } else { "MISSED" }
+        );
     }
     if table.rows.iter().all(|row| row.met) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -53,7 +59,8 @@ struct Row {
 
 impl Table {
     fn at_most(&mut self, what: &str, measured: f64, goal: f64, unit: &str) {
-        let show = |value: f64| if unit.is_empty() { format!("{value}") } else { format!("{value:.2} {unit}") };
+        let show =
+            |value: f64| if unit.is_empty() { format!("{value}") } else { format!("{value:.2} {unit}") };
         self.rows.push(Row {
             what: what.to_owned(),
             measured: show(measured),
@@ -63,7 +70,12 @@ impl Table {
     }
 
     fn shown(&mut self, what: &str, measured: f64, unit: &str) {
-        let row = Row { what: what.to_owned(), measured: format!("{measured:.2} {unit}"), goal: String::new(), met: true };
+        let row = Row {
+            what: what.to_owned(),
+            measured: format!("{measured:.2} {unit}"),
+            goal: String::new(),
+            met: true,
+        };
         self.rows.push(row);
     }
 }
@@ -73,7 +85,11 @@ async fn memory(table: &mut Table) {
     let pilotlight = Pilotlight::sample(&["--name", "idle"]).await;
     let resident = |filter: &dyn Fn(&[String]) -> bool| -> f64 {
         let processes = pilotlight.processes();
-        processes.iter().filter(|process| filter(&process.command)).map(|process| resident_mib(process.pid)).sum()
+        processes
+            .iter()
+            .filter(|process| filter(&process.command))
+            .map(|process| resident_mib(process.pid))
+            .sum()
     };
     // Both the command itself and its guard.
     table.at_most("resident memory of `run` without a pod, guard included", resident(&|_| true), 20.0, "MiB");
@@ -90,11 +106,11 @@ fn resident_mib(pid: u32) -> f64 {
 
 /// One request at zero after another, on services that take turns: each needs its window to fall asleep again.
 async fn cycles(table: &mut Table) {
-    let cycles: usize = std::env::var("PILOTLIGHT_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let cycles: usize =
+        std::env::var("PILOTLIGHT_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
     let this = std::env::current_exe().expect("this executable").display().to_string();
-    let documents: Vec<Value> = (0..SERVICES)
-        .map(|at| manifest::service(&format!("s{at}"), &[], &[&this, APP, "{port}"]))
-        .collect();
+    let documents: Vec<Value> =
+        (0..SERVICES).map(|at| manifest::service(&format!("s{at}"), &[], &[&this, APP, "{port}"])).collect();
     let file = manifest::file(&documents);
     let mut pilotlight = Pilotlight::run(["-f", manifest::arg(file.path())]).await;
     let (mut to_main, mut to_request, mut lost) = (Vec::new(), Vec::new(), 0);
@@ -133,11 +149,25 @@ async fn cycles(table: &mut Table) {
 
     table.at_most(&format!("requests lost over {cycles} cycles 0 -> 1 -> 0"), f64::from(lost), 0.0, "");
     table.shown("cold starts in these cycles", number("/cold_starts"), "");
-    table.shown("first byte at zero to the decision, p99", number("/cold_start_steps/decide/p99") * 1e3, "ms");
-    table.at_most("first byte at zero to the spawned process, p99", number("/cold_start_steps/spawned/p99") * 1e3, 5.0, "ms");
+    table.shown(
+        "first byte at zero to the decision, p99",
+        number("/cold_start_steps/decide/p99") * 1e3,
+        "ms",
+    );
+    table.at_most(
+        "first byte at zero to the spawned process, p99",
+        number("/cold_start_steps/spawned/p99") * 1e3,
+        5.0,
+        "ms",
+    );
     table.shown("the same, p50", number("/cold_start_steps/spawned/p50") * 1e3, "ms");
     table.shown("client's first byte to the app's main(), p99", quantile(&mut to_main, 0.99), "ms");
-    table.at_most("app accepts connections to its first request, p99", quantile(&mut to_request, 0.99), 15.0, "ms");
+    table.at_most(
+        "app accepts connections to its first request, p99",
+        quantile(&mut to_request, 0.99),
+        15.0,
+        "ms",
+    );
     table.shown("the same, p50", quantile(&mut to_request, 0.5), "ms");
 }
 

@@ -68,11 +68,16 @@ impl Pilotlight {
         Load { path: path.to_owned(), ..Load::new(self.address) }
     }
 
+    /// Every process that runs now: itself, its guard, its pods and all that they started.
+    pub fn processes(&self) -> Vec<Bearer> {
+        self.process.mark.bearers()
+    }
+
     /// The application processes that run now: those started as `pilotlight sample`.
     pub fn pods(&self) -> Vec<Bearer> {
-        let mut bearers = self.process.mark.bearers();
-        bearers.retain(|bearer| bearer.command.get(1).is_some_and(|word| word == "sample"));
-        bearers
+        let mut processes = self.processes();
+        processes.retain(|process| process.command.get(1).is_some_and(|word| word == "sample"));
+        processes
     }
 
     /// Waits until exactly this many application processes run.
@@ -93,8 +98,7 @@ impl Pilotlight {
 
     /// Waits until nothing is left of the process and all it started, down to the last grandchild.
     pub async fn nothing_is_left(&self) {
-        eventually("nothing is left", SOON, async || self.process.mark.bearers().is_empty().then_some(()))
-            .await;
+        eventually("nothing is left", SOON, async || self.processes().is_empty().then_some(())).await;
     }
 
     /// Everything said so far, standard output first.

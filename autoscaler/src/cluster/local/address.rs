@@ -63,7 +63,8 @@ impl Addresses {
         let ip = Ipv4Addr::LOCALHOST;
         // All at once: each port is taken while the others are looked for, so they differ.
         let listeners: Vec<_> = (0..4).map(|_| TcpListener::bind((ip, 0))).collect::<io::Result<_>>()?;
-        let ports: Vec<u16> = listeners.iter().map(|it| Ok(it.local_addr()?.port())).collect::<io::Result<_>>()?;
+        let ports: Vec<u16> =
+            listeners.iter().map(|it| Ok(it.local_addr()?.port())).collect::<io::Result<_>>()?;
         let address =
             PodAddress { ip, serving: ports[0], stats: ports[1], metrics: ports[2], admin: ports[3] };
         Ok(Lease { address, number: None, addresses: Arc::clone(self) })

@@ -10,7 +10,13 @@ pub(super) fn listening_ports(process_group: u32) -> Vec<u16> {
     let mut ports = BTreeSet::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = fs::read_to_string(table).unwrap_or_default();
-        ports.extend(text.lines().skip(1).filter_map(listening).filter(|(_, inode)| sockets.contains(inode)).map(|(port, _)| port));
+        ports.extend(
+            text.lines()
+                .skip(1)
+                .filter_map(listening)
+                .filter(|(_, inode)| sockets.contains(inode))
+                .map(|(port, _)| port),
+        );
     }
     ports.into_iter().collect()
 }
@@ -28,9 +34,13 @@ fn group_of(pid: u32) -> Option<u32> {
 }
 
 fn sockets_of(pid: u32) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")) else {
+        return Vec::new();
+    };
     let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
+    links
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+        .collect()
 }
 
 /// Port and inode of a row of /proc/net/tcp that is in state LISTEN.

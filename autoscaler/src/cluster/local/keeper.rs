@@ -58,10 +58,7 @@ impl Keeper {
     pub(super) fn new(shared: Arc<Shared>, workload: LocalWorkload) -> Self {
         let since = shared.params.clock.now();
         let (events, happened) = mpsc::unbounded_channel();
-        shared
-            .meters
-            .lock()
-            .insert(workload.id.clone(), Meter { usage: Usage::default(), pods: 0, since });
+        shared.meters.lock().insert(workload.id.clone(), Meter { usage: Usage::default(), pods: 0, since });
         let keeper = Keeper {
             shared,
             workload: Arc::new(workload),

@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::Shared;
 use super::address::{Lease, free_port};
 use super::diagnose::listening_ports;
 use super::workload::LocalWorkload;
-use super::Shared;
 use crate::cluster::process::{Child, Spawn};
 
 /// What becomes of a pod.
@@ -90,7 +90,8 @@ impl PodTask {
     }
 
     async fn live(&self, stop: &mut watch::Receiver<Stop>) -> Result<(), Failure> {
-        let port = free_port().map_err(|error| Failure::cannot_start(format!("no port for the app: {error}")))?;
+        let port =
+            free_port().map_err(|error| Failure::cannot_start(format!("no port for the app: {error}")))?;
         // The app first: it is what takes long.
         let mut app = self.spawn(self.workload.app(&self.name, port)).await?;
         self.tell(Event::Spawned);
@@ -145,11 +146,21 @@ impl PodTask {
             what_it_does(port, processes.app.pid())
         );
         processes.app.kill();
-        Failure { reason: "never-ready", message, exit_code: None, log_tail: processes.app_log.last_words().await }
+        Failure {
+            reason: "never-ready",
+            message,
+            exit_code: None,
+            log_tail: processes.app_log.last_words().await,
+        }
     }
 
     /// The queue-proxy finishes what it has and waits for what is still on its way, then the app is told.
-    async fn stop(&self, processes: &Processes, stop: &mut watch::Receiver<Stop>, drain: bool) -> Result<(), Failure> {
+    async fn stop(
+        &self,
+        processes: &Processes,
+        stop: &mut watch::Receiver<Stop>,
+        drain: bool,
+    ) -> Result<(), Failure> {
         let orderly = async {
             let Processes { app, proxy, .. } = processes;
             if drain {
@@ -181,7 +192,9 @@ impl PodTask {
     async fn spawn(&self, command: Spawn) -> Result<Child, Failure> {
         let program = command.program.clone();
         let spawned = self.shared.params.guard.spawn(command).await;
-        spawned.map_err(|error| Failure::cannot_start(format!("{} cannot be started: {error}", program.display())))
+        spawned.map_err(|error| {
+            Failure::cannot_start(format!("{} cannot be started: {error}", program.display()))
+        })
     }
 
     fn queue_proxy(&self, port: u16) -> Spawn {
@@ -323,7 +336,9 @@ fn describe(status: ExitStatus) -> String {
 fn what_it_does(port: u16, app: u32) -> String {
     let ports = listening_ports(app);
     match ports.as_slice() {
-        [] => format!("nothing listens on port {port} (the app is told by {{port}} on its command line and by PORT)"),
+        [] => format!(
+            "nothing listens on port {port} (the app is told by {{port}} on its command line and by PORT)"
+        ),
         ports if ports.contains(&port) => format!("it listens on port {port} but its readiness probe fails"),
         ports => {
             let ports: Vec<String> = ports.iter().map(u16::to_string).collect();

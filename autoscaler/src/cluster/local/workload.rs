@@ -82,12 +82,20 @@ impl LocalWorkload {
         let place = format!("{}:{}", workload.source.file, workload.source.line);
         let command: Vec<String> = container.command.iter().chain(&container.args).cloned().collect();
         if container.command.is_empty() {
-            let what = container.image.as_ref().map_or("nothing to run,".to_owned(), |image| format!("the image {image},"));
+            let what = container
+                .image
+                .as_ref()
+                .map_or("nothing to run,".to_owned(), |image| format!("the image {image},"));
             return Err(NotRunnable::NoCommand { place, id: workload.id.clone(), what });
         }
         let working_dir = container.working_dir.as_ref().map(PathBuf::from);
         if let Err(why) = find_program(&command[0], working_dir.as_deref()) {
-            return Err(NotRunnable::NoProgram { place, id: workload.id.clone(), program: command[0].clone(), why });
+            return Err(NotRunnable::NoProgram {
+                place,
+                id: workload.id.clone(),
+                program: command[0].clone(),
+                why,
+            });
         }
         let asked = |name| workload.settings.iter().any(|it| it.name == name && it.from != Origin::Default);
         let mut spec = workload.spec.clone();
@@ -190,7 +198,8 @@ fn redirect(probe: &mut Value, declared: u16, port: u16) {
         Value::Object(probe) => {
             for handler in ["httpGet", "tcpSocket", "grpc"] {
                 if let Some(asked) = probe.get_mut(handler).and_then(|handler| handler.get_mut("port"))
-                    && (asked.as_u64() == Some(declared.into()) || asked.as_str() == Some(&declared.to_string()))
+                    && (asked.as_u64() == Some(declared.into())
+                        || asked.as_str() == Some(&declared.to_string()))
                 {
                     *asked = port.into();
                 }
