@@ -87,6 +87,8 @@ pub enum Bound {
     PodRetention,
     /// Pods stay until `scale-to-zero-grace-period` has passed.
     GracePeriod,
+    /// No demand, the activator stands in, and all periods are over: no pods.
+    Idle,
     /// The revision did not come up in time and is given up.
     ActivationTimeout,
     /// The revision is still coming up.
@@ -194,7 +196,7 @@ impl Lifecycle {
                 let grace = spec.scale_to_zero_grace_period;
                 let inactive = now - since;
                 if inactive >= grace.max(retention) {
-                    return apply(0, bound);
+                    return apply(0, Some(Bound::Idle));
                 }
                 if inactive < retention {
                     return wait(Bound::PodRetention, Some(since + retention));
@@ -202,7 +204,7 @@ impl Lifecycle {
                 // The activator may have been in the path for longer than the revision has been inactive.
                 let released_at = path.populated_since.unwrap_or(now) + grace;
                 if now >= released_at {
-                    return apply(0, bound);
+                    return apply(0, Some(Bound::Idle));
                 }
                 wait(Bound::GracePeriod, Some(released_at.min(since + grace.max(retention))))
             }
@@ -261,6 +263,7 @@ impl fmt::Display for Bound {
             Bound::AwaitingActivator => "awaiting-activator",
             Bound::PodRetention => "pod-retention",
             Bound::GracePeriod => "grace-period",
+            Bound::Idle => "idle",
             Bound::ActivationTimeout => "activation-timeout",
             Bound::Activating => "activating",
         })
@@ -300,6 +303,7 @@ mod tests {
             Bound::AwaitingActivator,
             Bound::PodRetention,
             Bound::GracePeriod,
+            Bound::Idle,
             Bound::ActivationTimeout,
             Bound::Activating,
         ];

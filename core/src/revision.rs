@@ -353,6 +353,7 @@ impl Why<'_> {
                 "pods stay for the grace period of {} s",
                 spec.scale_to_zero_grace_period.as_secs_f64()
             ),
+            Bound::Idle => f.write_str("no pods are needed: the activator answers in their place"),
             Bound::ActivationTimeout => {
                 write!(f, "given up: not up within {} s", spec.activation_timeout.as_secs())
             }

@@ -373,7 +373,7 @@ fn with_the_activator_in_the_path_the_last_pod_goes_a_minute_after_the_load() {
         [
             turn(0, "stable-demand", Some(1)),
             turn(89_900, "deactivating", None),
-            turn(91_900, "stable-demand", Some(0)),
+            turn(90_000, "idle", Some(0)),
         ]
     );
     let stable = world
@@ -391,7 +391,7 @@ fn with_the_activator_out_of_the_path_the_grace_period_comes_on_top() {
             turn(0, "stable-demand", Some(1)),
             turn(89_900, "deactivating", None),
             turn(89_900, "grace-period", None),
-            turn(119_900, "stable-demand", Some(0)),
+            turn(119_900, "idle", Some(0)),
         ]
     );
 }
@@ -406,7 +406,7 @@ fn after_a_single_request_the_pod_stays_a_window_from_when_it_was_ready() {
             turn(0, "stable-demand", Some(1)),
             turn(61_900, "recently-active", Some(1)),
             turn(63_000, "deactivating", None),
-            turn(63_900, "stable-demand", Some(0)),
+            turn(63_100, "idle", Some(0)),
         ]
     );
 }
