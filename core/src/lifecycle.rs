@@ -127,7 +127,7 @@ impl Lifecycle {
             return Outcome { want: None, apply: None, bound: None, wake_at: None };
         }
         match self.clamp(spec, demand) {
-            (0, bound) => self.to_zero(now, spec, demand, path, bound),
+            (0, _) => self.to_zero(now, spec, demand, path),
             (pods, bound) => Outcome { want: Some(pods), apply: Some(pods), bound, wake_at: None },
         }
     }
@@ -146,23 +146,12 @@ impl Lifecycle {
         }
     }
 
-    fn to_zero(
-        &self,
-        now: Time,
-        spec: &RevisionSpec,
-        demand: Option<u32>,
-        path: ActivatorPath,
-        bound: Option<Bound>,
-    ) -> Outcome {
-        let apply = |pods, bound: Option<Bound>| Outcome {
-            want: Some(pods),
-            apply: Some(pods),
-            bound,
-            wake_at: None,
-        };
+    fn to_zero(&self, now: Time, spec: &RevisionSpec, demand: Option<u32>, path: ActivatorPath) -> Outcome {
+        let apply =
+            |pods, bound| Outcome { want: Some(pods), apply: Some(pods), bound: Some(bound), wake_at: None };
         let wait = |bound, wake_at| Outcome { want: Some(0), apply: None, bound: Some(bound), wake_at };
         if !spec.enable_scale_to_zero {
-            return apply(1, Some(Bound::ScaleToZeroOff));
+            return apply(1, Bound::ScaleToZeroOff);
         }
         match self.activity {
             // Activating => Inactive (timed out) | Activating
@@ -170,9 +159,9 @@ impl Lifecycle {
                 let deadline = since + spec.activation_timeout;
                 // At the deadline, not past it as in Knative: who is woken then must not be told to wait for then.
                 if now >= deadline {
-                    return apply(0, Some(Bound::ActivationTimeout));
+                    return apply(0, Bound::ActivationTimeout);
                 }
-                let bound = demand.map(|_| Bound::Activating).or(bound);
+                let bound = demand.map(|_| Bound::Activating);
                 Outcome { want: None, apply: None, bound, wake_at: Some(deadline) }
             }
             // Active => Inactive | Active
@@ -184,7 +173,7 @@ impl Lifecycle {
                     let due = path.populated_since.map(|_| now + NEXT_STEP);
                     return wait(Bound::Deactivating, due);
                 }
-                Outcome { wake_at: Some(earliest), ..apply(1, Some(Bound::RecentlyActive)) }
+                Outcome { wake_at: Some(earliest), ..apply(1, Bound::RecentlyActive) }
             }
             // Inactive => Inactive
             Activity::Inactive { since, .. } => {
@@ -196,7 +185,7 @@ impl Lifecycle {
                 let grace = spec.scale_to_zero_grace_period;
                 let inactive = now - since;
                 if inactive >= grace.max(retention) {
-                    return apply(0, Some(Bound::Idle));
+                    return apply(0, Bound::Idle);
                 }
                 if inactive < retention {
                     return wait(Bound::PodRetention, Some(since + retention));
@@ -204,7 +193,7 @@ impl Lifecycle {
                 // The activator may have been in the path for longer than the revision has been inactive.
                 let released_at = path.populated_since.unwrap_or(now) + grace;
                 if now >= released_at {
-                    return apply(0, Some(Bound::Idle));
+                    return apply(0, Bound::Idle);
                 }
                 wait(Bound::GracePeriod, Some(released_at.min(since + grace.max(retention))))
             }
