@@ -3,7 +3,7 @@
 //! request.
 //!
 //! It takes the place of Knative's container of the same name: same environment, ports, paths and headers. The
-//! way of a request is [`handler`]; the pod's end is [`quiet`]; the rest is in the files' names.
+//! way of a request is `handler`; the pod's end is `quiet`; the rest is in the files' names.
 
 mod forwarded;
 mod handler;

@@ -1,6 +1,6 @@
 //! Pods as child processes on this machine: the app, and a queue-proxy in front of it.
 //!
-//! One [`keeper`] task a workload starts and stops its pods; each [`pod`] task sees one pod through its life.
+//! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
 //! Everything they know is published twice: as the autoscaler's [`ClusterView`], and as the activator's
 //! [`EndpointTable`].
 
