@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use crate::{duration, number};
 
+mod observability;
 mod readiness;
 
+pub use observability::{Observability, RequestMetricsConfig, TracingConfig};
 pub use readiness::{ProbeAction, ProbePace, ReadinessProbe};
 use readiness::{many_probes, one_probe};
 
 /// The queue-proxy's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QueueProxyEnv {
     /// The most requests the app may run at once; 0: unlimited.
     pub container_concurrency: u32,
@@ -58,6 +60,8 @@ pub struct QueueProxyEnv {
     pub user_metrics_port: u16,
     /// How long nothing may have arrived before a terminating pod stops serving.
     pub drain_quiet_period: Duration,
+    /// What it tells of its requests.
+    pub observability: Observability,
 }
 
 /// One thing wrong with the environment.
@@ -112,6 +116,7 @@ impl QueueProxyEnv {
             drain_quiet_period: env
                 .optional("PILOTLIGHT_DRAIN_QUIET_PERIOD", go_duration)
                 .unwrap_or(Duration::from_secs(30)),
+            observability: env.optional("OBSERVABILITY_CONFIG", observability::parse).unwrap_or_default(),
         };
         // zap's configuration means nothing here, but its absence means that no controller wrote this.
         env.required("SERVING_LOGGING_CONFIG", text);

@@ -12,6 +12,7 @@ mod metrics;
 mod quiet;
 mod readiness;
 mod report;
+mod request_log;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -1,0 +1,131 @@
+//! `OBSERVABILITY_CONFIG`: what a queue-proxy tells of its requests. JSON whose keys are all optional; what is
+//! missing keeps its default.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// What a queue-proxy tells of its requests.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Observability {
+    /// Where traces go.
+    pub tracing: TracingConfig,
+    /// How requests are counted for users.
+    pub request_metrics: RequestMetricsConfig,
+    /// Whether each request is a line on standard output.
+    pub enable_request_log: bool,
+    /// The line, as a Go template; empty: none.
+    pub request_log_template: String,
+    /// Whether probes are requests in that sense.
+    pub enable_probe_request_log: bool,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TracingConfig {
+    /// `none`, `grpc`, `http/protobuf` or `stdout`.
+    pub protocol: String,
+    /// Where to.
+    pub endpoint: String,
+    /// The share of requests that are traced, 0 to 1.
+    #[serde(rename = "samplingRate")]
+    pub sampled_fraction: f64,
+}
+
+/// How requests are counted for users.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestMetricsConfig {
+    /// `none`, `prometheus`, `grpc` or `http/protobuf`.
+    pub protocol: String,
+    /// Where to, or where to listen.
+    pub endpoint: String,
+    /// How often they are sent.
+    #[serde(deserialize_with = "nanoseconds")]
+    pub export_interval: Duration,
+}
+
+impl Default for Observability {
+    fn default() -> Self {
+        Observability {
+            tracing: TracingConfig::default(),
+            request_metrics: RequestMetricsConfig::default(),
+            enable_request_log: false,
+            request_log_template: DEFAULT_TEMPLATE.to_owned(),
+            enable_probe_request_log: false,
+        }
+    }
+}
+
+impl Default for TracingConfig {
+    fn default() -> Self {
+        TracingConfig { protocol: "none".to_owned(), endpoint: String::new(), sampled_fraction: 0.1 }
+    }
+}
+
+impl Default for RequestMetricsConfig {
+    fn default() -> Self {
+        RequestMetricsConfig {
+            protocol: "none".to_owned(),
+            endpoint: String::new(),
+            export_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Reads the JSON, or says which rule it breaks.
+pub(super) fn parse(text: &str) -> Result<Observability, String> {
+    serde_json::from_str(text).map_err(|error| format!("is not an observability configuration: {error}"))
+}
+
+/// Go writes durations as whole nanoseconds.
+fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_nanos)
+}
+
+/// One JSON object a request, in the form that log collectors of Google's cloud know.
+const DEFAULT_TEMPLATE: &str = concat!(
+    r#"{"httpRequest": {"requestMethod": "{{.Request.Method}}", "requestUrl": "{{js .Request.RequestURI}}", "#,
+    r#""requestSize": "{{.Request.ContentLength}}", "status": {{.Response.Code}}, "#,
+    r#""responseSize": "{{.Response.Size}}", "userAgent": "{{js .Request.UserAgent}}", "#,
+    r#""remoteIp": "{{js .Request.RemoteAddr}}", "serverIp": "{{.Revision.PodIP}}", "#,
+    r#""referer": "{{js .Request.Referer}}", "latency": "{{.Response.Latency}}s", "#,
+    r#""protocol": "{{.Request.Proto}}"}, "traceId": "{{.TraceID}}"}"#,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_keeps_its_default() {
+        let parsed = parse(r#"{"enableRequestLog":true,"requestMetrics":{"protocol":"prometheus"}}"#).unwrap();
+        let expected = Observability {
+            enable_request_log: true,
+            request_metrics: RequestMetricsConfig { protocol: "prometheus".to_owned(), ..RequestMetricsConfig::default() },
+            ..Observability::default()
+        };
+        assert_eq!(parsed, expected);
+    }
+
+    #[test]
+    fn everything_the_controller_writes_is_understood() {
+        let text = r#"{"tracing":{"protocol":"grpc","endpoint":"otel:4317","samplingRate":0.5},
+            "metrics":{"protocol":"none","endpoint":"","exportInterval":0},
+            "runtime":{"profiling":"disabled","exportInterval":15000000000},
+            "requestMetrics":{"protocol":"http/protobuf","endpoint":"http://otel","exportInterval":5000000000},
+            "enableRequestLog":true,"requestLogTemplate":"x","enableProbeRequestLog":true,
+            "EnableVarLogCollection":false,"LoggingURLTemplate":""}"#;
+        let parsed = parse(text).unwrap();
+        assert_eq!((parsed.tracing.sampled_fraction, parsed.tracing.protocol.as_str()), (0.5, "grpc"));
+        assert_eq!(parsed.request_metrics.export_interval, Duration::from_secs(5));
+        assert!(parsed.enable_probe_request_log && parsed.request_log_template == "x");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(parse("{").is_err() && parse(r#"{"enableRequestLog":"yes"}"#).is_err());
+    }
+}
