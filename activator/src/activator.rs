@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
+use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
-use pilotlight_net::{Clock, Drain, Timeouts, UpstreamParams, Upstreams};
+use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts, UpstreamParams, Upstreams};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,8 +18,6 @@ use tracing::info;
 
 use crate::ledger::{Ledger, RevisionLedger};
 use crate::probes::Health;
-use crate::read_ahead::ByteBudget;
-use crate::report::next_report;
 use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
 use crate::sink::{self, Outbox};
@@ -89,10 +88,11 @@ pub struct Activator {
 pub(crate) struct Shared {
     pub(crate) params: ActivatorParams,
     pub(crate) upstreams: Upstreams,
-    pub(crate) body_bytes: Arc<ByteBudget>,
+    pub(crate) body_bytes: ByteBudget,
     pub(crate) outbox: Arc<Outbox>,
     backlog: Arc<Backlog>,
-    routes: RwLock<Arc<Routes>>,
+    /// `None` until there has been a table.
+    routes: watch::Sender<Option<Arc<Routes>>>,
     /// Those in the table, and deleted ones whose last requests are not over.
     revisions: Mutex<BTreeMap<RevisionId, Arc<Revision>>>,
     retired: Mutex<Retired>,
@@ -119,13 +119,15 @@ impl Drop for StopOnDrop {
 
 impl Activator {
     /// Starts following the table and reporting to the autoscaler, on the current runtime. The table there is now
-    /// is in force when this returns.
+    /// is in force when this returns; if it is empty, requests wait for one that says where they belong.
     pub fn start(params: ActivatorParams, mut endpoints: watch::Receiver<Arc<EndpointTable>>) -> Activator {
         crate::metrics::describe();
         let url = params.autoscaler_url.clone();
         let shared = Arc::new(Shared::new(params));
         let table = Arc::clone(&endpoints.borrow_and_update());
-        shared.apply(&EndpointTable::default(), &table);
+        if *table != EndpointTable::default() {
+            shared.apply(&EndpointTable::default(), &table);
+        }
 
         let stop = Drain::default();
         tokio::spawn(until(stop.clone(), follow(Arc::clone(&shared), endpoints, table)));
@@ -208,7 +210,7 @@ impl Shared {
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
             backlog: Backlog::new(limits.requests),
-            routes: RwLock::default(),
+            routes: watch::Sender::default(),
             revisions: Mutex::default(),
             retired: Mutex::default(),
             is_stopping: AtomicBool::new(false),
@@ -217,14 +219,21 @@ impl Shared {
         }
     }
 
-    /// Where requests go at this moment.
-    pub(crate) fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes.read())
+    /// Where requests go at this moment; `None` if there has been no table, and none came for a while. Without one
+    /// every host is unknown, and a 404 would be a lie.
+    pub(crate) async fn routes(&self) -> Option<Arc<Routes>> {
+        if let Some(routes) = &*self.routes.borrow() {
+            return Some(Arc::clone(routes));
+        }
+        let mut routes = self.routes.subscribe();
+        let known = timeout(FIRST_TABLE_TIMEOUT, routes.wait_for(Option::is_some)).await;
+        known.ok()?.ok()?.clone()
     }
 
     pub(crate) fn health(&self) -> Health {
         Health {
             is_connected: self.outbox.is_connected(),
+            has_endpoints: self.routes.borrow().is_some(),
             is_stopping: self.is_stopping.load(Ordering::Acquire),
         }
     }
@@ -246,7 +255,7 @@ impl Shared {
             routes.push((route, endpoints.hosts.clone()));
         }
         let new_routes = Routes::new(&self.params.cluster_domain, self.params.single_default, routes);
-        *self.routes.write() = Arc::new(new_routes);
+        self.routes.send_replace(Some(Arc::new(new_routes)));
         for (id, revision) in revisions.iter() {
             let (before, now) = (old.revisions.get(id), new.revisions.get(id));
             if before != now {
@@ -287,7 +296,7 @@ impl Shared {
     }
 
     fn retire(&self) {
-        let routes = self.routes();
+        let Some(routes) = self.routes.borrow().clone() else { return };
         let mut revisions = self.revisions.lock();
         let done: Vec<RevisionId> = revisions
             .values()
@@ -323,7 +332,7 @@ async fn follow(
 async fn report(shared: Arc<Shared>) {
     let clock = shared.params.clock;
     loop {
-        sleep_until(clock.instant_at(next_report(clock.now()))).await;
+        sleep_until(clock.instant_at(REPORT.next(clock.now()))).await;
         shared.report();
     }
 }
@@ -354,5 +363,22 @@ const UPSTREAM_PARAMS: UpstreamParams = UpstreamParams {
     connect_timeout: Duration::from_secs(1),
 };
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long requests wait for the first table. Whoever serves it may be starting, too.
+const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deleted revisions whose books are kept apart.
 const MAX_RETIRED: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_any_table_requests_give_up_after_a_while() {
+        let shared = Shared::new(ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1"));
+        let started = tokio::time::Instant::now();
+        assert!(shared.routes().await.is_none());
+        assert_eq!(started.elapsed(), FIRST_TABLE_TIMEOUT);
+        shared.apply(&EndpointTable::default(), &EndpointTable::default());
+        assert!(shared.routes().await.is_some(), "an empty table is one, too");
+    }
+}

@@ -25,7 +25,6 @@ mod handler;
 mod ledger;
 mod metrics;
 mod probes;
-mod read_ahead;
 mod refusal;
 mod report;
 mod revision;

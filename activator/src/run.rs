@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::future::ready;
-use std::io::stderr;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,12 +11,10 @@ use anyhow::Context;
 use clap::Parser;
 use http::{HeaderValue, StatusCode, header};
 use pilotlight_config::duration;
-use pilotlight_net::{Admin, Body, Clock, Drain, Response, install_metrics, plain};
+use pilotlight_net::{Admin, Body, Clock, Drain, Response, StopSignals, install_metrics, plain, start_logs};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
-use tracing::info;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, field, info};
 
 use crate::{Activator, ActivatorParams, BufferLimits, endpoints};
 
@@ -85,7 +82,7 @@ pub fn main_with_args(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    init_logs(flags.log_json);
+    start_logs(flags.log_json, Level::INFO);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     let code = runtime.block_on(serve(flags));
@@ -95,8 +92,7 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
-    // First of all: a signal that comes while starting must not kill us without a word.
-    let mut signals = Signals::new().context("listening for signals")?;
+    let mut signals = StopSignals::new().context("listening for signals")?;
     let metrics = install_metrics(&[]).context("installing metrics")?;
     let tables = endpoints::follow(&flags.endpoints).context("--endpoints")?;
     let listen = |addr: SocketAddr| async move {
@@ -107,6 +103,9 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
         Some(addr) => Some(listen(addr).await?),
         None => None,
     };
+    // Where they really listen, should a port have been given as 0.
+    let address = listener.local_addr()?;
+    let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let activator = Activator::start(params(&flags), tables);
     if let Some(listener) = admin {
         let admin = Arc::new(admin_routes(activator.clone(), metrics.clone()));
@@ -119,7 +118,7 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
             metrics.run_upkeep();
         }
     });
-    info!(listen = %flags.listen, autoscaler = flags.autoscaler, "Activator started");
+    info!(%address, admin = admin_address.map(field::display), autoscaler = flags.autoscaler, "Activator is listening");
 
     let drain = Drain::default();
     let mut serving = tokio::spawn({
@@ -136,7 +135,7 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     };
     tokio::select! {
         () = stop => Ok(ExitCode::SUCCESS),
-        () = signals.next() => Ok(ExitCode::FAILURE),
+        _ = signals.next() => Ok(ExitCode::FAILURE),
     }
 }
 
@@ -173,34 +172,6 @@ fn activity(activator: &Activator) -> Response {
         }
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-fn init_logs(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
-    // Err: whoever runs us as a part of something larger has set up logs already.
-    let _ = if json { builder.json().try_init() } else { builder.try_init() };
 }
 
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);

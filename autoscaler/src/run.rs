@@ -234,7 +234,7 @@ impl Entry {
             info!(revision = %id, from = change.from, to = change.to, reason = %change.reason, why = %change.why, "Scaling revision");
         }
         if let Some(journal) = journal
-            && (evaluation.decision.is_some() || changed.is_some())
+            && (evaluation.decision.is_some() || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
         {
             journal.write(&Record {
                 revision: id.clone(),
@@ -247,5 +247,7 @@ impl Entry {
     }
 }
 
+/// Inputs that are kept back until a decision is made of them: a service may sleep for weeks, and ticks go on.
+const MAX_INPUTS_HELD: usize = 256;
 /// Stats that may wait for the loop before their senders have to.
 const STATS_IN_FLIGHT: usize = 1024;

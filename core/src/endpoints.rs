@@ -18,6 +18,12 @@ pub struct EndpointTable {
     pub revisions: BTreeMap<RevisionId, RevisionEndpoints>,
 }
 
+impl EndpointTable {
+    /// How often whoever streams tables says something, be it that nothing is new. Three times this long in
+    /// silence, and whoever follows takes it for gone.
+    pub const HEARTBEAT: Duration = Duration::from_secs(15);
+}
+
 /// One revision, as the activator sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RevisionEndpoints {

@@ -1,17 +1,18 @@
 //! The one body type, in and out. What must live exactly as long as a body (a permit, a pooled connection,
 //! the timers) travels inside it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::{Error, chain};
 use crate::forward::Lease;
+use crate::hold::{ByteBudget, Early};
 use crate::timeout::{Overdue, Timer};
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
@@ -41,9 +42,10 @@ enum Content {
 }
 
 struct Held {
-    early: VecDeque<Frame<Bytes>>,
-    early_bytes: usize,
+    early: Early,
     rest: Incoming,
+    // They come last, and are there before they are read only if all else is.
+    trailers: Option<HeaderMap>,
 }
 
 /// How a body came to its end.
@@ -116,20 +118,22 @@ impl Body {
         }
     }
 
-    /// Reads a client's body until it has to wait or holds `limit` bytes; what was read is kept for the reader.
-    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) -> Result<(), Error> {
+    /// Reads a client's body until it has to wait or holds enough; what was read is kept for the reader.
+    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, budget: &ByteBudget) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
             Content::FromClient(rest) if !rest.is_end_stream() => {
-                Content::Held(Box::new(Held { early: VecDeque::new(), early_bytes: 0, rest }))
+                Content::Held(Box::new(Held { early: Early::new(budget), rest, trailers: None }))
             }
             content => content,
         };
         let Content::Held(held) = &mut self.content else { return Ok(()) };
-        while held.early_bytes < limit
+        while held.early.has_room()
             && let Poll::Ready(Some(frame)) = poll_client(&mut held.rest, cx)?
         {
-            held.early_bytes += frame.data_ref().map_or(0, Bytes::len);
-            held.early.push_back(frame);
+            match frame.into_data() {
+                Ok(piece) => held.early.push(&piece),
+                Err(frame) => held.trailers = frame.into_trailers().ok(),
+            }
         }
         Ok(())
     }
@@ -155,10 +159,13 @@ impl Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::FromClient(incoming) => poll_client(incoming, cx),
-            Content::Held(held) => match held.early.pop_front() {
-                Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => poll_client(&mut held.rest, cx),
-            },
+            Content::Held(held) => {
+                let early = held.early.take().map(Frame::data);
+                match early.or_else(|| held.trailers.take().map(Frame::trailers)) {
+                    Some(frame) => Poll::Ready(Some(Ok(frame))),
+                    None => poll_client(&mut held.rest, cx),
+                }
+            }
             Content::FromUpstream(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Error::from_client),
             Content::Stream(body) => body.as_mut().poll_frame(cx),
         }
@@ -202,7 +209,9 @@ impl http_body::Body for Body {
             Content::Empty => true,
             Content::Full(_) => false,
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.is_end_stream(),
-            Content::Held(held) => held.early.is_empty() && held.rest.is_end_stream(),
+            Content::Held(held) => {
+                held.early.len() == 0 && held.trailers.is_none() && held.rest.is_end_stream()
+            }
             Content::Stream(body) => body.is_end_stream(),
         }
     }
@@ -237,7 +246,7 @@ impl Drop for Body {
 
 impl Held {
     fn size_hint(&self) -> SizeHint {
-        let early: u64 = self.early.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let early = self.early.len() as u64;
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(early + rest.lower());

@@ -11,8 +11,8 @@ use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
-    Body, Breaker, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error, hold_while, plain,
-    prepare_forward, prepare_response, with_timeouts,
+    Body, Breaker, ByteBudget, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error,
+    hold_while, plain, prepare_forward, prepare_response, with_timeouts,
 };
 use tracing::debug;
 
@@ -29,6 +29,7 @@ pub(crate) struct Proxy {
     timeouts: Timeouts,
     // None: unlimited.
     breaker: Option<Breaker>,
+    body_bytes: ByteBudget,
     readiness: Arc<Readiness>,
     quiet: Arc<Quiet>,
     reporter: Reporter,
@@ -56,7 +57,7 @@ impl Proxy {
         restore_original_host(request.headers_mut());
         let permit = match &self.breaker {
             None => None,
-            Some(breaker) => match hold_while(&mut request, breaker.acquire()).await {
+            Some(breaker) => match hold_while(&mut request, &self.body_bytes, breaker.acquire()).await {
                 Ok(Ok(permit)) => Some(permit),
                 Ok(Err(_)) => return plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full"),
                 Err(client_left) => return error::respond(&client_left),
@@ -140,6 +141,7 @@ impl Proxy {
             },
             breaker: (concurrency > 0)
                 .then(|| Breaker::new(concurrency, concurrency as usize * QUEUED_PER_RUNNING)),
+            body_bytes: ByteBudget::new(MAX_BODY_BYTES),
             readiness: Arc::new(Readiness::new(&env.readiness)),
             quiet: Arc::clone(quiet),
             reporter: reporter.clone(),
@@ -172,3 +174,6 @@ const PROBERS: [&str; 3] =
 
 /// Knative's queue: ten requests may wait for each that may run.
 const QUEUED_PER_RUNNING: usize = 10;
+
+/// What all waiting requests together may keep in memory of their bodies.
+const MAX_BODY_BYTES: usize = 16 << 20;

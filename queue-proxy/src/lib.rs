@@ -20,9 +20,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use pilotlight_config::process::QueueProxyEnv;
-use pilotlight_net::{Admin, Clock, Drain, Handler, error, serve};
+use pilotlight_net::{Admin, Clock, Drain, Handler, StopSignals, error, serve, start_logs};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
@@ -43,7 +42,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    logging::install(&env.logging_level);
+    start_logs(false, logging::level_from_zap(&env.logging_level));
     // One thread: a sidecar's work is small, and its memory is multiplied by the number of pods.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -189,19 +188,12 @@ fn drain_server(quiet: &Arc<Quiet>) -> Admin {
 /// Completes at the first SIGTERM or SIGINT. The second ends the process at once: whoever sends it has lost
 /// patience.
 fn termination() -> Result<impl Future<Output = ()>, StartError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    };
+    let mut signals = StopSignals::new().map_err(StartError::Signals)?;
     Ok(async move {
-        let signal = next().await;
+        let signal = signals.next().await;
         info!(signal, "Received a signal");
         tokio::spawn(async move {
-            let signal = next().await;
+            let signal = signals.next().await;
             error!(signal, "Received a second signal, stopping at once");
             std::process::exit(1);
         });

@@ -93,11 +93,19 @@ impl World {
         revision: RevisionEndpoints,
         adjust: impl FnOnce(&mut ActivatorParams),
     ) -> World {
+        World::start_at(EndpointTable { revisions: [(hello(), revision)].into() }, adjust).await
+    }
+
+    /// Before anybody has said what there is.
+    pub(crate) async fn start_uninformed() -> World {
+        World::start_at(EndpointTable::default(), |_| {}).await
+    }
+
+    async fn start_at(table: EndpointTable, adjust: impl FnOnce(&mut ActivatorParams)) -> World {
         let mut params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
         params.drain_wait = Duration::ZERO;
         adjust(&mut params);
-        let (table, tables) =
-            watch::channel(Arc::new(EndpointTable { revisions: [(hello(), revision)].into() }));
+        let (table, tables) = watch::channel(Arc::new(table));
         let activator = Activator::start(params, tables);
         let (drain, (address, listener)) = (Drain::default(), listen().await);
         let serving = tokio::spawn({
@@ -118,6 +126,11 @@ impl World {
 
     pub(crate) fn delete_revision(&self) {
         self.table.send_replace(Arc::default());
+    }
+
+    /// The first table, with the revision in it.
+    pub(crate) fn inform(&self, revision: RevisionEndpoints) {
+        self.table.send_replace(Arc::new(EndpointTable { revisions: [(hello(), revision)].into() }));
     }
 
     pub(crate) fn queued(&self) -> usize {

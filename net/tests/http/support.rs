@@ -11,11 +11,20 @@ use pilotlight_net::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Nothing here takes long; what takes longer hangs.
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), work).await.unwrap_or_else(|_| panic!("never came: {what}"))
+}
+
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }
 
 pub(crate) struct Client {

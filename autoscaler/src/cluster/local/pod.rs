@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::Shared;
-use super::address::{Lease, free_port};
+use super::address::Lease;
 use super::diagnose::listening_ports;
 use super::workload::LocalWorkload;
 use crate::cluster::process::{Child, Spawn};
@@ -90,8 +90,7 @@ impl PodTask {
     }
 
     async fn live(&self, stop: &mut watch::Receiver<Stop>) -> Result<(), Failure> {
-        let port =
-            free_port().map_err(|error| Failure::cannot_start(format!("no port for the app: {error}")))?;
+        let port = self.lease.app_port;
         // The app first: it is what takes long.
         let mut app = self.spawn(self.workload.app(&self.name, port)).await?;
         self.tell(Event::Spawned);
@@ -242,7 +241,7 @@ impl Processes {
 }
 
 impl Failure {
-    fn cannot_start(message: String) -> Self {
+    pub(super) fn cannot_start(message: String) -> Self {
         Failure { reason: "cannot-start", message, exit_code: None, log_tail: Vec::new() }
     }
 }
