@@ -269,8 +269,13 @@ mod tests {
         app_that_takes(Duration::ZERO, statuses).await
     }
 
+    /// An address where nobody listens, now or later: bound for as long as the tests run.
     async fn nobody() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        std::mem::forget(socket);
+        address
     }
 
     fn http(to: SocketAddr, path: &str) -> ProbeAction {
