@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pilotlight_cli::load::{End, Load};
@@ -19,6 +19,16 @@ fn queue_proxies(pilotlight: &Pilotlight) -> Vec<Bearer> {
     processes
 }
 
+/// What a failed test leaves behind would be busy for ever.
+struct KilledWhenDropped(Child);
+
+impl Drop for KilledWhenDropped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_log_that_nobody_reads_costs_lines_and_no_requests() {
     // Far more than a pipe holds, at once and without end.
@@ -26,10 +36,11 @@ async fn a_log_that_nobody_reads_costs_lines_and_no_requests() {
     let mut command = Command::new(binary());
     command.args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json", "--"]);
     command.args(["/bin/sh", "-c", script]).arg(binary());
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let mut process = KilledWhenDropped(process);
     // Open, and never read.
-    let _stderr = process.stderr.take().expect("piped");
-    let mut stdout = BufReader::new(process.stdout.take().expect("piped"));
+    let _stderr = process.0.stderr.take().expect("piped");
+    let mut stdout = BufReader::new(process.0.stdout.take().expect("piped"));
     let mut first = String::new();
     stdout.read_line(&mut first).expect("a line");
     let first: Value = serde_json::from_str(&first).expect("a line of JSON");
@@ -41,8 +52,8 @@ async fn a_log_that_nobody_reads_costs_lines_and_no_requests() {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
-    send(process.id(), Signal::INT);
-    let exited = async || process.try_wait().expect("our child");
+    send(process.0.id(), Signal::INT);
+    let exited = async || process.0.try_wait().expect("our child");
     let status = eventually("the exit", SOON, exited).await;
     assert!(status.success(), "{status}");
 }
