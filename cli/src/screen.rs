@@ -57,7 +57,7 @@ impl Screen {
     fn start(out: impl Write + Send + 'static) -> io::Result<Screen> {
         let shared = Arc::new(Shared::default());
         let screen = Screen { shared: Arc::clone(&shared) };
-        let painter = Painter { out, block: Vec::new(), drawn: 0 };
+        let painter = Painter { out, block: Vec::new(), drawn: Vec::new() };
         thread::Builder::new().name("pl-screen".into()).spawn(move || shared.write_all(painter))?;
         Ok(screen)
     }
@@ -135,35 +135,43 @@ impl Shared {
 struct Painter<Out> {
     out: Out,
     block: Vec<String>,
-    /// Rows of the block that are on the screen now.
-    drawn: u16,
+    /// The rows of the block that are on the screen now, by length.
+    drawn: Vec<usize>,
 }
 
 impl<Out: Write> Painter<Out> {
     /// Erases the block, writes the lines, and draws the block below them.
     fn draw(&mut self, lines: &[u8], block: Option<Vec<String>>) -> io::Result<()> {
         self.block = block.unwrap_or_else(|| std::mem::take(&mut self.block));
-        if self.block.is_empty() && self.drawn == 0 {
+        if self.block.is_empty() && self.drawn.is_empty() {
             return self.out.write_all(lines);
         }
         // In one piece, so that nothing flickers.
         let mut frame = Vec::with_capacity(lines.len() + 1024);
-        if self.drawn > 0 {
-            frame.queue(MoveUp(self.drawn))?;
+        let (width, height) = terminal::size().unwrap_or((80, 24));
+        let (width, height) = (usize::from(width).max(2), usize::from(height).max(1));
+        let up = height_of(&self.drawn, width).min(height - 1);
+        if up > 0 {
+            frame.queue(MoveUp(up as u16))?;
         }
         frame.queue(MoveToColumn(0))?.queue(Clear(ClearType::FromCursorDown))?;
         frame.extend_from_slice(lines);
-        let (width, height) = terminal::size().unwrap_or((80, 24));
-        self.drawn = 0;
-        for row in self.block.iter().take(usize::from(height.saturating_sub(1))) {
-            let row: String = row.chars().take(usize::from(width.saturating_sub(1))).collect();
+        self.drawn.clear();
+        for row in self.block.iter().take(height - 1) {
+            let row: String = row.chars().take(width - 1).collect();
             frame.extend_from_slice(row.as_bytes());
             frame.push(b'\n');
-            self.drawn += 1;
+            self.drawn.push(row.chars().count());
         }
         self.out.write_all(&frame)?;
         self.out.flush()
     }
+}
+
+/// How many rows of a terminal lines of these lengths take. More than one each if the terminal became narrower
+/// since they were drawn: it has wrapped them.
+fn height_of(lengths: &[usize], width: usize) -> usize {
+    lengths.iter().map(|length| length.div_ceil(width).max(1)).sum()
 }
 
 /// One log event on its way to the screen.
@@ -232,6 +240,13 @@ mod tests {
         let (bytes, read) = channel();
         let (permit, permits) = channel();
         (Screen::start(Pipe { bytes, permits }).unwrap(), permit, read)
+    }
+
+    #[test]
+    fn rows_that_a_narrower_terminal_has_wrapped_are_all_erased() {
+        assert_eq!(height_of(&[0, 59, 12], 60), 3);
+        assert_eq!(height_of(&[0, 59, 12], 40), 4);
+        assert_eq!(height_of(&[0, 59, 12], 12), 1 + 5 + 1);
     }
 
     #[test]

@@ -50,8 +50,9 @@ struct Kept {
 /// Starts that failed in a row.
 struct Failing {
     last: Failure,
-    at: Time,
     failures: u32,
+    /// When the last of them was counted.
+    counted: Time,
     retry_at: Time,
     /// A pod has come up since.
     is_over: bool,
@@ -154,11 +155,11 @@ impl Keeper {
     fn note_failure(&mut self, now: Time, pod: &str, started: Time, ready: Option<Time>, failure: Failure) {
         // A pod that was fine for a while and then ended is no sign that the next one will not come up.
         let was_fine = ready.is_some_and(|ready| now - ready >= FINE_FOR);
-        let failures = match &self.trouble {
-            // Started before the last failure was known: it failed beside that one, not after it.
-            Some(trouble) if !was_fine && started <= trouble.at => trouble.failures,
-            Some(trouble) if !was_fine => trouble.failures + 1,
-            _ => 1,
+        let (failures, counted) = match self.trouble.as_ref().filter(|_| !was_fine) {
+            // Started before that failure was known: it failed beside it, not after it.
+            Some(trouble) if started <= trouble.counted => (trouble.failures, trouble.counted),
+            Some(trouble) => (trouble.failures + 1, now),
+            None => (1, now),
         };
         let backoff = BACKOFF_FIRST.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_LONGEST);
         warn!(revision = %self.workload.id, pod, reason = failure.reason, why = failure.message, failures, ?backoff, "Pod failed");
@@ -166,7 +167,7 @@ impl Keeper {
             meter.usage.failed += 1;
         }
         let retry_at = now + backoff;
-        self.trouble = Some(Failing { last: failure, at: now, failures, retry_at, is_over: false });
+        self.trouble = Some(Failing { last: failure, failures, counted, retry_at, is_over: false });
     }
 
     /// Starts and stops pods until there are as many as wanted.
