@@ -49,11 +49,7 @@ pub(crate) fn revision(container_concurrency: u32) -> RevisionEndpoints {
         hosts: vec![HOST.to_owned()],
         container_concurrency,
         timeout: Duration::from_secs(30),
-        response_start_timeout: None,
-        idle_timeout: None,
-        ready: vec![],
-        starting: 0,
-        trouble: None,
+        ..RevisionEndpoints::default()
     }
 }
 
