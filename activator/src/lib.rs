@@ -24,6 +24,7 @@ pub mod endpoints;
 mod handler;
 mod ledger;
 mod metrics;
+mod prober;
 mod probes;
 mod read_ahead;
 mod refusal;
@@ -36,5 +37,6 @@ mod throttler;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
+pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{main, main_with_args};

@@ -11,12 +11,13 @@ use std::time::Duration;
 use http::HeaderValue;
 use metrics::Gauge;
 use parking_lot::Mutex;
-use pilotlight_core::balance::{Gate, Policy, Ticket};
-use pilotlight_core::{PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+use pilotlight_core::backends::Destinations;
+use pilotlight_core::balance::{Capacity, Gate, Policy, Ticket, assign_pods, revision_capacity};
+use pilotlight_core::{Place as ActivatorPlace, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// One pod, as the request path needs it.
+/// One pod, or the ClusterIP in place of all, as the request path needs it.
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) name: String,
@@ -40,6 +41,51 @@ impl From<&PodEndpoint> for Pod {
 impl PartialEq for Pod {
     fn eq(&self, other: &Pod) -> bool {
         self.address == other.address && self.name == other.name
+    }
+}
+
+/// What there is for requests, and which part of it is ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Supply<'a> {
+    pub(crate) endpoints: &'a RevisionEndpoints,
+    pub(crate) destinations: &'a Destinations,
+    pub(crate) place: ActivatorPlace,
+}
+
+impl Supply<'_> {
+    /// The limit of each pod, and the pods.
+    fn pods(&self) -> (Option<u32>, Vec<Arc<Pod>>) {
+        let limit = self.endpoints.container_concurrency;
+        match self.destinations {
+            Destinations::Pods(usable) => {
+                let usable = self.endpoints.pods().filter(|pod| usable.contains(&pod.address));
+                let mut pods: Vec<(String, &PodEndpoint)> =
+                    usable.map(|pod| (pod.address.to_string(), pod)).collect();
+                // Sorted as text, as Knative does, so that all activators pack the same pods first.
+                pods.sort_by(|(one, _), (other, _)| one.cmp(other));
+                // Listed twice, it is still one pod with one limit.
+                pods.dedup_by(|(one, _), (other, _)| one == other);
+                let mine = if limit > 0 {
+                    assign_pods(pods.len(), self.place.index, self.place.activators)
+                } else {
+                    (0..pods.len()).collect()
+                };
+                let pods = mine.into_iter().map(|i| Arc::new(Pod::from(pods[i].1))).collect();
+                ((limit > 0).then_some(limit), pods)
+            }
+            Destinations::ClusterIp { address, ready } => {
+                let pod = PodEndpoint {
+                    name: CLUSTER_IP.to_owned(),
+                    address: *address,
+                    timeline: PodTimeline::default(),
+                };
+                match revision_capacity(limit, 0, *ready, self.place.activators) {
+                    Capacity::Limited(0) => (None, Vec::new()),
+                    Capacity::Limited(limit) => (Some(limit), vec![Arc::new(Pod::from(&pod))]),
+                    Capacity::Unlimited => (None, vec![Arc::new(Pod::from(&pod))]),
+                }
+            }
+        }
     }
 }
 
@@ -109,24 +155,19 @@ impl Throttler {
         Arc::new(Throttler { state: Mutex::new(state), backlog, queued, active })
     }
 
-    /// Takes over what the table says now; `None`: the revision is not in it any more.
-    pub(crate) fn update(self: &Arc<Self>, endpoints: Option<&RevisionEndpoints>) {
+    /// Takes over what there is now; `None`: the revision is not in the table any more. Requests at pods that are
+    /// not ours any more end there as if nothing had happened.
+    pub(crate) fn update(self: &Arc<Self>, supply: Option<Supply<'_>>) {
+        let endpoints = supply.map(|supply| supply.endpoints);
+        let (limit, pods) = supply.map_or((None, Vec::new()), |supply| supply.pods());
+        let policy = Policy::pilotlight(endpoints.map_or(0, |endpoints| endpoints.container_concurrency));
         let mut state = self.state.lock();
         let had_no_pods = state.gate.has_no_pods();
         let waiting = state.gate.waiting();
         state.is_deleted = endpoints.is_none();
         state.starting = endpoints.map_or(0, |endpoints| endpoints.starting);
         state.trouble = endpoints.and_then(|endpoints| endpoints.trouble.clone()).map(Arc::new);
-        let limit = endpoints.map_or(0, |endpoints| endpoints.container_concurrency);
-        let mut pods: Vec<(String, Arc<Pod>)> = endpoints
-            .into_iter()
-            .flat_map(|endpoints| &endpoints.ready)
-            .map(|pod| (pod.address.to_string(), Arc::new(Pod::from(pod))))
-            .collect();
-        // Sorted as text, as Knative does, so that all activators pack the same pods first.
-        pods.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let pods = pods.into_iter().map(|(_, pod)| pod);
-        let called = state.gate.set_pods(Policy::pilotlight(limit), (limit > 0).then_some(limit), pods);
+        let called = state.gate.set_pods(policy, limit, pods);
         let refusal = state.refusal();
         let refused = if refusal.is_some() { state.gate.leave_all() } else { Vec::new() };
         if state.gate.has_no_pods() {
@@ -327,6 +368,8 @@ impl Drop for Held {
     }
 }
 
+/// What the ClusterIP is called where pods are listed by name.
+const CLUSTER_IP: &str = "cluster-ip";
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 

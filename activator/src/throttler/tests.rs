@@ -17,15 +17,25 @@ fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
-        hosts: vec![],
         container_concurrency,
-        timeout: Duration::from_secs(300),
-        response_start_timeout: None,
-        idle_timeout: None,
         ready: ports.iter().map(pod).collect(),
-        starting: 0,
-        trouble: None,
+        ..RevisionEndpoints::default()
     }
+}
+
+/// What a table gives whose pods are taken at their word.
+fn list(throttler: &Arc<Throttler>, endpoints: &RevisionEndpoints) {
+    let pods = endpoints.ready.iter().map(|pod| pod.address).collect();
+    supply(throttler, endpoints, &Destinations::Pods(pods), ActivatorPlace::default());
+}
+
+fn supply(
+    throttler: &Arc<Throttler>,
+    endpoints: &RevisionEndpoints,
+    destinations: &Destinations,
+    place: ActivatorPlace,
+) {
+    throttler.update(Some(Supply { endpoints, destinations, place }));
 }
 
 fn gives_up() -> Trouble {
@@ -48,7 +58,7 @@ async fn requests_wait_until_pods_come_and_go_in_order() {
     let mut second = pin!(places[1].slot());
     assert!(first.as_mut().now_or_never().is_none());
     assert!(second.as_mut().now_or_never().is_none());
-    throttler.update(Some(&endpoints(1, &[1])));
+    list(&throttler, &endpoints(1, &[1]));
     let slot = first.await.unwrap();
     assert!(second.as_mut().now_or_never().is_none());
     assert!(places[2].try_slot().is_none(), "a newcomer must not overtake");
@@ -89,7 +99,7 @@ async fn a_waiter_that_leaves_after_it_was_called_passes_its_pod_on() {
     let mut second = pin!(places[1].slot());
     assert!(first.as_mut().now_or_never().is_none());
     assert!(second.as_mut().now_or_never().is_none());
-    throttler.update(Some(&endpoints(1, &[1])));
+    list(&throttler, &endpoints(1, &[1]));
     drop(first);
     assert!(second.now_or_never().is_some());
 }
@@ -97,7 +107,7 @@ async fn a_waiter_that_leaves_after_it_was_called_passes_its_pod_on() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_refuses_connections_is_left_alone_for_a_moment() {
     let throttler = throttler(10, 10);
-    throttler.update(Some(&endpoints(0, &[1])));
+    list(&throttler, &endpoints(0, &[1]));
     let place = throttler.arrive();
     place.slot().await.unwrap().pod_refused();
     assert!(place.try_slot().is_none());
@@ -116,11 +126,11 @@ async fn giving_up_and_deletion_answer_everybody_at_once() {
     let place = throttler.arrive();
     let mut waiter = pin!(place.slot());
     assert!(waiter.as_mut().now_or_never().is_none());
-    throttler.update(Some(&RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[]) }));
+    list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[]) });
     assert!(matches!(waiter.await, Err(Refusal::Trouble(trouble)) if trouble.exit_code == Some(1)));
     assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Trouble(_))));
     // A pod that is ready makes up for one that is not.
-    throttler.update(Some(&RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[1]) }));
+    list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[1]) });
     assert!(throttler.arrive().slot().await.is_ok());
     throttler.update(None);
     assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Deleted)));
@@ -136,7 +146,7 @@ async fn whoever_waited_longest_wakes() {
     assert!(first.as_mut().now_or_never().is_none());
     assert!(second.as_mut().now_or_never().is_none());
     assert!(third.as_mut().now_or_never().is_none());
-    throttler.update(Some(&endpoints(0, &[1])));
+    list(&throttler, &endpoints(0, &[1]));
     // Whatever the order in which the waiters get to run.
     assert!(!third.await.unwrap().take_wake());
     let mut slot = first.await.unwrap();
@@ -153,7 +163,7 @@ async fn a_waker_that_sends_nothing_hands_the_part_on() {
     let mut second = Box::pin(places[1].slot());
     assert!(first.as_mut().now_or_never().is_none());
     assert!(second.as_mut().now_or_never().is_none());
-    throttler.update(Some(&endpoints(1, &[1])));
+    list(&throttler, &endpoints(1, &[1]));
     drop(first);
     assert!(second.await.unwrap().take_wake());
 }
@@ -162,7 +172,7 @@ async fn a_waker_that_sends_nothing_hands_the_part_on() {
 async fn pods_that_come_up_with_nobody_waiting_wake_nobody() {
     let throttler = throttler(10, 10);
     let early = throttler.arrive();
-    throttler.update(Some(&endpoints(0, &[2])));
+    list(&throttler, &endpoints(0, &[2]));
     assert!(early.found_no_pods());
     assert!(!early.slot().await.unwrap().take_wake());
     assert!(!throttler.arrive().found_no_pods());
