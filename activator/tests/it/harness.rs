@@ -124,6 +124,11 @@ impl World {
         self.activator.activity()[&hello()].active
     }
 
+    /// The pods in use, by name.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        self.activator.activity()[&hello()].pods.keys().cloned().collect()
+    }
+
     /// Sends a request in the background.
     pub(crate) fn send(&self, request: Request) -> JoinHandle<Response> {
         let (client, address) = (self.client.clone(), self.address);
