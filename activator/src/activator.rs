@@ -99,7 +99,7 @@ pub(crate) struct Shared {
     pub(crate) upstreams: Upstreams,
     pub(crate) body_bytes: Arc<ByteBudget>,
     pub(crate) outbox: Arc<Outbox>,
-    backlog: Arc<Backlog>,
+    pub(crate) backlog: Arc<Backlog>,
     routes: RwLock<Arc<Routes>>,
     /// Those in the table, and deleted ones whose last requests are not over.
     revisions: Mutex<BTreeMap<RevisionId, Known>>,
@@ -217,7 +217,7 @@ impl Activator {
 }
 
 impl Shared {
-    fn new(params: ActivatorParams) -> Self {
+    pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
         Shared {
             upstreams: Upstreams::new(UPSTREAM_PARAMS),
@@ -245,12 +245,12 @@ impl Shared {
         }
     }
 
-    fn all_revisions(&self) -> Vec<Arc<Revision>> {
+    pub(crate) fn all_revisions(&self) -> Vec<Arc<Revision>> {
         self.revisions.lock().values().map(|known| Arc::clone(&known.revision)).collect()
     }
 
     /// Makes the table's state ours. What has not changed is left alone.
-    fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
+    pub(crate) fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
         let mut revisions = self.revisions.lock();
         let mut routes = Vec::with_capacity(new.revisions.len());
         for (id, endpoints) in &new.revisions {
@@ -280,7 +280,7 @@ impl Shared {
     }
 
     /// Tells the autoscaler about the last second, and forgets deleted revisions that are done.
-    fn report(&self) {
+    pub(crate) fn report(&self) {
         let now = self.params.clock.now();
         // One sample a second: a second one would be added to the first.
         if self.resynced_in.load(Ordering::Relaxed) != now.whole_seconds() {
@@ -306,7 +306,7 @@ impl Shared {
         }
     }
 
-    fn retire(&self) {
+    pub(crate) fn retire(&self) {
         let routes = self.routes();
         let mut revisions = self.revisions.lock();
         let done: Vec<RevisionId> = revisions

@@ -21,6 +21,8 @@
 
 mod activator;
 pub mod endpoints;
+#[cfg(test)]
+mod endurance;
 mod handler;
 mod ledger;
 mod metrics;

@@ -351,6 +351,12 @@ impl Backlog {
         Arc::new(Backlog { waiting: AtomicUsize::new(0), limit })
     }
 
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     fn add(self: &Arc<Self>) -> Option<Held> {
         let below_limit = |waiting| (waiting < self.limit).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_limit).ok()?;
