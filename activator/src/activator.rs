@@ -1,7 +1,7 @@
 //! The activator as a whole: which revisions there are, and the tasks that keep them and the autoscaler informed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::info;
 
 use crate::ledger::{Ledger, RevisionLedger};
+use crate::prober::{ProbeParams, Prober};
 use crate::probes::Health;
 use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
@@ -34,6 +35,11 @@ pub struct ActivatorParams {
     pub autoscaler_url: String,
     /// What cluster-local host names end in.
     pub cluster_domain: String,
+    /// Its own address, by which it finds its place among the activators that share a revision's pods; `None`: it
+    /// uses every pod.
+    pub pod_ip: Option<IpAddr>,
+    /// How to ask pods whether they take requests, where the table leaves that open.
+    pub probing: ProbeParams,
     /// How much may wait.
     pub limits: BufferLimits,
     /// If there is exactly one revision, it also answers for hosts that nobody listed; and an unknown host is told
@@ -51,6 +57,8 @@ impl ActivatorParams {
             clock,
             autoscaler_url: autoscaler_url.into(),
             cluster_domain: "cluster.local".to_owned(),
+            pod_ip: None,
+            probing: ProbeParams::default(),
             limits: BufferLimits::default(),
             single_default: false,
             drain_wait: Duration::from_secs(45),
@@ -90,15 +98,22 @@ pub(crate) struct Shared {
     pub(crate) upstreams: Upstreams,
     pub(crate) body_bytes: ByteBudget,
     pub(crate) outbox: Arc<Outbox>,
-    backlog: Arc<Backlog>,
+    pub(crate) backlog: Arc<Backlog>,
     /// `None` until there has been a table.
     routes: watch::Sender<Option<Arc<Routes>>>,
     /// Those in the table, and deleted ones whose last requests are not over.
-    revisions: Mutex<BTreeMap<RevisionId, Arc<Revision>>>,
+    revisions: Mutex<BTreeMap<RevisionId, Known>>,
     retired: Mutex<Retired>,
     is_stopping: AtomicBool,
     /// The second of the clock in which waiting requests were told to a new connection.
     resynced_in: AtomicU64,
+}
+
+/// A revision, and who finds out where its requests can go.
+#[derive(Clone, Debug)]
+struct Known {
+    revision: Arc<Revision>,
+    prober: Arc<Prober>,
 }
 
 /// The books of deleted revisions.
@@ -162,7 +177,8 @@ impl Activator {
                 total: retired.total.clone(),
                 stats_dropped: self.shared.outbox.dropped(),
             };
-            (revisions.values().cloned().collect::<Vec<_>>(), ledger)
+            let revisions = revisions.values().map(|known| Arc::clone(&known.revision));
+            (revisions.collect::<Vec<_>>(), ledger)
         };
         for revision in revisions {
             let book = revision.ledger();
@@ -203,7 +219,7 @@ impl Activator {
 }
 
 impl Shared {
-    fn new(params: ActivatorParams) -> Self {
+    pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
         Shared {
             upstreams: Upstreams::new(UPSTREAM_PARAMS),
@@ -238,28 +254,25 @@ impl Shared {
         }
     }
 
-    fn all_revisions(&self) -> Vec<Arc<Revision>> {
-        self.revisions.lock().values().cloned().collect()
+    pub(crate) fn all_revisions(&self) -> Vec<Arc<Revision>> {
+        self.revisions.lock().values().map(|known| Arc::clone(&known.revision)).collect()
     }
 
     /// Makes the table's state ours. What has not changed is left alone.
-    fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
+    pub(crate) fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
         let mut revisions = self.revisions.lock();
         let mut routes = Vec::with_capacity(new.revisions.len());
         for (id, endpoints) in &new.revisions {
-            let revision = revisions.entry(id.clone()).or_insert_with(|| {
-                let depth = self.params.limits.requests_per_revision;
-                Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)))
-            });
-            let route = Route { revision: Arc::clone(revision), timeouts: timeouts(endpoints) };
+            let known = revisions.entry(id.clone()).or_insert_with(|| self.meet(id));
+            let route = Route { revision: Arc::clone(&known.revision), timeouts: timeouts(endpoints) };
             routes.push((route, endpoints.hosts.clone()));
         }
         let new_routes = Routes::new(&self.params.cluster_domain, self.params.single_default, routes);
         self.routes.send_replace(Some(Arc::new(new_routes)));
-        for (id, revision) in revisions.iter() {
+        for (id, known) in revisions.iter() {
             let (before, now) = (old.revisions.get(id), new.revisions.get(id));
             if before != now {
-                revision.throttler().update(now);
+                known.prober.update(now);
             }
         }
         drop(revisions);
@@ -268,8 +281,15 @@ impl Shared {
         }
     }
 
+    fn meet(&self, id: &RevisionId) -> Known {
+        let depth = self.params.limits.requests_per_revision;
+        let revision = Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)));
+        let prober = Prober::new(&self.params, self.upstreams.clone(), &revision);
+        Known { revision, prober }
+    }
+
     /// Tells the autoscaler about the last second, and forgets deleted revisions that are done.
-    fn report(&self) {
+    pub(crate) fn report(&self) {
         let now = self.params.clock.now();
         // One sample a second: a second one would be added to the first.
         if self.resynced_in.load(Ordering::Relaxed) != now.whole_seconds() {
@@ -295,17 +315,18 @@ impl Shared {
         }
     }
 
-    fn retire(&self) {
+    pub(crate) fn retire(&self) {
         let Some(routes) = self.routes.borrow().clone() else { return };
         let mut revisions = self.revisions.lock();
         let done: Vec<RevisionId> = revisions
             .values()
+            .map(|known| &known.revision)
             .filter(|revision| !routes.contains(revision.id()) && revision.in_flight() == 0)
             .map(|revision| revision.id().clone())
             .collect();
         let mut retired = self.retired.lock();
         for id in done {
-            let Some(revision) = revisions.remove(&id) else { continue };
+            let Some(Known { revision, .. }) = revisions.remove(&id) else { continue };
             let book = revision.retire();
             retired.total.add(&book);
             retired.revisions.entry(id).or_default().add(&book);
@@ -353,7 +374,11 @@ fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
 }
 
 fn addresses(table: &EndpointTable) -> BTreeSet<SocketAddr> {
-    table.revisions.values().flat_map(|revision| &revision.ready).map(|pod| pod.address).collect()
+    let of = |revision: &RevisionEndpoints| {
+        let pods = revision.pods().map(|pod| pod.address);
+        pods.chain(revision.cluster_ip).collect::<Vec<_>>()
+    };
+    table.revisions.values().flat_map(of).collect()
 }
 
 /// A pod that does not take a connection within a second is passed over for another.

@@ -21,9 +21,12 @@
 
 mod activator;
 pub mod endpoints;
+#[cfg(test)]
+mod endurance;
 mod handler;
 mod ledger;
 mod metrics;
+mod prober;
 mod probes;
 mod refusal;
 mod report;
@@ -35,5 +38,6 @@ mod throttler;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
+pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{main, main_with_args};

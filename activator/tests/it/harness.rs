@@ -49,11 +49,7 @@ pub(crate) fn revision(container_concurrency: u32) -> RevisionEndpoints {
         hosts: vec![HOST.to_owned()],
         container_concurrency,
         timeout: Duration::from_secs(30),
-        response_start_timeout: None,
-        idle_timeout: None,
-        ready: vec![],
-        starting: 0,
-        trouble: None,
+        ..RevisionEndpoints::default()
     }
 }
 
@@ -139,6 +135,11 @@ impl World {
 
     pub(crate) fn active(&self) -> u32 {
         self.activator.activity()[&hello()].active
+    }
+
+    /// The pods in use, by name.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        self.activator.activity()[&hello()].pods.keys().cloned().collect()
     }
 
     /// Sends a request in the background.

@@ -197,9 +197,7 @@ impl LocalWorkload {
             timeout: self.timeout,
             response_start_timeout: self.response_start_timeout,
             idle_timeout: self.idle_timeout,
-            ready: Vec::new(),
-            starting: 0,
-            trouble: None,
+            ..RevisionEndpoints::default()
         }
     }
 }
