@@ -11,6 +11,7 @@ mod clock;
 mod drain;
 pub mod error;
 mod forward;
+mod h2;
 pub mod headers;
 mod hold;
 pub mod probe;
