@@ -10,6 +10,7 @@ mod breaker;
 mod clock;
 mod drain;
 pub mod error;
+mod expect;
 mod forward;
 mod h2;
 pub mod headers;
@@ -17,6 +18,7 @@ mod hold;
 pub mod probe;
 mod server;
 mod timeout;
+mod upgrade;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};

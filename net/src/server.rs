@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version, header};
 use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -40,7 +41,6 @@ pub trait Handler: Send + Sync + 'static {
 /// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
 /// forced, at once.
 pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) {
-    // Every connection holds a sender; when the receiver sees the end, the last one has gone.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
     loop {
@@ -53,8 +53,7 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
             Ok((stream, peer)) => {
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
                 tokio::spawn(async move {
-                    serve_connection(stream, peer, handler, drain).await;
-                    drop(alive);
+                    serve_connection(stream, peer, handler, drain, alive).await;
                 });
             }
             Err(error) if is_about_one_connection(&error) => {
@@ -72,7 +71,13 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
     all_gone.recv().await;
 }
 
-async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+async fn serve_connection<H: Handler>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    handler: Arc<H>,
+    drain: Drain,
+    alive: Alive,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "Client left before its first request");
         return;
@@ -84,20 +89,30 @@ async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handl
         () = drain.started() => return,
     };
     match sniffed {
-        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain).await,
+        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain, alive).await,
         Ok(Ok((Protocol::Http2, stream))) => serve_http2(stream, peer, handler, drain).await,
         Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
         Err(_) => debug!(%peer, "Client said nothing"),
     }
 }
 
-async fn serve_http1<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+async fn serve_http1<H: Handler>(
+    stream: Stream,
+    peer: SocketAddr,
+    handler: Arc<H>,
+    drain: Drain,
+    alive: Alive,
+) {
     let overdue = Overdue::default();
-    let announced = overdue.clone();
+    let (announced, draining) = (overdue.clone(), drain.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (handler, announced) = (Arc::clone(&handler), announced.clone());
+        let (drain, alive) = (draining.clone(), alive.clone());
         async move {
             let mut response = answer(&*handler, peer, request.map(Body::incoming)).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tokio::spawn(carry(std::mem::take(response.body_mut()), drain, alive));
+            }
             response.body_mut().announce(&announced);
             Ok::<_, Infallible>(response)
         }
@@ -146,6 +161,15 @@ async fn answer<H: Handler>(handler: &H, peer: SocketAddr, request: Request) -> 
     match refusal(&request) {
         Some(response) => response,
         None => handler.handle(peer, request).await,
+    }
+}
+
+/// Sees an upgraded connection through, which is the body of a `101`. The server waits for it as for any other.
+async fn carry(mut tunnel: Body, drain: Drain, _alive: Alive) {
+    let all = async { while let Some(Ok(_)) = tunnel.frame().await {} };
+    tokio::select! {
+        () = all => {}
+        () = drain.forced() => {}
     }
 }
 
@@ -216,6 +240,9 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
 }
 
 type Stream = Rewound<TcpStream>;
+
+/// Every connection holds one; when the last has gone, all have.
+type Alive = mpsc::Sender<Infallible>;
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
