@@ -9,11 +9,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::error::{Error, chain};
 use crate::forward::Lease;
 use crate::hold::{ByteBudget, Early};
-use crate::timeout::{Overdue, Timer};
+use crate::server::Overdue;
+use crate::timeout::Timer;
+use crate::upgrade::Tunnel;
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
 ///
@@ -26,6 +29,8 @@ pub struct Body {
     lease: Option<Lease>,
     watcher: Option<Watcher>,
     failed: bool,
+    // What is left to be said after it was taken away.
+    late: Option<Error>,
 }
 
 type Watcher = Box<dyn FnOnce(Ending) + Send>;
@@ -39,6 +44,8 @@ enum Content {
     Held(Box<Held>),
     FromUpstream(Incoming),
     Stream(Boxed),
+    // Not for hyper: see `upgrade`.
+    Tunnel(Box<Tunnel>),
 }
 
 struct Held {
@@ -105,6 +112,11 @@ impl Body {
         body
     }
 
+    /// What follows a `101`.
+    pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
+        Content::Tunnel(Box::new(tunnel)).into()
+    }
+
     pub(crate) fn timed(mut self, timer: Timer) -> Self {
         debug_assert!(self.timer.is_none(), "one layer of timeouts is enough");
         self.timer = Some(Box::new(timer));
@@ -116,6 +128,25 @@ impl Body {
         if let Some(timer) = &mut self.timer {
             timer.announce(connection);
         }
+    }
+
+    /// When it must have ended, if it has a time limit.
+    pub(crate) fn total_at(&self) -> Option<Instant> {
+        self.timer.as_ref().map(|timer| timer.total_at())
+    }
+
+    /// It has not ended in time, and nobody reads it: lets go of all that it holds. A late reader finds an error.
+    pub(crate) fn expire(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.fail();
+            self.late = Some(timer.error());
+        }
+    }
+
+    /// Leaves the head of the response to stand alone, as `HEAD` wants it.
+    pub(crate) fn discard(&mut self) {
+        self.content = Content::Empty;
+        self.finish(Ending::Complete);
     }
 
     /// Reads a client's body until it has to wait or holds enough; what was read is kept for the reader.
@@ -168,6 +199,7 @@ impl Body {
             }
             Content::FromUpstream(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Error::from_client),
             Content::Stream(body) => body.as_mut().poll_frame(cx),
+            Content::Tunnel(tunnel) => tunnel.poll_frame(cx),
         }
     }
 }
@@ -182,7 +214,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if this.failed {
-            return Poll::Ready(None);
+            return Poll::Ready(this.late.take().map(Err));
         }
         // The timer is asked first: a stream that is always ready must not outrun its total.
         if let Some(timer) = &mut this.timer
@@ -206,13 +238,14 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
+            Content::Empty => self.late.is_none(),
             Content::Full(_) => false,
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.is_end_stream(),
             Content::Held(held) => {
                 held.early.len() == 0 && held.trailers.is_none() && held.rest.is_end_stream()
             }
             Content::Stream(body) => body.is_end_stream(),
+            Content::Tunnel(_) => false,
         }
     }
 
@@ -223,6 +256,7 @@ impl http_body::Body for Body {
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.size_hint(),
             Content::Held(held) => held.size_hint(),
             Content::Stream(body) => body.size_hint(),
+            Content::Tunnel(_) => SizeHint::default(),
         }
     }
 }
@@ -263,7 +297,7 @@ fn poll_client(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Res
 
 impl From<Content> for Body {
     fn from(content: Content) -> Self {
-        Body { content, timer: None, lease: None, watcher: None, failed: false }
+        Body { content, timer: None, lease: None, watcher: None, failed: false, late: None }
     }
 }
 
@@ -280,6 +314,7 @@ impl fmt::Debug for Body {
             Content::Full(_) => "full",
             Content::FromClient(_) | Content::FromUpstream(_) | Content::Held(_) => "incoming",
             Content::Stream(_) => "stream",
+            Content::Tunnel(_) => "tunnel",
         };
         f.debug_struct("Body").field("kind", &kind).finish_non_exhaustive()
     }

@@ -11,7 +11,9 @@ mod breaker;
 mod clock;
 mod drain;
 pub mod error;
+mod expect;
 mod forward;
+mod h2;
 pub mod headers;
 mod hold;
 mod logging;
@@ -19,6 +21,7 @@ pub mod probe;
 mod server;
 mod signals;
 mod timeout;
+mod upgrade;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};

@@ -11,7 +11,7 @@ use pilotlight_net::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Nothing here takes long; what takes longer hangs.
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -21,7 +21,7 @@ pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     soon(what, async {
         while !condition() {
-            sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await;
@@ -44,6 +44,15 @@ impl Client {
     pub(crate) async fn send(&mut self, text: &str) -> &mut Self {
         self.stream.write_all(text.as_bytes()).await.unwrap();
         self
+    }
+
+    /// Has nothing more to say, and listens.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
