@@ -6,4 +6,5 @@ mod forwarding;
 mod harness;
 mod holding;
 mod probing;
+mod protocols;
 mod stats;
