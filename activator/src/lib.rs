@@ -2,9 +2,9 @@
 //!
 //! A request comes in ([`Activator::serve`]), is counted for the autoscaler, waits for a pod with room, and goes
 //! on to it. The table of [endpoints](pilotlight_core::EndpointTable) says what revisions there are and which pods
-//! are ready; whoever runs pods sends it through a `watch` channel, and [`endpoints::follow`] feeds that channel
-//! from another process. HTTP/1.1, HTTP/2 and WebSockets pass as they come; TLS belongs in `pilotlight-net`'s
-//! server and upstreams.
+//! they have; what it leaves open, the pods are asked themselves. Whoever runs pods sends the table through a `watch`
+//! channel, and [`endpoints::follow`] feeds that channel from another process. HTTP/1.1, HTTP/2 and WebSockets pass
+//! as they come.
 //!
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {
