@@ -10,10 +10,11 @@ use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use crate::probe::connect;
+use crate::dial::Dialer;
+use crate::tls::PodTls;
 use crate::{Body, Error, Request, Response};
 
 /// A pool of kept HTTP/1.1 connections. One per proxy process.
@@ -53,6 +54,15 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// There is no connection to send the request over. A pod that is not who it should be is not passed over for
+    /// another: somebody must look into that.
+    fn not_dialed(request: Request, source: Error) -> Self {
+        match source {
+            Error::Handshake(_) => SendError::Failed { source },
+            _ => SendError::NotSent { request: Box::new(request), source },
+        }
+    }
+
     /// What went wrong, without the request.
     pub fn into_error(self) -> Error {
         match self {
@@ -71,7 +81,16 @@ impl SendError {
 impl Upstreams {
     /// An empty pool.
     pub fn new(params: UpstreamParams) -> Self {
-        Upstreams { pool: Arc::new(Pool { params, idle: Mutex::default() }) }
+        Upstreams::over(Dialer::plain(params.connect_timeout), params)
+    }
+
+    /// An empty pool of TLS connections to the pods of one namespace.
+    pub fn over_tls(params: UpstreamParams, tls: Arc<PodTls>, namespace: &str) -> Self {
+        Upstreams::over(Dialer::to_pods_of(namespace, tls, params.connect_timeout), params)
+    }
+
+    fn over(dialer: Dialer, params: UpstreamParams) -> Self {
+        Upstreams { pool: Arc::new(Pool { dialer, params, idle: Mutex::default() }) }
     }
 
     /// Sends the request as it is (see [`prepare_forward`](crate::prepare_forward)) and returns when the head of
@@ -99,7 +118,7 @@ impl Upstreams {
         }
         let mut sender = match self.connect(to).await {
             Ok(sender) => sender,
-            Err(source) => return Err(SendError::NotSent { request: Box::new(request), source }),
+            Err(source) => return Err(SendError::not_dialed(request, source)),
         };
         match sender.try_send_request(request).await {
             Ok(response) => Ok(self.accept(to, sender, response)),
@@ -119,10 +138,7 @@ impl Upstreams {
     }
 
     async fn connect(&self, to: SocketAddr) -> Result<Sender, Error> {
-        let after = self.pool.params.connect_timeout;
-        let connected = timeout(after, connect(to)).await;
-        let stream = connected.map_err(|_| Error::ConnectTimeout { to, after })??;
-        stream.set_nodelay(true).map_err(|source| Error::Connect { to, source })?;
+        let stream = self.pool.dialer.dial(to).await?;
         let (sender, connection) = http1::Builder::new()
             // Go's canonical casing, which apps behind Knative are used to. Carrying the client's own casing
             // through would cost a map per request.
@@ -156,6 +172,7 @@ type Sender = http1::SendRequest<Body>;
 
 #[derive(Debug)]
 struct Pool {
+    dialer: Dialer,
     params: UpstreamParams,
     idle: Mutex<IdleConnections>,
 }

@@ -8,6 +8,7 @@ pub mod admin;
 mod body;
 mod breaker;
 mod clock;
+mod dial;
 mod drain;
 pub mod error;
 mod forward;
@@ -16,6 +17,7 @@ mod hold;
 pub mod probe;
 mod server;
 mod timeout;
+pub mod tls;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};
@@ -28,7 +30,7 @@ pub use forward::{SendError, UpstreamParams, Upstreams};
 pub use headers::{is_kubelet_probe, is_probe, prepare_forward, prepare_response};
 pub use hold::{READ_AHEAD_BYTES, hold_while};
 pub use pilotlight_core::QueueFull;
-pub use server::{Handler, serve};
+pub use server::{Handler, serve, serve_tls};
 pub use timeout::{Timeouts, with_timeouts};
 
 /// A request whose body is a [`Body`].

@@ -1,7 +1,7 @@
 //! Bringing requests in: accept, read, hand to a [`Handler`], write its response.
 //!
-//! One task per connection. HTTP/1.1; sniffing for HTTP/2 and TLS belong in `serve_connection`, between the
-//! accepted stream and the protocol.
+//! One task per connection. HTTP/1.1; sniffing for HTTP/2 belongs in `serve_connection`, between the accepted
+//! stream, with or without TLS, and the protocol.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -18,10 +18,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::timeout::Overdue;
+use crate::tls::{MaybeTls, ServerTls};
 use crate::{Body, Drain, Request, Response, plain};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
@@ -34,6 +35,25 @@ pub trait Handler: Send + Sync + 'static {
 /// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
 /// forced, at once.
 pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) {
+    accept(listener, None, handler, drain).await;
+}
+
+/// The same over TLS.
+pub async fn serve_tls<H: Handler>(
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    handler: Arc<H>,
+    drain: Drain,
+) {
+    accept(listener, Some(tls), handler, drain).await;
+}
+
+async fn accept<H: Handler>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    handler: Arc<H>,
+    drain: Drain,
+) {
     // Every connection holds a sender; when the receiver sees the end, the last one has gone.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
@@ -46,8 +66,11 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
         match accepted {
             Ok((stream, peer)) => {
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
+                let tls = tls.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, peer, handler, drain).await;
+                    if let Some(stream) = secure(stream, peer, tls, &drain).await {
+                        serve_connection(stream, peer, handler, drain).await;
+                    }
                     drop(alive);
                 });
             }
@@ -66,11 +89,38 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
     all_gone.recv().await;
 }
 
-async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+/// What the protocol is spoken over; `None`: the client has left, or there will be no agreement with it.
+async fn secure(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
+    drain: &Drain,
+) -> Option<MaybeTls> {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "Client left before its first request");
-        return;
+        return None;
     }
+    let Some(tls) = tls else { return Some(stream.into()) };
+    let handshake = tokio::select! {
+        biased;
+        handshake = timeout(HEADER_READ_TIMEOUT, Box::pin(tls.accept(stream))) => handshake,
+        // Nothing was asked yet.
+        () = drain.started() => return None,
+    };
+    match handshake {
+        Ok(Ok(stream)) => Some(tokio_rustls::TlsStream::from(stream).into()),
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            debug!(%peer, "TLS handshake took too long");
+            None
+        }
+    }
+}
+
+async fn serve_connection<H: Handler>(stream: MaybeTls, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
     let overdue = Overdue::default();
     let announced = overdue.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
