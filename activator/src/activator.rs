@@ -1,14 +1,14 @@
 //! The activator as a whole: which revisions there are, and the tasks that keep them and the autoscaler informed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
-use pilotlight_net::{Clock, Drain, Timeouts, UpstreamParams, Upstreams};
+use pilotlight_net::tls::ServerTls;
+use pilotlight_net::{Clock, Drain, Timeouts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,6 +23,7 @@ use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
 use crate::sink::{self, Outbox};
 use crate::throttler::Backlog;
+use crate::upstreams::{PodUpstreams, PodsOverTls};
 
 /// What an activator needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct ActivatorParams {
     pub single_default: bool,
     /// How long to go on serving after being asked to stop, until everybody has stopped sending.
     pub drain_wait: Duration,
+    /// How to reach pods over TLS; `None`: in the clear, whatever the table offers.
+    pub pods_over_tls: Option<PodsOverTls>,
 }
 
 impl ActivatorParams {
@@ -55,6 +58,7 @@ impl ActivatorParams {
             limits: BufferLimits::default(),
             single_default: false,
             drain_wait: Duration::from_secs(45),
+            pods_over_tls: None,
         }
     }
 }
@@ -88,7 +92,7 @@ pub struct Activator {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) params: ActivatorParams,
-    pub(crate) upstreams: Upstreams,
+    pub(crate) upstreams: PodUpstreams,
     pub(crate) body_bytes: Arc<ByteBudget>,
     pub(crate) outbox: Arc<Outbox>,
     backlog: Arc<Backlog>,
@@ -141,6 +145,11 @@ impl Activator {
     /// The front door: serves requests until `drain` has been asked for and all of them are done.
     pub async fn serve(&self, listener: TcpListener, drain: Drain) {
         pilotlight_net::serve(listener, Arc::new(self.clone()), drain).await;
+    }
+
+    /// The same front door over TLS.
+    pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) {
+        pilotlight_net::serve_tls(listener, tls, Arc::new(self.clone()), drain).await;
     }
 
     /// What every revision in the table is doing now.
@@ -204,7 +213,7 @@ impl Shared {
     fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
         Shared {
-            upstreams: Upstreams::new(UPSTREAM_PARAMS),
+            upstreams: PodUpstreams::new(params.pods_over_tls.clone()),
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
             backlog: Backlog::new(limits.requests),
@@ -254,9 +263,7 @@ impl Shared {
             }
         }
         drop(revisions);
-        for gone in addresses(old).difference(&addresses(new)) {
-            self.upstreams.forget(*gone);
-        }
+        self.upstreams.follow(old, new);
     }
 
     /// Tells the autoscaler about the last second, and forgets deleted revisions that are done.
@@ -343,16 +350,6 @@ fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
     }
 }
 
-fn addresses(table: &EndpointTable) -> BTreeSet<SocketAddr> {
-    table.revisions.values().flat_map(|revision| &revision.ready).map(|pod| pod.address).collect()
-}
-
-/// A pod that does not take a connection within a second is passed over for another.
-const UPSTREAM_PARAMS: UpstreamParams = UpstreamParams {
-    max_idle_per_host: 100,
-    idle_timeout: Duration::from_secs(90),
-    connect_timeout: Duration::from_secs(1),
-};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Deleted revisions whose books are kept apart.
 const MAX_RETIRED: usize = 1000;

@@ -33,8 +33,10 @@ mod routes;
 mod run;
 mod sink;
 mod throttler;
+mod upstreams;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
 pub use revision::RevisionActivity;
 pub use run::{main, main_with_args};
+pub use upstreams::PodsOverTls;

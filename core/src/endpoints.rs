@@ -46,6 +46,9 @@ pub struct PodEndpoint {
     pub name: String,
     /// Where its queue-proxy takes requests.
     pub address: SocketAddr,
+    /// Where it takes them over TLS as well, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_address: Option<SocketAddr>,
     /// How it came up.
     pub timeline: PodTimeline,
 }
