@@ -9,10 +9,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::error::{Error, chain};
 use crate::forward::Lease;
-use crate::timeout::{Overdue, Timer};
+use crate::server::Overdue;
+use crate::timeout::Timer;
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
 ///
@@ -25,6 +27,8 @@ pub struct Body {
     lease: Option<Lease>,
     watcher: Option<Watcher>,
     failed: bool,
+    // What is left to be said after it was taken away.
+    late: Option<Error>,
 }
 
 type Watcher = Box<dyn FnOnce(Ending) + Send>;
@@ -116,6 +120,25 @@ impl Body {
         }
     }
 
+    /// When it must have ended, if it has a time limit.
+    pub(crate) fn total_at(&self) -> Option<Instant> {
+        self.timer.as_ref().map(|timer| timer.total_at())
+    }
+
+    /// It has not ended in time, and nobody reads it: lets go of all that it holds. A late reader finds an error.
+    pub(crate) fn expire(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.fail();
+            self.late = Some(timer.error());
+        }
+    }
+
+    /// Leaves the head of the response to stand alone, as `HEAD` wants it.
+    pub(crate) fn discard(&mut self) {
+        self.content = Content::Empty;
+        self.finish(Ending::Complete);
+    }
+
     /// Reads a client's body until it has to wait or holds `limit` bytes; what was read is kept for the reader.
     pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
@@ -175,7 +198,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if this.failed {
-            return Poll::Ready(None);
+            return Poll::Ready(this.late.take().map(Err));
         }
         // The timer is asked first: a stream that is always ready must not outrun its total.
         if let Some(timer) = &mut this.timer
@@ -199,7 +222,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
+            Content::Empty => self.late.is_none(),
             Content::Full(_) => false,
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.is_end_stream(),
             Content::Held(held) => held.early.is_empty() && held.rest.is_end_stream(),
@@ -254,7 +277,7 @@ fn poll_client(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Res
 
 impl From<Content> for Body {
     fn from(content: Content) -> Self {
-        Body { content, timer: None, lease: None, watcher: None, failed: false }
+        Body { content, timer: None, lease: None, watcher: None, failed: false, late: None }
     }
 }
 

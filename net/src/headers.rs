@@ -107,7 +107,7 @@ pub fn prepare_response(response: &mut Response) {
 }
 
 /// A target in absolute form names the host a second time, and that one counts (RFC 9112, 3.2.2).
-fn to_origin_form(request: &mut Request) {
+pub(crate) fn to_origin_form(request: &mut Request) {
     let Some(authority) = request.uri().authority() else { return };
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         request.headers_mut().insert(HOST, host);

@@ -12,6 +12,7 @@ mod dial;
 mod drain;
 pub mod error;
 mod forward;
+mod h2;
 pub mod headers;
 mod hold;
 pub mod probe;

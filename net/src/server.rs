@@ -1,29 +1,37 @@
 //! Bringing requests in: accept, read, hand to a [`Handler`], write its response.
 //!
-//! One task per connection. HTTP/1.1; sniffing for HTTP/2 belongs in `serve_connection`, between the accepted
-//! stream, with or without TLS, and the protocol.
+//! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
+//! with or without TLS: nobody has to negotiate what it is about to say anyway.
+
+mod overdue;
+mod preface;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsStream;
 use tracing::{debug, warn};
 
-use crate::timeout::Overdue;
+pub(crate) use self::overdue::Overdue;
+use self::overdue::{Alarm, Stragglers};
+use self::preface::{Protocol, Rewound, sniff};
 use crate::tls::{MaybeTls, ServerTls};
-use crate::{Body, Drain, Request, Response, plain};
+use crate::{Body, Drain, Request, Response, h2, headers, plain};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
 /// that ends with an error, which cuts the connection.
@@ -68,9 +76,7 @@ async fn accept<H: Handler>(
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
                 let tls = tls.clone();
                 tokio::spawn(async move {
-                    if let Some(stream) = secure(stream, peer, tls, &drain).await {
-                        serve_connection(stream, peer, handler, drain).await;
-                    }
+                    serve_connection(stream, tls, peer, handler, drain).await;
                     drop(alive);
                 });
             }
@@ -89,48 +95,48 @@ async fn accept<H: Handler>(
     all_gone.recv().await;
 }
 
-/// What the protocol is spoken over; `None`: the client has left, or there will be no agreement with it.
-async fn secure(
+async fn serve_connection<H: Handler>(
     stream: TcpStream,
-    peer: SocketAddr,
     tls: Option<Arc<ServerTls>>,
-    drain: &Drain,
-) -> Option<MaybeTls> {
+    peer: SocketAddr,
+    handler: Arc<H>,
+    drain: Drain,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "Client left before its first request");
-        return None;
+        return;
     }
-    let Some(tls) = tls else { return Some(stream.into()) };
-    let handshake = tokio::select! {
+    let sniffed = tokio::select! {
         biased;
-        handshake = timeout(HEADER_READ_TIMEOUT, Box::pin(tls.accept(stream))) => handshake,
+        sniffed = timeout(HEADER_READ_TIMEOUT, begin(stream, tls)) => sniffed,
         // Nothing was asked yet.
-        () = drain.started() => return None,
+        () = drain.started() => return,
     };
-    match handshake {
-        Ok(Ok(stream)) => Some(tokio_rustls::TlsStream::from(stream).into()),
-        Ok(Err(error)) => {
-            debug!(%peer, %error, "TLS handshake failed");
-            None
-        }
-        Err(_) => {
-            debug!(%peer, "TLS handshake took too long");
-            None
-        }
+    match sniffed {
+        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain).await,
+        Ok(Ok((Protocol::Http2, stream))) => serve_http2(stream, peer, handler, drain).await,
+        Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
+        Err(_) => debug!(%peer, "Client said nothing"),
     }
 }
 
-async fn serve_connection<H: Handler>(stream: MaybeTls, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+/// What the client speaks, and over what.
+async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Protocol, Stream)> {
+    let stream = match tls {
+        None => MaybeTls::from(stream),
+        // Boxed: connections in the clear need not carry the room for a handshake.
+        Some(tls) => TlsStream::from(Box::pin(tls.accept(stream)).await?).into(),
+    };
+    sniff(stream).await
+}
+
+async fn serve_http1<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
     let overdue = Overdue::default();
     let announced = overdue.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (handler, announced) = (Arc::clone(&handler), announced.clone());
         async move {
-            let request = request.map(Body::incoming);
-            let mut response = match refusal(&request) {
-                Some(response) => response,
-                None => handler.handle(peer, request).await,
-            };
+            let mut response = answer(&*handler, peer, request.map(Body::incoming)).await;
             response.body_mut().announce(&announced);
             Ok::<_, Infallible>(response)
         }
@@ -141,8 +147,56 @@ async fn serve_connection<H: Handler>(stream: MaybeTls, peer: SocketAddr, handle
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
+    let mut alarm = Alarm::default();
+    let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
+    drive(connection, graceful_shutdown, |cx| overdue.poll(cx, &mut alarm), peer, drain).await;
+}
+
+async fn serve_http2<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+    let stragglers = Stragglers::default();
+    let watching = stragglers.clone();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (handler, watching) = (Arc::clone(&handler), watching.clone());
+        async move {
+            let mut request = request.map(Body::incoming);
+            let is_head = request.method() == Method::HEAD;
+            name_host(&mut request);
+            let mut response = answer(&*handler, peer, request).await;
+            if is_head && !response.body().is_end_stream() {
+                without_body(&mut response);
+            }
+            Ok::<_, Infallible>(response.map(|body| watching.watch(body)))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(h2::MAX_STREAMS)
+        .initial_stream_window_size(h2::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(h2::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(h2::MAX_FRAME_BYTES)
+        .max_header_list_size(h2::MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut alarm = Alarm::default();
+    let graceful_shutdown = http2::Connection::graceful_shutdown;
+    drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &mut alarm), peer, drain).await;
+}
+
+async fn answer<H: Handler>(handler: &H, peer: SocketAddr, request: Request) -> Response {
+    match refusal(&request) {
+        Some(response) => response,
+        None => handler.handle(peer, request).await,
+    }
+}
+
+/// Sees a connection through: until it has ended, or is cut because the drain is forced or `must_cut` is ready.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    graceful_shutdown: impl Fn(Pin<&mut C>),
+    mut must_cut: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    peer: SocketAddr,
+    drain: Drain,
+) {
     let mut connection = pin!(connection);
-    let mut alarm = None;
     let mut draining = false;
     let mut started = pin!(drain.started());
     let mut forced = pin!(drain.forced());
@@ -150,14 +204,14 @@ async fn serve_connection<H: Handler>(stream: MaybeTls, peer: SocketAddr, handle
         // The drain is asked first, so that a response made in this very moment already says `Connection: close`.
         if !draining && started.as_mut().poll(cx).is_ready() {
             draining = true;
-            connection.as_mut().graceful_shutdown();
+            graceful_shutdown(connection.as_mut());
         }
         if draining && forced.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => overdue.poll(cx, &mut alarm).map(|()| None),
+            Poll::Pending => must_cut(cx).map(|()| None),
         }
     })
     .await;
@@ -166,22 +220,41 @@ async fn serve_connection<H: Handler>(stream: MaybeTls, peer: SocketAddr, handle
     }
 }
 
+/// HTTP/2 names the host in a pseudo-header. Handlers find it where HTTP/1.1 has it, and need not ask which it was.
+fn name_host(request: &mut Request) {
+    if request.method() == Method::CONNECT {
+        return;
+    }
+    headers::to_origin_form(request);
+}
+
+/// hyper leaves this to us over HTTP/2.
+fn without_body(response: &mut Response) {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.body_mut().discard();
+}
+
 /// What hyper lets pass and HTTP/1.1 does not: a request must name exactly one host. Two are an attempt to have
 /// two proxies see two different ones.
 fn refusal(request: &Request) -> Option<Response> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     match hosts {
         1 => None,
-        0 if request.version() < Version::HTTP_11 || request.method() == Method::CONNECT => None,
+        // An address that needs no name is legal in HTTP/1.0 and HTTP/2.
+        0 if request.version() != Version::HTTP_11 || request.method() == Method::CONNECT => None,
         0 => Some(plain(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header")),
         _ => Some(plain(StatusCode::BAD_REQUEST, "400 Bad Request: too many Host headers")),
     }
 }
 
-fn is_about_one_connection(error: &std::io::Error) -> bool {
+fn is_about_one_connection(error: &io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
+
+type Stream = Rewound<MaybeTls>;
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

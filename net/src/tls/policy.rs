@@ -249,9 +249,9 @@ mod tests {
             cipher_suites: " TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,",
             ..TlsWords::default()
         });
-        let suites: Vec<_> = policy.unwrap().provider.cipher_suites.iter().copied().collect();
+        let suites: Vec<_> = policy.unwrap().provider.cipher_suites.clone();
         let of_tls12: Vec<_> =
-            suites.iter().filter(|suite| is_of_tls12(suite)).map(|suite| suite.suite()).collect();
+            suites.iter().filter(|suite| is_of_tls12(suite)).map(SupportedCipherSuite::suite).collect();
         assert_eq!(of_tls12, [CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]);
         assert_eq!(suites.len() - of_tls12.len(), TLS13_SUITES.len());
     }

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod forward;
+mod h2;
 mod probe;
 mod server;
 mod support;

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, hold_while, plain, with_timeouts};
 use tokio::sync::{Notify, oneshot};
 
-use crate::support::{Answer, Client, GET, Server, header, soon, start};
+use crate::support::{Answer, Client, GET, Server, header, soon, start, until};
 
 async fn hello() -> Server {
     start(Answer(|_| std::future::ready(Response::new(Body::full("hello"))))).await
@@ -211,15 +211,6 @@ async fn queue() -> (Server, Breaker) {
     }))
     .await;
     (server, breaker)
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    soon(what, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
 }
 
 #[tokio::test]

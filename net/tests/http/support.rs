@@ -18,6 +18,15 @@ pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), work).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
 pub(crate) struct Client {
     stream: TcpStream,
     buffered: Vec<u8>,

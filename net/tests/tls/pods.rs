@@ -106,6 +106,22 @@ async fn a_request_comes_back_whole_from_a_pod_that_hangs_up_during_the_handshak
 }
 
 #[tokio::test]
+async fn each_request_is_spoken_as_it_came() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start(folder.load(TlsWords::default())).await;
+    let (upstreams, _) = upstreams(vec![folder.write("ca.crt", &authority.pem)], "default");
+    for version in [http::Version::HTTP_11, http::Version::HTTP_2].repeat(2) {
+        let mut request = post("hello");
+        *request.version_mut() = version;
+        *request.uri_mut() = "http://pod/".parse().unwrap();
+        let response = soon("the response", upstreams.send(server.address, request)).await.unwrap();
+        assert_eq!(response.headers()["spoken"], format!("{version:?}"));
+        assert_eq!(text(response).await, "hello");
+    }
+}
+
+#[tokio::test]
 async fn megabytes_go_both_ways() {
     let authority = Authority::new();
     let folder = Folder::with(&authority, &POD);

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilotlight_net::tls::{Renewable, ServerTls, TlsPolicy, TlsWords, keep_renewed};
 use pilotlight_net::{Body, Handler, Request, Response};
 use rustls::version::{TLS12, TLS13};
@@ -84,6 +87,25 @@ async fn http_2_is_preferred_by_those_who_negotiate_and_nobody_must() {
     for (offered, agreed) in expected {
         let client = handshake(server.address, &authority, &[&TLS13], offered).await.unwrap();
         assert_eq!(client.get_ref().1.alpn_protocol(), agreed, "{offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn http_2_may_begin_with_or_without_having_been_negotiated() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start(folder.load(TlsWords::default())).await;
+    for offered in [&["h2"][..], &[]] {
+        let client = handshake(server.address, &authority, &[&TLS13], offered).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        for text in ["one", "two"] {
+            let request = http::Request::post("https://h/").body(Body::full(text)).unwrap();
+            let response = soon("the response", sender.send_request(request)).await.unwrap();
+            assert_eq!(response.headers()["spoken"], "HTTP/2.0");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+        }
     }
 }
 

@@ -98,7 +98,7 @@ impl Folder {
     }
 }
 
-/// A server that answers every request with its own body.
+/// A server that answers every request with its own body, and says in `spoken` what it took it for.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) drain: Drain,
@@ -109,7 +109,10 @@ struct Echo;
 
 impl Handler for Echo {
     async fn handle(&self, _: SocketAddr, request: Request) -> Response {
-        Response::new(Body::full(request.into_body().collect().await.unwrap().to_bytes()))
+        let spoken = format!("{:?}", request.version()).parse().unwrap();
+        let mut response = Response::new(Body::full(request.into_body().collect().await.unwrap().to_bytes()));
+        response.headers_mut().insert("spoken", spoken);
+        response
     }
 }
 
