@@ -48,8 +48,8 @@ impl Default for TlsPolicy {
 impl TlsPolicy {
     /// Reads what an operator wrote; the first thing that is wrong with it.
     ///
-    /// A name that Go knows and that is not offered here (CBC, key exchange by RSA, P-521, ML-KEM) is left out with a
-    /// warning: both lists say what is allowed, and less is allowed, too. Only a list of nothing else is an error.
+    /// A name that Go knows and that is not offered here (CBC, P-521, ML-KEM) is left out with a warning: both
+    /// lists say what is allowed, and less is allowed, too. It is an error if that leaves nothing to agree on.
     pub fn parse(words: TlsWords<'_>) -> Result<TlsPolicy, PolicyError> {
         let min = TlsVersion::parse(MIN_VERSION, words.min_version)?.unwrap_or(TlsVersion::V1_3);
         let max = TlsVersion::parse(MAX_VERSION, words.max_version)?.unwrap_or(TlsVersion::V1_3);
