@@ -3,8 +3,8 @@
 //! A request comes in ([`Activator::serve`]), is counted for the autoscaler, waits for a pod with room, and goes
 //! on to it. The table of [endpoints](pilotlight_core::EndpointTable) says what revisions there are and which pods
 //! are ready; whoever runs pods sends it through a `watch` channel, and [`endpoints::follow`] feeds that channel
-//! from another process. HTTP/1.1 only; HTTP/2, WebSocket and TLS belong in `pilotlight-net`'s server and
-//! upstreams, and pass through [`handler`](crate::Activator) as they come.
+//! from another process. HTTP/1.1, HTTP/2 and WebSockets pass as they come; TLS belongs in `pilotlight-net`'s
+//! server and upstreams.
 //!
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {

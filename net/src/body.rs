@@ -15,6 +15,7 @@ use crate::error::{Error, chain};
 use crate::forward::Lease;
 use crate::server::Overdue;
 use crate::timeout::Timer;
+use crate::upgrade::Tunnel;
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
 ///
@@ -42,6 +43,8 @@ enum Content {
     Held(Box<Held>),
     FromUpstream(Incoming),
     Stream(Boxed),
+    // Not for hyper: see `upgrade`.
+    Tunnel(Box<Tunnel>),
 }
 
 struct Held {
@@ -105,6 +108,11 @@ impl Body {
         let mut body = Body::from(Content::FromUpstream(incoming));
         body.lease = Some(lease);
         body
+    }
+
+    /// What follows a `101`.
+    pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
+        Content::Tunnel(Box::new(tunnel)).into()
     }
 
     pub(crate) fn timed(mut self, timer: Timer) -> Self {
@@ -184,6 +192,7 @@ impl Body {
             },
             Content::FromUpstream(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Error::from_client),
             Content::Stream(body) => body.as_mut().poll_frame(cx),
+            Content::Tunnel(tunnel) => tunnel.poll_frame(cx),
         }
     }
 }
@@ -227,6 +236,7 @@ impl http_body::Body for Body {
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.is_end_stream(),
             Content::Held(held) => held.early.is_empty() && held.rest.is_end_stream(),
             Content::Stream(body) => body.is_end_stream(),
+            Content::Tunnel(_) => false,
         }
     }
 
@@ -237,6 +247,7 @@ impl http_body::Body for Body {
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.size_hint(),
             Content::Held(held) => held.size_hint(),
             Content::Stream(body) => body.size_hint(),
+            Content::Tunnel(_) => SizeHint::default(),
         }
     }
 }
@@ -294,6 +305,7 @@ impl fmt::Debug for Body {
             Content::Full(_) => "full",
             Content::FromClient(_) | Content::FromUpstream(_) | Content::Held(_) => "incoming",
             Content::Stream(_) => "stream",
+            Content::Tunnel(_) => "tunnel",
         };
         f.debug_struct("Body").field("kind", &kind).finish_non_exhaustive()
     }

@@ -11,6 +11,7 @@ mod clock;
 mod dial;
 mod drain;
 pub mod error;
+mod expect;
 mod forward;
 mod h2;
 pub mod headers;
@@ -19,6 +20,7 @@ pub mod probe;
 mod server;
 mod timeout;
 pub mod tls;
+mod upgrade;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};

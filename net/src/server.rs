@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version, header};
 use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -62,7 +63,6 @@ async fn accept<H: Handler>(
     handler: Arc<H>,
     drain: Drain,
 ) {
-    // Every connection holds a sender; when the receiver sees the end, the last one has gone.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
     loop {
@@ -76,8 +76,7 @@ async fn accept<H: Handler>(
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
                 let tls = tls.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, tls, peer, handler, drain).await;
-                    drop(alive);
+                    serve_connection(stream, tls, peer, handler, drain, alive).await;
                 });
             }
             Err(error) if is_about_one_connection(&error) => {
@@ -101,6 +100,7 @@ async fn serve_connection<H: Handler>(
     peer: SocketAddr,
     handler: Arc<H>,
     drain: Drain,
+    alive: Alive,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "Client left before its first request");
@@ -113,7 +113,7 @@ async fn serve_connection<H: Handler>(
         () = drain.started() => return,
     };
     match sniffed {
-        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain).await,
+        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain, alive).await,
         Ok(Ok((Protocol::Http2, stream))) => serve_http2(stream, peer, handler, drain).await,
         Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
         Err(_) => debug!(%peer, "Client said nothing"),
@@ -130,13 +130,23 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
     sniff(stream).await
 }
 
-async fn serve_http1<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+async fn serve_http1<H: Handler>(
+    stream: Stream,
+    peer: SocketAddr,
+    handler: Arc<H>,
+    drain: Drain,
+    alive: Alive,
+) {
     let overdue = Overdue::default();
-    let announced = overdue.clone();
+    let (announced, draining) = (overdue.clone(), drain.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (handler, announced) = (Arc::clone(&handler), announced.clone());
+        let (drain, alive) = (draining.clone(), alive.clone());
         async move {
             let mut response = answer(&*handler, peer, request.map(Body::incoming)).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tokio::spawn(carry(std::mem::take(response.body_mut()), drain, alive));
+            }
             response.body_mut().announce(&announced);
             Ok::<_, Infallible>(response)
         }
@@ -185,6 +195,15 @@ async fn answer<H: Handler>(handler: &H, peer: SocketAddr, request: Request) -> 
     match refusal(&request) {
         Some(response) => response,
         None => handler.handle(peer, request).await,
+    }
+}
+
+/// Sees an upgraded connection through, which is the body of a `101`. The server waits for it as for any other.
+async fn carry(mut tunnel: Body, drain: Drain, _alive: Alive) {
+    let all = async { while let Some(Ok(_)) = tunnel.frame().await {} };
+    tokio::select! {
+        () = all => {}
+        () = drain.forced() => {}
     }
 }
 
@@ -255,6 +274,9 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 type Stream = Rewound<MaybeTls>;
+
+/// Every connection holds one; when the last has gone, all have.
+type Alive = mpsc::Sender<Infallible>;
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use http::StatusCode;
 use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::tls::{
@@ -27,7 +28,8 @@ use pilotlight_net::{Admin, Clock, Drain, Handler, error, serve, serve_tls};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tracing::{error, info};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
 
 use crate::handler::Proxy;
 use crate::metrics::Metrics;
@@ -158,7 +160,8 @@ impl QueueProxy {
     }
 
     /// Serves until `shutdown` completes. Then probes fail, so that traffic goes elsewhere; requests are served
-    /// until none has come for the quiet period; those in flight run to their end.
+    /// until none has come for the quiet period; those in flight, and connections that were upgraded, run to
+    /// their end, which is never later than the revision's timeout.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let QueueProxy { env, requests, requests_over_tls, stats, admin, user_metrics } = self;
         info!(revision = %format_args!("{}/{}", env.namespace, env.revision), pod = env.pod,
@@ -188,9 +191,12 @@ impl QueueProxy {
         info!(quiet_period = ?env.drain_quiet_period, "Draining until no request comes");
         quiet.terminate().await;
         drain.start();
-        for server in servers {
-            // It can only fail by a panic, which has been reported where it happened.
-            let _ = server.await;
+        // They can only fail by a panic, which has been reported where it happened.
+        let mut all = join_all(servers);
+        if timeout(env.timeout, &mut all).await.is_err() {
+            warn!(timeout = ?env.timeout, "Cutting what should have ended by now");
+            drain.force();
+            all.await;
         }
         info!("Stopped");
     }

@@ -230,6 +230,10 @@ impl FakePod {
         self.notes.lock().heads.iter().map(|head| head.uri.to_string()).collect()
     }
 
+    pub(crate) fn versions(&self) -> Vec<http::Version> {
+        self.notes.lock().heads.iter().map(|head| head.version).collect()
+    }
+
     pub(crate) fn bodies(&self) -> Vec<String> {
         self.notes.lock().bodies.clone()
     }

@@ -5,4 +5,5 @@ mod following;
 mod forwarding;
 mod harness;
 mod holding;
+mod protocols;
 mod stats;

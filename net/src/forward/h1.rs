@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -15,6 +15,8 @@ use tracing::debug;
 
 use super::{SendError, UpstreamParams, copy_head, is_replayable};
 use crate::dial::Dialer;
+use crate::expect::Permission;
+use crate::upgrade::{Wish, switch};
 use crate::{Body, Error, Request, Response};
 
 #[derive(Debug)]
@@ -25,6 +27,12 @@ pub(super) struct Pool {
 }
 
 type Sender = http1::SendRequest<Body>;
+
+/// What the client wants besides a response.
+struct Asked {
+    wish: Option<Wish>,
+    permission: Option<Permission>,
+}
 
 #[derive(Debug, Default)]
 struct IdleConnections {
@@ -49,10 +57,12 @@ impl Pool {
         mut request: Request,
     ) -> Result<Response, SendError> {
         complete_head(to, &mut request);
+        let wish = Wish::of(&request);
+        let asked = Asked { permission: Permission::asked_for(&mut request), wish };
         while let Some(mut sender) = self.take(to) {
             let spare = is_replayable(&request).then(|| copy_head(&request));
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.accept(to, sender, response)),
+                Ok(response) => return self.accept(to, sender, response, asked),
                 Err(mut failure) => match (failure.take_message(), spare) {
                     (Some(unsent), _) => request = unsent,
                     (None, Some(spare)) if is_stale(failure.error()) => request = spare,
@@ -67,7 +77,7 @@ impl Pool {
             Err(source) => return Err(SendError::not_dialed(request, source)),
         };
         match sender.try_send_request(request).await {
-            Ok(response) => Ok(self.accept(to, sender, response)),
+            Ok(response) => self.accept(to, sender, response, asked),
             Err(mut failure) => Err(match failure.take_message() {
                 Some(request) => SendError::NotSent {
                     request: Box::new(request),
@@ -92,7 +102,7 @@ impl Pool {
             .await
             .map_err(Error::Upstream)?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 debug!(%to, %error, "Upstream connection failed");
             }
         });
@@ -104,12 +114,24 @@ impl Pool {
         to: SocketAddr,
         sender: Sender,
         response: http::Response<hyper::body::Incoming>,
-    ) -> Response {
+        asked: Asked,
+    ) -> Result<Response, SendError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let mut answer = Response::default();
+            (*answer.status_mut(), *answer.headers_mut()) = (response.status(), response.headers().clone());
+            let tunnel = switch(asked.wish, response).map_err(|source| SendError::Failed { source })?;
+            *answer.body_mut() = Body::tunnel(tunnel);
+            return Ok(answer);
+        }
         let lease = super::Lease::Http1(Lease { pool: Arc::downgrade(self), to, sender });
         let mut response = response.map(|incoming| Body::from_upstream(incoming, lease));
+        if let Some(permission) = asked.permission {
+            permission.answered();
+            response = response.map(|body| body.guarded(permission));
+        }
         // The upstream's version is its own affair; an HTTP/1.0 here would end the client's connection.
         *response.version_mut() = Version::HTTP_11;
-        response
+        Ok(response)
     }
 
     // The most recently used first: it is the least likely to be closed, and the others can age.

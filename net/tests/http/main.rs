@@ -6,4 +6,6 @@ mod forward;
 mod h2;
 mod probe;
 mod server;
+mod stream;
 mod support;
+mod upgrade;
