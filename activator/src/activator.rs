@@ -1,7 +1,7 @@
 //! The activator as a whole: which revisions there are, and the tasks that keep them and the autoscaler informed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
-use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts, UpstreamParams, Upstreams};
+use pilotlight_net::tls::ServerTls;
+use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,6 +24,7 @@ use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
 use crate::sink::{self, Outbox};
 use crate::throttler::Backlog;
+use crate::upstreams::{PodUpstreams, PodsOverTls};
 
 /// What an activator needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct ActivatorParams {
     pub single_default: bool,
     /// How long to go on serving after being asked to stop, until everybody has stopped sending.
     pub drain_wait: Duration,
+    /// How to reach pods over TLS; `None`: in the clear, whatever the table offers.
+    pub pods_over_tls: Option<PodsOverTls>,
 }
 
 impl ActivatorParams {
@@ -62,6 +66,7 @@ impl ActivatorParams {
             limits: BufferLimits::default(),
             single_default: false,
             drain_wait: Duration::from_secs(45),
+            pods_over_tls: None,
         }
     }
 }
@@ -95,7 +100,7 @@ pub struct Activator {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) params: ActivatorParams,
-    pub(crate) upstreams: Upstreams,
+    pub(crate) upstreams: PodUpstreams,
     pub(crate) body_bytes: ByteBudget,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) backlog: Arc<Backlog>,
@@ -160,6 +165,11 @@ impl Activator {
         pilotlight_net::serve(listener, Arc::new(self.clone()), drain).await;
     }
 
+    /// The same front door over TLS.
+    pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) {
+        pilotlight_net::serve_tls(listener, tls, Arc::new(self.clone()), drain).await;
+    }
+
     /// What every revision in the table is doing now.
     pub fn activity(&self) -> BTreeMap<RevisionId, RevisionActivity> {
         let revisions = self.shared.all_revisions();
@@ -222,7 +232,7 @@ impl Shared {
     pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
         Shared {
-            upstreams: Upstreams::new(UPSTREAM_PARAMS),
+            upstreams: PodUpstreams::new(params.pods_over_tls.clone()),
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
             backlog: Backlog::new(limits.requests),
@@ -276,15 +286,13 @@ impl Shared {
             }
         }
         drop(revisions);
-        for gone in addresses(old).difference(&addresses(new)) {
-            self.upstreams.forget(*gone);
-        }
+        self.upstreams.follow(old, new);
     }
 
     fn meet(&self, id: &RevisionId) -> Known {
         let depth = self.params.limits.requests_per_revision;
         let revision = Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)));
-        let prober = Prober::new(&self.params, self.upstreams.clone(), &revision);
+        let prober = Prober::new(&self.params, self.upstreams.in_the_clear(), &revision);
         Known { revision, prober }
     }
 
@@ -373,20 +381,6 @@ fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
     }
 }
 
-fn addresses(table: &EndpointTable) -> BTreeSet<SocketAddr> {
-    let of = |revision: &RevisionEndpoints| {
-        let pods = revision.pods().map(|pod| pod.address);
-        pods.chain(revision.cluster_ip).collect::<Vec<_>>()
-    };
-    table.revisions.values().flat_map(of).collect()
-}
-
-/// A pod that does not take a connection within a second is passed over for another.
-const UPSTREAM_PARAMS: UpstreamParams = UpstreamParams {
-    max_idle_per_host: 100,
-    idle_timeout: Duration::from_secs(90),
-    connect_timeout: Duration::from_secs(1),
-};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long requests wait for the first table. Whoever serves it may be starting, too.
 const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -84,6 +84,7 @@ async fn ten_minutes_of_overload_leave_nothing_behind() {
     let pod = PodEndpoint {
         name: "pod-1".to_owned(),
         address: ([10, 0, 0, 1], 8012).into(),
+        tls_address: None,
         timeline: PodTimeline::default(),
     };
     let hello =

@@ -66,7 +66,7 @@ async fn forward(
         is_waiting.store(false, Ordering::Relaxed);
         let sent = shared.params.clock.now();
         request.headers_mut().insert(header::HOST, slot.pod.host.clone());
-        let outcome = shared.upstreams.send(slot.pod.address, request).await;
+        let outcome = shared.upstreams.send(exchange.namespace(), &slot.pod, request).await;
         if !matches!(outcome, Err(SendError::NotSent { .. })) && slot.take_wake() {
             exchange.woke(&slot.pod, sent);
         }

@@ -35,9 +35,11 @@ mod routes;
 mod run;
 mod sink;
 mod throttler;
+mod upstreams;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{main, main_with_args};
+pub use upstreams::PodsOverTls;

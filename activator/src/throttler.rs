@@ -22,6 +22,7 @@ use tokio::time::sleep;
 pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    pub(crate) tls_address: Option<SocketAddr>,
     /// The address again, as a `Host` header.
     pub(crate) host: HeaderValue,
     pub(crate) timeline: PodTimeline,
@@ -31,16 +32,16 @@ pub(crate) struct Pod {
 
 impl From<&PodEndpoint> for Pod {
     fn from(pod: &PodEndpoint) -> Self {
-        let PodEndpoint { name, address, timeline } = pod.clone();
+        let PodEndpoint { name, address, tls_address, timeline } = pod.clone();
         // An address is always a legal header value.
         let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"));
-        Pod { name, address, host, timeline, refusals: AtomicU32::new(0) }
+        Pod { name, address, tls_address, host, timeline, refusals: AtomicU32::new(0) }
     }
 }
 
 impl PartialEq for Pod {
     fn eq(&self, other: &Pod) -> bool {
-        self.address == other.address && self.name == other.name
+        self.address == other.address && self.tls_address == other.tls_address && self.name == other.name
     }
 }
 
@@ -77,6 +78,7 @@ impl Supply<'_> {
                 let pod = PodEndpoint {
                     name: CLUSTER_IP.to_owned(),
                     address: *address,
+                    tls_address: None,
                     timeline: PodTimeline::default(),
                 };
                 match revision_capacity(limit, 0, *ready, self.place.activators) {

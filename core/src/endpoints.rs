@@ -101,6 +101,9 @@ pub struct PodEndpoint {
     pub name: String,
     /// Where its queue-proxy takes requests.
     pub address: SocketAddr,
+    /// Where it takes them over TLS as well, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_address: Option<SocketAddr>,
     /// How it came up.
     pub timeline: PodTimeline,
 }
@@ -220,6 +223,7 @@ mod tests {
         let pod = |port| PodEndpoint {
             name: format!("pod-{port}"),
             address: SocketAddr::from(([10, 0, 0, 1], port)),
+            tls_address: None,
             timeline: PodTimeline::default(),
         };
         let hello = RevisionEndpoints {

@@ -33,6 +33,9 @@ pub enum Error {
         /// How long it was tried.
         after: Duration,
     },
+    /// The upstream is not who it should be, or cannot agree with us on how to speak.
+    #[error("{0}")]
+    Handshake(String),
     /// `CONNECT` asks for a tunnel, and this is not a forward proxy.
     #[error("client sent unsupported CONNECT request")]
     UnsupportedConnect,

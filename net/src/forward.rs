@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use http::{Method, Version};
 use http_body::Body as _;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use crate::probe::connect;
+use crate::dial::Dialer;
+use crate::tls::PodTls;
 use crate::{Error, Request, Response};
 
 /// The pools of kept connections. One per proxy process.
@@ -57,6 +56,15 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// There is no connection to send the request over. A pod that is not who it should be is not passed over for
+    /// another: somebody must look into that.
+    fn not_dialed(request: Request, source: Error) -> Self {
+        match source {
+            Error::Handshake(_) => SendError::Failed { source },
+            _ => SendError::NotSent { request: Box::new(request), source },
+        }
+    }
+
     /// What went wrong, without the request.
     pub fn into_error(self) -> Error {
         match self {
@@ -75,7 +83,16 @@ impl SendError {
 impl Upstreams {
     /// No connections yet.
     pub fn new(params: UpstreamParams) -> Self {
-        Upstreams { http1: h1::Pool::new(params), http2: h2::Pool::new(params) }
+        Upstreams::over(&Dialer::plain(params.connect_timeout), params)
+    }
+
+    /// The same over TLS, to the pods of one namespace.
+    pub fn over_tls(params: UpstreamParams, tls: Arc<PodTls>, namespace: &str) -> Self {
+        Upstreams::over(&Dialer::to_pods_of(namespace, tls, params.connect_timeout), params)
+    }
+
+    fn over(dialer: &Dialer, params: UpstreamParams) -> Self {
+        Upstreams { http1: h1::Pool::new(dialer, params), http2: h2::Pool::new(dialer, params) }
     }
 
     /// Sends the request as it is (see [`prepare_forward`](crate::prepare_forward)) and returns when the head of
@@ -118,13 +135,6 @@ impl Lease {
             Lease::Http2(_) => {}
         }
     }
-}
-
-async fn dial(to: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
-    let connected = timeout(limit, connect(to)).await;
-    let stream = connected.map_err(|_| Error::ConnectTimeout { to, after: limit })??;
-    stream.set_nodelay(true).map_err(|source| Error::Connect { to, source })?;
-    Ok(stream)
 }
 
 /// Whether it may be sent a second time although the upstream may have seen it.

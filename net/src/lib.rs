@@ -9,6 +9,7 @@ pub mod admin;
 mod body;
 mod breaker;
 mod clock;
+mod dial;
 mod drain;
 pub mod error;
 mod expect;
@@ -21,6 +22,7 @@ pub mod probe;
 mod server;
 mod signals;
 mod timeout;
+pub mod tls;
 mod upgrade;
 pub mod wire;
 
@@ -35,7 +37,7 @@ pub use headers::{is_kubelet_probe, is_probe, prepare_forward, prepare_response}
 pub use hold::{ByteBudget, hold_while};
 pub use logging::start_logs;
 pub use pilotlight_core::QueueFull;
-pub use server::{Handler, serve};
+pub use server::{Handler, serve, serve_tls};
 pub use signals::StopSignals;
 pub use timeout::{Timeouts, with_timeouts};
 

@@ -1,13 +1,14 @@
 //! Bringing requests in: accept, read, hand to a [`Handler`], write its response.
 //!
-//! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes; TLS
-//! belongs in `serve_connection`, before that.
+//! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
+//! with or without TLS: nobody has to negotiate what it is about to say anyway.
 
 mod overdue;
 mod preface;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -24,11 +25,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsStream;
 use tracing::{debug, warn};
 
 pub(crate) use self::overdue::Overdue;
 use self::overdue::{Alarm, Stragglers};
 use self::preface::{Protocol, Rewound, sniff};
+use crate::tls::{MaybeTls, ServerTls};
 use crate::{Body, Drain, Request, Response, h2, headers, plain};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
@@ -41,6 +44,25 @@ pub trait Handler: Send + Sync + 'static {
 /// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
 /// forced, at once.
 pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) {
+    accept(listener, None, handler, drain).await;
+}
+
+/// The same over TLS.
+pub async fn serve_tls<H: Handler>(
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    handler: Arc<H>,
+    drain: Drain,
+) {
+    accept(listener, Some(tls), handler, drain).await;
+}
+
+async fn accept<H: Handler>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    handler: Arc<H>,
+    drain: Drain,
+) {
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
     loop {
@@ -52,8 +74,9 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
         match accepted {
             Ok((stream, peer)) => {
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
+                let tls = tls.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, peer, handler, drain, alive).await;
+                    serve_connection(stream, tls, peer, handler, drain, alive).await;
                 });
             }
             Err(error) if is_about_one_connection(&error) => {
@@ -73,6 +96,7 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
 
 async fn serve_connection<H: Handler>(
     stream: TcpStream,
+    tls: Option<Arc<ServerTls>>,
     peer: SocketAddr,
     handler: Arc<H>,
     drain: Drain,
@@ -84,7 +108,7 @@ async fn serve_connection<H: Handler>(
     }
     let sniffed = tokio::select! {
         biased;
-        sniffed = timeout(HEADER_READ_TIMEOUT, sniff(stream)) => sniffed,
+        sniffed = timeout(HEADER_READ_TIMEOUT, begin(stream, tls)) => sniffed,
         // Nothing was asked yet.
         () = drain.started() => return,
     };
@@ -94,6 +118,16 @@ async fn serve_connection<H: Handler>(
         Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
         Err(_) => debug!(%peer, "Client said nothing"),
     }
+}
+
+/// What the client speaks, and over what.
+async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Protocol, Stream)> {
+    let stream = match tls {
+        None => MaybeTls::from(stream),
+        // Boxed: connections in the clear need not carry the room for a handshake.
+        Some(tls) => TlsStream::from(Box::pin(tls.accept(stream)).await?).into(),
+    };
+    sniff(stream).await
 }
 
 async fn serve_http1<H: Handler>(
@@ -234,12 +268,12 @@ fn refusal(request: &Request) -> Option<Response> {
     }
 }
 
-fn is_about_one_connection(error: &std::io::Error) -> bool {
+fn is_about_one_connection(error: &io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-type Stream = Rewound<TcpStream>;
+type Stream = Rewound<MaybeTls>;
 
 /// Every connection holds one; when the last has gone, all have.
 type Alive = mpsc::Sender<Infallible>;

@@ -14,6 +14,7 @@ fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
     let pod = |port: &u16| PodEndpoint {
         name: format!("pod-{port}"),
         address: SocketAddr::from(([127, 0, 0, 1], *port)),
+        tls_address: None,
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {

@@ -66,7 +66,12 @@ pub(crate) fn trouble(give_up: bool) -> Trouble {
 }
 
 pub(crate) fn pod_at(address: SocketAddr) -> PodEndpoint {
-    PodEndpoint { name: format!("pod-{}", address.port()), address, timeline: PodTimeline::default() }
+    PodEndpoint {
+        name: format!("pod-{}", address.port()),
+        address,
+        tls_address: None,
+        timeline: PodTimeline::default(),
+    }
 }
 
 /// An activator with its front door open.

@@ -13,13 +13,15 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{SendError, UpstreamParams, copy_head, dial, is_replayable};
+use super::{SendError, UpstreamParams, copy_head, is_replayable};
+use crate::dial::Dialer;
 use crate::expect::Permission;
 use crate::upgrade::{Wish, switch};
 use crate::{Body, Error, Request, Response};
 
 #[derive(Debug)]
 pub(super) struct Pool {
+    dialer: Dialer,
     params: UpstreamParams,
     idle: Mutex<IdleConnections>,
 }
@@ -45,8 +47,8 @@ struct Idle {
 }
 
 impl Pool {
-    pub(super) fn new(params: UpstreamParams) -> Arc<Self> {
-        Arc::new(Pool { params, idle: Mutex::default() })
+    pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
+        Arc::new(Pool { dialer: dialer.clone(), params, idle: Mutex::default() })
     }
 
     pub(super) async fn send(
@@ -72,7 +74,7 @@ impl Pool {
         }
         let mut sender = match self.connect(to).await {
             Ok(sender) => sender,
-            Err(source) => return Err(SendError::NotSent { request: Box::new(request), source }),
+            Err(source) => return Err(SendError::not_dialed(request, source)),
         };
         match sender.try_send_request(request).await {
             Ok(response) => self.accept(to, sender, response, asked),
@@ -91,7 +93,7 @@ impl Pool {
     }
 
     async fn connect(&self, to: SocketAddr) -> Result<Sender, Error> {
-        let stream = dial(to, self.params.connect_timeout).await?;
+        let stream = self.dialer.dial(to).await?;
         let (sender, connection) = http1::Builder::new()
             // Go's canonical casing, which apps behind Knative are used to. Carrying the client's own casing
             // through would cost a map per request.

@@ -16,12 +16,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::kept::Kept;
-use super::{SendError, UpstreamParams, dial, is_replayable};
+use super::{SendError, UpstreamParams, is_replayable};
+use crate::dial::Dialer;
 use crate::h2::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, MAX_HEADER_BYTES, STREAM_WINDOW_BYTES};
 use crate::{Body, Error, Request, Response};
 
 #[derive(Debug)]
 pub(super) struct Pool {
+    dialer: Dialer,
     params: UpstreamParams,
     hosts: Mutex<Hosts>,
 }
@@ -55,8 +57,8 @@ pub(crate) struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(params: UpstreamParams) -> Arc<Self> {
-        Arc::new(Pool { params, hosts: Mutex::default() })
+    pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
+        Arc::new(Pool { dialer: dialer.clone(), params, hosts: Mutex::default() })
     }
 
     pub(super) async fn send(
@@ -67,7 +69,7 @@ impl Pool {
         for attempt in 1.. {
             let (lease, is_fresh) = match self.lease(to).await {
                 Ok(leased) => leased,
-                Err(source) => return Err(SendError::NotSent { request: Box::new(request), source }),
+                Err(source) => return Err(SendError::not_dialed(request, source)),
             };
             let replayable = !is_fresh && is_replayable(&request);
             let (mut sent, kept) = Kept::new(request);
@@ -122,7 +124,7 @@ impl Pool {
     }
 
     async fn connect(&self, to: SocketAddr) -> Result<Connection, Error> {
-        let stream = dial(to, self.params.connect_timeout).await?;
+        let stream = self.dialer.dial(to).await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)

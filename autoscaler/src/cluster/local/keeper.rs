@@ -297,6 +297,7 @@ impl Kept {
             endpoint: PodEndpoint {
                 name: name.clone(),
                 address: address.serving(),
+                tls_address: None,
                 timeline: PodTimeline { decided: Some(decided), ..PodTimeline::default() },
             },
             pod: Pod {
