@@ -1,14 +1,16 @@
 //! The activator as a whole: which revisions there are, and the tasks that keep them and the autoscaler informed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
+use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
-use pilotlight_net::{Clock, Drain, Timeouts, UpstreamParams, Upstreams};
+use pilotlight_net::tls::ServerTls;
+use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,13 +18,13 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::info;
 
 use crate::ledger::{Ledger, RevisionLedger};
+use crate::prober::{ProbeParams, Prober};
 use crate::probes::Health;
-use crate::read_ahead::ByteBudget;
-use crate::report::next_report;
 use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
 use crate::sink::{self, Outbox};
 use crate::throttler::Backlog;
+use crate::upstreams::{PodUpstreams, PodsOverTls};
 
 /// What an activator needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -35,6 +37,11 @@ pub struct ActivatorParams {
     pub autoscaler_url: String,
     /// What cluster-local host names end in.
     pub cluster_domain: String,
+    /// Its own address, by which it finds its place among the activators that share a revision's pods; `None`: it
+    /// uses every pod.
+    pub pod_ip: Option<IpAddr>,
+    /// How to ask pods whether they take requests, where the table leaves that open.
+    pub probing: ProbeParams,
     /// How much may wait.
     pub limits: BufferLimits,
     /// If there is exactly one revision, it also answers for hosts that nobody listed; and an unknown host is told
@@ -42,6 +49,8 @@ pub struct ActivatorParams {
     pub single_default: bool,
     /// How long to go on serving after being asked to stop, until everybody has stopped sending.
     pub drain_wait: Duration,
+    /// How to reach pods over TLS; `None`: in the clear, whatever the table offers.
+    pub pods_over_tls: Option<PodsOverTls>,
 }
 
 impl ActivatorParams {
@@ -52,9 +61,12 @@ impl ActivatorParams {
             clock,
             autoscaler_url: autoscaler_url.into(),
             cluster_domain: "cluster.local".to_owned(),
+            pod_ip: None,
+            probing: ProbeParams::default(),
             limits: BufferLimits::default(),
             single_default: false,
             drain_wait: Duration::from_secs(45),
+            pods_over_tls: None,
         }
     }
 }
@@ -88,17 +100,25 @@ pub struct Activator {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) params: ActivatorParams,
-    pub(crate) upstreams: Upstreams,
-    pub(crate) body_bytes: Arc<ByteBudget>,
+    pub(crate) upstreams: PodUpstreams,
+    pub(crate) body_bytes: ByteBudget,
     pub(crate) outbox: Arc<Outbox>,
-    backlog: Arc<Backlog>,
-    routes: RwLock<Arc<Routes>>,
+    pub(crate) backlog: Arc<Backlog>,
+    /// `None` until there has been a table.
+    routes: watch::Sender<Option<Arc<Routes>>>,
     /// Those in the table, and deleted ones whose last requests are not over.
-    revisions: Mutex<BTreeMap<RevisionId, Arc<Revision>>>,
+    revisions: Mutex<BTreeMap<RevisionId, Known>>,
     retired: Mutex<Retired>,
     is_stopping: AtomicBool,
     /// The second of the clock in which waiting requests were told to a new connection.
     resynced_in: AtomicU64,
+}
+
+/// A revision, and who finds out where its requests can go.
+#[derive(Clone, Debug)]
+struct Known {
+    revision: Arc<Revision>,
+    prober: Arc<Prober>,
 }
 
 /// The books of deleted revisions.
@@ -119,13 +139,15 @@ impl Drop for StopOnDrop {
 
 impl Activator {
     /// Starts following the table and reporting to the autoscaler, on the current runtime. The table there is now
-    /// is in force when this returns.
+    /// is in force when this returns; if it is empty, requests wait for one that says where they belong.
     pub fn start(params: ActivatorParams, mut endpoints: watch::Receiver<Arc<EndpointTable>>) -> Activator {
         crate::metrics::describe();
         let url = params.autoscaler_url.clone();
         let shared = Arc::new(Shared::new(params));
         let table = Arc::clone(&endpoints.borrow_and_update());
-        shared.apply(&EndpointTable::default(), &table);
+        if *table != EndpointTable::default() {
+            shared.apply(&EndpointTable::default(), &table);
+        }
 
         let stop = Drain::default();
         tokio::spawn(until(stop.clone(), follow(Arc::clone(&shared), endpoints, table)));
@@ -141,6 +163,11 @@ impl Activator {
     /// The front door: serves requests until `drain` has been asked for and all of them are done.
     pub async fn serve(&self, listener: TcpListener, drain: Drain) {
         pilotlight_net::serve(listener, Arc::new(self.clone()), drain).await;
+    }
+
+    /// The same front door over TLS.
+    pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) {
+        pilotlight_net::serve_tls(listener, tls, Arc::new(self.clone()), drain).await;
     }
 
     /// What every revision in the table is doing now.
@@ -160,7 +187,8 @@ impl Activator {
                 total: retired.total.clone(),
                 stats_dropped: self.shared.outbox.dropped(),
             };
-            (revisions.values().cloned().collect::<Vec<_>>(), ledger)
+            let revisions = revisions.values().map(|known| Arc::clone(&known.revision));
+            (revisions.collect::<Vec<_>>(), ledger)
         };
         for revision in revisions {
             let book = revision.ledger();
@@ -201,14 +229,14 @@ impl Activator {
 }
 
 impl Shared {
-    fn new(params: ActivatorParams) -> Self {
+    pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
         Shared {
-            upstreams: Upstreams::new(UPSTREAM_PARAMS),
+            upstreams: PodUpstreams::new(params.pods_over_tls.clone()),
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
             backlog: Backlog::new(limits.requests),
-            routes: RwLock::default(),
+            routes: watch::Sender::default(),
             revisions: Mutex::default(),
             retired: Mutex::default(),
             is_stopping: AtomicBool::new(false),
@@ -217,50 +245,59 @@ impl Shared {
         }
     }
 
-    /// Where requests go at this moment.
-    pub(crate) fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes.read())
+    /// Where requests go at this moment; `None` if there has been no table, and none came for a while. Without one
+    /// every host is unknown, and a 404 would be a lie.
+    pub(crate) async fn routes(&self) -> Option<Arc<Routes>> {
+        if let Some(routes) = &*self.routes.borrow() {
+            return Some(Arc::clone(routes));
+        }
+        let mut routes = self.routes.subscribe();
+        let known = timeout(FIRST_TABLE_TIMEOUT, routes.wait_for(Option::is_some)).await;
+        known.ok()?.ok()?.clone()
     }
 
     pub(crate) fn health(&self) -> Health {
         Health {
             is_connected: self.outbox.is_connected(),
+            has_endpoints: self.routes.borrow().is_some(),
             is_stopping: self.is_stopping.load(Ordering::Acquire),
         }
     }
 
-    fn all_revisions(&self) -> Vec<Arc<Revision>> {
-        self.revisions.lock().values().cloned().collect()
+    pub(crate) fn all_revisions(&self) -> Vec<Arc<Revision>> {
+        self.revisions.lock().values().map(|known| Arc::clone(&known.revision)).collect()
     }
 
     /// Makes the table's state ours. What has not changed is left alone.
-    fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
+    pub(crate) fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
         let mut revisions = self.revisions.lock();
         let mut routes = Vec::with_capacity(new.revisions.len());
         for (id, endpoints) in &new.revisions {
-            let revision = revisions.entry(id.clone()).or_insert_with(|| {
-                let depth = self.params.limits.requests_per_revision;
-                Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)))
-            });
-            let route = Route { revision: Arc::clone(revision), timeouts: timeouts(endpoints) };
+            let known = revisions.entry(id.clone()).or_insert_with(|| self.meet(id));
+            let route = Route { revision: Arc::clone(&known.revision), timeouts: timeouts(endpoints) };
             routes.push((route, endpoints.hosts.clone()));
         }
         let new_routes = Routes::new(&self.params.cluster_domain, self.params.single_default, routes);
-        *self.routes.write() = Arc::new(new_routes);
-        for (id, revision) in revisions.iter() {
+        self.routes.send_replace(Some(Arc::new(new_routes)));
+        for (id, known) in revisions.iter() {
             let (before, now) = (old.revisions.get(id), new.revisions.get(id));
             if before != now {
-                revision.throttler().update(now);
+                known.prober.update(now);
             }
         }
         drop(revisions);
-        for gone in addresses(old).difference(&addresses(new)) {
-            self.upstreams.forget(*gone);
-        }
+        self.upstreams.follow(old, new);
+    }
+
+    fn meet(&self, id: &RevisionId) -> Known {
+        let depth = self.params.limits.requests_per_revision;
+        let revision = Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)));
+        let prober = Prober::new(&self.params, self.upstreams.in_the_clear(), &revision);
+        Known { revision, prober }
     }
 
     /// Tells the autoscaler about the last second, and forgets deleted revisions that are done.
-    fn report(&self) {
+    pub(crate) fn report(&self) {
         let now = self.params.clock.now();
         // One sample a second: a second one would be added to the first.
         if self.resynced_in.load(Ordering::Relaxed) != now.whole_seconds() {
@@ -286,17 +323,18 @@ impl Shared {
         }
     }
 
-    fn retire(&self) {
-        let routes = self.routes();
+    pub(crate) fn retire(&self) {
+        let Some(routes) = self.routes.borrow().clone() else { return };
         let mut revisions = self.revisions.lock();
         let done: Vec<RevisionId> = revisions
             .values()
+            .map(|known| &known.revision)
             .filter(|revision| !routes.contains(revision.id()) && revision.in_flight() == 0)
             .map(|revision| revision.id().clone())
             .collect();
         let mut retired = self.retired.lock();
         for id in done {
-            let Some(revision) = revisions.remove(&id) else { continue };
+            let Some(Known { revision, .. }) = revisions.remove(&id) else { continue };
             let book = revision.retire();
             retired.total.add(&book);
             retired.revisions.entry(id).or_default().add(&book);
@@ -323,7 +361,7 @@ async fn follow(
 async fn report(shared: Arc<Shared>) {
     let clock = shared.params.clock;
     loop {
-        sleep_until(clock.instant_at(next_report(clock.now()))).await;
+        sleep_until(clock.instant_at(REPORT.next(clock.now()))).await;
         shared.report();
     }
 }
@@ -343,16 +381,23 @@ fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
     }
 }
 
-fn addresses(table: &EndpointTable) -> BTreeSet<SocketAddr> {
-    table.revisions.values().flat_map(|revision| &revision.ready).map(|pod| pod.address).collect()
-}
-
-/// A pod that does not take a connection within a second is passed over for another.
-const UPSTREAM_PARAMS: UpstreamParams = UpstreamParams {
-    max_idle_per_host: 100,
-    idle_timeout: Duration::from_secs(90),
-    connect_timeout: Duration::from_secs(1),
-};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long requests wait for the first table. Whoever serves it may be starting, too.
+const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deleted revisions whose books are kept apart.
 const MAX_RETIRED: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_any_table_requests_give_up_after_a_while() {
+        let shared = Shared::new(ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1"));
+        let started = tokio::time::Instant::now();
+        assert!(shared.routes().await.is_none());
+        assert_eq!(started.elapsed(), FIRST_TABLE_TIMEOUT);
+        shared.apply(&EndpointTable::default(), &EndpointTable::default());
+        assert!(shared.routes().await.is_some(), "an empty table is one, too");
+    }
+}

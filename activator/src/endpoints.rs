@@ -1,14 +1,17 @@
 //! The table of endpoints over HTTP, for an activator that runs apart from whoever runs the pods.
 //!
 //! The source answers one GET with a stream of lines, each a whole [`EndpointTable`] as JSON: the first at once, one
-//! more after every change. Empty lines say nothing. Whatever goes wrong, the last good table stays in force.
+//! more after every change, and an empty one now and then to say that it is still there. Whatever goes wrong, the
+//! last good table stays in force.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use pilotlight_core::EndpointTable;
@@ -89,13 +92,10 @@ async fn keep_following(source: &Source, tables: &watch::Sender<Arc<EndpointTabl
         if heard {
             (delay, told) = (FIRST_DELAY, false);
         }
-        match error {
-            // Nothing changed for long, or the connection died unnoticed: asking again settles it.
-            StreamError::Silent(_) => debug!(from = source.authority, "Asking for the endpoints again"),
-            error if std::mem::replace(&mut told, true) => {
-                debug!(from = source.authority, %error, "Still no endpoints");
-            }
-            error => warn!(from = source.authority, %error, "Lost the endpoints; keeping the last"),
+        if std::mem::replace(&mut told, true) {
+            debug!(from = source.authority, %error, "Still no endpoints");
+        } else {
+            warn!(from = source.authority, %error, "Lost the endpoints; keeping the last");
         }
         sleep(delay).await;
         delay = delay.mul_f64(1.5).min(LONGEST_DELAY);
@@ -106,7 +106,7 @@ async fn follow_once(
     source: &Source,
     tables: &watch::Sender<Arc<EndpointTable>>,
     heard: &mut bool,
-) -> Result<std::convert::Infallible, StreamError> {
+) -> Result<Infallible, StreamError> {
     let silent = |limit| move |_| StreamError::Silent(limit);
     let dial = TcpStream::connect((source.host.as_str(), source.port));
     let stream = timeout(DIAL_TIMEOUT, dial).await.map_err(silent(DIAL_TIMEOUT))??;
@@ -123,17 +123,7 @@ async fn follow_once(
             return Err(StreamError::Status(response.status()));
         }
         info!(from = source.authority, "Following endpoints");
-        let mut body = response.into_body();
-        let mut lines = Lines::default();
-        loop {
-            let frame = timeout(MAX_SILENCE, body.frame()).await.map_err(silent(MAX_SILENCE))?;
-            let frame = frame.ok_or(StreamError::Ended)??;
-            let Ok(data) = frame.into_data() else { continue };
-            lines.push(&data)?;
-            while let Some(line) = lines.next_line() {
-                take_line(&line, tables, heard);
-            }
-        }
+        read_tables(response.into_body(), tables, heard).await
     };
     // In one task, so that nothing is left behind when nobody follows any more.
     tokio::pin!(exchange);
@@ -143,15 +133,34 @@ async fn follow_once(
     }
 }
 
-fn take_line(line: &[u8], tables: &watch::Sender<Arc<EndpointTable>>, heard: &mut bool) {
-    if line.iter().all(u8::is_ascii_whitespace) {
-        return;
+async fn read_tables<B: Body<Data = Bytes> + Unpin>(
+    mut body: B,
+    tables: &watch::Sender<Arc<EndpointTable>>,
+    heard: &mut bool,
+) -> Result<Infallible, StreamError>
+where
+    StreamError: From<B::Error>,
+{
+    let mut lines = Lines::default();
+    loop {
+        let frame = timeout(MAX_SILENCE, body.frame()).await;
+        let frame = frame.map_err(|_| StreamError::Silent(MAX_SILENCE))?.ok_or(StreamError::Ended)??;
+        let Ok(data) = frame.into_data() else { continue };
+        lines.push(&data)?;
+        while let Some(line) = lines.next_line() {
+            take_line(&line, tables, heard);
+        }
     }
-    match serde_json::from_slice::<EndpointTable>(line) {
-        Ok(table) => {
-            *heard = true;
+}
+
+fn take_line(line: &[u8], tables: &watch::Sender<Arc<EndpointTable>>, heard: &mut bool) {
+    match read_line(line) {
+        Ok(None) => {}
+        Ok(Some(table)) => {
+            // The first counts as new even if it is as empty as ours: now it is known to be.
+            let is_first = !std::mem::replace(heard, true);
             tables.send_if_modified(|current| {
-                let is_new = **current != table;
+                let is_new = is_first || **current != table;
                 if is_new {
                     *current = Arc::new(table);
                 }
@@ -159,6 +168,14 @@ fn take_line(line: &[u8], tables: &watch::Sender<Arc<EndpointTable>>, heard: &mu
             });
         }
         Err(error) => warn!(%error, "Cannot read a table of endpoints; keeping the last"),
+    }
+}
+
+/// The table in a line; `None` in an empty one.
+fn read_line(line: &[u8]) -> Result<Option<EndpointTable>, serde_json::Error> {
+    match line.trim_ascii() {
+        b"" => Ok(None),
+        text => serde_json::from_slice(text).map(Some),
     }
 }
 
@@ -195,14 +212,57 @@ impl Lines {
 }
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-const MAX_SILENCE: Duration = Duration::from_secs(60);
+/// Three heartbeats of the source's: it has gone, though its connection does not say so.
+const MAX_SILENCE: Duration = EndpointTable::HEARTBEAT.saturating_mul(3);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 const MAX_LINE_BYTES: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream::unfold;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_lines_keep_a_stream_alive_and_three_that_are_missing_end_it() {
+        let (tables, table) = watch::channel(Arc::default());
+        let heartbeats = unfold(0, |beat| async move {
+            sleep(if beat < 20 { EndpointTable::HEARTBEAT } else { Duration::MAX }).await;
+            Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"\n"))), beat + 1))
+        });
+        let started = Instant::now();
+        let body = StreamBody::new(Box::pin(heartbeats));
+        let Err(error) = read_tables(body, &tables, &mut false).await;
+        assert_eq!(error.to_string(), "nothing heard for 45s");
+        assert_eq!(started.elapsed(), EndpointTable::HEARTBEAT * 23);
+        assert!(!table.has_changed().unwrap());
+    }
+
+    #[test]
+    fn the_first_table_counts_as_new_even_if_it_is_empty() {
+        let (tables, mut table) = watch::channel(Arc::default());
+        let (empty, mut heard) = (serde_json::to_vec(&EndpointTable::default()).unwrap(), false);
+        take_line(b" \n", &tables, &mut heard);
+        assert!(!table.has_changed().unwrap());
+        take_line(&empty, &tables, &mut heard);
+        assert!(table.has_changed().unwrap());
+        table.mark_unchanged();
+        take_line(&empty, &tables, &mut heard);
+        assert!(!table.has_changed().unwrap());
+    }
+
+    #[test]
+    fn an_empty_line_is_no_table_and_no_fault() {
+        for empty in ["", "\n", " \r\n"] {
+            assert!(matches!(read_line(empty.as_bytes()), Ok(None)), "{empty:?}");
+        }
+        assert_eq!(read_line(b"{\"revisions\":{}}\n").unwrap(), Some(EndpointTable::default()));
+        assert!(read_line(b"{\n").is_err());
+    }
 
     #[test]
     fn lines_are_found_however_the_stream_is_cut() {

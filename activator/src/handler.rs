@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, header};
 use pilotlight_net::{
-    Fault, Handler, Request, Response, SendError, error, headers, prepare_forward, prepare_response,
-    with_timeouts,
+    Fault, Handler, Request, Response, SendError, error, headers, hold_while, prepare_forward,
+    prepare_response, with_timeouts,
 };
 
 use crate::activator::{Activator, Shared};
-use crate::read_ahead::read_while;
 use crate::revision::Exchange;
 use crate::throttler::{Place, Slot};
 use crate::{probes, refusal};
@@ -23,7 +22,7 @@ impl Handler for Activator {
         if let Some(answer) = probes::answer(request.headers(), shared.health()) {
             return answer;
         }
-        let routes = shared.routes();
+        let Some(routes) = shared.routes().await else { return refusal::no_endpoints() };
         let route = match routes.find(&request) {
             Ok(route) => Arc::clone(route),
             Err(unknown) => return refusal::not_found(&unknown, &routes, shared.params.single_default),
@@ -56,9 +55,8 @@ async fn forward(
     is_waiting: &AtomicBool,
     mut request: Request,
 ) -> Response {
-    let mut is_retry = false;
     loop {
-        let mut slot = match slot(shared, place, &mut request, is_retry).await {
+        let mut slot = match slot(shared, place, &mut request).await {
             Ok(slot) => slot,
             Err(answer) => {
                 is_waiting.store(false, Ordering::Relaxed);
@@ -68,7 +66,7 @@ async fn forward(
         is_waiting.store(false, Ordering::Relaxed);
         let sent = shared.params.clock.now();
         request.headers_mut().insert(header::HOST, slot.pod.host.clone());
-        let outcome = shared.upstreams.send(slot.pod.address, request).await;
+        let outcome = shared.upstreams.send(exchange.namespace(), &slot.pod, request).await;
         if !matches!(outcome, Err(SendError::NotSent { .. })) && slot.take_wake() {
             exchange.woke(&slot.pod, sent);
         }
@@ -85,7 +83,6 @@ async fn forward(
                 exchange.refused(&source.to_string());
                 slot.pod_refused();
                 request = *unsent;
-                is_retry = true;
                 is_waiting.store(true, Ordering::Relaxed);
             }
             Err(SendError::Failed { source }) => {
@@ -99,19 +96,12 @@ async fn forward(
 }
 
 /// A pod for the request, or the answer that there will be none.
-async fn slot(
-    shared: &Shared,
-    place: &Place,
-    request: &mut Request,
-    is_retry: bool,
-) -> Result<Slot, Response> {
+async fn slot(shared: &Shared, place: &Place, request: &mut Request) -> Result<Slot, Response> {
     let slot = match place.try_slot() {
         Some(slot) => slot,
-        // What there is to read ahead was read the first time.
-        None if is_retry => place.slot().await,
-        None => read_while(request.body_mut(), &shared.body_bytes, place.slot())
+        None => hold_while(request, &shared.body_bytes, place.slot())
             .await
-            .map_err(|failure| error::respond(&failure))?,
+            .map_err(|client_left| error::respond(&client_left))?,
     };
     slot.map_err(|refusal| refusal::refused(&refusal, shared.params.clock.now()))
 }

@@ -2,9 +2,9 @@
 //!
 //! A request comes in ([`Activator::serve`]), is counted for the autoscaler, waits for a pod with room, and goes
 //! on to it. The table of [endpoints](pilotlight_core::EndpointTable) says what revisions there are and which pods
-//! are ready; whoever runs pods sends it through a `watch` channel, and [`endpoints::follow`] feeds that channel
-//! from another process. HTTP/1.1 only; HTTP/2, WebSocket and TLS belong in `pilotlight-net`'s server and
-//! upstreams, and pass through [`handler`](crate::Activator) as they come.
+//! they have; what it leaves open, the pods are asked themselves. Whoever runs pods sends the table through a `watch`
+//! channel, and [`endpoints::follow`] feeds that channel from another process. HTTP/1.1, HTTP/2 and WebSockets pass
+//! as they come.
 //!
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {
@@ -21,11 +21,13 @@
 
 mod activator;
 pub mod endpoints;
+#[cfg(test)]
+mod endurance;
 mod handler;
 mod ledger;
 mod metrics;
+mod prober;
 mod probes;
-mod read_ahead;
 mod refusal;
 mod report;
 mod revision;
@@ -33,8 +35,11 @@ mod routes;
 mod run;
 mod sink;
 mod throttler;
+mod upstreams;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
+pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{main, main_with_args};
+pub use upstreams::PodsOverTls;

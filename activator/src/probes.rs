@@ -8,16 +8,20 @@ use pilotlight_net::{Body, Response, error, headers, is_kubelet_probe, plain, pr
 pub(crate) struct Health {
     /// The autoscaler is connected.
     pub(crate) is_connected: bool,
+    /// There has been a table of endpoints.
+    pub(crate) has_endpoints: bool,
     /// The process was asked to stop.
     pub(crate) is_stopping: bool,
 }
 
 impl Health {
-    /// Whether traffic should be sent here, and if not, why (Knative's words).
+    /// Whether traffic should be sent here, and if not, why (Knative's words, as far as
+    /// it has any).
     pub(crate) fn check(self) -> Result<(), &'static str> {
         match self {
             Health { is_stopping: true, .. } => Err("received SIGTERM from kubelet"),
             Health { is_connected: false, .. } => Err("connection has not yet been established"),
+            Health { has_endpoints: false, .. } => Err("the endpoints are not known yet"),
             Health { .. } => Ok(()),
         }
     }
@@ -81,9 +85,10 @@ mod tests {
 
     #[test]
     fn stopping_outweighs_everything() {
-        assert_eq!(Health { is_connected: true, is_stopping: false }.check(), Ok(()));
+        let healthy = Health { is_connected: true, has_endpoints: true, is_stopping: false };
+        assert_eq!(healthy.check(), Ok(()));
         for is_connected in [true, false] {
-            let health = Health { is_connected, is_stopping: true };
+            let health = Health { is_connected, is_stopping: true, ..healthy };
             assert_eq!(health.check(), Err("received SIGTERM from kubelet"));
         }
     }

@@ -42,6 +42,12 @@ pub(crate) fn timed_out(message: &str, obstacle: &Obstacle) -> Response {
     with_reason(plain(StatusCode::GATEWAY_TIMEOUT, format!("{message}\n{why}")), reason)
 }
 
+/// A request that cannot even be told where it belongs.
+pub(crate) fn no_endpoints() -> Response {
+    let response = plain(StatusCode::SERVICE_UNAVAILABLE, "the endpoints are not known yet");
+    retry_after(with_reason(response, "no-endpoints"), 1)
+}
+
 /// A request for something that is not there. `tell_hosts`: say what there is instead.
 pub(crate) fn not_found(unknown: &NotFound, routes: &Routes, tell_hosts: bool) -> Response {
     let name = match unknown {

@@ -73,15 +73,6 @@ impl Reporter {
     }
 }
 
-/// When the sample after `now` is due: half past each second of the clock.
-///
-/// The autoscaler adds up what arrives within one second; sent half-way, a sample that is early or late by a few
-/// milliseconds stays alone in its second.
-pub(crate) fn next_report(now: Time) -> Time {
-    const HALF: std::time::Duration = std::time::Duration::from_millis(500);
-    Time::from_secs((now + HALF).whole_seconds()) + HALF
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,14 +175,5 @@ mod tests {
         script.finish(1);
         script.finish(1);
         assert_eq!(script.0.resync(Time::from_secs(2)), None);
-    }
-
-    #[test]
-    fn samples_are_due_at_half_past_each_second() {
-        let due = |millis| next_report(Time::from_millis(millis));
-        assert_eq!(due(7_000), Time::from_millis(7_500));
-        assert_eq!(due(7_499), Time::from_millis(7_500));
-        assert_eq!(due(7_500), Time::from_millis(8_500));
-        assert_eq!(due(7_501), Time::from_millis(8_500));
     }
 }

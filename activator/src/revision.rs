@@ -145,6 +145,10 @@ impl Exchange {
         self.arrived
     }
 
+    pub(crate) fn namespace(&self) -> &str {
+        &self.revision.id.namespace
+    }
+
     /// This request was the first to be sent to a pod after the revision had none.
     pub(crate) fn woke(&self, pod: &Pod, sent: Time) {
         let start = ColdStart::new(self.arrived, pod.timeline, sent);

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::future::ready;
-use std::io::stderr;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,15 @@ use anyhow::Context;
 use clap::Parser;
 use http::{HeaderValue, StatusCode, header};
 use pilotlight_config::duration;
-use pilotlight_net::{Admin, Body, Clock, Drain, Response, install_metrics, plain};
+use pilotlight_config::process::TlsEnv;
+use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsPolicy, TlsWords, keep_renewed};
+use pilotlight_net::{Admin, Body, Clock, Drain, Response, StopSignals, install_metrics, plain, start_logs};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::info;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, field, info};
 
-use crate::{Activator, ActivatorParams, BufferLimits, endpoints};
+use crate::{Activator, ActivatorParams, BufferLimits, PodsOverTls, endpoints};
 
 /// Holds requests while pods come up, so that none is lost.
 #[derive(Debug, Parser)]
@@ -28,6 +29,21 @@ struct Flags {
     /// Where to take requests
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8012")]
     listen: SocketAddr,
+    /// Where to take requests over TLS, given --tls-cert-dir
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8112")]
+    listen_tls: SocketAddr,
+    /// The folder of tls.crt and tls.key; without it, no requests are taken over TLS
+    #[arg(long, value_name = "DIR")]
+    tls_cert_dir: Option<PathBuf>,
+    /// Certificates of the authorities that pods' certificates come from, in PEM: TLS to the pods that take it
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    tls_ca: Vec<PathBuf>,
+    /// Use TLS to all pods, on port 8112 where the table of endpoints names none
+    #[arg(long, requires = "tls_ca")]
+    tls_to_pods: bool,
+    /// How often to look whether certificates were replaced
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = poll_interval)]
+    tls_poll_interval: Duration,
     /// Where the table of endpoints is served
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090/v1/endpoints")]
     endpoints: String,
@@ -85,7 +101,7 @@ pub fn main_with_args(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    init_logs(flags.log_json);
+    start_logs(flags.log_json, Level::INFO);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     let code = runtime.block_on(serve(flags));
@@ -95,8 +111,7 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
-    // First of all: a signal that comes while starting must not kill us without a word.
-    let mut signals = Signals::new().context("listening for signals")?;
+    let mut signals = StopSignals::new().context("listening for signals")?;
     let metrics = install_metrics(&[]).context("installing metrics")?;
     let tables = endpoints::follow(&flags.endpoints).context("--endpoints")?;
     let listen = |addr: SocketAddr| async move {
@@ -107,7 +122,15 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
         Some(addr) => Some(listen(addr).await?),
         None => None,
     };
-    let activator = Activator::start(params(&flags), tables);
+    // Where they really listen, should a port have been given as 0.
+    let address = listener.local_addr()?;
+    let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let over_tls = match server_tls(&flags)? {
+        Some(tls) => Some((listen(flags.listen_tls).await?, tls)),
+        None => None,
+    };
+    let pods_over_tls = pods_over_tls(&flags)?;
+    let activator = Activator::start(ActivatorParams { pods_over_tls, ..params(&flags) }, tables);
     if let Some(listener) = admin {
         let admin = Arc::new(admin_routes(activator.clone(), metrics.clone()));
         // It answers to the end: it ends with the runtime.
@@ -119,24 +142,64 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
             metrics.run_upkeep();
         }
     });
-    info!(listen = %flags.listen, autoscaler = flags.autoscaler, "Activator started");
+    info!(%address, admin = admin_address.map(field::display), autoscaler = flags.autoscaler, "Activator is listening");
 
     let drain = Drain::default();
-    let mut serving = tokio::spawn({
+    let mut serving = JoinSet::new();
+    serving.spawn({
         let (activator, drain) = (activator.clone(), drain.clone());
         async move { activator.serve(listener, drain).await }
     });
+    if let Some((listener, tls)) = over_tls {
+        info!(listen = %flags.listen_tls, "Serving over TLS");
+        let (activator, drain) = (activator.clone(), drain.clone());
+        serving.spawn(async move { activator.serve_tls(listener, tls, drain).await });
+    }
     signals.next().await;
     let stop = async {
         activator.drain().await;
         drain.start();
         // Err: a panic, which has been printed. Nothing is being served in either case.
-        let _ = (&mut serving).await;
+        while serving.join_next().await.is_some() {}
         activator.close().await;
     };
     tokio::select! {
         () = stop => Ok(ExitCode::SUCCESS),
-        () = signals.next() => Ok(ExitCode::FAILURE),
+        _ = signals.next() => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// The certificate to show; `None`: no requests over TLS.
+fn server_tls(flags: &Flags) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    let Some(folder) = &flags.tls_cert_dir else { return Ok(None) };
+    let env = TlsEnv::from_env(ENV_PREFIX, |name| std::env::var(name).ok());
+    let policy = TlsPolicy::parse(TlsWords {
+        min_version: &env.min_version,
+        max_version: &env.max_version,
+        cipher_suites: &env.cipher_suites,
+        curve_preferences: &env.curve_preferences,
+    })
+    .map_err(|error| anyhow::anyhow!("{ENV_PREFIX}{error}"))?;
+    let tls = ServerTls::load(CertificateFiles::in_folder(folder), policy).context("--tls-cert-dir")?;
+    let tls = Arc::new(tls);
+    tokio::spawn(keep_renewed(&tls, flags.tls_poll_interval));
+    Ok(Some(tls))
+}
+
+/// Whom to trust among pods; `None`: no TLS to them.
+fn pods_over_tls(flags: &Flags) -> anyhow::Result<Option<PodsOverTls>> {
+    if flags.tls_ca.is_empty() {
+        return Ok(None);
+    }
+    let tls = Arc::new(PodTls::load(flags.tls_ca.clone()).context("--tls-ca")?);
+    tokio::spawn(keep_renewed(&tls, flags.tls_poll_interval));
+    Ok(Some(PodsOverTls { tls, always: flags.tls_to_pods }))
+}
+
+fn poll_interval(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(Duration::ZERO) => Err("must not be zero".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
     }
 }
 
@@ -175,32 +238,5 @@ fn activity(activator: &Activator) -> Response {
     }
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-fn init_logs(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
-    // Err: whoever runs us as a part of something larger has set up logs already.
-    let _ = if json { builder.json().try_init() } else { builder.try_init() };
-}
-
+const ENV_PREFIX: &str = "ACTIVATOR_";
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);

@@ -11,16 +11,18 @@ use std::time::Duration;
 use http::HeaderValue;
 use metrics::Gauge;
 use parking_lot::Mutex;
-use pilotlight_core::balance::{Gate, Policy, Ticket};
-use pilotlight_core::{PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+use pilotlight_core::backends::Destinations;
+use pilotlight_core::balance::{Capacity, Gate, Policy, Ticket, assign_pods, revision_capacity};
+use pilotlight_core::{Place as ActivatorPlace, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// One pod, as the request path needs it.
+/// One pod, or the ClusterIP in place of all, as the request path needs it.
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    pub(crate) tls_address: Option<SocketAddr>,
     /// The address again, as a `Host` header.
     pub(crate) host: HeaderValue,
     pub(crate) timeline: PodTimeline,
@@ -30,16 +32,62 @@ pub(crate) struct Pod {
 
 impl From<&PodEndpoint> for Pod {
     fn from(pod: &PodEndpoint) -> Self {
-        let PodEndpoint { name, address, timeline } = pod.clone();
+        let PodEndpoint { name, address, tls_address, timeline } = pod.clone();
         // An address is always a legal header value.
         let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"));
-        Pod { name, address, host, timeline, refusals: AtomicU32::new(0) }
+        Pod { name, address, tls_address, host, timeline, refusals: AtomicU32::new(0) }
     }
 }
 
 impl PartialEq for Pod {
     fn eq(&self, other: &Pod) -> bool {
-        self.address == other.address && self.name == other.name
+        self.address == other.address && self.tls_address == other.tls_address && self.name == other.name
+    }
+}
+
+/// What there is for requests, and which part of it is ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Supply<'a> {
+    pub(crate) endpoints: &'a RevisionEndpoints,
+    pub(crate) destinations: &'a Destinations,
+    pub(crate) place: ActivatorPlace,
+}
+
+impl Supply<'_> {
+    /// The limit of each pod, and the pods.
+    fn pods(&self) -> (Option<u32>, Vec<Arc<Pod>>) {
+        let limit = self.endpoints.container_concurrency;
+        match self.destinations {
+            Destinations::Pods(usable) => {
+                let usable = self.endpoints.pods().filter(|pod| usable.contains(&pod.address));
+                let mut pods: Vec<(String, &PodEndpoint)> =
+                    usable.map(|pod| (pod.address.to_string(), pod)).collect();
+                // Sorted as text, as Knative does, so that all activators pack the same pods first.
+                pods.sort_by(|(one, _), (other, _)| one.cmp(other));
+                // Listed twice, it is still one pod with one limit.
+                pods.dedup_by(|(one, _), (other, _)| one == other);
+                let mine = if limit > 0 {
+                    assign_pods(pods.len(), self.place.index, self.place.activators)
+                } else {
+                    (0..pods.len()).collect()
+                };
+                let pods = mine.into_iter().map(|i| Arc::new(Pod::from(pods[i].1))).collect();
+                ((limit > 0).then_some(limit), pods)
+            }
+            Destinations::ClusterIp { address, ready } => {
+                let pod = PodEndpoint {
+                    name: CLUSTER_IP.to_owned(),
+                    address: *address,
+                    tls_address: None,
+                    timeline: PodTimeline::default(),
+                };
+                match revision_capacity(limit, 0, *ready, self.place.activators) {
+                    Capacity::Limited(0) => (None, Vec::new()),
+                    Capacity::Limited(limit) => (Some(limit), vec![Arc::new(Pod::from(&pod))]),
+                    Capacity::Unlimited => (None, vec![Arc::new(Pod::from(&pod))]),
+                }
+            }
+        }
     }
 }
 
@@ -109,24 +157,19 @@ impl Throttler {
         Arc::new(Throttler { state: Mutex::new(state), backlog, queued, active })
     }
 
-    /// Takes over what the table says now; `None`: the revision is not in it any more.
-    pub(crate) fn update(self: &Arc<Self>, endpoints: Option<&RevisionEndpoints>) {
+    /// Takes over what there is now; `None`: the revision is not in the table any more. Requests at pods that are
+    /// not ours any more end there as if nothing had happened.
+    pub(crate) fn update(self: &Arc<Self>, supply: Option<Supply<'_>>) {
+        let endpoints = supply.map(|supply| supply.endpoints);
+        let (limit, pods) = supply.map_or((None, Vec::new()), |supply| supply.pods());
+        let policy = Policy::pilotlight(endpoints.map_or(0, |endpoints| endpoints.container_concurrency));
         let mut state = self.state.lock();
         let had_no_pods = state.gate.has_no_pods();
         let waiting = state.gate.waiting();
         state.is_deleted = endpoints.is_none();
         state.starting = endpoints.map_or(0, |endpoints| endpoints.starting);
         state.trouble = endpoints.and_then(|endpoints| endpoints.trouble.clone()).map(Arc::new);
-        let limit = endpoints.map_or(0, |endpoints| endpoints.container_concurrency);
-        let mut pods: Vec<(String, Arc<Pod>)> = endpoints
-            .into_iter()
-            .flat_map(|endpoints| &endpoints.ready)
-            .map(|pod| (pod.address.to_string(), Arc::new(Pod::from(pod))))
-            .collect();
-        // Sorted as text, as Knative does, so that all activators pack the same pods first.
-        pods.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let pods = pods.into_iter().map(|(_, pod)| pod);
-        let called = state.gate.set_pods(Policy::pilotlight(limit), (limit > 0).then_some(limit), pods);
+        let called = state.gate.set_pods(policy, limit, pods);
         let refusal = state.refusal();
         let refused = if refusal.is_some() { state.gate.leave_all() } else { Vec::new() };
         if state.gate.has_no_pods() {
@@ -310,6 +353,12 @@ impl Backlog {
         Arc::new(Backlog { waiting: AtomicUsize::new(0), limit })
     }
 
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     fn add(self: &Arc<Self>) -> Option<Held> {
         let below_limit = |waiting| (waiting < self.limit).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_limit).ok()?;
@@ -327,176 +376,10 @@ impl Drop for Held {
     }
 }
 
+/// What the ClusterIP is called where pods are listed by name.
+const CLUSTER_IP: &str = "cluster-ip";
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
-    use std::pin::pin;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn throttler(queue_depth: usize, total: usize) -> Arc<Throttler> {
-        Throttler::new(queue_depth, Backlog::new(total), Gauge::noop(), Gauge::noop())
-    }
-
-    fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
-        let pod = |port: &u16| PodEndpoint {
-            name: format!("pod-{port}"),
-            address: SocketAddr::from(([127, 0, 0, 1], *port)),
-            timeline: PodTimeline::default(),
-        };
-        RevisionEndpoints {
-            hosts: vec![],
-            container_concurrency,
-            timeout: Duration::from_secs(300),
-            response_start_timeout: None,
-            idle_timeout: None,
-            ready: ports.iter().map(pod).collect(),
-            starting: 0,
-            trouble: None,
-        }
-    }
-
-    fn gives_up() -> Trouble {
-        Trouble {
-            reason: "exited".to_owned(),
-            message: "the process exited".to_owned(),
-            exit_code: Some(1),
-            log_tail: vec![],
-            failures: 3,
-            retry_at: None,
-            give_up: true,
-        }
-    }
-
-    #[tokio::test]
-    async fn requests_wait_until_pods_come_and_go_in_order() {
-        let throttler = throttler(10, 10);
-        let places = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
-        let mut first = pin!(places[0].slot());
-        let mut second = pin!(places[1].slot());
-        assert!(first.as_mut().now_or_never().is_none());
-        assert!(second.as_mut().now_or_never().is_none());
-        throttler.update(Some(&endpoints(1, &[1])));
-        let slot = first.await.unwrap();
-        assert!(second.as_mut().now_or_never().is_none());
-        assert!(places[2].try_slot().is_none(), "a newcomer must not overtake");
-        drop(slot);
-        assert_eq!(second.await.unwrap().pod.name, "pod-1");
-    }
-
-    #[tokio::test]
-    async fn a_waiter_that_leaves_frees_its_place_in_both_counts() {
-        let throttler = throttler(1, 1);
-        let place = throttler.arrive();
-        let mut waiter = Box::pin(place.slot());
-        assert!(waiter.as_mut().now_or_never().is_none());
-        let late = throttler.arrive();
-        assert!(matches!(late.slot().now_or_never(), Some(Err(Refusal::QueueFull))));
-        drop(waiter);
-        assert_eq!(throttler.queued_and_active(), (0, 0));
-        assert!(late.slot().now_or_never().is_none(), "there is room again");
-    }
-
-    #[tokio::test]
-    async fn the_total_is_shared_between_revisions() {
-        let backlog = Backlog::new(1);
-        let one = Throttler::new(10, Arc::clone(&backlog), Gauge::noop(), Gauge::noop());
-        let other = Throttler::new(10, backlog, Gauge::noop(), Gauge::noop());
-        let place = one.arrive();
-        let mut waiter = Box::pin(place.slot());
-        assert!(waiter.as_mut().now_or_never().is_none());
-        let place = other.arrive();
-        assert!(matches!(place.slot().now_or_never(), Some(Err(Refusal::QueueFull))));
-    }
-
-    #[tokio::test]
-    async fn a_waiter_that_leaves_after_it_was_called_passes_its_pod_on() {
-        let throttler = throttler(10, 10);
-        let places = [throttler.arrive(), throttler.arrive()];
-        let mut first = Box::pin(places[0].slot());
-        let mut second = pin!(places[1].slot());
-        assert!(first.as_mut().now_or_never().is_none());
-        assert!(second.as_mut().now_or_never().is_none());
-        throttler.update(Some(&endpoints(1, &[1])));
-        drop(first);
-        assert!(second.now_or_never().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pod_that_refuses_connections_is_left_alone_for_a_moment() {
-        let throttler = throttler(10, 10);
-        throttler.update(Some(&endpoints(0, &[1])));
-        let place = throttler.arrive();
-        place.slot().await.unwrap().pod_refused();
-        assert!(place.try_slot().is_none());
-        let before = tokio::time::Instant::now();
-        let slot = place.slot().await.unwrap();
-        assert!(before.elapsed() >= FIRST_PAUSE);
-        slot.pod_refused();
-        let before = tokio::time::Instant::now();
-        assert!(place.slot().await.is_ok());
-        assert!(before.elapsed() >= FIRST_PAUSE * 2);
-    }
-
-    #[tokio::test]
-    async fn giving_up_and_deletion_answer_everybody_at_once() {
-        let throttler = throttler(10, 10);
-        let place = throttler.arrive();
-        let mut waiter = pin!(place.slot());
-        assert!(waiter.as_mut().now_or_never().is_none());
-        throttler.update(Some(&RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[]) }));
-        assert!(matches!(waiter.await, Err(Refusal::Trouble(trouble)) if trouble.exit_code == Some(1)));
-        assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Trouble(_))));
-        // A pod that is ready makes up for one that is not.
-        throttler.update(Some(&RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[1]) }));
-        assert!(throttler.arrive().slot().await.is_ok());
-        throttler.update(None);
-        assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Deleted)));
-    }
-
-    #[tokio::test]
-    async fn whoever_waited_longest_wakes() {
-        let throttler = throttler(10, 10);
-        let places = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
-        let mut first = Box::pin(places[0].slot());
-        let mut second = Box::pin(places[1].slot());
-        let mut third = Box::pin(places[2].slot());
-        assert!(first.as_mut().now_or_never().is_none());
-        assert!(second.as_mut().now_or_never().is_none());
-        assert!(third.as_mut().now_or_never().is_none());
-        throttler.update(Some(&endpoints(0, &[1])));
-        // Whatever the order in which the waiters get to run.
-        assert!(!third.await.unwrap().take_wake());
-        let mut slot = first.await.unwrap();
-        assert!(slot.take_wake());
-        assert!(!slot.take_wake(), "once");
-        assert!(!second.await.unwrap().take_wake());
-    }
-
-    #[tokio::test]
-    async fn a_waker_that_sends_nothing_hands_the_part_on() {
-        let throttler = throttler(10, 10);
-        let places = [throttler.arrive(), throttler.arrive()];
-        let mut first = Box::pin(places[0].slot());
-        let mut second = Box::pin(places[1].slot());
-        assert!(first.as_mut().now_or_never().is_none());
-        assert!(second.as_mut().now_or_never().is_none());
-        throttler.update(Some(&endpoints(1, &[1])));
-        drop(first);
-        assert!(second.await.unwrap().take_wake());
-    }
-
-    #[tokio::test]
-    async fn pods_that_come_up_with_nobody_waiting_wake_nobody() {
-        let throttler = throttler(10, 10);
-        let early = throttler.arrive();
-        throttler.update(Some(&endpoints(0, &[2])));
-        assert!(early.found_no_pods());
-        assert!(!early.slot().await.unwrap().take_wake());
-        assert!(!throttler.arrive().found_no_pods());
-    }
-}
+mod tests;

@@ -1,7 +1,6 @@
 //! What the admin port adds: every decision, and where the pods are.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -30,7 +29,7 @@ pub fn endpoints(admin: Admin, endpoints: watch::Receiver<Arc<EndpointTable>>) -
         let mut endpoints = endpoints.clone();
         endpoints.mark_changed();
         let lines = futures_util::stream::unfold(endpoints, |mut endpoints| async move {
-            let mut line = match timeout(HEARTBEAT, endpoints.changed()).await {
+            let mut line = match timeout(EndpointTable::HEARTBEAT, endpoints.changed()).await {
                 Ok(changed) => {
                     changed.ok()?;
                     serde_json::to_vec(&**endpoints.borrow_and_update())
@@ -45,9 +44,6 @@ pub fn endpoints(admin: Admin, endpoints: watch::Receiver<Arc<EndpointTable>>) -
         std::future::ready(json("application/x-ndjson", Body::stream(StreamBody::new(lines))))
     })
 }
-
-/// How long a follower may hear nothing.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 
 fn json(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);

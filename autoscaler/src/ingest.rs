@@ -60,7 +60,9 @@ impl Handler for StatServer {
             match upgrade.await {
                 Ok(upgraded) => {
                     // No reports are that large; a peer that sends more is not an activator.
-                    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
+                    let config = WebSocketConfig::default()
+                        .max_message_size(Some(MAX_MESSAGE_BYTES))
+                        .max_frame_size(Some(MAX_MESSAGE_BYTES));
                     let io = TokioIo::new(upgraded);
                     session.run(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await).await;
                 }

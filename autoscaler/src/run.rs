@@ -234,7 +234,7 @@ impl Entry {
             info!(revision = %id, from = change.from, to = change.to, reason = %change.reason, why = %change.why, "Scaling revision");
         }
         if let Some(journal) = journal
-            && (evaluation.decision.is_some() || changed.is_some())
+            && (evaluation.decision.is_some() || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
         {
             journal.write(&Record {
                 revision: id.clone(),
@@ -247,5 +247,49 @@ impl Entry {
     }
 }
 
+/// Inputs that are kept back until a decision is made of them: a service may sleep for weeks, and ticks go on.
+const MAX_INPUTS_HELD: usize = 256;
 /// Stats that may wait for the loop before their senders have to.
 const STATS_IN_FLIGHT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::RevisionView;
+
+    /// One revision, asleep.
+    struct Asleep(watch::Sender<Arc<ClusterView>>);
+
+    impl Cluster for Asleep {
+        fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
+            self.0.subscribe()
+        }
+
+        fn apply(&self, _: &RevisionId, _: &pilotlight_core::Plan, _: Time) {}
+
+        fn observe(&self, _: &str, _: &Stat) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_journal_of_a_service_that_sleeps_for_a_day_has_no_long_lines() {
+        let spec = Arc::new(RevisionSpec { initial_scale: 0, ..RevisionSpec::default() });
+        let revision = RevisionView { spec, path: ActivatorPath::default(), pods: Vec::new() };
+        let revisions = BTreeMap::from([(RevisionId::new("default", "hello"), revision)]);
+        let cluster = Asleep(watch::Sender::new(Arc::new(ClusterView { revisions })));
+        let path = std::env::temp_dir().join(format!("pilotlight-asleep-{}.jsonl", std::process::id()));
+        let journal = Some(Journal::create(&path).unwrap());
+        let clock = Clock::start();
+        let autoscaler = Autoscaler::start(AutoscalerParams { clock, journal }, Arc::new(cluster));
+        tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+        autoscaler.stop().await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(records.iter().all(|record| record.inputs.len() <= MAX_INPUTS_HELD));
+        // A tick every two seconds.
+        let inputs: usize = records.iter().map(|record| record.inputs.len()).sum();
+        assert!(inputs > 43_200 - MAX_INPUTS_HELD, "{inputs}");
+    }
+}

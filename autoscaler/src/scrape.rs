@@ -2,6 +2,7 @@
 //!
 //! Knative's name: the stats scraper, in its pod-address mode.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use pilotlight_net::{Body, Clock, Request, SendError, UpstreamParams, Upstreams,
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, PodPhase, RevisionView};
 use crate::metrics::scrape_duration;
@@ -26,7 +27,7 @@ use crate::run::{Report, Source};
 /// Why one pod's stat could not be had.
 #[derive(Debug, thiserror::Error)]
 enum ScrapeError {
-    #[error("no answer within {} s", SCRAPE_TIMEOUT.as_secs())]
+    #[error("no answer within {SCRAPE_TIMEOUT:?}")]
     TimedOut,
     #[error(transparent)]
     Net(#[from] pilotlight_net::Error),
@@ -51,6 +52,7 @@ pub(crate) async fn run(clock: Clock, cluster: Arc<impl Cluster>, reports: mpsc:
         }),
         cluster: Arc::clone(&cluster),
         rng: Mutex::new(Rng::new(clock.now().as_nanos())),
+        failing: Mutex::default(),
     });
     let view = cluster.view();
     let mut under_way = JoinSet::new();
@@ -79,6 +81,8 @@ struct Scraper<C> {
     upstreams: Upstreams,
     cluster: Arc<C>,
     rng: Mutex<Rng>,
+    /// Revisions whose last scrape failed: said once, and again when it is over.
+    failing: Mutex<BTreeSet<RevisionId>>,
 }
 
 impl<C: Cluster> Scraper<C> {
@@ -96,9 +100,16 @@ impl<C: Cluster> Scraper<C> {
         let answers = self.ask(order, wanted).await;
         scrape_duration(&id.namespace).record((self.clock.now() - started).as_secs_f64());
         match answers {
-            Ok(answers) => extrapolate(&answers, pods),
+            Ok(answers) => {
+                if self.failing.lock().remove(id) {
+                    info!(revision = %id, pods, "Scrapes work again");
+                }
+                extrapolate(&answers, pods)
+            }
             Err(error) => {
-                warn!(revision = %id, %error, pods, "Scrape failed, nothing recorded");
+                if self.failing.lock().insert(id.clone()) {
+                    warn!(revision = %id, %error, pods, "Scrapes fail, nothing is recorded");
+                }
                 None
             }
         }
@@ -150,7 +161,8 @@ impl<C: Cluster> Scraper<C> {
     }
 }
 
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Two pods, one after the other, within the second that a scrape has.
+const SCRAPE_TIMEOUT: Duration = Duration::from_millis(450);
 
 /// Six doubles with their tags, an integer and a pod name: a stat is never longer.
 const MAX_STAT_BYTES: usize = 6 * 10 + 256 + 20;

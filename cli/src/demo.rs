@@ -16,6 +16,7 @@ use crate::latency::RequestSummary;
 use crate::live;
 use crate::load::{End, Load, Mode};
 use crate::logging::{self, Format};
+use crate::output::print;
 use crate::run::{INTERRUPTED, ServiceArgs, Signals, sample_command};
 use crate::screen::Screen;
 use crate::stack::{Stack, StackParams};
@@ -50,8 +51,14 @@ pub struct DemoArgs {
 
 /// Runs the scenario and says how it went: success is the expected number of pods, none in the end, nothing lost.
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    let screen = Screen::default();
+    let screen = Screen::stderr().context("cannot start the thread that writes the log")?;
     logging::start(Format::Text, &screen);
+    let result = run_on(&screen, args).await;
+    screen.flush();
+    result
+}
+
+async fn run_on(screen: &Screen, args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut stack = Stack::start(StackParams {
         workloads: vec![args.workload()?],
@@ -61,16 +68,16 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     })
     .await?;
     let expected = args.expected_pods();
-    println!(
-        "target 10 x 70 % = 7 in flight per pod; {} at a time for {:?}: ceil({} / 7) = {expected} pods",
+    print(&format!(
+        "target 10 x 70 % = 7 in flight per pod; {} at a time for {:?}: ceil({} / 7) = {expected} pods\n",
         args.concurrency, args.duration, args.concurrency
-    );
+    ))?;
     let played = {
         let live = async {
             if args.no_live || !Screen::is_terminal() {
                 std::future::pending::<()>().await;
             }
-            live::run(&stack, &screen).await;
+            live::run(&stack, screen).await;
         };
         tokio::select! {
             played = play(&args, &stack) => Some(played?),
@@ -88,9 +95,13 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     };
     stack.drain().await;
     let summary = Summary::of(&stack);
-    println!("\nWhat the client saw:\n{}\n\nWhat Pilotlight saw:\n{summary}\n", played.client);
     let verdict = Verdict::of(&played, &summary, expected);
-    println!("{verdict}");
+    // On a terminal the verdict comes last.
+    screen.flush();
+    print(&format!(
+        "\nWhat the client saw:\n{}\n\nWhat Pilotlight saw:\n{summary}\n\n{verdict}\n",
+        played.client
+    ))?;
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

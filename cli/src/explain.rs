@@ -1,5 +1,7 @@
 //! `pilotlight explain`: why there are as many pods as there are, from a running autoscaler or from its journal.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,14 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
-use pilotlight_autoscaler::RevisionStatus;
+use pilotlight_autoscaler::{Change, RevisionStatus};
 use pilotlight_core::{Record, Time};
 use pilotlight_net::{Body, Request, SendError, UpstreamParams, Upstreams};
 
+use crate::output::print;
 use crate::stack::USUAL_ADMIN_ADDRESS;
 
 /// Say why there are as many pods as there are
@@ -36,17 +39,18 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         let name = revision.rsplit('/').next();
         args.service.as_deref().is_none_or(|service| revision == service || name == Some(service))
     };
-    let printed = match &args.journal {
+    let explained = match &args.journal {
         Some(journal) => from_journal(journal, wanted)?,
         None => from_admin(args.admin, wanted).await?,
     };
-    if !printed {
+    if explained.is_empty() {
         bail!("no decision about {}", args.service.as_deref().unwrap_or("anything"));
     }
+    print(&explained)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow::Result<bool> {
+async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
     let patience = Duration::from_secs(5);
     let upstreams = Upstreams::new(UpstreamParams {
         max_idle_per_host: 0,
@@ -57,60 +61,60 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
     *request.uri_mut() = http::Uri::from_static("/v1/decisions");
     *request.headers_mut() =
         HeaderMap::from_iter([(header::HOST, HeaderValue::try_from(admin.to_string())?)]);
-    let response =
-        upstreams.send(admin, request).await.map_err(SendError::into_error).with_context(|| {
-            format!("nothing answers on the admin port {admin} (name another with --admin)")
-        })?;
+    let response = upstreams.send(admin, request).await.map_err(SendError::into_error).map_err(|error| {
+        // Its own words end with those of its source.
+        anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
+    })?;
     let body = response.into_body().collect().await?.to_bytes();
     let statuses: Vec<RevisionStatus> =
         serde_json::from_slice(&body).context("the admin port does not speak of decisions")?;
     let now = Time::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let mut printed = false;
+    let mut text = String::new();
     for status in statuses.iter().filter(|status| wanted(&status.revision.to_string())) {
-        printed = true;
         let pods = status.evaluation.pods;
         let scale = status.scale.map_or("not decided".to_owned(), |scale| scale.to_string());
-        println!("{}: {scale} wanted, {} ready, {} starting", status.revision, pods.ready, pods.starting);
-        println!("  now: {}", status.why);
-        for change in status.changes.iter().rev() {
-            let ago = Duration::from_secs((now - change.at).as_secs());
-            let from = change.from.map_or("-".to_owned(), |from| from.to_string());
-            println!(
-                "  {} ago: {from} -> {} [{}] {}",
-                humantime::format_duration(ago),
-                change.to,
-                change.reason,
-                change.why
-            );
+        writeln!(
+            text,
+            "{}: {scale} wanted, {} ready, {} starting",
+            status.revision, pods.ready, pods.starting
+        )?;
+        writeln!(text, "  now: {}", status.why)?;
+        for Change { at, from, to, reason, why } in status.changes.iter().rev() {
+            let ago = humantime::format_duration(Duration::from_secs((now - *at).as_secs()));
+            let from = from.map_or("-".to_owned(), |from| from.to_string());
+            writeln!(text, "  {ago} ago: {from} -> {to} [{reason}] {why}")?;
         }
     }
-    Ok(printed)
+    Ok(text)
 }
 
-fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<bool> {
+/// Every change of scale that the journal tells of, oldest first. A last line that was cut off in the writing is
+/// passed over.
+fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut scales = std::collections::BTreeMap::new();
-    let mut printed = false;
-    for (line, number) in BufReader::new(file).lines().zip(1..) {
-        let place = || format!("{}:{number}", path.display());
-        let record: Record = serde_json::from_str(&line.with_context(place)?).with_context(place)?;
+    let mut scales = BTreeMap::new();
+    let mut text = String::new();
+    let mut lines = BufReader::new(file).split(b'\n').zip(1..).peekable();
+    while let Some((line, number)) = lines.next() {
+        let place = || format!("{}: line {number}", path.display());
+        let record: Record = match serde_json::from_slice(&line.with_context(place)?) {
+            Ok(record) => record,
+            Err(error) if error.is_eof() && lines.peek().is_none() => break,
+            Err(error) => {
+                return Err(error).with_context(|| format!("{}: not a record of a decision", place()));
+            }
+        };
         let Some(to) = record.evaluation.plan.scale.filter(|_| wanted(&record.revision.to_string())) else {
             continue;
         };
         let before = scales.insert(record.revision.clone(), to);
         if before != Some(to) {
-            printed = true;
-            let at = humantime::format_rfc3339_millis(
-                UNIX_EPOCH + Duration::from_nanos(record.evaluation.at.as_nanos()),
-            );
+            let at = UNIX_EPOCH + Duration::from_nanos(record.evaluation.at.as_nanos());
+            let at = humantime::format_rfc3339_millis(at);
             let from = before.map_or("-".to_owned(), |from| from.to_string());
-            println!(
-                "{at} {}: {from} -> {to} [{}] {}",
-                record.revision,
-                record.evaluation.reason(),
-                record.why
-            );
+            let (reason, why) = (record.evaluation.reason(), &record.why);
+            writeln!(text, "{at} {}: {from} -> {to} [{reason}] {why}", record.revision)?;
         }
     }
-    Ok(printed)
+    Ok(text)
 }

@@ -9,6 +9,7 @@ pub mod lint;
 pub mod live;
 pub mod load;
 pub mod logging;
+pub mod output;
 pub mod run;
 pub mod sample;
 pub mod screen;

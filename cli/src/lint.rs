@@ -1,7 +1,7 @@
 //! `pilotlight lint`: checks manifests and settings without running anything, shows what is in force and says
 //! what it will do. Results go to stdout; faults and warnings to stderr, one to a line.
 
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ use pilotlight_config::explain;
 use pilotlight_config::workload::{self, Manifest};
 
 use crate::logging::Format;
+use crate::output::print;
 
 /// Check manifests, show what is in force, and say in plain words what it will do
 #[derive(Debug, Args)]
@@ -65,15 +66,6 @@ pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
             writeln!(stderr, "{faults}")?;
             Ok(ExitCode::FAILURE)
         }
-    }
-}
-
-/// Writes to stdout. A reader that has seen enough, such as `head`, is no error.
-fn print(text: &str) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other,
     }
 }
 

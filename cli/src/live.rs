@@ -48,11 +48,12 @@ pub fn render(stack: &Stack) -> Vec<String> {
             doing.map_or(0, |doing| doing.active),
             doing.map_or(0, |doing| doing.requests),
         ));
-        let why = status.changes.last().map_or(status.why.clone(), |change| {
-            let ago = stack.clock.now() - change.at;
-            format!("{} ago: {} because {}", for_people(ago), change.to, change.why)
-        });
-        rows.push(format!("  last decision {why}"));
+        rows.push(format!("  now: {}", status.why));
+        if let Some(change) = status.changes.last() {
+            let ago = for_people(stack.clock.now() - change.at);
+            let from = change.from.map_or("-".to_owned(), |from| from.to_string());
+            rows.push(format!("  {ago} ago: {from} -> {} because {}", change.to, change.why));
+        }
     }
     rows
 }

@@ -23,7 +23,8 @@ pub fn start(format: Format, screen: &Screen) {
     // An error means that somebody else has begun already.
     let _ = match format {
         Format::Text => {
-            let colours = Screen::is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let colours =
+                Screen::is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             builder.compact().with_target(false).with_timer(uptime()).with_ansi(colours).try_init()
         }
         Format::Json => builder.json().flatten_event(true).try_init(),

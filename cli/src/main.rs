@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use pilotlight_autoscaler::cluster::process::intercept;
+use pilotlight_cli::output::print;
 use pilotlight_cli::{demo, explain, lint, run, sample};
 
 /// A pilot light for services that are switched off: request-driven autoscaling, down to none and back
@@ -25,7 +27,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Lint(lint::LintArgs),
     Explain(explain::ExplainArgs),
-    /// Decide under another clock than the wall's
+    /// Decide again, under another clock than the wall's, what was decided live
     #[command(subcommand)]
     Sim(Sim),
     Sample(sample::SampleArgs),
@@ -58,7 +60,8 @@ fn main() -> ExitCode {
     if let Some(code) = intercept() {
         return code;
     }
-    let result = match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
+    let result = match cli.command {
         Command::QueueProxy => return pilotlight_queue_proxy::main(),
         Command::Activator { args } => {
             return pilotlight_activator::main_with_args(with_name("activator", args));
@@ -79,11 +82,25 @@ fn main() -> ExitCode {
     })
 }
 
+/// The one slip that everybody makes: `pilotlight run ./app`, without the two dashes.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    if is_run
+        && error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && !word.starts_with('-')
+    {
+        let tip = format!("the command comes after two dashes: 'pilotlight run [OPTIONS] -- {word} ...'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
 fn replay(journal: PathBuf) -> anyhow::Result<ExitCode> {
     let name = journal.display().to_string();
     let file = File::open(journal).with_context(|| format!("cannot read {name}"))?;
     let found = pilotlight_sim::replay(BufReader::new(file)).with_context(|| name.clone())?;
-    println!("{}", serde_json::to_string_pretty(&found)?);
+    print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     Ok(if found.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -14,10 +14,11 @@ use pilotlight_config::workload::{self, Manifest};
 use pilotlight_config::{Parsed, Warning, Workload, duration};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::live;
 use crate::logging::{self, Format};
+use crate::output::print;
 use crate::screen::Screen;
 use crate::stack::{Stack, StackParams};
 use crate::summary::Summary;
@@ -107,8 +108,22 @@ pub struct ServiceArgs {
 
 /// Runs until a signal says to stop. A second signal stops at once.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let screen = Screen::default();
+    let screen = Screen::stderr().context("cannot start the thread that writes the log")?;
     logging::start(args.log_format, &screen);
+    let format = args.log_format;
+    let result = match run_on(&screen, args).await {
+        // Machines read every line.
+        Err(error) if format == Format::Json => {
+            error!(error = format!("{error:#}"), "Cannot run");
+            Ok(ExitCode::FAILURE)
+        }
+        other => other,
+    };
+    screen.flush();
+    result
+}
+
+async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
     let (workloads, warnings) = workloads(&args)?;
     for warning in warnings {
         warn!(%warning, "Suspicious setting");
@@ -121,11 +136,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         journal: args.journal,
     })
     .await?;
-    announce(&stack, &workloads, args.log_format);
+    print(&announcement(&stack, &workloads, args.log_format))?;
 
     if args.log_format == Format::Text && !args.no_live && Screen::is_terminal() {
         tokio::select! {
-            () = live::run(&stack, &screen) => {}
+            () = live::run(&stack, screen) => {}
             () = signals.next() => {}
         }
         screen.clear();
@@ -141,8 +156,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         stack.cut().await;
     }
     let summary = Summary::of(&stack);
-    match args.log_format {
-        Format::Text => println!("\n{summary}"),
+    // On a terminal the summary comes last.
+    screen.flush();
+    let summary = match args.log_format {
+        Format::Text => format!("\n{summary}\n"),
         Format::Json => {
             let mut line = json!({ "event": "summary" });
             if let (Some(line), Ok(serde_json::Value::Object(summary))) =
@@ -150,19 +167,24 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             {
                 line.extend(summary);
             }
-            println!("{line}");
+            format!("{line}\n")
         }
-    }
+    };
+    print(&summary)?;
     Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }
 
-fn announce(stack: &Stack, workloads: &[LocalWorkload], format: Format) {
+/// Where everything is, for whoever started it.
+fn announcement(stack: &Stack, workloads: &[LocalWorkload], format: Format) -> String {
     match format {
         Format::Text => {
-            println!("listening on http://{}, admin on http://{}", stack.address, stack.admin_address);
+            let mut text =
+                format!("listening on http://{}, admin on http://{}\n", stack.address, stack.admin_address);
             for workload in workloads.iter().filter(|_| workloads.len() > 1) {
-                println!("  {}: http://{}:{}", workload.id, workload.hosts[0], stack.address.port());
+                let (host, port) = (&workload.hosts[0], stack.address.port());
+                text.push_str(&format!("  {}: http://{host}:{port}\n", workload.id));
             }
+            text
         }
         Format::Json => {
             let services: BTreeMap<String, &[String]> =
@@ -170,7 +192,7 @@ fn announce(stack: &Stack, workloads: &[LocalWorkload], format: Format) {
             let line = json!({
                 "event": "listening", "address": stack.address, "admin": stack.admin_address, "services": services,
             });
-            println!("{line}");
+            format!("{line}\n")
         }
     }
 }
@@ -204,9 +226,7 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
     if workloads.is_empty() {
         bail!("the files name no workload to run");
     }
-    let workloads =
-        workloads.iter().map(|it| LocalWorkload::new(it, args.startup_timeout)).collect::<Result<_, _>>()?;
-    Ok((workloads, warnings))
+    Ok((LocalWorkload::all(&workloads, args.startup_timeout)?, warnings))
 }
 
 impl ServiceArgs {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::StatusCode;
+use pilotlight_config::duration;
 use pilotlight_net::{Drain, Handler, Request, Response, plain, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +22,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// Run the sample application: `?sleep=MS`, `?prime=N` and `?bloat=MB` say what a request costs
+use crate::output::print;
+
+/// Run the sample app: ?sleep=MS, ?prime=N and ?bloat=MB say what a request costs
 #[derive(Clone, Debug, clap::Args)]
 pub struct SampleArgs {
     /// The port to listen on; 0 picks a free one
@@ -29,19 +32,19 @@ pub struct SampleArgs {
     pub port: u16,
 
     /// The address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub host: IpAddr,
 
     /// How long to take before listening, like an application that loads a model
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
     pub startup: Duration,
 
     /// The most requests to work on at once; others wait their turn [default: no limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Option<u32>,
 
     /// Crash this long after the start
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub exit_after: Option<Duration>,
 
     /// The exit code of that crash
@@ -66,7 +69,7 @@ pub async fn run(args: SampleArgs) -> anyhow::Result<()> {
     }
     let address = SocketAddr::new(args.host, args.port);
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    println!("sample: listening on http://{}", listener.local_addr()?);
+    print(&format!("sample: listening on http://{}\n", listener.local_addr()?))?;
     serve(listener, Arc::new(Sample::new(pod_name(), args.concurrency)), drain).await;
     Ok(())
 }

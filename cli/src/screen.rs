@@ -1,28 +1,67 @@
 //! The terminal: lines that scroll by, and a block below them that stays and is redrawn.
+//!
+//! A thread of its own writes. Standard error may be a terminal somebody has stopped with Ctrl-S, or a pipe whose
+//! reader has gone to sleep: that must cost log lines, never requests.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crossterm::cursor::{MoveToColumn, MoveUp};
 use crossterm::terminal::{Clear, ClearType};
 use crossterm::{QueueableCommand, terminal};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Standard error, shared by the log and the live view. Clones are the same screen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Screen {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    block: Vec<String>,
-    /// Rows of the block that are on the screen now.
-    drawn: u16,
+struct Shared {
+    pending: Mutex<Pending>,
+    /// There is something to write.
+    work: Condvar,
+    /// Something has been written.
+    progress: Condvar,
+}
+
+/// What the writing thread has still to do.
+#[derive(Debug, Default)]
+struct Pending {
+    lines: Vec<u8>,
+    block: Option<Vec<String>>,
+    is_writing: bool,
+    /// Somebody has waited for room in vain, and nothing has been written since.
+    is_stalled: bool,
+    /// Log events that found no room.
+    dropped: u64,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.block.is_none()
+    }
 }
 
 impl Screen {
+    /// Standard error. Once a process: two of them would draw over each other.
+    pub fn stderr() -> io::Result<Screen> {
+        Screen::start(io::stderr())
+    }
+
+    fn start(out: impl Write + Send + 'static) -> io::Result<Screen> {
+        let shared = Arc::new(Shared::default());
+        let screen = Screen { shared: Arc::clone(&shared) };
+        let painter = Painter { out, block: Vec::new(), drawn: Vec::new() };
+        thread::Builder::new().name("pl-screen".into()).spawn(move || shared.write_all(painter))?;
+        Ok(screen)
+    }
+
     /// Whether there is somebody to look at it.
     pub fn is_terminal() -> bool {
         io::stderr().is_terminal()
@@ -30,43 +69,109 @@ impl Screen {
 
     /// Replaces the block below the lines.
     pub fn show(&self, block: Vec<String>) {
-        let mut state = self.state.lock();
-        state.block = block;
-        // A terminal that cannot be written to is no reason to stop serving requests.
-        let _ = state.draw(b"");
+        self.shared.pending.lock().block = Some(block);
+        self.shared.work.notify_one();
     }
 
     /// Takes the block away for good.
     pub fn clear(&self) {
         self.show(Vec::new());
     }
+
+    /// Returns when everything is written, or when that takes too long.
+    pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_PATIENCE;
+        let mut pending = self.shared.pending.lock();
+        while pending.is_writing || !pending.is_empty() {
+            if self.shared.progress.wait_until(&mut pending, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// A burst is waited for; a reader that has stopped is waited for once, until it goes on.
+    fn add(&self, line: &[u8]) {
+        let mut pending = self.shared.pending.lock();
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        while pending.lines.len() + line.len() > MAX_PENDING_BYTES {
+            if pending.is_stalled || self.shared.progress.wait_until(&mut pending, deadline).timed_out() {
+                pending.is_stalled = true;
+                pending.dropped += 1;
+                return;
+            }
+        }
+        pending.lines.extend_from_slice(line);
+        self.shared.work.notify_one();
+    }
 }
 
-impl State {
+impl Shared {
+    fn write_all(&self, mut painter: Painter<impl Write>) {
+        loop {
+            let mut pending = self.pending.lock();
+            while pending.is_empty() {
+                self.work.wait(&mut pending);
+            }
+            let (lines, block) = (std::mem::take(&mut pending.lines), pending.block.take());
+            pending.is_writing = true;
+            drop(pending);
+            // A terminal that cannot be written to is no reason to stop serving requests.
+            let _ = painter.draw(&lines, block);
+            let dropped = {
+                let mut pending = self.pending.lock();
+                pending.is_writing = false;
+                pending.is_stalled = false;
+                std::mem::take(&mut pending.dropped)
+            };
+            self.progress.notify_all();
+            if dropped > 0 {
+                warn!(lines = dropped, "Log lines dropped: standard error is not read fast enough");
+            }
+        }
+    }
+}
+
+/// Draws lines and the block below them.
+struct Painter<Out> {
+    out: Out,
+    block: Vec<String>,
+    /// The rows of the block that are on the screen now, by length.
+    drawn: Vec<usize>,
+}
+
+impl<Out: Write> Painter<Out> {
     /// Erases the block, writes the lines, and draws the block below them.
-    fn draw(&mut self, lines: &[u8]) -> io::Result<()> {
-        let mut out = io::stderr().lock();
-        if self.block.is_empty() && self.drawn == 0 {
-            return out.write_all(lines);
+    fn draw(&mut self, lines: &[u8], block: Option<Vec<String>>) -> io::Result<()> {
+        self.block = block.unwrap_or_else(|| std::mem::take(&mut self.block));
+        if self.block.is_empty() && self.drawn.is_empty() {
+            return self.out.write_all(lines);
         }
         // In one piece, so that nothing flickers.
         let mut frame = Vec::with_capacity(lines.len() + 1024);
-        if self.drawn > 0 {
-            frame.queue(MoveUp(self.drawn))?;
+        let (width, height) = terminal::size().unwrap_or((80, 24));
+        let (width, height) = (usize::from(width).max(2), usize::from(height).max(1));
+        let up = height_of(&self.drawn, width).min(height - 1);
+        if up > 0 {
+            frame.queue(MoveUp(up as u16))?;
         }
         frame.queue(MoveToColumn(0))?.queue(Clear(ClearType::FromCursorDown))?;
         frame.extend_from_slice(lines);
-        let (width, height) = terminal::size().unwrap_or((80, 24));
-        self.drawn = 0;
-        for row in self.block.iter().take(usize::from(height.saturating_sub(1))) {
-            let row: String = row.chars().take(usize::from(width.saturating_sub(1))).collect();
+        self.drawn.clear();
+        for row in self.block.iter().take(height - 1) {
+            let row: String = row.chars().take(width - 1).collect();
             frame.extend_from_slice(row.as_bytes());
             frame.push(b'\n');
-            self.drawn += 1;
+            self.drawn.push(row.chars().count());
         }
-        out.write_all(&frame)?;
-        out.flush()
+        self.out.write_all(&frame)?;
+        self.out.flush()
     }
+}
+
+/// How many rows of a terminal lines of these lengths take. More than one each if the terminal became narrower
+/// since they were drawn: it has wrapped them.
+fn height_of(lengths: &[usize], width: usize) -> usize {
+    lengths.iter().map(|length| length.div_ceil(width).max(1)).sum()
 }
 
 /// One log event on its way to the screen.
@@ -88,7 +193,7 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let _ = self.screen.state.lock().draw(&self.bytes);
+        self.screen.add(&self.bytes);
     }
 }
 
@@ -97,5 +202,90 @@ impl<'a> MakeWriter<'a> for Screen {
 
     fn make_writer(&'a self) -> Line {
         Line { screen: self.clone(), bytes: Vec::new() }
+    }
+}
+
+/// Bytes of lines that may wait to be written; more than any burst that anybody reads.
+const MAX_PENDING_BYTES: usize = 1 << 20;
+/// How long a line may wait for room, once a stall: whoever writes it serves requests, too.
+const ROOM_PATIENCE: Duration = Duration::from_millis(100);
+/// How long the last lines may take.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Writes only while somebody reads, like a pipe that holds nothing.
+    struct Pipe {
+        bytes: Sender<Vec<u8>>,
+        permits: Receiver<()>,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.permits.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.bytes.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn pipe() -> (Screen, Sender<()>, Receiver<Vec<u8>>) {
+        let (bytes, read) = channel();
+        let (permit, permits) = channel();
+        (Screen::start(Pipe { bytes, permits }).unwrap(), permit, read)
+    }
+
+    #[test]
+    fn rows_that_a_narrower_terminal_has_wrapped_are_all_erased() {
+        assert_eq!(height_of(&[0, 59, 12], 60), 3);
+        assert_eq!(height_of(&[0, 59, 12], 40), 4);
+        assert_eq!(height_of(&[0, 59, 12], 12), 1 + 5 + 1);
+    }
+
+    #[test]
+    fn lines_arrive_in_order_and_whole() {
+        let (screen, permit, read) = pipe();
+        for number in 0..100 {
+            screen.add(format!("{number}\n").as_bytes());
+        }
+        let expected: String = (0..100).map(|number| format!("{number}\n")).collect();
+        let mut seen = Vec::new();
+        while seen.len() < expected.len() {
+            permit.send(()).unwrap();
+            seen.extend(read.recv().unwrap());
+        }
+        assert_eq!(String::from_utf8(seen).unwrap(), expected);
+        screen.flush();
+        assert!(screen.shared.pending.lock().is_empty());
+    }
+
+    #[test]
+    fn a_reader_that_has_stopped_costs_lines_and_no_time() {
+        let (screen, permit, read) = pipe();
+        let line = vec![b'x'; MAX_PENDING_BYTES / 4];
+        let start = Instant::now();
+        for _ in 0..1_000 {
+            screen.add(&line);
+        }
+        assert!(start.elapsed() < ROOM_PATIENCE * 20, "{:?}", start.elapsed());
+        let dropped = screen.shared.pending.lock().dropped;
+        assert!(dropped >= 990, "{dropped}");
+        assert!(screen.shared.pending.lock().lines.len() <= MAX_PENDING_BYTES);
+
+        // It goes on, and so does the log.
+        permit.send(()).unwrap();
+        permit.send(()).unwrap();
+        assert!(!read.recv().unwrap().is_empty());
+        assert!(!read.recv().unwrap().is_empty());
+        screen.flush();
+        let pending = screen.shared.pending.lock();
+        assert_eq!((pending.dropped, pending.is_stalled, pending.lines.len()), (0, false, 0));
     }
 }

@@ -3,6 +3,7 @@
 //! empty one is there too.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -62,6 +63,39 @@ pub struct QueueProxyEnv {
     pub drain_quiet_period: Duration,
     /// What it tells of its requests.
     pub observability: Observability,
+    /// Where `tls.crt` and `tls.key` are, if there is a certificate.
+    pub cert_dir: PathBuf,
+    /// How often they are looked at.
+    pub cert_poll_interval: Duration,
+    /// What may be negotiated if there is a certificate.
+    pub tls: TlsEnv,
+}
+
+/// What an operator wrote about TLS, unread: without a certificate it does not matter, and may be anything. Empty:
+/// nothing was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsEnv {
+    /// The lowest version.
+    pub min_version: String,
+    /// The highest version.
+    pub max_version: String,
+    /// Go's names of cipher suites, with commas between them.
+    pub cipher_suites: String,
+    /// Go's names of curves, with commas between them.
+    pub curve_preferences: String,
+}
+
+impl TlsEnv {
+    /// Reads the variables of one process, which begin with its `prefix`: `QUEUE_PROXY_` or `ACTIVATOR_`.
+    pub fn from_env(prefix: &str, lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let read = |name| lookup(&format!("{prefix}{name}")).unwrap_or_default();
+        TlsEnv {
+            min_version: read("TLS_MIN_VERSION"),
+            max_version: read("TLS_MAX_VERSION"),
+            cipher_suites: read("TLS_CIPHER_SUITES"),
+            curve_preferences: read("TLS_CURVE_PREFERENCES"),
+        }
+    }
 }
 
 /// One thing wrong with the environment.
@@ -117,6 +151,13 @@ impl QueueProxyEnv {
                 .optional("PILOTLIGHT_DRAIN_QUIET_PERIOD", go_duration)
                 .unwrap_or(Duration::from_secs(30)),
             observability: env.optional("OBSERVABILITY_CONFIG", observability::parse).unwrap_or_default(),
+            cert_dir: env
+                .optional("PILOTLIGHT_CERT_DIR", path)
+                .unwrap_or_else(|| PathBuf::from("/var/lib/knative/certs")),
+            cert_poll_interval: env
+                .optional("PILOTLIGHT_CERT_POLL_INTERVAL", some_time)
+                .unwrap_or(Duration::from_secs(60)),
+            tls: TlsEnv::from_env("QUEUE_PROXY_", &env.lookup),
         };
         // zap's configuration means nothing here, but its absence means that no controller wrote this.
         env.required("SERVING_LOGGING_CONFIG", text);
@@ -170,6 +211,10 @@ fn truth(value: &str) -> Result<bool, String> {
     number::parse_bool(value).ok_or_else(|| "is not true or false".to_owned())
 }
 
+fn path(value: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(value))
+}
+
 fn address(value: &str) -> Result<IpAddr, String> {
     IpAddr::from_str(value).map_err(|_| "is not an IP address".to_owned())
 }
@@ -180,6 +225,11 @@ fn port(value: &str) -> Result<u16, String> {
 
 fn go_duration(value: &str) -> Result<Duration, String> {
     duration::parse(value).map_err(|error| format!("is not a duration: {error}"))
+}
+
+fn some_time(value: &str) -> Result<Duration, String> {
+    let time = go_duration(value)?;
+    if time.is_zero() { Err("is no time at all".to_owned()) } else { Ok(time) }
 }
 
 fn seconds(value: &str) -> Result<Duration, String> {
@@ -341,6 +391,23 @@ mod tests {
             panic!("one error")
         };
         assert!(error.contains(r#"has a port "http" that is no number"#), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_about_tls_is_kept_for_whoever_finds_a_certificate() {
+        let env = read(&[]).unwrap();
+        assert_eq!((env.cert_dir.to_str(), env.tls), (Some("/var/lib/knative/certs"), TlsEnv::default()));
+        assert_eq!(env.cert_poll_interval, Duration::from_secs(60));
+        let env = read(&[
+            ("PILOTLIGHT_CERT_DIR", "/certs"),
+            ("PILOTLIGHT_CERT_POLL_INTERVAL", "1s"),
+            ("QUEUE_PROXY_TLS_MIN_VERSION", "9"),
+            ("QUEUE_PROXY_TLS_CURVE_PREFERENCES", "X25519"),
+        ])
+        .unwrap();
+        assert_eq!((env.cert_dir.to_str(), env.cert_poll_interval), (Some("/certs"), Duration::from_secs(1)));
+        assert_eq!((env.tls.min_version.as_str(), env.tls.curve_preferences.as_str()), ("9", "X25519"));
+        assert_eq!(messages(read(&[("PILOTLIGHT_CERT_POLL_INTERVAL", "0s")])).len(), 1);
     }
 
     #[test]

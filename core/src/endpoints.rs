@@ -3,8 +3,8 @@
 //! Whoever runs pods (the local driver, later the Kubernetes watches) publishes a whole [`EndpointTable`] on
 //! every change; the activator compares and converges. Plain data, so that it can cross a process boundary.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,22 @@ pub struct EndpointTable {
     pub revisions: BTreeMap<RevisionId, RevisionEndpoints>,
 }
 
+impl EndpointTable {
+    /// How often whoever streams tables says something, be it that nothing is new. Three times this long in
+    /// silence, and whoever follows takes it for gone.
+    pub const HEARTBEAT: Duration = Duration::from_secs(15);
+}
+
 /// One revision, as the activator sees it.
+///
+/// What only a cluster knows may be left out in JSON. On one machine pods are listed once they are ready, and
+/// taken at their word.
+///
+/// ```
+/// # use pilotlight_core::RevisionEndpoints;
+/// let revision = RevisionEndpoints { container_concurrency: 10, ..RevisionEndpoints::default() };
+/// assert_eq!((revision.timeout.as_secs(), revision.pods().count()), (300, 0));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RevisionEndpoints {
     /// Host names (lower case, no port) that lead here, besides `name.namespace.svc.<cluster domain>`.
@@ -31,23 +46,118 @@ pub struct RevisionEndpoints {
     pub response_start_timeout: Option<Duration>,
     /// The longest silence of a response under way; `None`: no limit of its own.
     pub idle_timeout: Option<Duration>,
-    /// Pods that are ready for requests. Starting and leaving pods are not listed.
+    /// Pods that are ready for requests. Leaving pods are not listed.
     pub ready: Vec<PodEndpoint>,
+    /// Pods that have an address but are not said to be ready, not yet or not any more. The activator asks them
+    /// itself, and may know before the cluster does.
+    #[serde(default)]
+    pub not_ready: Vec<PodEndpoint>,
     /// How many pods are on their way up.
     pub starting: u32,
     /// Set while pods fail to come up.
     pub trouble: Option<Trouble>,
+    /// The one address behind which the cluster spreads requests over ready pods by itself, with its port.
+    #[serde(default)]
+    pub cluster_ip: Option<SocketAddr>,
+    /// Whether pods can be reached one by one.
+    #[serde(default)]
+    pub mesh: MeshMode,
+    /// Whether a pod that answers the activator's own probe may be used before it is said to be ready. Not so if
+    /// its readiness means more than the queue-proxy can find out: exec probes, start-up probes, sidecars.
+    #[serde(default = "trusts_probes")]
+    pub trust_probes: bool,
+    /// The activators that share this revision's pods; empty while nobody knows.
+    #[serde(default)]
+    pub activators: BTreeSet<IpAddr>,
 }
 
-/// One ready pod.
+/// Whether the activator sends to pods one by one, or to the ClusterIP. A service mesh may allow only the latter.
+/// Knative's name is `mesh-compatibility-mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MeshMode {
+    /// Finds out: pods are probed, ready or not, and if none answers as only a pod does, the ClusterIP is tried.
+    Auto,
+    /// Always the ClusterIP.
+    Enabled,
+    /// Always the pods. Those that are said to be ready are used unasked.
+    #[default]
+    Disabled,
+}
+
+/// An activator's place among those that share a revision's pods. The default: nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its number, from 0; `None` if it is not known.
+    pub index: Option<usize>,
+    /// How many activators there are.
+    pub activators: usize,
+}
+
+/// One pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodEndpoint {
     /// The pod's name.
     pub name: String,
     /// Where its queue-proxy takes requests.
     pub address: SocketAddr,
+    /// Where it takes them over TLS as well, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_address: Option<SocketAddr>,
     /// How it came up.
     pub timeline: PodTimeline,
+}
+
+impl Default for RevisionEndpoints {
+    /// No pods, no hosts, and Knative's own defaults.
+    fn default() -> Self {
+        RevisionEndpoints {
+            hosts: Vec::new(),
+            container_concurrency: 0,
+            timeout: Duration::from_secs(300),
+            response_start_timeout: None,
+            idle_timeout: None,
+            ready: Vec::new(),
+            not_ready: Vec::new(),
+            starting: 0,
+            trouble: None,
+            cluster_ip: None,
+            mesh: MeshMode::default(),
+            trust_probes: trusts_probes(),
+            activators: BTreeSet::new(),
+        }
+    }
+}
+
+impl RevisionEndpoints {
+    /// Every pod, those that are ready first.
+    pub fn pods(&self) -> impl Iterator<Item = &PodEndpoint> {
+        self.ready.iter().chain(&self.not_ready)
+    }
+}
+
+impl Place {
+    /// The place of the activator at `own` address; `None` if it is not among them, as when requests do not pass
+    /// through activators at the moment. All count in the order of the addresses as text, as Knative's do.
+    ///
+    /// ```
+    /// use pilotlight_core::Place;
+    /// let activators = ["10.0.0.10", "10.0.0.9"].map(|ip| ip.parse().unwrap()).into();
+    /// let place = Place::among("10.0.0.9".parse().unwrap(), &activators);
+    /// assert_eq!(place, Some(Place { index: Some(1), activators: 2 }));
+    /// ```
+    pub fn among(own: IpAddr, activators: &BTreeSet<IpAddr>) -> Option<Place> {
+        if !activators.contains(&own) {
+            return None;
+        }
+        let own = own.to_string();
+        let earlier = activators.iter().filter(|other| other.to_string() < own).count();
+        Some(Place { index: Some(earlier), activators: activators.len() })
+    }
+}
+
+fn trusts_probes() -> bool {
+    true
 }
 
 /// The steps of a pod's start; `None` where nobody measured.
@@ -78,4 +188,68 @@ pub struct Trouble {
     pub retry_at: Option<Time>,
     /// Whether waiting requests should be answered now rather than held for the next try.
     pub give_up: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips<const N: usize>(ips: [&str; N]) -> BTreeSet<IpAddr> {
+        ips.map(|ip| ip.parse().unwrap()).into()
+    }
+
+    #[test]
+    fn a_line_that_knows_nothing_of_clusters_still_parses() {
+        let line = r#"{"revisions": {"default/hello": {"hosts": ["hello"], "container_concurrency": 2,
+            "timeout": {"secs": 300, "nanos": 0}, "response_start_timeout": null, "idle_timeout": null,
+            "ready": [{"name": "hello-1", "address": "127.0.0.1:8012", "timeline":
+                {"decided": 1, "spawned": 2, "ready": 3}}],
+            "starting": 1, "trouble": null}}}"#;
+        let table: EndpointTable = serde_json::from_str(line).unwrap();
+        let hello = &table.revisions[&RevisionId::new("default", "hello")];
+        let expected = RevisionEndpoints {
+            hosts: vec!["hello".to_owned()],
+            container_concurrency: 2,
+            ready: hello.ready.clone(),
+            starting: 1,
+            ..RevisionEndpoints::default()
+        };
+        assert_eq!(*hello, expected);
+        assert_eq!(hello.ready[0].name, "hello-1");
+    }
+
+    #[test]
+    fn what_a_cluster_knows_survives_the_wire() {
+        let pod = |port| PodEndpoint {
+            name: format!("pod-{port}"),
+            address: SocketAddr::from(([10, 0, 0, 1], port)),
+            tls_address: None,
+            timeline: PodTimeline::default(),
+        };
+        let hello = RevisionEndpoints {
+            ready: vec![pod(1)],
+            not_ready: vec![pod(2)],
+            cluster_ip: Some(SocketAddr::from(([10, 96, 0, 1], 80))),
+            mesh: MeshMode::Auto,
+            trust_probes: false,
+            activators: ips(["10.0.0.1", "fd00::1"]),
+            ..RevisionEndpoints::default()
+        };
+        let json = serde_json::to_string(&hello).unwrap();
+        assert!(json.contains(r#""mesh":"auto""#), "{json}");
+        assert_eq!(serde_json::from_str::<RevisionEndpoints>(&json).unwrap(), hello);
+        let ports: Vec<u16> = hello.pods().map(|pod| pod.address.port()).collect();
+        assert_eq!(ports, [1, 2]);
+    }
+
+    #[test]
+    fn an_activators_place_is_its_rank_among_the_addresses_as_text() {
+        let place = |index, activators| Some(Place { index: Some(index), activators });
+        let own = "10.0.0.2".parse().unwrap();
+        assert_eq!(Place::among(own, &ips([])), None);
+        assert_eq!(Place::among(own, &ips(["10.0.0.1", "10.0.0.3"])), None);
+        assert_eq!(Place::among(own, &ips(["10.0.0.2"])), place(0, 1));
+        assert_eq!(Place::among(own, &ips(["10.0.0.1", "10.0.0.2"])), place(1, 2));
+        assert_eq!(Place::among(own, &ips(["10.0.0.10", "10.0.0.2", "10.0.0.100"])), place(2, 3));
+    }
 }

@@ -6,8 +6,9 @@
 //! thin drivers around these types, so they cannot disagree about what the algorithm does.
 //!
 //! Where to start: [`Revision::step`] is the whole of the autoscaler's thinking, [`Decider`] is Knative's
-//! formula in it; [`Breaker`] and [`balance`] are what the data plane decides with.
+//! formula in it; [`Breaker`], [`balance`] and [`backends`] are what the data plane decides with.
 
+pub mod backends;
 pub mod balance;
 mod breaker;
 pub mod cadence;
@@ -27,7 +28,7 @@ mod window;
 pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
-pub use endpoints::{EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+pub use endpoints::{EndpointTable, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 pub use revision::{Evaluation, Input, Plan, PodCounts, Record, Revision, Start, Trigger};

@@ -1,18 +1,24 @@
 //! The one body type, in and out. What must live exactly as long as a body (a permit, a pooled connection,
 //! the timers) travels inside it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::error::{Error, chain};
 use crate::forward::Lease;
-use crate::timeout::{Overdue, Timer};
+use crate::hold::{ByteBudget, Early};
+use crate::server::Overdue;
+use crate::timeout::Timer;
+use crate::upgrade::Tunnel;
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
 ///
@@ -24,7 +30,11 @@ pub struct Body {
     // Upstream's connection, returned to its pool when the body has been read.
     lease: Option<Lease>,
     watcher: Option<Watcher>,
+    // Bytes read so far, for whoever asked to have them counted.
+    counter: Option<Arc<AtomicU64>>,
     failed: bool,
+    // What is left to be said after it was taken away.
+    late: Option<Error>,
 }
 
 type Watcher = Box<dyn FnOnce(Ending) + Send>;
@@ -38,12 +48,15 @@ enum Content {
     Held(Box<Held>),
     FromUpstream(Incoming),
     Stream(Boxed),
+    // Not for hyper: see `upgrade`.
+    Tunnel(Box<Tunnel>),
 }
 
 struct Held {
-    early: VecDeque<Frame<Bytes>>,
-    early_bytes: usize,
+    early: Early,
     rest: Incoming,
+    // They come last, and are there before they are read only if all else is.
+    trailers: Option<HeaderMap>,
 }
 
 /// How a body came to its end.
@@ -96,11 +109,22 @@ impl Body {
         self
     }
 
+    /// Adds the bytes of the body to `counter` as they are read.
+    pub fn counted(mut self, counter: Arc<AtomicU64>) -> Self {
+        self.counter = Some(counter);
+        self
+    }
+
     /// What an upstream sends over the leased connection.
     pub(crate) fn from_upstream(incoming: Incoming, lease: Lease) -> Self {
         let mut body = Body::from(Content::FromUpstream(incoming));
         body.lease = Some(lease);
         body
+    }
+
+    /// What follows a `101`.
+    pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
+        Content::Tunnel(Box::new(tunnel)).into()
     }
 
     pub(crate) fn timed(mut self, timer: Timer) -> Self {
@@ -116,20 +140,41 @@ impl Body {
         }
     }
 
-    /// Reads a client's body until it has to wait or holds `limit` bytes; what was read is kept for the reader.
-    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) -> Result<(), Error> {
+    /// When it must have ended, if it has a time limit.
+    pub(crate) fn total_at(&self) -> Option<Instant> {
+        self.timer.as_ref().map(|timer| timer.total_at())
+    }
+
+    /// It has not ended in time, and nobody reads it: lets go of all that it holds. A late reader finds an error.
+    pub(crate) fn expire(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.fail();
+            self.late = Some(timer.error());
+        }
+    }
+
+    /// Leaves the head of the response to stand alone, as `HEAD` wants it.
+    pub(crate) fn discard(&mut self) {
+        self.content = Content::Empty;
+        self.finish(Ending::Complete);
+    }
+
+    /// Reads a client's body until it has to wait or holds enough; what was read is kept for the reader.
+    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, budget: &ByteBudget) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
             Content::FromClient(rest) if !rest.is_end_stream() => {
-                Content::Held(Box::new(Held { early: VecDeque::new(), early_bytes: 0, rest }))
+                Content::Held(Box::new(Held { early: Early::new(budget), rest, trailers: None }))
             }
             content => content,
         };
         let Content::Held(held) = &mut self.content else { return Ok(()) };
-        while held.early_bytes < limit
+        while held.early.has_room()
             && let Poll::Ready(Some(frame)) = poll_client(&mut held.rest, cx)?
         {
-            held.early_bytes += frame.data_ref().map_or(0, Bytes::len);
-            held.early.push_back(frame);
+            match frame.into_data() {
+                Ok(piece) => held.early.push(&piece),
+                Err(frame) => held.trailers = frame.into_trailers().ok(),
+            }
         }
         Ok(())
     }
@@ -155,12 +200,16 @@ impl Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::FromClient(incoming) => poll_client(incoming, cx),
-            Content::Held(held) => match held.early.pop_front() {
-                Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => poll_client(&mut held.rest, cx),
-            },
+            Content::Held(held) => {
+                let early = held.early.take().map(Frame::data);
+                match early.or_else(|| held.trailers.take().map(Frame::trailers)) {
+                    Some(frame) => Poll::Ready(Some(Ok(frame))),
+                    None => poll_client(&mut held.rest, cx),
+                }
+            }
             Content::FromUpstream(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Error::from_client),
             Content::Stream(body) => body.as_mut().poll_frame(cx),
+            Content::Tunnel(tunnel) => tunnel.poll_frame(cx),
         }
     }
 }
@@ -175,7 +224,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if this.failed {
-            return Poll::Ready(None);
+            return Poll::Ready(this.late.take().map(Err));
         }
         // The timer is asked first: a stream that is always ready must not outrun its total.
         if let Some(timer) = &mut this.timer
@@ -186,9 +235,12 @@ impl http_body::Body for Body {
         }
         let frame = ready!(this.poll_content(cx));
         match &frame {
-            Some(Ok(_)) => {
+            Some(Ok(frame)) => {
                 if let Some(timer) = &mut this.timer {
                     timer.written();
+                }
+                if let (Some(counter), Some(data)) = (&this.counter, frame.data_ref()) {
+                    counter.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
             }
             Some(Err(_)) => this.fail(),
@@ -199,11 +251,14 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
+            Content::Empty => self.late.is_none(),
             Content::Full(_) => false,
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.is_end_stream(),
-            Content::Held(held) => held.early.is_empty() && held.rest.is_end_stream(),
+            Content::Held(held) => {
+                held.early.len() == 0 && held.trailers.is_none() && held.rest.is_end_stream()
+            }
             Content::Stream(body) => body.is_end_stream(),
+            Content::Tunnel(_) => false,
         }
     }
 
@@ -214,6 +269,7 @@ impl http_body::Body for Body {
             Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.size_hint(),
             Content::Held(held) => held.size_hint(),
             Content::Stream(body) => body.size_hint(),
+            Content::Tunnel(_) => SizeHint::default(),
         }
     }
 }
@@ -237,7 +293,7 @@ impl Drop for Body {
 
 impl Held {
     fn size_hint(&self) -> SizeHint {
-        let early: u64 = self.early.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let early = self.early.len() as u64;
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(early + rest.lower());
@@ -254,7 +310,7 @@ fn poll_client(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Res
 
 impl From<Content> for Body {
     fn from(content: Content) -> Self {
-        Body { content, timer: None, lease: None, watcher: None, failed: false }
+        Body { content, timer: None, lease: None, watcher: None, counter: None, failed: false, late: None }
     }
 }
 
@@ -271,6 +327,7 @@ impl fmt::Debug for Body {
             Content::Full(_) => "full",
             Content::FromClient(_) | Content::FromUpstream(_) | Content::Held(_) => "incoming",
             Content::Stream(_) => "stream",
+            Content::Tunnel(_) => "tunnel",
         };
         f.debug_struct("Body").field("kind", &kind).finish_non_exhaustive()
     }

@@ -33,6 +33,9 @@ pub enum Error {
         /// How long it was tried.
         after: Duration,
     },
+    /// The upstream is not who it should be, or cannot agree with us on how to speak.
+    #[error("{0}")]
+    Handshake(String),
     /// `CONNECT` asks for a tunnel, and this is not a forward proxy.
     #[error("client sent unsupported CONNECT request")]
     UnsupportedConnect,
@@ -42,6 +45,14 @@ pub enum Error {
     /// The upstream failed in another way.
     #[error("{}", chain(.0))]
     Upstream(hyper::Error),
+    /// The upstream has switched to what nobody asked it for.
+    #[error("backend tried to switch protocol {switched:?} when {requested:?} was requested")]
+    SwitchedProtocol {
+        /// What it switched to; empty if it did not say.
+        switched: String,
+        /// What it was asked for; empty if it was not.
+        requested: String,
+    },
     /// The client failed: it left, or its body was malformed.
     #[error("reading request body: {0}")]
     Downstream(String),

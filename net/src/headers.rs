@@ -3,11 +3,9 @@
 
 use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, Entry, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
-};
+use http::header::{CONNECTION, Entry, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use crate::{Request, Response};
 
@@ -85,13 +83,18 @@ pub fn is_set(headers: &HeaderMap, name: &HeaderName) -> bool {
 
 /// Makes a client's request ready for the next hop: takes out what concerns only this hop and the headers that
 /// name the revision, adds the client to `X-Forwarded-For`, and asks for the path rather than for the whole URL.
-/// Path and query stay as they are, byte for byte.
+/// Path and query stay as they are, byte for byte. `Trailer` stays, since the trailers it announces are forwarded;
+/// and so does a wish to [upgrade](crate::Upstreams::send), except to HTTP/2: a server may pass over that one
+/// (RFC 9110, 7.8), and clients that insist begin with HTTP/2 right away.
 pub fn prepare_forward(request: &mut Request, peer: IpAddr) {
     to_origin_form(request);
+    let speaks_http1 = request.version() == Version::HTTP_11;
     let headers = request.headers_mut();
     let takes_trailers = lists_token(headers, &TE, "trailers");
+    let upgrade =
+        upgrade(headers).filter(|name| speaks_http1 && !name.as_bytes().eq_ignore_ascii_case(b"h2c"));
     remove_hop_by_hop(headers);
-    headers.remove(TRAILER);
+    restore_upgrade(headers, upgrade);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -101,13 +104,30 @@ pub fn prepare_forward(request: &mut Request, peer: IpAddr) {
 }
 
 /// Makes an upstream's response ready for the client: takes out what concerned only that hop. `Trailer` stays,
-/// since the trailers it announces are forwarded.
+/// since the trailers it announces are forwarded, and what a `101` switches to.
 pub fn prepare_response(response: &mut Response) {
-    remove_hop_by_hop(response.headers_mut());
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    let upgrade = upgrade(headers).filter(|_| switches);
+    remove_hop_by_hop(headers);
+    restore_upgrade(headers, upgrade);
+}
+
+/// What the sender wants to switch to, or has switched to.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let upgrade = headers.get(UPGRADE)?;
+    lists_token(headers, &CONNECTION, "upgrade").then(|| upgrade.clone()).filter(|name| !name.is_empty())
+}
+
+fn restore_upgrade(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    if let Some(upgrade) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, upgrade);
+    }
 }
 
 /// A target in absolute form names the host a second time, and that one counts (RFC 9112, 3.2.2).
-fn to_origin_form(request: &mut Request) {
+pub(crate) fn to_origin_form(request: &mut Request) {
     let Some(authority) = request.uri().authority() else { return };
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         request.headers_mut().insert(HOST, host);
@@ -203,7 +223,6 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("proxy-authenticate", "Basic"),
             ("te", "gzip"),
-            ("trailer", "x-checksum"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("x-kept", "4"),
@@ -219,6 +238,21 @@ mod tests {
     #[test]
     fn te_trailers_is_for_the_next_hop_too() {
         assert_eq!(left(&[("te", "gzip, Trailers")]), ["te: trailers"]);
+    }
+
+    #[test]
+    fn a_wish_to_upgrade_is_passed_on_but_not_to_http_2_nor_by_halves() {
+        let wish = [("connection", "keep-alive, upgrade"), ("upgrade", "websocket"), ("keep-alive", "x")];
+        assert_eq!(left(&wish), ["connection: Upgrade", "upgrade: websocket"]);
+        let h2c = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "x")];
+        assert!(left(&h2c).is_empty());
+        assert!(left(&[("upgrade", "websocket")]).is_empty());
+        assert!(left(&[("connection", "upgrade")]).is_empty());
+    }
+
+    #[test]
+    fn announced_trailers_stay_announced() {
+        assert_eq!(left(&[("trailer", "x-checksum")]), ["trailer: x-checksum"]);
     }
 
     #[test]

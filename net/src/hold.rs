@@ -2,8 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
+use bytes::{Bytes, BytesMut};
 use http::header;
 
 use crate::{Error, Request};
@@ -12,10 +15,14 @@ use crate::{Error, Request};
 /// sends nonsense; there is nothing to wait for then.
 ///
 /// A server only learns that a client has left by reading, and an unread body lies in the way. Without this, a
-/// `POST` whose client gave up would keep its place in the queue. Reads ahead no more than
-/// [`READ_AHEAD_BYTES`] (and at most one piece more), so that a long queue stays small; and nothing at all if the
-/// client wants to hear `100 Continue` first.
-pub async fn hold_while<T>(request: &mut Request, wait: impl Future<Output = T>) -> Result<T, Error> {
+/// `POST` whose client gave up would keep its place in the queue. Reads no more than 64 KiB ahead (and at most one
+/// piece more), nothing once the `budget` is spent, and nothing at all if the client wants to hear `100 Continue`
+/// first: such a request waits with its body unread. May be called again for the same request.
+pub async fn hold_while<T>(
+    request: &mut Request,
+    budget: &ByteBudget,
+    wait: impl Future<Output = T>,
+) -> Result<T, Error> {
     let reads_ahead = !request.headers().contains_key(header::EXPECT);
     let body = request.body_mut();
     let mut wait = pin!(wait);
@@ -23,7 +30,7 @@ pub async fn hold_while<T>(request: &mut Request, wait: impl Future<Output = T>)
         if let Poll::Ready(done) = wait.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));
         }
-        if reads_ahead && let Err(error) = body.read_ahead(cx, READ_AHEAD_BYTES) {
+        if reads_ahead && let Err(error) = body.read_ahead(cx, budget) {
             return Poll::Ready(Err(error));
         }
         Poll::Pending
@@ -31,5 +38,80 @@ pub async fn hold_while<T>(request: &mut Request, wait: impl Future<Output = T>)
     .await
 }
 
+/// How many bytes of bodies all waiting requests together may keep in memory. Clones are the same budget.
+///
+/// A body that was read ahead draws on it until its reader takes it, or nobody wants it any more.
+#[derive(Clone, Debug)]
+pub struct ByteBudget {
+    account: Arc<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl ByteBudget {
+    /// All of it to be spent.
+    pub fn new(limit: usize) -> Self {
+        ByteBudget { account: Arc::new(Account { used: AtomicUsize::new(0), limit }) }
+    }
+
+    /// Bytes that are kept now. More than the limit by no more than a piece a thread: what has arrived is not
+    /// cut.
+    pub fn used(&self) -> usize {
+        self.account.used.load(Ordering::Relaxed)
+    }
+
+    fn is_spent(&self) -> bool {
+        self.used() >= self.account.limit
+    }
+}
+
+/// The beginning of one body, and what it takes from its budget.
+pub(crate) struct Early {
+    // One buffer, however small the pieces in which it came: a piece of one byte must not cost a hundred.
+    bytes: BytesMut,
+    budget: ByteBudget,
+}
+
+impl Early {
+    pub(crate) fn new(budget: &ByteBudget) -> Self {
+        Early { bytes: BytesMut::new(), budget: budget.clone() }
+    }
+
+    /// Whether more may be read ahead.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes.len() < READ_AHEAD_BYTES && !self.budget.is_spent()
+    }
+
+    pub(crate) fn push(&mut self, piece: &Bytes) {
+        self.bytes.extend_from_slice(piece);
+        self.budget.account.used.fetch_add(piece.len(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// All of it, to whoever reads the body; `None` if there is nothing.
+    pub(crate) fn take(&mut self) -> Option<Bytes> {
+        self.give_back();
+        let bytes = std::mem::take(&mut self.bytes);
+        (!bytes.is_empty()).then(|| bytes.freeze())
+    }
+
+    fn give_back(&self) {
+        self.budget.account.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
 /// How much of a waiting request's body is kept in memory.
-pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+const READ_AHEAD_BYTES: usize = 64 * 1024;

@@ -1,6 +1,7 @@
 //! HTTP in, HTTP out: what the activator, the queue-proxy and every admin port share.
 //!
-//! If it does not hold a connection, a request or a body, or measure one, it is not here. A proxy built on this
+//! If it does not hold a connection, a request or a body, or measure one, it is not here; except for what a process
+//! begins with, its log ([`start_logs`]) and its end ([`StopSignals`]). A proxy built on this
 //! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
 //! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`error`].
 
@@ -8,14 +9,21 @@ pub mod admin;
 mod body;
 mod breaker;
 mod clock;
+mod dial;
 mod drain;
 pub mod error;
+mod expect;
 mod forward;
+mod h2;
 pub mod headers;
 mod hold;
+mod logging;
 pub mod probe;
 mod server;
+mod signals;
 mod timeout;
+pub mod tls;
+mod upgrade;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};
@@ -26,9 +34,11 @@ pub use drain::Drain;
 pub use error::{Error, Fault, plain};
 pub use forward::{SendError, UpstreamParams, Upstreams};
 pub use headers::{is_kubelet_probe, is_probe, prepare_forward, prepare_response};
-pub use hold::{READ_AHEAD_BYTES, hold_while};
+pub use hold::{ByteBudget, hold_while};
+pub use logging::start_logs;
 pub use pilotlight_core::QueueFull;
-pub use server::{Handler, serve};
+pub use server::{Handler, serve, serve_tls};
+pub use signals::StopSignals;
 pub use timeout::{Timeouts, with_timeouts};
 
 /// A request whose body is a [`Body`].

@@ -1,28 +1,38 @@
 //! Bringing requests in: accept, read, hand to a [`Handler`], write its response.
 //!
-//! One task per connection. HTTP/1.1; sniffing for HTTP/2 and TLS belong in `serve_connection`, between the
-//! accepted stream and the protocol.
+//! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
+//! with or without TLS: nobody has to negotiate what it is about to say anyway.
+
+mod overdue;
+mod preface;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, StatusCode, Version, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsStream;
 use tracing::{debug, warn};
 
-use crate::timeout::Overdue;
-use crate::{Body, Drain, Request, Response, plain};
+pub(crate) use self::overdue::Overdue;
+use self::overdue::{Alarm, Stragglers};
+use self::preface::{Protocol, Rewound, sniff};
+use crate::tls::{MaybeTls, ServerTls};
+use crate::{Body, Drain, Request, Response, h2, headers, plain};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
 /// that ends with an error, which cuts the connection.
@@ -34,7 +44,25 @@ pub trait Handler: Send + Sync + 'static {
 /// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
 /// forced, at once.
 pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) {
-    // Every connection holds a sender; when the receiver sees the end, the last one has gone.
+    accept(listener, None, handler, drain).await;
+}
+
+/// The same over TLS.
+pub async fn serve_tls<H: Handler>(
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    handler: Arc<H>,
+    drain: Drain,
+) {
+    accept(listener, Some(tls), handler, drain).await;
+}
+
+async fn accept<H: Handler>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    handler: Arc<H>,
+    drain: Drain,
+) {
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
     loop {
@@ -46,9 +74,9 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
         match accepted {
             Ok((stream, peer)) => {
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
+                let tls = tls.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, peer, handler, drain).await;
-                    drop(alive);
+                    serve_connection(stream, tls, peer, handler, drain, alive).await;
                 });
             }
             Err(error) if is_about_one_connection(&error) => {
@@ -66,21 +94,59 @@ pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Dr
     all_gone.recv().await;
 }
 
-async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+async fn serve_connection<H: Handler>(
+    stream: TcpStream,
+    tls: Option<Arc<ServerTls>>,
+    peer: SocketAddr,
+    handler: Arc<H>,
+    drain: Drain,
+    alive: Alive,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "Client left before its first request");
         return;
     }
+    let sniffed = tokio::select! {
+        biased;
+        sniffed = timeout(HEADER_READ_TIMEOUT, begin(stream, tls)) => sniffed,
+        // Nothing was asked yet.
+        () = drain.started() => return,
+    };
+    match sniffed {
+        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain, alive).await,
+        Ok(Ok((Protocol::Http2, stream))) => serve_http2(stream, peer, handler, drain).await,
+        Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
+        Err(_) => debug!(%peer, "Client said nothing"),
+    }
+}
+
+/// What the client speaks, and over what.
+async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Protocol, Stream)> {
+    let stream = match tls {
+        None => MaybeTls::from(stream),
+        // Boxed: connections in the clear need not carry the room for a handshake.
+        Some(tls) => TlsStream::from(Box::pin(tls.accept(stream)).await?).into(),
+    };
+    sniff(stream).await
+}
+
+async fn serve_http1<H: Handler>(
+    stream: Stream,
+    peer: SocketAddr,
+    handler: Arc<H>,
+    drain: Drain,
+    alive: Alive,
+) {
     let overdue = Overdue::default();
-    let announced = overdue.clone();
+    let (announced, draining) = (overdue.clone(), drain.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (handler, announced) = (Arc::clone(&handler), announced.clone());
+        let (drain, alive) = (draining.clone(), alive.clone());
         async move {
-            let request = request.map(Body::incoming);
-            let mut response = match refusal(&request) {
-                Some(response) => response,
-                None => handler.handle(peer, request).await,
-            };
+            let mut response = answer(&*handler, peer, request.map(Body::incoming)).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tokio::spawn(carry(std::mem::take(response.body_mut()), drain, alive));
+            }
             response.body_mut().announce(&announced);
             Ok::<_, Infallible>(response)
         }
@@ -91,8 +157,65 @@ async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handl
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
+    let mut alarm = Alarm::default();
+    let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
+    drive(connection, graceful_shutdown, |cx| overdue.poll(cx, &mut alarm), peer, drain).await;
+}
+
+async fn serve_http2<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+    let stragglers = Stragglers::default();
+    let watching = stragglers.clone();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (handler, watching) = (Arc::clone(&handler), watching.clone());
+        async move {
+            let mut request = request.map(Body::incoming);
+            let is_head = request.method() == Method::HEAD;
+            name_host(&mut request);
+            let mut response = answer(&*handler, peer, request).await;
+            if is_head && !response.body().is_end_stream() {
+                without_body(&mut response);
+            }
+            Ok::<_, Infallible>(response.map(|body| watching.watch(body)))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(h2::MAX_STREAMS)
+        .initial_stream_window_size(h2::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(h2::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(h2::MAX_FRAME_BYTES)
+        .max_header_list_size(h2::MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut alarm = Alarm::default();
+    let graceful_shutdown = http2::Connection::graceful_shutdown;
+    drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &mut alarm), peer, drain).await;
+}
+
+async fn answer<H: Handler>(handler: &H, peer: SocketAddr, request: Request) -> Response {
+    match refusal(&request) {
+        Some(response) => response,
+        None => handler.handle(peer, request).await,
+    }
+}
+
+/// Sees an upgraded connection through, which is the body of a `101`. The server waits for it as for any other.
+async fn carry(mut tunnel: Body, drain: Drain, _alive: Alive) {
+    let all = async { while let Some(Ok(_)) = tunnel.frame().await {} };
+    tokio::select! {
+        () = all => {}
+        () = drain.forced() => {}
+    }
+}
+
+/// Sees a connection through: until it has ended, or is cut because the drain is forced or `must_cut` is ready.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    graceful_shutdown: impl Fn(Pin<&mut C>),
+    mut must_cut: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    peer: SocketAddr,
+    drain: Drain,
+) {
     let mut connection = pin!(connection);
-    let mut alarm = None;
     let mut draining = false;
     let mut started = pin!(drain.started());
     let mut forced = pin!(drain.forced());
@@ -100,14 +223,14 @@ async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handl
         // The drain is asked first, so that a response made in this very moment already says `Connection: close`.
         if !draining && started.as_mut().poll(cx).is_ready() {
             draining = true;
-            connection.as_mut().graceful_shutdown();
+            graceful_shutdown(connection.as_mut());
         }
         if draining && forced.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => overdue.poll(cx, &mut alarm).map(|()| None),
+            Poll::Pending => must_cut(cx).map(|()| None),
         }
     })
     .await;
@@ -116,22 +239,44 @@ async fn serve_connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handl
     }
 }
 
+/// HTTP/2 names the host in a pseudo-header. Handlers find it where HTTP/1.1 has it, and need not ask which it was.
+fn name_host(request: &mut Request) {
+    if request.method() == Method::CONNECT {
+        return;
+    }
+    headers::to_origin_form(request);
+}
+
+/// hyper leaves this to us over HTTP/2.
+fn without_body(response: &mut Response) {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.body_mut().discard();
+}
+
 /// What hyper lets pass and HTTP/1.1 does not: a request must name exactly one host. Two are an attempt to have
 /// two proxies see two different ones.
 fn refusal(request: &Request) -> Option<Response> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     match hosts {
         1 => None,
-        0 if request.version() < Version::HTTP_11 || request.method() == Method::CONNECT => None,
+        // An address that needs no name is legal in HTTP/1.0 and HTTP/2.
+        0 if request.version() != Version::HTTP_11 || request.method() == Method::CONNECT => None,
         0 => Some(plain(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header")),
         _ => Some(plain(StatusCode::BAD_REQUEST, "400 Bad Request: too many Host headers")),
     }
 }
 
-fn is_about_one_connection(error: &std::io::Error) -> bool {
+fn is_about_one_connection(error: &io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
+
+type Stream = Rewound<MaybeTls>;
+
+/// Every connection holds one; when the last has gone, all have.
+type Alive = mpsc::Sender<Infallible>;
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

@@ -2,15 +2,14 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
-use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::server::Overdue;
 use crate::{Body, Error, Response};
 
 /// How long a request may take. All three start when the request arrives.
@@ -78,8 +77,18 @@ pub(crate) struct Timer {
 impl Timer {
     /// Lets the connection know when the response must have ended.
     pub(crate) fn announce(&mut self, connection: &Overdue) {
-        *connection.total_at.lock() = Some(self.total_at);
+        connection.set(Some(self.total_at));
         self.connection = Some(connection.clone());
+    }
+
+    /// When the response must have ended, whatever happens.
+    pub(crate) fn total_at(&self) -> Instant {
+        self.total_at
+    }
+
+    /// What a response ends with that took too long.
+    pub(crate) fn error(&self) -> Error {
+        Error::TimedOut(self.message)
     }
 
     /// A piece of the response went out.
@@ -97,7 +106,7 @@ impl Timer {
                 None => self.total_at,
             };
             if deadline <= Instant::now() {
-                return Poll::Ready(Error::TimedOut(self.message));
+                return Poll::Ready(self.error());
             }
             self.sleep.as_mut().reset(deadline);
         }
@@ -108,33 +117,8 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         if let Some(connection) = &self.connection {
-            *connection.total_at.lock() = None;
+            connection.set(None);
         }
-    }
-}
-
-/// A connection's view of the response it is writing.
-///
-/// A body's own timer speaks up when the body is read; but while a client takes nothing, nobody reads the body,
-/// and all that it holds (a slot, an upstream connection) would be held for as long as the client likes.
-#[derive(Clone, Default)]
-pub(crate) struct Overdue {
-    total_at: Arc<Mutex<Option<Instant>>>,
-}
-
-impl Overdue {
-    /// Ready once the response under way is past its time. To be polled after the connection, by the same task;
-    /// `alarm` is kept from poll to poll, and set anew no more than once per time limit.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>, alarm: &mut Option<Pin<Box<Sleep>>>) -> Poll<()> {
-        let Some(total_at) = *self.total_at.lock() else { return Poll::Pending };
-        let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(total_at)));
-        while alarm.as_mut().poll(cx).is_ready() {
-            if total_at <= Instant::now() {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(total_at);
-        }
-        Poll::Pending
     }
 }
 

@@ -11,8 +11,8 @@ use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
-    Body, Breaker, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error, hold_while, plain,
-    prepare_forward, prepare_response, with_timeouts,
+    Body, Breaker, ByteBudget, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error,
+    hold_while, plain, prepare_forward, prepare_response, with_timeouts,
 };
 use tracing::debug;
 
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::readiness::Readiness;
 use crate::report::Reporter;
+use crate::request_log::RequestLog;
 
 /// Takes requests to the app.
 pub(crate) struct Proxy {
@@ -29,19 +30,29 @@ pub(crate) struct Proxy {
     timeouts: Timeouts,
     // None: unlimited.
     breaker: Option<Breaker>,
+    body_bytes: ByteBudget,
     readiness: Arc<Readiness>,
     quiet: Arc<Quiet>,
     reporter: Reporter,
     metrics: Metrics,
+    // None: nobody asked for one.
+    request_log: Option<Arc<RequestLog>>,
 }
 
 impl Handler for Proxy {
     async fn handle(&self, peer: SocketAddr, request: Request) -> Response {
-        if let Some(answer) = self.answer_probe(request.headers()).await {
-            return answer;
+        let logged = self.request_log.as_ref().and_then(|log| log.note(peer, &request));
+        let response = match self.answer_probe(request.headers()).await {
+            Some(answer) => answer,
+            None => {
+                self.quiet.request_arrived();
+                with_timeouts(self.timeouts, "request timeout", self.proxy(peer, request)).await
+            }
+        };
+        match logged {
+            Some(logged) => logged.until_the_end_of(response),
+            None => response,
         }
-        self.quiet.request_arrived();
-        with_timeouts(self.timeouts, "request timeout", self.proxy(peer, request)).await
     }
 }
 
@@ -56,7 +67,7 @@ impl Proxy {
         restore_original_host(request.headers_mut());
         let permit = match &self.breaker {
             None => None,
-            Some(breaker) => match hold_while(&mut request, breaker.acquire()).await {
+            Some(breaker) => match hold_while(&mut request, &self.body_bytes, breaker.acquire()).await {
                 Ok(Ok(permit)) => Some(permit),
                 Ok(Err(_)) => return plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full"),
                 Err(client_left) => return error::respond(&client_left),
@@ -140,10 +151,12 @@ impl Proxy {
             },
             breaker: (concurrency > 0)
                 .then(|| Breaker::new(concurrency, concurrency as usize * QUEUED_PER_RUNNING)),
+            body_bytes: ByteBudget::new(MAX_BODY_BYTES),
             readiness: Arc::new(Readiness::new(&env.readiness)),
             quiet: Arc::clone(quiet),
             reporter: reporter.clone(),
             metrics: metrics.clone(),
+            request_log: RequestLog::start(env).map(Arc::new),
         }
     }
 }
@@ -172,3 +185,6 @@ const PROBERS: [&str; 3] =
 
 /// Knative's queue: ten requests may wait for each that may run.
 const QUEUED_PER_RUNNING: usize = 10;
+
+/// What all waiting requests together may keep in memory of their bodies.
+const MAX_BODY_BYTES: usize = 16 << 20;

@@ -19,13 +19,17 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use http::StatusCode;
 use pilotlight_config::process::QueueProxyEnv;
-use pilotlight_net::{Admin, Clock, Drain, Handler, error, serve};
+use pilotlight_net::tls::{
+    CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
+};
+use pilotlight_net::{Admin, Clock, Drain, Handler, StopSignals, error, serve, serve_tls, start_logs};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tracing::{error, info};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
 
 use crate::handler::Proxy;
 use crate::metrics::Metrics;
@@ -44,7 +48,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    logging::install(&env.logging_level);
+    start_logs(false, logging::level_from_zap(&env.logging_level));
     // One thread: a sidecar's work is small, and its memory is multiplied by the number of pods.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -82,6 +86,12 @@ pub enum StartError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// There is a certificate, and something is wrong with it.
+    #[error("cannot serve TLS: {0}")]
+    Certificate(#[from] TlsError),
+    /// There is a certificate, and what was written about TLS is no sense.
+    #[error("QUEUE_PROXY_{0}")]
+    TlsPolicy(#[from] PolicyError),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
@@ -92,6 +102,7 @@ pub enum StartError {
 pub struct QueueProxy {
     env: QueueProxyEnv,
     requests: TcpListener,
+    requests_over_tls: Option<(TcpListener, Arc<ServerTls>)>,
     stats: TcpListener,
     admin: TcpListener,
     user_metrics: TcpListener,
@@ -102,6 +113,8 @@ pub struct QueueProxy {
 pub struct Addresses {
     /// For requests and probes.
     pub requests: SocketAddr,
+    /// For requests and probes over TLS, if there is a certificate.
+    pub requests_over_tls: Option<SocketAddr>,
     /// For the autoscaler: `/metrics`.
     pub stats: SocketAddr,
     /// For the kubelet: `/wait-for-drain`.
@@ -118,8 +131,13 @@ impl QueueProxy {
             let bound = TcpListener::bind(address).await;
             bound.map_err(|source| StartError::Bind { address, purpose, source })
         };
+        let requests_over_tls = match tls(&env)? {
+            Some(tls) => Some((listen(env.serving_tls_port, "requests over TLS").await?, tls)),
+            None => None,
+        };
         Ok(QueueProxy {
             requests: listen(env.serving_port, "requests").await?,
+            requests_over_tls,
             stats: listen(env.metrics_port, "stats").await?,
             admin: listen(env.admin_port, "the drain").await?,
             user_metrics: listen(env.user_metrics_port, "metrics").await?,
@@ -131,6 +149,10 @@ impl QueueProxy {
     pub fn addresses(&self) -> std::io::Result<Addresses> {
         Ok(Addresses {
             requests: self.requests.local_addr()?,
+            requests_over_tls: match &self.requests_over_tls {
+                Some((listener, _)) => Some(listener.local_addr()?),
+                None => None,
+            },
             stats: self.stats.local_addr()?,
             admin: self.admin.local_addr()?,
             user_metrics: self.user_metrics.local_addr()?,
@@ -138,9 +160,10 @@ impl QueueProxy {
     }
 
     /// Serves until `shutdown` completes. Then probes fail, so that traffic goes elsewhere; requests are served
-    /// until none has come for the quiet period; those in flight run to their end.
+    /// until none has come for the quiet period; those in flight, and connections that were upgraded, run to
+    /// their end, which is never later than the revision's timeout.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let QueueProxy { env, requests, stats, admin, user_metrics } = self;
+        let QueueProxy { env, requests, requests_over_tls, stats, admin, user_metrics } = self;
         info!(revision = %format_args!("{}/{}", env.namespace, env.revision), pod = env.pod,
             port = env.serving_port, app_port = env.user_port, concurrency = env.container_concurrency, "Serving");
         let clock = Clock::start();
@@ -148,31 +171,54 @@ impl QueueProxy {
         let reporter = Reporter::start(clock, env.pod.clone());
         let metrics = Metrics::start(&env);
 
-        let proxy = Proxy::new(&env, &quiet, &reporter, &metrics);
+        let proxy = Arc::new(Proxy::new(&env, &quiet, &reporter, &metrics));
         let user_metrics_server = metrics.server(proxy.breaker());
 
         let drain = Drain::default();
-        let servers = [
-            spawn(requests, proxy, &drain),
-            spawn(stats, report::server(&reporter), &drain),
-            spawn(admin, drain_server(&quiet), &drain),
-            spawn(user_metrics, user_metrics_server, &drain),
+        let mut servers = vec![
+            spawn(requests, Arc::clone(&proxy), &drain),
+            spawn(stats, Arc::new(report::server(&reporter)), &drain),
+            spawn(admin, Arc::new(drain_server(&quiet)), &drain),
+            spawn(user_metrics, Arc::new(user_metrics_server), &drain),
         ];
+        if let Some((listener, tls)) = requests_over_tls {
+            info!(port = env.serving_tls_port, "Serving over TLS");
+            tokio::spawn(keep_renewed(&tls, env.cert_poll_interval));
+            servers.push(tokio::spawn(serve_tls(listener, tls, proxy, drain.clone())));
+        }
 
         shutdown.await;
         info!(quiet_period = ?env.drain_quiet_period, "Draining until no request comes");
         quiet.terminate().await;
         drain.start();
-        for server in servers {
-            // It can only fail by a panic, which has been reported where it happened.
-            let _ = server.await;
+        // They can only fail by a panic, which has been reported where it happened.
+        let mut all = join_all(servers);
+        if timeout(env.timeout, &mut all).await.is_err() {
+            warn!(timeout = ?env.timeout, "Cutting what should have ended by now");
+            drain.force();
+            all.await;
         }
         info!("Stopped");
     }
 }
 
-fn spawn<H: Handler>(listener: TcpListener, handler: H, drain: &Drain) -> JoinHandle<()> {
-    tokio::spawn(serve(listener, Arc::new(handler), drain.clone()))
+fn spawn<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: &Drain) -> JoinHandle<()> {
+    tokio::spawn(serve(listener, handler, drain.clone()))
+}
+
+/// The certificate; `None`: there is none, and no TLS then.
+fn tls(env: &QueueProxyEnv) -> Result<Option<Arc<ServerTls>>, StartError> {
+    let files = CertificateFiles::in_folder(&env.cert_dir);
+    if !files.exist()? {
+        return Ok(None);
+    }
+    let policy = TlsPolicy::parse(TlsWords {
+        min_version: &env.tls.min_version,
+        max_version: &env.tls.max_version,
+        cipher_suites: &env.tls.cipher_suites,
+        curve_preferences: &env.tls.curve_preferences,
+    })?;
+    Ok(Some(Arc::new(ServerTls::load(files, policy)?)))
 }
 
 /// The kubelet asks here before it stops the app's containers, and gets its answer once nothing comes any more.
@@ -190,19 +236,12 @@ fn drain_server(quiet: &Arc<Quiet>) -> Admin {
 /// Completes at the first SIGTERM or SIGINT. The second ends the process at once: whoever sends it has lost
 /// patience.
 fn termination() -> Result<impl Future<Output = ()>, StartError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    };
+    let mut signals = StopSignals::new().map_err(StartError::Signals)?;
     Ok(async move {
-        let signal = next().await;
+        let signal = signals.next().await;
         info!(signal, "Received a signal");
         tokio::spawn(async move {
-            let signal = next().await;
+            let signal = signals.next().await;
             error!(signal, "Received a second signal, stopping at once");
             std::process::exit(1);
         });

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use parking_lot::Mutex;
-use pilotlight_core::{RequestKind, RequestStats, Stat, Time};
+use pilotlight_core::cadence::REPORT;
+use pilotlight_core::{RequestKind, RequestStats, Stat};
 use pilotlight_net::headers::STATS_CONTENT_TYPE;
 use pilotlight_net::{Admin, Body, Clock, Response, wire};
 use tokio::time::sleep_until;
@@ -55,7 +56,7 @@ impl Reporter {
         let started = clock.now();
         let mut last = started;
         loop {
-            sleep_until(clock.instant_at(next_tick(clock.now()))).await;
+            sleep_until(clock.instant_at(REPORT.next(clock.now()))).await;
             let now = clock.now();
             let measured = stats.lock().report(now);
             let stat = Stat {
@@ -92,26 +93,16 @@ impl Drop for Counted {
     }
 }
 
-/// The next half second of the wall clock. Who scrapes does so around whole seconds and files what it finds under
-/// the second it is in; a report made there too would now come just before the scrape, now just after, and be seen
-/// twice or not at all. Half a second away, each scrape finds exactly one new report.
-fn next_tick(now: Time) -> Time {
-    let tick = Time::from_secs(now.whole_seconds()) + PERIOD / 2;
-    if tick > now { tick } else { tick + PERIOD }
-}
-
 /// Counts become rates. The period counts as one second however the timer wobbled, as in Knative; but a process
 /// that was stopped for ten seconds does not report ten seconds' requests as one's.
 fn per_second(measured: Stat, since_last: Duration) -> Stat {
-    let seconds = since_last.as_secs_f64().round().max(PERIOD.as_secs_f64());
+    let seconds = since_last.as_secs_f64().round().max(REPORT.period.as_secs_f64());
     Stat {
         request_count: measured.request_count / seconds,
         proxied_request_count: measured.proxied_request_count / seconds,
         ..measured
     }
 }
-
-const PERIOD: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -120,22 +111,13 @@ mod tests {
 
     async fn sleep_until_tick(reporter: &Reporter) {
         let clock = reporter.shared.clock;
-        sleep_until(clock.instant_at(next_tick(clock.now()))).await;
+        sleep_until(clock.instant_at(REPORT.next(clock.now()))).await;
         // The reporter waits for the same moment; let it go first.
         sleep(Duration::from_millis(1)).await;
     }
 
     fn latest(reporter: &Reporter) -> Stat {
         wire::decode_stat(&reporter.latest()).unwrap()
-    }
-
-    #[test]
-    fn ticks_fall_on_half_seconds() {
-        let at = |millis| next_tick(Time::from_millis(millis));
-        assert_eq!(at(7_000), Time::from_millis(7_500));
-        assert_eq!(at(7_499), Time::from_millis(7_500));
-        assert_eq!(at(7_500), Time::from_millis(8_500));
-        assert_eq!(at(7_999), Time::from_millis(8_500));
     }
 
     #[test]

@@ -6,14 +6,15 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use pilotlight_config::process::QueueProxyEnv;
-use pilotlight_net::Request;
+use pilotlight_net::{Ending, Request, Response, is_probe};
 use tracing::error;
 
 /// Writes a line for every request. Never makes one wait: when standard output does not keep up, lines are
@@ -26,8 +27,15 @@ pub(crate) struct RequestLog {
     dropped: AtomicU64,
 }
 
+/// A request on its way, that will be a line when its response has ended.
+pub(crate) struct Logged {
+    log: Arc<RequestLog>,
+    request: LoggedRequest,
+    arrived: Instant,
+}
+
 /// What the log says of a request, noted when it arrives.
-pub(crate) struct LoggedRequest {
+struct LoggedRequest {
     method: Method,
     uri: String,
     host: String,
@@ -38,10 +46,10 @@ pub(crate) struct LoggedRequest {
 }
 
 /// What became of it.
-pub(crate) struct LoggedResponse {
-    pub(crate) status: StatusCode,
-    pub(crate) bytes: u64,
-    pub(crate) latency: Duration,
+struct LoggedResponse {
+    status: StatusCode,
+    bytes: u64,
+    latency: Duration,
 }
 
 impl RequestLog {
@@ -82,12 +90,15 @@ impl RequestLog {
     }
 
     /// Notes a request that arrives; `None` if it will not be logged.
-    pub(crate) fn note(&self, peer: SocketAddr, request: &Request, is_probe: bool) -> Option<LoggedRequest> {
-        (self.logs_probes || !is_probe).then(|| LoggedRequest::of(peer, request))
+    pub(crate) fn note(self: &Arc<Self>, peer: SocketAddr, request: &Request) -> Option<Logged> {
+        (self.logs_probes || !is_probe(request.headers())).then(|| Logged {
+            log: Arc::clone(self),
+            request: LoggedRequest::of(peer, request),
+            arrived: Instant::now(),
+        })
     }
 
-    /// Writes the line of a request that has ended.
-    pub(crate) fn write(&self, request: &LoggedRequest, response: &LoggedResponse) {
+    fn write(&self, request: &LoggedRequest, response: &LoggedResponse) {
         let line = self.template.render(request, response, &self.revision);
         match self.lines.try_send(line) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
@@ -98,6 +109,25 @@ impl RequestLog {
                 }
             }
         }
+    }
+}
+
+impl Logged {
+    /// Writes the line when the response's body has ended. One that broke off is logged as 500 without a body, as
+    /// Knative does.
+    pub(crate) fn until_the_end_of(self, response: Response) -> Response {
+        let status = response.status();
+        let bytes = Arc::new(AtomicU64::new(0));
+        response.map(|body| {
+            body.counted(Arc::clone(&bytes)).watched(move |ending| {
+                let (status, bytes) = match ending {
+                    Ending::Failed => (StatusCode::INTERNAL_SERVER_ERROR, 0),
+                    Ending::Complete | Ending::Dropped => (status, bytes.load(Ordering::Relaxed)),
+                };
+                let response = LoggedResponse { status, bytes, latency: self.arrived.elapsed() };
+                self.log.write(&self.request, &response);
+            })
+        })
     }
 }
 
@@ -230,7 +260,9 @@ impl Template {
             match piece {
                 Piece::Text(text) => line.push_str(text),
                 Piece::Value { field: Field::Unknown, .. } => return invalid(request, response),
-                Piece::Value { field, is_escaped: false } => line.push_str(&field.of(request, response, revision)),
+                Piece::Value { field, is_escaped: false } => {
+                    line.push_str(&field.of(request, response, revision));
+                }
                 Piece::Value { field, is_escaped: true } => {
                     escape_js(&field.of(request, response, revision), &mut line);
                 }
@@ -259,7 +291,8 @@ fn parse_action(action: &str) -> Result<Piece, TemplateError> {
     if !operand.starts_with('.') || operand.contains(char::is_whitespace) {
         return Err(unsupported());
     }
-    let field = FIELDS.iter().find(|(name, _)| *name == operand).map_or(Field::Unknown, |(_, field)| field.clone());
+    let field =
+        FIELDS.iter().find(|(name, _)| *name == operand).map_or(Field::Unknown, |(_, field)| field.clone());
     Ok(Piece::Value { field, is_escaped })
 }
 
@@ -277,9 +310,12 @@ impl Field {
                 version => format!("{version:?}"),
             },
             Field::Host => request.host.clone(),
-            Field::Header(name) => {
-                request.headers.get(name.as_str()).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned()
-            }
+            Field::Header(name) => request
+                .headers
+                .get(name.as_str())
+                .and_then(|it| it.to_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
             Field::Code => response.status.as_u16().to_string(),
             Field::Size => response.bytes.to_string(),
             Field::Latency => response.latency.as_secs_f64().to_string(),
@@ -370,7 +406,8 @@ mod tests {
     }
 
     fn render(format: &str, headers: &[(&'static str, &str)]) -> String {
-        let response = LoggedResponse { status: StatusCode::CREATED, bytes: 12, latency: Duration::from_millis(1500) };
+        let response =
+            LoggedResponse { status: StatusCode::CREATED, bytes: 12, latency: Duration::from_millis(1500) };
         let revision = Revision {
             name: "rev".to_owned(),
             namespace: "ns".to_owned(),

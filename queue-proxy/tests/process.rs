@@ -2,7 +2,7 @@
 
 #![allow(missing_docs)]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -95,4 +95,44 @@ fn the_second_signal_ends_it_with_1_at_once() {
     wait_for(&mut log, "Draining");
     kill(&child, Signal::TERM);
     assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn every_request_is_a_line_on_standard_output_if_asked_for() {
+    // An address of this test's own, so that its port is known and free.
+    let [a, b, ..] = std::process::id().to_le_bytes();
+    let ip = format!("127.{}.{b}.7", 100 + a % 100);
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let app = nobody.local_addr().unwrap().port().to_string();
+    let mut child = queue_proxy(&[
+        ("PILOTLIGHT_BIND_ADDRESS", &ip),
+        ("QUEUE_SERVING_PORT", "8012"),
+        ("USER_PORT", &app),
+        ("SERVING_POD_IP", &ip),
+        ("OBSERVABILITY_CONFIG", r#"{"enableRequestLog":true}"#),
+    ])
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut log = log_of(&mut child);
+    wait_for(&mut log, "Serving");
+
+    let mut client = std::net::TcpStream::connect((ip.as_str(), 8012)).unwrap();
+    let probe = "GET / HTTP/1.1\r\nHost: h\r\nK-Network-Probe: probe\r\nK-Network-Hash: x\r\n\r\n";
+    let request = "GET /a?b='c' HTTP/1.1\r\nHost: h\r\nUser-Agent: ua\r\nConnection: close\r\n\r\n";
+    client.write_all(format!("{probe}{request}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.rsplit_once("\r\n\r\n").unwrap();
+
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let logged: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let logged = &logged["httpRequest"];
+    assert_eq!((&logged["requestUrl"], &logged["userAgent"]), (&"/a?b='c'".into(), &"ua".into()), "{line}");
+    assert_eq!((&logged["status"], &logged["serverIp"]), (&502.into(), &ip.into()), "{line}");
+    assert_eq!(logged["responseSize"], body.len().to_string(), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

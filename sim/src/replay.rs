@@ -38,7 +38,7 @@ pub struct Difference {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// It cannot be read.
-    #[error("line {line}: {source}")]
+    #[error("line {line}")]
     Unreadable {
         /// The line, from 1.
         line: u64,
@@ -46,7 +46,7 @@ pub enum ReplayError {
         source: io::Error,
     },
     /// A line is not a record.
-    #[error("line {line}: not a record of a decision: {source}")]
+    #[error("line {line}: not a record of a decision")]
     NotARecord {
         /// The line, from 1.
         line: u64,

@@ -1,6 +1,7 @@
 //! What tests from outside need: a running `pilotlight`, requests to send it, processes to look for, and a way
 //! to wait for something without sleeping for luck.
 
+pub mod components;
 pub mod http;
 pub mod manifest;
 pub mod process;

@@ -1,6 +1,7 @@
 //! What `pilotlight run` tells: metrics with Knative's names, and a journal that can be replayed.
 
 use std::fs;
+use std::time::Duration;
 
 use pilotlight_cli::load::{End, Load};
 use pilotlight_core::Record;
@@ -52,8 +53,13 @@ async fn the_journal_replays_to_the_same_decisions() {
     let journal = folder.path().join("decisions.jsonl");
     let mut pilotlight =
         Pilotlight::sample(&["--max", "3", "--target", "5", "--journal", arg(&journal)]).await;
-    let load = Load { connections: 20, end: End::Requests(400), ..pilotlight.load("/?sleep=50") };
-    assert_eq!(load.run().await.expect("a legal load").succeeded(), 400);
+    let forever = End::After(Duration::from_secs(60));
+    let load = Load { connections: 20, end: forever, ..pilotlight.load("/?sleep=50") };
+    let load = load.start().expect("a legal load");
+    // Until a regular evaluation has seen it: the first request alone asks for one pod.
+    pilotlight.wait_for_pods(3, SOON).await;
+    load.stop();
+    assert_eq!(load.finish().await.failed(), 0);
     pilotlight.signal(Signal::INT);
     assert!(pilotlight.exit(SOON).await.success());
 

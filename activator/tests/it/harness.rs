@@ -49,11 +49,7 @@ pub(crate) fn revision(container_concurrency: u32) -> RevisionEndpoints {
         hosts: vec![HOST.to_owned()],
         container_concurrency,
         timeout: Duration::from_secs(30),
-        response_start_timeout: None,
-        idle_timeout: None,
-        ready: vec![],
-        starting: 0,
-        trouble: None,
+        ..RevisionEndpoints::default()
     }
 }
 
@@ -70,7 +66,12 @@ pub(crate) fn trouble(give_up: bool) -> Trouble {
 }
 
 pub(crate) fn pod_at(address: SocketAddr) -> PodEndpoint {
-    PodEndpoint { name: format!("pod-{}", address.port()), address, timeline: PodTimeline::default() }
+    PodEndpoint {
+        name: format!("pod-{}", address.port()),
+        address,
+        tls_address: None,
+        timeline: PodTimeline::default(),
+    }
 }
 
 /// An activator with its front door open.
@@ -93,11 +94,19 @@ impl World {
         revision: RevisionEndpoints,
         adjust: impl FnOnce(&mut ActivatorParams),
     ) -> World {
+        World::start_at(EndpointTable { revisions: [(hello(), revision)].into() }, adjust).await
+    }
+
+    /// Before anybody has said what there is.
+    pub(crate) async fn start_uninformed() -> World {
+        World::start_at(EndpointTable::default(), |_| {}).await
+    }
+
+    async fn start_at(table: EndpointTable, adjust: impl FnOnce(&mut ActivatorParams)) -> World {
         let mut params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
         params.drain_wait = Duration::ZERO;
         adjust(&mut params);
-        let (table, tables) =
-            watch::channel(Arc::new(EndpointTable { revisions: [(hello(), revision)].into() }));
+        let (table, tables) = watch::channel(Arc::new(table));
         let activator = Activator::start(params, tables);
         let (drain, (address, listener)) = (Drain::default(), listen().await);
         let serving = tokio::spawn({
@@ -120,12 +129,22 @@ impl World {
         self.table.send_replace(Arc::default());
     }
 
+    /// The first table, with the revision in it.
+    pub(crate) fn inform(&self, revision: RevisionEndpoints) {
+        self.table.send_replace(Arc::new(EndpointTable { revisions: [(hello(), revision)].into() }));
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.activator.activity()[&hello()].queued
     }
 
     pub(crate) fn active(&self) -> u32 {
         self.activator.activity()[&hello()].active
+    }
+
+    /// The pods in use, by name.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        self.activator.activity()[&hello()].pods.keys().cloned().collect()
     }
 
     /// Sends a request in the background.
@@ -223,6 +242,10 @@ impl FakePod {
 
     pub(crate) fn paths(&self) -> Vec<String> {
         self.notes.lock().heads.iter().map(|head| head.uri.to_string()).collect()
+    }
+
+    pub(crate) fn versions(&self) -> Vec<http::Version> {
+        self.notes.lock().heads.iter().map(|head| head.version).collect()
     }
 
     pub(crate) fn bodies(&self) -> Vec<String> {

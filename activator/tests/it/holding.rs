@@ -132,15 +132,17 @@ async fn a_slot_is_kept_until_the_body_has_ended() {
 }
 
 #[tokio::test]
-async fn a_body_survives_the_wait() {
-    let world = World::start(revision(0)).await;
-    let waiting = world.send(post("/", "the whole body"));
-    eventually("it waits", || world.queued() == 1).await;
-    let pod = FakePod::start().await;
-    world.set(|revision| revision.ready = vec![pod.endpoint()]);
-    assert_eq!(outcome(waiting).await.0, 200);
-    assert_eq!(pod.bodies(), ["the whole body"]);
-    assert_eq!(pod.header("content-length"), "14");
+async fn a_body_survives_the_wait_be_there_room_to_read_it_ahead_or_not() {
+    for body_bytes in [0, 1 << 20] {
+        let world = World::start_with(revision(0), |params| params.limits.body_bytes = body_bytes).await;
+        let waiting = world.send(post("/", "the whole body"));
+        eventually("it waits", || world.queued() == 1).await;
+        let pod = FakePod::start().await;
+        world.set(|revision| revision.ready = vec![pod.endpoint()]);
+        assert_eq!(outcome(waiting).await.0, 200);
+        assert_eq!(pod.bodies(), ["the whole body"]);
+        assert_eq!(pod.header("content-length"), "14");
+    }
 }
 
 #[tokio::test]
@@ -153,6 +155,24 @@ async fn a_large_body_survives_the_wait() {
     world.set(|revision| revision.ready = vec![pod.endpoint()]);
     assert_eq!(outcome(waiting).await.0, 200);
     assert!(pod.bodies() == [text], "the body differs");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_before_the_first_table_waits_for_it() {
+    let world = World::start_uninformed().await;
+    let early = world.get();
+    // On one thread, whoever came first has been served as far as can be.
+    for _ in 0..3 {
+        let mut probe = get("/");
+        probe.headers_mut().insert("user-agent", "kube-probe/1.30".parse().unwrap());
+        assert_eq!(outcome(world.send(probe)).await.0, 500);
+    }
+    assert!(!early.is_finished());
+    let pod = FakePod::start().await;
+    let mut revision = revision(0);
+    revision.ready = vec![pod.endpoint()];
+    world.inform(revision);
+    assert_eq!(outcome(early).await.0, 200);
 }
 
 #[tokio::test]

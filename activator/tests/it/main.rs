@@ -5,4 +5,6 @@ mod following;
 mod forwarding;
 mod harness;
 mod holding;
+mod probing;
+mod protocols;
 mod stats;

@@ -24,7 +24,8 @@ use super::process::Guard;
 use super::{Cluster, ClusterView};
 use address::Addresses;
 use keeper::{Keeper, Order};
-pub use workload::{LocalWorkload, NotRunnable};
+pub(crate) use workload::find_program;
+pub use workload::{LocalWorkload, NoneRunnable, NotRunnable};
 
 /// What a local cluster is made of.
 pub struct LocalParams {
@@ -52,7 +53,8 @@ impl LocalParams {
 pub struct LocalCluster {
     shared: Arc<Shared>,
     keepers: Arc<BTreeMap<RevisionId, mpsc::UnboundedSender<Order>>>,
-    finished: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
+    /// Every keeper holds a receiver for as long as it has something to do.
+    running: watch::Sender<()>,
 }
 
 /// What every keeper and every pod shares.
@@ -111,15 +113,19 @@ impl LocalCluster {
             meters: Mutex::default(),
         });
         let mut keepers = BTreeMap::new();
-        let mut finished = Vec::new();
+        let running = watch::Sender::new(());
         for workload in workloads {
             let (orders, inbox) = mpsc::unbounded_channel();
             let id = workload.id.clone();
             let keeper = Keeper::new(Arc::clone(&shared), workload);
-            finished.push(tokio::spawn(keeper.run(inbox)));
+            let until_done = running.subscribe();
+            tokio::spawn(async move {
+                keeper.run(inbox).await;
+                drop(until_done);
+            });
             keepers.insert(id, orders);
         }
-        LocalCluster { shared, keepers: Arc::new(keepers), finished: Arc::new(Mutex::new(finished)) }
+        LocalCluster { shared, keepers: Arc::new(keepers), running }
     }
 
     /// Where each workload's pods are, always current.
@@ -133,15 +139,13 @@ impl LocalCluster {
         self.shared.meters.lock().iter().map(|(id, meter)| (id.clone(), meter.read(now))).collect()
     }
 
-    /// Stops every pod, politely: each finishes what it has. Returns when all are gone.
+    /// Stops every pod, politely: each finishes what it has. Returns when all are gone. May be dropped and called
+    /// again.
     pub async fn stop(&self) {
         for orders in self.keepers.values() {
             let _ = orders.send(Order::Stop);
         }
-        let finished = std::mem::take(&mut *self.finished.lock());
-        for keeper in finished {
-            let _ = keeper.await;
-        }
+        self.running.closed().await;
     }
 
     /// Kills everything that is left.

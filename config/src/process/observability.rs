@@ -101,10 +101,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_keeps_its_default() {
-        let parsed = parse(r#"{"enableRequestLog":true,"requestMetrics":{"protocol":"prometheus"}}"#).unwrap();
+        let parsed =
+            parse(r#"{"enableRequestLog":true,"requestMetrics":{"protocol":"prometheus"}}"#).unwrap();
         let expected = Observability {
             enable_request_log: true,
-            request_metrics: RequestMetricsConfig { protocol: "prometheus".to_owned(), ..RequestMetricsConfig::default() },
+            request_metrics: RequestMetricsConfig {
+                protocol: "prometheus".to_owned(),
+                ..RequestMetricsConfig::default()
+            },
             ..Observability::default()
         };
         assert_eq!(parsed, expected);

@@ -3,6 +3,10 @@
 #![allow(missing_docs)]
 
 mod forward;
+mod h2;
+mod hold;
 mod probe;
 mod server;
+mod stream;
 mod support;
+mod upgrade;

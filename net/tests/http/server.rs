@@ -2,12 +2,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
 use http_body_util::BodyExt;
-use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, hold_while, plain, with_timeouts};
+use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, plain, with_timeouts};
 use tokio::sync::{Notify, oneshot};
 
-use crate::support::{Answer, Client, GET, Server, header, soon, start};
+use crate::support::{Answer, Client, GET, Server, header, soon, start, until};
 
 async fn hello() -> Server {
     start(Answer(|_| std::future::ready(Response::new(Body::full("hello"))))).await
@@ -190,66 +189,6 @@ async fn a_client_that_asks_first_is_told_to_continue() {
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").await;
     assert!(client.read_head().await.starts_with("HTTP/1.1 100 "));
     assert!(client.send("ab").await.read_message().await.ends_with("ab"));
-}
-
-// Queues for a slot that never comes; says when a request waits and when it has gone.
-async fn queue() -> (Server, Breaker) {
-    let breaker = Breaker::new(0, 10);
-    let shared = breaker.clone();
-    let server = start(Answer(move |mut request: Request| {
-        let breaker = shared.clone();
-        async move {
-            match hold_while(&mut request, breaker.acquire()).await {
-                Err(error) => plain(error.status(), error.to_string()),
-                Ok(Err(_)) => plain(StatusCode::SERVICE_UNAVAILABLE, "full"),
-                Ok(Ok(permit)) => {
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    Response::new(Body::full(body).guarded(permit))
-                }
-            }
-        }
-    }))
-    .await;
-    (server, breaker)
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    soon(what, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_waiting_client_that_leaves_frees_its_place_with_or_without_a_body() {
-    let (server, breaker) = queue().await;
-    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
-    for request in [GET, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", chunked] {
-        let mut client = Client::connect(server.address).await;
-        client.send(request).await;
-        until("the request in the queue", || breaker.waiting() == 1).await;
-        drop(client);
-        until("the place in the queue", || breaker.waiting() == 0).await;
-    }
-}
-
-#[tokio::test]
-async fn what_was_read_while_waiting_is_not_lost() {
-    let (server, breaker) = queue().await;
-    let mut client = Client::connect(server.address).await;
-    let body = "0123456789".repeat(50_000);
-    let request = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let sent = tokio::spawn(async move {
-        client.send(&request).await;
-        client
-    });
-    until("the request in the queue", || breaker.waiting() == 1).await;
-    breaker.set_capacity(1);
-    let response = soon("the request", sent).await.unwrap().read_message().await;
-    assert!(response.ends_with(&body));
-    until("the permit back", || breaker.in_use() == 0).await;
 }
 
 #[tokio::test]

@@ -18,6 +18,15 @@ pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), work).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
 pub(crate) struct Client {
     stream: TcpStream,
     buffered: Vec<u8>,
@@ -35,6 +44,15 @@ impl Client {
     pub(crate) async fn send(&mut self, text: &str) -> &mut Self {
         self.stream.write_all(text.as_bytes()).await.unwrap();
         self
+    }
+
+    /// Has nothing more to say, and listens.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -187,7 +205,12 @@ pub(crate) async fn proxied() -> (Client, App, Server) {
 
 /// An address where nobody listens.
 pub(crate) async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    // Bound for as long as the tests run, so that nobody else gets it; and it never listens.
+    std::mem::forget(socket);
+    address
 }
 
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";

@@ -4,6 +4,7 @@
 
 mod drain;
 mod probes;
+mod protocols;
 mod requests;
 mod support;
 mod telling;

@@ -1,9 +1,8 @@
 use std::net::SocketAddr;
 
 use pilotlight_net::{Body, Response};
-use tokio::net::TcpListener;
 
-use crate::support::{Running, app, body, env, mirror, status};
+use crate::support::{Running, app, body, env, mirror, nobody, status};
 
 const KUBELET: &str = "GET /any/path HTTP/1.1\nUser-Agent: kube-probe/1.29";
 
@@ -24,14 +23,14 @@ async fn a_prober_learns_that_the_app_is_ready() {
 
 #[tokio::test]
 async fn a_prober_learns_that_the_app_is_not_ready() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let response = with_probe(nobody).await.ask(&format!("{KUBELET}\nK-Network-Probe: queue")).await;
     assert_eq!((status(&response), body(&response)), (503, ""));
 }
 
 #[tokio::test]
 async fn without_a_readiness_probe_the_app_counts_as_ready() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let proxy = Running::start(env(nobody, &[])).await;
     assert_eq!(status(&proxy.ask(&format!("{KUBELET}\nK-Network-Probe: queue")).await), 200);
 }

@@ -184,7 +184,7 @@ async fn a_response_that_stalls_is_broken_off_rather_than_patched() {
 
 #[tokio::test]
 async fn an_app_that_is_not_there_is_an_immediate_502() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = crate::support::nobody();
     let proxy = Running::start(env(nobody, &[])).await;
     let response = proxy.ask(GET).await;
     let expected = format!("dial tcp {nobody}: connect: connection refused\n");

@@ -209,3 +209,13 @@ pub(crate) fn body(response: &str) -> &str {
 }
 
 pub(crate) const GET: &str = "GET / HTTP/1.1";
+
+/// An address where nobody listens, now or later.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    // Bound for as long as the tests run, so that nobody else gets it; and it never listens.
+    std::mem::forget(socket);
+    address
+}

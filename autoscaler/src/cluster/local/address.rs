@@ -24,12 +24,22 @@ pub(super) struct PodAddress {
 /// Hands out addresses and takes them back.
 pub(super) struct Addresses {
     network: [u8; 2],
-    used: Mutex<BTreeSet<u16>>,
+    used: Mutex<Used>,
+}
+
+#[derive(Default)]
+struct Used {
+    /// The lower halves of addresses.
+    numbers: BTreeSet<u16>,
+    /// Ports of apps. An app takes its port long after it was told, and until then the kernel may offer it again.
+    app_ports: BTreeSet<u16>,
 }
 
 /// An address for as long as this lives.
 pub(super) struct Lease {
     pub(super) address: PodAddress,
+    /// Where the app is told to listen, on 127.0.0.1.
+    pub(super) app_port: u16,
     /// `None` for the fallback, which takes nothing from the network.
     number: Option<u16>,
     addresses: Arc<Addresses>,
@@ -47,45 +57,37 @@ impl Addresses {
     /// An address nobody uses. Where the machine has no loopback addresses to spare, or something listens on
     /// Knative's ports on all of them, it is 127.0.0.1 with ports of the kernel's choice.
     pub(super) fn lease(self: &Arc<Self>) -> io::Result<Lease> {
-        // Kept until one is found, or the next attempt would be offered the same again.
-        let mut unfit = Vec::new();
-        for _ in 0..ATTEMPTS {
-            let number = self.next_number();
-            let lease = |address| Lease { address, number: Some(number), addresses: Arc::clone(self) };
-            let [low, high] = number.to_le_bytes();
-            let ip = Ipv4Addr::new(self.network[0], self.network[1], high, low);
-            let address = PodAddress { ip, serving: 8012, stats: 9090, metrics: 9091, admin: 8022 };
-            if address.ports().iter().all(|&port| TcpListener::bind((ip, port)).is_ok()) {
-                return Ok(lease(address));
-            }
-            unfit.push(lease(address));
-        }
-        let ip = Ipv4Addr::LOCALHOST;
-        // All at once: each port is taken while the others are looked for, so they differ.
-        let listeners: Vec<_> = (0..4).map(|_| TcpListener::bind((ip, 0))).collect::<io::Result<_>>()?;
-        let ports: Vec<u16> =
-            listeners.iter().map(|it| Ok(it.local_addr()?.port())).collect::<io::Result<_>>()?;
-        let address =
-            PodAddress { ip, serving: ports[0], stats: ports[1], metrics: ports[2], admin: ports[3] };
-        Ok(Lease { address, number: None, addresses: Arc::clone(self) })
+        let mut used = self.used.lock();
+        let first = (std::process::id() % 128 * 2) as u16 * 256;
+        let own = (first..=u16::MAX)
+            // The lowest byte is never 0 or 255, for those who take such addresses for something else.
+            .filter(|number| (1..255).contains(&(number & 0xff)) && !used.numbers.contains(number))
+            .take(ATTEMPTS)
+            .map(|number| (number, self.address(number)))
+            .find(|(_, address)| address.is_free());
+        let [app_port, serving, stats, metrics, admin] = free_ports(&used.app_ports)?;
+        let (number, address) = match own {
+            Some((number, address)) => (Some(number), address),
+            None => (None, PodAddress { ip: Ipv4Addr::LOCALHOST, serving, stats, metrics, admin }),
+        };
+        used.numbers.extend(number);
+        used.app_ports.insert(app_port);
+        Ok(Lease { address, app_port, number, addresses: Arc::clone(self) })
     }
 
-    fn next_number(&self) -> u16 {
-        let mut used = self.used.lock();
-        let offset = (std::process::id() % 128 * 2) as u16;
-        // The lowest byte is never 0 or 255, for those who take such addresses for something else.
-        let free = (offset * 256..=u16::MAX)
-            .find(|number| (1..255).contains(&(number & 0xff)) && !used.contains(number))
-            .unwrap_or(1);
-        used.insert(free);
-        free
+    fn address(&self, number: u16) -> PodAddress {
+        let [low, high] = number.to_le_bytes();
+        let ip = Ipv4Addr::new(self.network[0], self.network[1], high, low);
+        PodAddress { ip, serving: 8012, stats: 9090, metrics: 9091, admin: 8022 }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        let mut used = self.addresses.used.lock();
+        used.app_ports.remove(&self.app_port);
         if let Some(number) = self.number {
-            self.addresses.used.lock().remove(&number);
+            used.numbers.remove(&number);
         }
     }
 }
@@ -103,8 +105,9 @@ impl PodAddress {
         self.socket(self.metrics)
     }
 
-    fn ports(&self) -> [u16; 4] {
-        [self.serving, self.stats, self.metrics, self.admin]
+    fn is_free(&self) -> bool {
+        let ports = [self.serving, self.stats, self.metrics, self.admin];
+        ports.iter().all(|&port| TcpListener::bind((self.ip, port)).is_ok())
     }
 
     fn socket(&self, port: u16) -> SocketAddr {
@@ -112,9 +115,19 @@ impl PodAddress {
     }
 }
 
-/// A port on 127.0.0.1 that was free a moment ago, for an app that is told where to listen.
-pub(super) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// Ports on 127.0.0.1 that were free a moment ago.
+fn free_ports<const COUNT: usize>(except: &BTreeSet<u16>) -> io::Result<[u16; COUNT]> {
+    // Each is held while the others are looked for, so they differ.
+    let mut held = Vec::new();
+    let mut ports = [0; COUNT];
+    for port in &mut ports {
+        while *port == 0 || except.contains(port) {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            *port = listener.local_addr()?.port();
+            held.push(listener);
+        }
+    }
+    Ok(ports)
 }
 
 /// Addresses tried before falling back to 127.0.0.1.
@@ -133,6 +146,26 @@ mod tests {
         let freed = first.address;
         drop(first);
         assert_eq!(addresses.lease().unwrap().address, freed);
+    }
+
+    #[test]
+    fn a_port_that_an_app_has_been_told_is_told_to_no_other() {
+        let addresses = Arc::new(Addresses::new());
+        // As if apps had been told three of four.
+        addresses.used.lock().app_ports = (1024..=u16::MAX).filter(|port| port % 4 != 1).collect();
+        let leases: Vec<Lease> = (0..20).map(|_| addresses.lease().unwrap()).collect();
+        let ports: BTreeSet<u16> = leases.iter().map(|lease| lease.app_port).collect();
+        assert_eq!(ports.len(), leases.len());
+        assert!(ports.iter().all(|port| port % 4 == 1), "{ports:?}");
+    }
+
+    #[test]
+    fn there_are_more_pods_than_addresses() {
+        let addresses = Arc::new(Addresses::new());
+        addresses.used.lock().numbers = (0..=u16::MAX).collect();
+        let (first, second) = (addresses.lease().unwrap(), addresses.lease().unwrap());
+        assert_eq!((first.address.ip, second.address.ip), (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST));
+        assert_ne!(first.address.serving, second.address.serving);
     }
 
     #[test]

@@ -51,7 +51,11 @@ struct Kept {
 struct Failing {
     last: Failure,
     failures: u32,
+    /// When the last of them was counted.
+    counted: Time,
     retry_at: Time,
+    /// A pod has come up since.
+    is_over: bool,
 }
 
 impl Keeper {
@@ -128,6 +132,10 @@ impl Keeper {
                     kept.endpoint.timeline.ready = Some(now);
                     let start_up = now - kept.pod.started;
                     info!(revision = %self.workload.id, pod = name, ?start_up, "Pod is ready");
+                    // Not forgotten: it may fail at its first request, and so may the next.
+                    if let Some(trouble) = &mut self.trouble {
+                        trouble.is_over = true;
+                    }
                 }
             }
             Event::Ended(ending) => {
@@ -135,23 +143,31 @@ impl Keeper {
                 self.shared.busy.lock().remove(name);
                 match ending {
                     Ending::Stopped => info!(revision = %self.workload.id, pod = name, "Pod has stopped"),
-                    Ending::Failed(failure) => self.note_failure(now, &kept, failure),
+                    Ending::Failed(failure) => {
+                        let ready = kept.endpoint.timeline.ready;
+                        self.note_failure(now, name, kept.pod.started, ready, failure);
+                    }
                 }
             }
         }
     }
 
-    fn note_failure(&mut self, now: Time, kept: &Kept, failure: Failure) {
+    fn note_failure(&mut self, now: Time, pod: &str, started: Time, ready: Option<Time>, failure: Failure) {
         // A pod that was fine for a while and then ended is no sign that the next one will not come up.
-        let was_fine = kept.endpoint.timeline.ready.is_some_and(|ready| now - ready >= FINE_FOR);
-        let before = self.trouble.as_ref().filter(|_| !was_fine).map_or(0, |trouble| trouble.failures);
-        let failures = before + 1;
+        let was_fine = ready.is_some_and(|ready| now - ready >= FINE_FOR);
+        let (failures, counted) = match self.trouble.as_ref().filter(|_| !was_fine) {
+            // Started before that failure was known: it failed beside it, not after it.
+            Some(trouble) if started <= trouble.counted => (trouble.failures, trouble.counted),
+            Some(trouble) => (trouble.failures + 1, now),
+            None => (1, now),
+        };
         let backoff = BACKOFF_FIRST.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_LONGEST);
-        warn!(revision = %self.workload.id, pod = kept.pod.name, reason = failure.reason, why = failure.message, failures, ?backoff, "Pod failed");
+        warn!(revision = %self.workload.id, pod, reason = failure.reason, why = failure.message, failures, ?backoff, "Pod failed");
         if let Some(meter) = self.shared.meters.lock().get_mut(&self.workload.id) {
             meter.usage.failed += 1;
         }
-        self.trouble = Some(Failing { last: failure, failures, retry_at: now + backoff });
+        let retry_at = now + backoff;
+        self.trouble = Some(Failing { last: failure, failures, counted, retry_at, is_over: false });
     }
 
     /// Starts and stops pods until there are as many as wanted.
@@ -163,10 +179,11 @@ impl Keeper {
             }
         } else if live < self.wanted {
             match &self.trouble {
-                None => (live..self.wanted).for_each(|_| self.start_pod()),
+                Some(trouble) if self.now() < trouble.retry_at => {}
                 // One at a time, until one comes up.
-                Some(trouble) if self.now() >= trouble.retry_at && self.starting() == 0 => self.start_pod(),
-                Some(_) => {}
+                Some(trouble) if !trouble.is_over && self.starting() > 0 => {}
+                Some(trouble) if !trouble.is_over => self.start_pod(),
+                _ => (live..self.wanted).for_each(|_| self.start_pod()),
             }
         }
     }
@@ -178,13 +195,8 @@ impl Keeper {
         let lease = match self.shared.addresses.lease() {
             Ok(lease) => lease,
             Err(error) => {
-                let message = format!("no address for a pod: {error}");
-                self.trouble = Some(Failing {
-                    last: Failure { reason: "cannot-start", message, exit_code: None, log_tail: Vec::new() },
-                    failures: self.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1,
-                    retry_at: now + BACKOFF_LONGEST,
-                });
-                return;
+                let failure = Failure::cannot_start(format!("no address for a pod: {error}"));
+                return self.note_failure(now, &name, now, None, failure);
             }
         };
         let (stop, stopped) = watch::channel(Stop::No);
@@ -240,7 +252,7 @@ impl Keeper {
         let endpoints = RevisionEndpoints {
             ready: ready.map(|kept| kept.endpoint.clone()).collect(),
             starting: self.starting(),
-            trouble: self.trouble.as_ref().map(Failing::trouble),
+            trouble: self.trouble.as_ref().filter(|trouble| !trouble.is_over).map(Failing::trouble),
             ..self.workload.endpoints()
         };
         self.shared.endpoints.send_if_modified(|table| {
@@ -285,6 +297,7 @@ impl Kept {
             endpoint: PodEndpoint {
                 name: name.clone(),
                 address: address.serving(),
+                tls_address: None,
                 timeline: PodTimeline { decided: Some(decided), ..PodTimeline::default() },
             },
             pod: Pod {

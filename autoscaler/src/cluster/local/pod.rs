@@ -12,12 +12,12 @@ use pilotlight_net::headers;
 use pilotlight_net::probe::probe;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::Shared;
-use super::address::{Lease, free_port};
+use super::address::Lease;
 use super::diagnose::listening_ports;
 use super::workload::LocalWorkload;
 use crate::cluster::process::{Child, Spawn};
@@ -90,8 +90,7 @@ impl PodTask {
     }
 
     async fn live(&self, stop: &mut watch::Receiver<Stop>) -> Result<(), Failure> {
-        let port =
-            free_port().map_err(|error| Failure::cannot_start(format!("no port for the app: {error}")))?;
+        let port = self.lease.app_port;
         // The app first: it is what takes long.
         let mut app = self.spawn(self.workload.app(&self.name, port)).await?;
         self.tell(Event::Spawned);
@@ -99,10 +98,23 @@ impl PodTask {
         let mut proxy = self.spawn(self.queue_proxy(port)).await?;
         let proxy_log = Log::follow(&mut proxy, &self.name, Source::QueueProxy);
         let processes = Processes { app, app_log, proxy, proxy_log };
+        let ending = self.watch(&processes, port, stop).await;
+        processes.end().await;
+        ending
+    }
 
+    async fn watch(
+        &self,
+        processes: &Processes,
+        port: u16,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(), Failure> {
         tokio::select! {
             biased;
-            () = told(stop, Stop::Gently) => return self.stop(&processes, stop, false).await,
+            () = told(stop, Stop::Gently) => {
+                self.stop(processes, stop, false).await;
+                return Ok(());
+            }
             failure = processes.failure(port) => return Err(failure),
             ready = timeout(self.workload.startup_timeout, self.until_ready(port, processes.app.pid())) => {
                 if ready.is_err() {
@@ -113,7 +125,10 @@ impl PodTask {
         self.tell(Event::Ready);
         tokio::select! {
             biased;
-            () = told(stop, Stop::Gently) => self.stop(&processes, stop, true).await,
+            () = told(stop, Stop::Gently) => {
+                self.stop(processes, stop, true).await;
+                Ok(())
+            }
             failure = processes.failure(port) => Err(failure),
         }
     }
@@ -139,7 +154,7 @@ impl PodTask {
         }
     }
 
-    async fn never_ready(&self, port: u16, processes: Processes) -> Failure {
+    async fn never_ready(&self, port: u16, processes: &Processes) -> Failure {
         let message = format!(
             "the app did not become ready within {:?}: {}",
             self.workload.startup_timeout,
@@ -155,12 +170,7 @@ impl PodTask {
     }
 
     /// The queue-proxy finishes what it has and waits for what is still on its way, then the app is told.
-    async fn stop(
-        &self,
-        processes: &Processes,
-        stop: &mut watch::Receiver<Stop>,
-        drain: bool,
-    ) -> Result<(), Failure> {
+    async fn stop(&self, processes: &Processes, stop: &mut watch::Receiver<Stop>, drain: bool) {
         let orderly = async {
             let Processes { app, proxy, .. } = processes;
             if drain {
@@ -181,12 +191,6 @@ impl PodTask {
             () = told(stop, Stop::Now) => {}
             () = orderly => {}
         }
-        // Whatever is left goes; both are gone for good before the pod counts as ended.
-        for child in [&processes.proxy, &processes.app] {
-            child.kill();
-            child.wait().await;
-        }
-        Ok(())
     }
 
     async fn spawn(&self, command: Spawn) -> Result<Child, Failure> {
@@ -221,6 +225,15 @@ impl PodTask {
 }
 
 impl Processes {
+    /// Whatever is left goes. When this returns, both are gone for good and what they said is passed on.
+    async fn end(&self) {
+        for (child, log) in [(&self.proxy, &self.proxy_log), (&self.app, &self.app_log)] {
+            child.kill();
+            child.wait().await;
+            log.last_words().await;
+        }
+    }
+
     /// Returns when one of the two ends by itself, with what it left behind.
     async fn failure(&self, port: u16) -> Failure {
         tokio::select! {
@@ -242,7 +255,7 @@ impl Processes {
 }
 
 impl Failure {
-    fn cannot_start(message: String) -> Self {
+    pub(super) fn cannot_start(message: String) -> Self {
         Failure { reason: "cannot-start", message, exit_code: None, log_tail: Vec::new() }
     }
 }
@@ -256,7 +269,7 @@ async fn told(stop: &mut watch::Receiver<Stop>, at_least: Stop) {
 /// Passes on what a process writes, and remembers its last lines.
 struct Log {
     tail: Arc<Mutex<VecDeque<String>>>,
-    readers: Mutex<Vec<JoinHandle<()>>>,
+    readers: Mutex<JoinSet<()>>,
 }
 
 #[derive(Clone, Copy)]
@@ -268,26 +281,21 @@ enum Source {
 impl Log {
     fn follow(child: &mut Child, pod: &str, source: Source) -> Log {
         let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
-        let mut readers = Vec::new();
+        let mut readers = JoinSet::new();
         if let Some(stdout) = child.take_stdout() {
-            readers.push(tokio::spawn(read_lines(stdout, pod.to_owned(), source, None)));
+            readers.spawn(read_lines(stdout, pod.to_owned(), source, None));
         }
         if let Some(stderr) = child.take_stderr() {
-            readers.push(tokio::spawn(read_lines(stderr, pod.to_owned(), source, Some(Arc::clone(&tail)))));
+            readers.spawn(read_lines(stderr, pod.to_owned(), source, Some(Arc::clone(&tail))));
         }
         Log { tail, readers: Mutex::new(readers) }
     }
 
     /// The last lines of standard error, once the process has ended. Does not wait long for a descendant that
-    /// still holds the pipe.
+    /// still holds the pipe, and does not listen to it any more.
     async fn last_words(&self) -> Vec<String> {
-        let readers = std::mem::take(&mut *self.readers.lock());
-        let all = async {
-            for reader in readers {
-                let _ = reader.await;
-            }
-        };
-        let _ = timeout(LAST_WORDS_PATIENCE, all).await;
+        let mut readers = std::mem::take(&mut *self.readers.lock());
+        let _ = timeout(LAST_WORDS_PATIENCE, async { while readers.join_next().await.is_some() {} }).await;
         self.tail.lock().iter().cloned().collect()
     }
 }

@@ -46,7 +46,7 @@ pub struct LocalWorkload {
 pub enum NotRunnable {
     /// There is an image, but no command.
     #[error(
-        "{place}: {id} names {what} but no command that can run here; add one to its container, such as \
+        "{place}: {id} has {what}no command that can run here; add one to its container, such as \
          command: [\"./app\"], args: [\"--port\", \"{{port}}\"], or start the app itself with \
          `pilotlight run -- ./app --port {{port}}`"
     )]
@@ -72,6 +72,11 @@ pub enum NotRunnable {
     },
 }
 
+/// Why workloads cannot run on this machine, a line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(NotRunnable::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct NoneRunnable(Vec<NotRunnable>);
+
 impl LocalWorkload {
     /// Checks that the workload's command exists, and completes what a cluster would.
     ///
@@ -82,10 +87,8 @@ impl LocalWorkload {
         let place = format!("{}:{}", workload.source.file, workload.source.line);
         let command: Vec<String> = container.command.iter().chain(&container.args).cloned().collect();
         if container.command.is_empty() {
-            let what = container
-                .image
-                .as_ref()
-                .map_or("nothing to run,".to_owned(), |image| format!("the image {image},"));
+            let what =
+                container.image.as_ref().map_or(String::new(), |image| format!("the image {image}, but "));
             return Err(NotRunnable::NoCommand { place, id: workload.id.clone(), what });
         }
         let working_dir = container.working_dir.as_ref().map(PathBuf::from);
@@ -123,6 +126,16 @@ impl LocalWorkload {
             declared_port: container.port.unwrap_or(DEFAULT_PORT),
             readiness_probe: workload.readiness_probe.clone(),
         })
+    }
+
+    /// All of them, or everything that stands in their way.
+    pub fn all(workloads: &[Workload], startup_timeout: Duration) -> Result<Vec<Self>, NoneRunnable> {
+        let mut why = Vec::new();
+        let here = workloads.iter().filter_map(|it| {
+            LocalWorkload::new(it, startup_timeout).map_err(|not_runnable| why.push(not_runnable)).ok()
+        });
+        let here: Vec<Self> = here.collect();
+        if why.is_empty() { Ok(here) } else { Err(NoneRunnable(why)) }
     }
 
     /// The app of one pod, told to listen on `port`.
@@ -184,9 +197,7 @@ impl LocalWorkload {
             timeout: self.timeout,
             response_start_timeout: self.response_start_timeout,
             idle_timeout: self.idle_timeout,
-            ready: Vec::new(),
-            starting: 0,
-            trouble: None,
+            ..RevisionEndpoints::default()
         }
     }
 }
@@ -209,7 +220,8 @@ fn redirect(probe: &mut Value, declared: u16, port: u16) {
     }
 }
 
-fn find_program(program: &str, working_dir: Option<&Path>) -> Result<(), &'static str> {
+/// Whether a program can be started by this name: a path, or a name to be looked up in `PATH`.
+pub(crate) fn find_program(program: &str, working_dir: Option<&Path>) -> Result<(), &'static str> {
     if program.contains('/') {
         return check(&working_dir.unwrap_or(Path::new(".")).join(program));
     }

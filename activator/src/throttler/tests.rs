@@ -1,0 +1,322 @@
+//! Lines of requests in front of pods that come, go and refuse.
+
+use std::pin::pin;
+
+use futures_util::FutureExt;
+
+use super::*;
+
+fn throttler(queue_depth: usize, total: usize) -> Arc<Throttler> {
+    Throttler::new(queue_depth, Backlog::new(total), Gauge::noop(), Gauge::noop())
+}
+
+fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
+    let pod = |port: &u16| PodEndpoint {
+        name: format!("pod-{port}"),
+        address: SocketAddr::from(([127, 0, 0, 1], *port)),
+        tls_address: None,
+        timeline: PodTimeline::default(),
+    };
+    RevisionEndpoints {
+        container_concurrency,
+        ready: ports.iter().map(pod).collect(),
+        ..RevisionEndpoints::default()
+    }
+}
+
+/// What a table gives whose pods are taken at their word.
+fn list(throttler: &Arc<Throttler>, endpoints: &RevisionEndpoints) {
+    let pods = endpoints.ready.iter().map(|pod| pod.address).collect();
+    supply(throttler, endpoints, &Destinations::Pods(pods), ActivatorPlace::default());
+}
+
+fn supply(
+    throttler: &Arc<Throttler>,
+    endpoints: &RevisionEndpoints,
+    destinations: &Destinations,
+    place: ActivatorPlace,
+) {
+    throttler.update(Some(Supply { endpoints, destinations, place }));
+}
+
+fn gives_up() -> Trouble {
+    Trouble {
+        reason: "exited".to_owned(),
+        message: "the process exited".to_owned(),
+        exit_code: Some(1),
+        log_tail: vec![],
+        failures: 3,
+        retry_at: None,
+        give_up: true,
+    }
+}
+
+#[tokio::test]
+async fn requests_wait_until_pods_come_and_go_in_order() {
+    let throttler = throttler(10, 10);
+    let places = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
+    let mut first = pin!(places[0].slot());
+    let mut second = pin!(places[1].slot());
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    list(&throttler, &endpoints(1, &[1]));
+    let slot = first.await.unwrap();
+    assert!(second.as_mut().now_or_never().is_none());
+    assert!(places[2].try_slot().is_none(), "a newcomer must not overtake");
+    drop(slot);
+    assert_eq!(second.await.unwrap().pod.name, "pod-1");
+}
+
+#[tokio::test]
+async fn a_waiter_that_leaves_frees_its_place_in_both_counts() {
+    let throttler = throttler(1, 1);
+    let place = throttler.arrive();
+    let mut waiter = Box::pin(place.slot());
+    assert!(waiter.as_mut().now_or_never().is_none());
+    let late = throttler.arrive();
+    assert!(matches!(late.slot().now_or_never(), Some(Err(Refusal::QueueFull))));
+    drop(waiter);
+    assert_eq!(throttler.queued_and_active(), (0, 0));
+    assert!(late.slot().now_or_never().is_none(), "there is room again");
+}
+
+#[tokio::test]
+async fn the_total_is_shared_between_revisions() {
+    let backlog = Backlog::new(1);
+    let one = Throttler::new(10, Arc::clone(&backlog), Gauge::noop(), Gauge::noop());
+    let other = Throttler::new(10, backlog, Gauge::noop(), Gauge::noop());
+    let place = one.arrive();
+    let mut waiter = Box::pin(place.slot());
+    assert!(waiter.as_mut().now_or_never().is_none());
+    let place = other.arrive();
+    assert!(matches!(place.slot().now_or_never(), Some(Err(Refusal::QueueFull))));
+}
+
+#[tokio::test]
+async fn a_waiter_that_leaves_after_it_was_called_passes_its_pod_on() {
+    let throttler = throttler(10, 10);
+    let places = [throttler.arrive(), throttler.arrive()];
+    let mut first = Box::pin(places[0].slot());
+    let mut second = pin!(places[1].slot());
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    list(&throttler, &endpoints(1, &[1]));
+    drop(first);
+    assert!(second.now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_refuses_connections_is_left_alone_for_a_moment() {
+    let throttler = throttler(10, 10);
+    list(&throttler, &endpoints(0, &[1]));
+    let place = throttler.arrive();
+    place.slot().await.unwrap().pod_refused();
+    assert!(place.try_slot().is_none());
+    let before = tokio::time::Instant::now();
+    let slot = place.slot().await.unwrap();
+    assert!(before.elapsed() >= FIRST_PAUSE);
+    slot.pod_refused();
+    let before = tokio::time::Instant::now();
+    assert!(place.slot().await.is_ok());
+    assert!(before.elapsed() >= FIRST_PAUSE * 2);
+}
+
+#[tokio::test]
+async fn giving_up_and_deletion_answer_everybody_at_once() {
+    let throttler = throttler(10, 10);
+    let place = throttler.arrive();
+    let mut waiter = pin!(place.slot());
+    assert!(waiter.as_mut().now_or_never().is_none());
+    list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[]) });
+    assert!(matches!(waiter.await, Err(Refusal::Trouble(trouble)) if trouble.exit_code == Some(1)));
+    assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Trouble(_))));
+    // A pod that is ready makes up for one that is not.
+    list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[1]) });
+    assert!(throttler.arrive().slot().await.is_ok());
+    throttler.update(None);
+    assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Deleted)));
+}
+
+#[tokio::test]
+async fn whoever_waited_longest_wakes() {
+    let throttler = throttler(10, 10);
+    let places = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
+    let mut first = Box::pin(places[0].slot());
+    let mut second = Box::pin(places[1].slot());
+    let mut third = Box::pin(places[2].slot());
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    assert!(third.as_mut().now_or_never().is_none());
+    list(&throttler, &endpoints(0, &[1]));
+    // Whatever the order in which the waiters get to run.
+    assert!(!third.await.unwrap().take_wake());
+    let mut slot = first.await.unwrap();
+    assert!(slot.take_wake());
+    assert!(!slot.take_wake(), "once");
+    assert!(!second.await.unwrap().take_wake());
+}
+
+#[tokio::test]
+async fn a_waker_that_sends_nothing_hands_the_part_on() {
+    let throttler = throttler(10, 10);
+    let places = [throttler.arrive(), throttler.arrive()];
+    let mut first = Box::pin(places[0].slot());
+    let mut second = Box::pin(places[1].slot());
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    list(&throttler, &endpoints(1, &[1]));
+    drop(first);
+    assert!(second.await.unwrap().take_wake());
+}
+
+#[tokio::test]
+async fn pods_that_come_up_with_nobody_waiting_wake_nobody() {
+    let throttler = throttler(10, 10);
+    let early = throttler.arrive();
+    list(&throttler, &endpoints(0, &[2]));
+    assert!(early.found_no_pods());
+    assert!(!early.slot().await.unwrap().take_wake());
+    assert!(!throttler.arrive().found_no_pods());
+}
+
+/// Pods with addresses that sort by their number.
+fn pods_of(container_concurrency: u32, pods: u16) -> RevisionEndpoints {
+    let ports: Vec<u16> = (1..=pods).map(|port| 8000 + port).collect();
+    endpoints(container_concurrency, &ports)
+}
+
+fn place(index: usize, activators: usize) -> ActivatorPlace {
+    ActivatorPlace { index: Some(index), activators }
+}
+
+fn all(endpoints: &RevisionEndpoints) -> Destinations {
+    Destinations::Pods(endpoints.ready.iter().map(|pod| pod.address).collect())
+}
+
+fn cluster_ip(ready: usize) -> Destinations {
+    Destinations::ClusterIp { address: SocketAddr::from(([10, 96, 0, 1], 80)), ready }
+}
+
+/// Takes every slot there is, up to a thousand.
+fn fill(throttler: &Arc<Throttler>) -> Vec<Slot> {
+    let slots = std::iter::from_fn(|| throttler.arrive().try_slot().map(Result::unwrap));
+    slots.take(1000).collect()
+}
+
+fn ports(slots: &[Slot]) -> Vec<u16> {
+    slots.iter().map(|slot| slot.pod.address.port() - 8000).collect()
+}
+
+#[tokio::test]
+async fn capacity_behind_a_cluster_ip_is_shared_by_all_activators() {
+    let capacity = |limit, ready, activators| {
+        let throttler = throttler(10, 10);
+        let place = ActivatorPlace { index: None, activators };
+        supply(&throttler, &pods_of(limit, 0), &cluster_ip(ready), place);
+        fill(&throttler).len()
+    };
+    assert_eq!(capacity(10, 10, 5), 20);
+    assert_eq!(capacity(10, 10, 200), 1);
+    assert_eq!(capacity(10, 10, 0), 100);
+    assert_eq!(capacity(10, 0, 5), 0);
+    assert_eq!(capacity(0, 0, 1), 0);
+    assert_eq!([1, 10].map(|ready| capacity(0, ready, 1)), [1000, 1000], "no limit");
+}
+
+#[tokio::test]
+async fn pods_are_shared_by_all_activators_each_with_its_full_limit() {
+    let share = |pods, limit, place| {
+        let (throttler, endpoints) = (throttler(10, 10), pods_of(limit, pods));
+        supply(&throttler, &endpoints, &all(&endpoints), place);
+        let slots = fill(&throttler);
+        let mut used = ports(&slots);
+        used.sort_unstable();
+        used.dedup();
+        (slots.len(), used)
+    };
+    assert_eq!(share(3, 10, place(0, 2)), (20, vec![1, 3]));
+    assert_eq!(share(3, 10, place(1, 2)), (10, vec![2]));
+    assert_eq!(share(5, 1, place(0, 2)), (3, vec![1, 2, 5]));
+    assert_eq!(share(5, 1, place(1, 2)), (2, vec![3, 4]));
+    assert_eq!(share(6, 42, place(0, 4)), (84, vec![1, 5]));
+    assert_eq!(share(1, 2, place(1, 2)), (2, vec![1]), "the only pod belongs to everybody");
+    assert_eq!(share(2, 3, place(2, 3)), (3, vec![1]));
+    assert_eq!(share(3, 0, place(1, 2)), (1000, vec![1, 2, 3]), "without a limit there is nothing to share");
+    assert_eq!(share(3, 1, ActivatorPlace::default()), (3, vec![1, 2, 3]), "nobody knows our place");
+    assert_eq!(share(0, 42, place(0, 4)), (0, vec![]));
+}
+
+#[tokio::test]
+async fn few_at_a_time_are_packed_and_many_are_spread() {
+    let used = |pods, limit| {
+        let throttler = throttler(10, 10);
+        list(&throttler, &pods_of(limit, pods));
+        let slots: Vec<Slot> = (0..3).filter_map(|_| throttler.arrive().try_slot()?.ok()).collect();
+        ports(&slots)
+    };
+    assert_eq!(used(5, 3), [1, 1, 1]);
+    assert_eq!(used(3, 5), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn the_cluster_ip_takes_the_place_of_every_pod() {
+    let throttler = throttler(10, 10);
+    supply(&throttler, &pods_of(5, 3), &cluster_ip(3), ActivatorPlace::default());
+    let slots = fill(&throttler);
+    assert_eq!(slots.len(), 15);
+    assert!(slots.iter().all(|slot| slot.pod.address.ip().to_string() == "10.96.0.1"));
+    assert_eq!(throttler.in_flight_by_pod(), [("cluster-ip".to_owned(), 15)]);
+}
+
+#[tokio::test]
+async fn only_usable_pods_are_used_ready_or_not() {
+    let throttler = throttler(10, 10);
+    let mut endpoints = pods_of(1, 2);
+    endpoints.not_ready = pods_of(1, 4).ready.split_off(2);
+    let usable = [endpoints.ready[1].address, endpoints.not_ready[0].address].into();
+    supply(&throttler, &endpoints, &Destinations::Pods(usable), ActivatorPlace::default());
+    assert_eq!(ports(&fill(&throttler)), [2, 3]);
+}
+
+#[tokio::test]
+async fn a_pod_listed_twice_has_one_limit() {
+    let throttler = throttler(10, 10);
+    let mut endpoints = pods_of(2, 1);
+    endpoints.not_ready = endpoints.ready.clone();
+    list(&throttler, &endpoints);
+    assert_eq!(fill(&throttler).len(), 2);
+}
+
+#[tokio::test]
+async fn requests_at_pods_that_are_not_ours_any_more_end_there() {
+    let (throttler, endpoints) = (throttler(10, 10), pods_of(1, 4));
+    supply(&throttler, &endpoints, &all(&endpoints), place(0, 1));
+    let slots = fill(&throttler);
+    assert_eq!(ports(&slots), [1, 2, 3, 4]);
+    // Another activator comes: pods 3 and 4 are its own now.
+    supply(&throttler, &endpoints, &all(&endpoints), place(0, 2));
+    assert_eq!(throttler.queued_and_active(), (0, 4));
+    let [one, _two, three, four] = <[Slot; 4]>::try_from(slots).unwrap();
+    drop(three);
+    assert!(throttler.arrive().try_slot().is_none(), "pod 3 is not ours");
+    drop(one);
+    let again = throttler.arrive().try_slot().unwrap().unwrap();
+    assert_eq!(again.pod.name, "pod-8001");
+    // The other goes: what pod 4 still carries of ours counts against its limit.
+    supply(&throttler, &endpoints, &all(&endpoints), place(0, 1));
+    assert_eq!(ports(&fill(&throttler)), [3]);
+    drop(four);
+    assert_eq!(ports(&fill(&throttler)), [3, 4]);
+}
+
+#[tokio::test]
+async fn waiters_are_called_when_the_share_grows() {
+    let (throttler, endpoints) = (throttler(10, 10), pods_of(1, 2));
+    supply(&throttler, &endpoints, &all(&endpoints), place(0, 2));
+    let _busy = fill(&throttler);
+    let late = throttler.arrive();
+    let mut waiter = pin!(late.slot());
+    assert!(waiter.as_mut().now_or_never().is_none());
+    supply(&throttler, &endpoints, &all(&endpoints), place(0, 1));
+    assert_eq!(waiter.await.unwrap().pod.name, "pod-8002");
+}

@@ -1,0 +1,145 @@
+//! Responses that are past their time and that nobody reads.
+//!
+//! A body's own timer speaks up when the body is read; but while a client takes nothing, nobody reads the body,
+//! and all that it holds (a slot, an upstream connection) would be held for as long as the client likes. So each
+//! connection keeps an eye on what it is writing: over HTTP/1.1 an overdue response takes its connection with it;
+//! over HTTP/2 it only loses what it holds, for the other streams are not at fault.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{Body, Error};
+
+/// An alarm that is kept from poll to poll, and set anew no more than once per time limit.
+#[derive(Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready once `at` has come.
+    fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        while sleep.as_mut().poll(cx).is_ready() {
+            if at <= Instant::now() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+        // Set for another response that is over, and later than this one.
+        if sleep.deadline() > at {
+            sleep.as_mut().reset(at);
+            return self.poll(at, cx);
+        }
+        Poll::Pending
+    }
+}
+
+/// An HTTP/1.1 connection's view of the one response it is writing.
+#[derive(Clone, Default)]
+pub(crate) struct Overdue {
+    total_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Overdue {
+    /// A response has begun (it must have ended by then), or has ended.
+    pub(crate) fn set(&self, total_at: Option<Instant>) {
+        *self.total_at.lock() = total_at;
+    }
+
+    /// Ready once the response under way is past its time. To be polled after the connection, by the same task.
+    pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<()> {
+        let total_at = *self.total_at.lock();
+        total_at.map_or(Poll::Pending, |at| alarm.poll(at, cx))
+    }
+}
+
+/// An HTTP/2 connection's view of all the responses it is writing.
+#[derive(Clone, Default)]
+pub(super) struct Stragglers {
+    shared: Arc<Mutex<Watched>>,
+}
+
+#[derive(Default)]
+struct Watched {
+    // By the time they must have ended; the number tells those of the same instant apart.
+    bodies: BTreeMap<(Instant, u64), Weak<Mutex<Body>>>,
+    next: u64,
+    // The connection's task: the responses begin in tasks of their own.
+    connection: Option<Waker>,
+}
+
+impl Stragglers {
+    /// Watches a body that must end in time; any other stays as it is.
+    pub(super) fn watch(&self, body: Body) -> Body {
+        let Some(total_at) = body.total_at() else { return body };
+        let body = Arc::new(Mutex::new(body));
+        let mut watched = self.shared.lock();
+        let key = (total_at, watched.next);
+        watched.next += 1;
+        watched.bodies.insert(key, Arc::downgrade(&body));
+        if watched.bodies.first_key_value().is_some_and(|(first, _)| *first == key)
+            && let Some(connection) = watched.connection.take()
+        {
+            connection.wake();
+        }
+        drop(watched);
+        Body::stream(WatchedBody { body, key, stragglers: self.clone() })
+    }
+
+    /// Takes from the responses that are past their time what they hold. Never ready.
+    pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<()> {
+        loop {
+            let mut watched = self.shared.lock();
+            let Some(first) = watched.bodies.first_entry() else {
+                watched.connection = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            if alarm.poll(first.key().0, cx).is_pending() {
+                watched.connection = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let overdue = first.remove();
+            drop(watched);
+            if let Some(body) = overdue.upgrade() {
+                body.lock().expire();
+            }
+        }
+    }
+}
+
+/// A body that its connection can take away from.
+struct WatchedBody {
+    body: Arc<Mutex<Body>>,
+    key: (Instant, u64),
+    stragglers: Stragglers,
+}
+
+impl http_body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut *self.body.lock()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.lock().size_hint()
+    }
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        self.stragglers.shared.lock().bodies.remove(&self.key);
+    }
+}

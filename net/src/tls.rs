@@ -1,0 +1,60 @@
+//! TLS on both sides of a proxy. [`ServerTls`] is the certificate a server shows, read again whenever its files
+//! change; [`PodTls`] is how the activator makes sure that it talks to a pod of the right namespace.
+//!
+//! Knative's rules throughout: TLS 1.3 unless somebody asks for less ([`TlsPolicy`]), no client certificates, and no
+//! need to negotiate HTTP/2: whoever wants it may just begin.
+
+mod certificate;
+mod pods;
+mod policy;
+mod renewal;
+mod stream;
+
+pub use certificate::{CertificateFiles, ServerTls};
+pub use pods::PodTls;
+pub(crate) use pods::handshake_refusal;
+pub use policy::{PolicyError, TlsPolicy, TlsWords};
+pub use renewal::{Renewable, keep_renewed};
+pub(crate) use stream::MaybeTls;
+
+use std::path::PathBuf;
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// A file is not what it should be.
+    #[error("{} holds no {what}: {reason}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+        /// Why it was not found.
+        reason: String,
+    },
+    /// A certificate and a key that cannot be used, or not together.
+    #[error("cannot use {} with {}: {source}", certificate.display(), key.display())]
+    Pair {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// There is nobody to trust.
+    #[error("no certificate authority to trust in {0}")]
+    NoTrust(String),
+    /// What was asked for does not add up.
+    #[error("{0}")]
+    Unusable(#[from] rustls::Error),
+}

@@ -1,0 +1,131 @@
+//! The certificate that a server shows.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
+
+use parking_lot::RwLock;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::renewal::{Content, Seen, bytes_of};
+use super::{Renewable, TlsError, TlsPolicy};
+
+/// A server's side of TLS: a certificate with its key, from files that may be replaced at any time. Connections that
+/// are made after that see the new one; those that are there already stay.
+pub struct ServerTls {
+    files: CertificateFiles,
+    policy: TlsPolicy,
+    current: RwLock<Arc<ServerConfig>>,
+    seen: Seen,
+}
+
+/// Where a certificate chain and its key are, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and after it those that lead to its authority.
+    pub certificate: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+impl CertificateFiles {
+    /// As Kubernetes names them: `tls.crt` and `tls.key`.
+    pub fn in_folder(folder: &Path) -> Self {
+        CertificateFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") }
+    }
+
+    /// Whether both files are there. Not being able to tell is an error: a server must not do without TLS because of
+    /// a slip in its permissions.
+    pub fn exist(&self) -> Result<bool, TlsError> {
+        let exists = |path: &Path| {
+            path.try_exists().or_else(|source| match source.kind() {
+                io::ErrorKind::NotFound => Ok(false),
+                _ => Err(TlsError::Read { path: path.to_owned(), reason: source.to_string() }),
+            })
+        };
+        Ok(exists(&self.certificate)? && exists(&self.key)?)
+    }
+
+    fn read(&self, seen: &Seen) -> Option<Vec<Content>> {
+        seen.read(&[self.certificate.clone(), self.key.clone()])
+    }
+}
+
+impl ServerTls {
+    /// Reads the files, which must be in order.
+    pub fn load(files: CertificateFiles, policy: TlsPolicy) -> Result<Self, TlsError> {
+        let seen = Seen::default();
+        let contents = files.read(&seen).unwrap_or_default();
+        let current = RwLock::new(Arc::new(config(&files, &contents, &policy)?));
+        Ok(ServerTls { files, policy, current, seen })
+    }
+
+    /// Does the handshake with a client, with the certificate of this moment.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.current.read());
+        TlsAcceptor::from(config).accept(stream).await
+    }
+}
+
+impl Renewable for ServerTls {
+    const CHANGED: &str = "Certificate and/or key have changed on disk and were reloaded.";
+
+    fn renew(&self) -> Result<bool, TlsError> {
+        let Some(contents) = self.files.read(&self.seen) else { return Ok(false) };
+        // A new configuration knows no old sessions, either: nobody resumes one that the old certificate began.
+        *self.current.write() = Arc::new(config(&self.files, &contents, &self.policy)?);
+        Ok(true)
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    // Not the contents: among them is the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+fn config(
+    files: &CertificateFiles,
+    contents: &[Content],
+    policy: &TlsPolicy,
+) -> Result<ServerConfig, TlsError> {
+    let [certificate, key] = contents else { unreachable!("two files were read") };
+    let (chain, key) = (chain(&files.certificate, certificate)?, private_key(&files.key, key)?);
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&policy.provider))
+        .with_protocol_versions(&policy.versions)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|source| TlsError::Pair {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            source,
+        })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn chain(path: &Path, content: &Content) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bad = |error: pem::Error| TlsError::Pem {
+        path: path.to_owned(),
+        what: "certificate",
+        reason: error.to_string(),
+    };
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(bytes_of(path, content)?).collect::<Result<_, _>>().map_err(bad)?;
+    if chain.is_empty() { Err(bad(pem::Error::NoItemsFound)) } else { Ok(chain) }
+}
+
+fn private_key(path: &Path, content: &Content) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(bytes_of(path, content)?).map_err(|error| TlsError::Pem {
+        path: path.to_owned(),
+        what: "private key",
+        reason: error.to_string(),
+    })
+}

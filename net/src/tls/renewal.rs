@@ -1,0 +1,72 @@
+//! Files that change while a process runs: certificates are replaced long before they expire.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tracing::{error, info};
+
+use super::TlsError;
+
+/// Something made of files that can be read again.
+pub trait Renewable: Send + Sync + 'static {
+    /// What to say when the files had changed.
+    const CHANGED: &str;
+
+    /// Reads the files again. True: they have changed since they were last read, and what they hold now is in force.
+    /// An error leaves in force what was, and is reported once for each change.
+    fn renew(&self) -> Result<bool, TlsError>;
+}
+
+/// Reads the files again and again, until nobody uses what is made of them any more.
+///
+/// Polling, not watching: Kubernetes replaces mounted secrets by renaming a link one folder up, and nothing is lost by
+/// a minute.
+pub fn keep_renewed<R: Renewable>(
+    files: &Arc<R>,
+    every: Duration,
+) -> impl Future<Output = ()> + Send + use<R> {
+    keep(Arc::downgrade(files), every)
+}
+
+async fn keep<R: Renewable>(files: Weak<R>, every: Duration) {
+    loop {
+        sleep(every).await;
+        let Some(files) = files.upgrade() else { return };
+        match files.renew() {
+            Ok(true) => info!("{}", R::CHANGED),
+            Ok(false) => {}
+            Err(error) => error!(%error, "Cannot reload certificates, keeping the last good ones"),
+        }
+    }
+}
+
+/// What files held when they were last read, or why they could not be read.
+///
+/// Compared as it is: these files are small, and there is no simpler hash than a thing itself.
+#[derive(Default)]
+pub(super) struct Seen(Mutex<Vec<Content>>);
+
+pub(super) type Content = Result<Vec<u8>, String>;
+
+impl Seen {
+    /// Reads the files; `None`: they are what they were.
+    pub(super) fn read(&self, files: &[PathBuf]) -> Option<Vec<Content>> {
+        let read = |path: &PathBuf| fs::read(path).map_err(|error| error.to_string());
+        let now: Vec<Content> = files.iter().map(read).collect();
+        let mut seen = self.0.lock();
+        if *seen == now {
+            return None;
+        }
+        seen.clone_from(&now);
+        Some(now)
+    }
+}
+
+pub(super) fn bytes_of<'a>(path: &Path, content: &'a Content) -> Result<&'a [u8], TlsError> {
+    let unreadable = |reason: &String| TlsError::Read { path: path.to_owned(), reason: reason.clone() };
+    content.as_deref().map_err(unreadable)
+}

@@ -1,0 +1,194 @@
+//! The server's side.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use pilotlight_net::tls::{Renewable, ServerTls, TlsPolicy, TlsWords, keep_renewed};
+use pilotlight_net::{Body, Handler, Request, Response};
+use rustls::version::{TLS12, TLS13};
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::support::*;
+
+const OFTEN: Duration = Duration::from_millis(2);
+
+fn older() -> TlsWords<'static> {
+    TlsWords { min_version: "1.2", ..TlsWords::default() }
+}
+
+#[tokio::test]
+async fn a_client_that_trusts_the_authority_is_answered_again_and_again() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start(folder.load(TlsWords::default())).await;
+    let mut client = connect(server.address, &authority).await;
+    echo(&mut client, "once").await;
+    echo(&mut client, "twice").await;
+}
+
+#[tokio::test]
+async fn a_client_in_the_clear_is_sent_away() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start(folder.load(TlsWords::default())).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = soon("the end", client.read_to_end(&mut answer)).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    echo(&mut connect(server.address, &authority).await, "others are served").await;
+}
+
+#[tokio::test]
+async fn tls_1_2_is_spoken_only_if_asked_for() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let strict = start(folder.load(TlsWords::default())).await;
+    assert!(handshake(strict.address, &authority, &[&TLS12], &[]).await.is_err());
+    let lax = start(folder.load(older())).await;
+    let mut client = handshake(lax.address, &authority, &[&TLS12], &[]).await.unwrap();
+    echo(&mut client, "older").await;
+    let client = handshake(lax.address, &authority, &[&TLS12, &TLS13], &[]).await.unwrap();
+    assert_eq!(client.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+}
+
+#[tokio::test]
+async fn the_list_of_suites_and_the_curves_decide_what_is_agreed_on() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let words = TlsWords {
+        cipher_suites: "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        curve_preferences: "P-384",
+        ..older()
+    };
+    let server = start(folder.load(words)).await;
+    let client = handshake(server.address, &authority, &[&TLS12], &[]).await.unwrap();
+    let session = client.get_ref().1;
+    let suite = session.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384);
+    let group = session.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::secp384r1);
+}
+
+#[tokio::test]
+async fn http_2_is_preferred_by_those_who_negotiate_and_nobody_must() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start(folder.load(TlsWords::default())).await;
+    let expected: [(&[&str], Option<&[u8]>); 3] =
+        [(&["http/1.1", "h2"], Some(b"h2")), (&["http/1.1"], Some(b"http/1.1")), (&[], None)];
+    for (offered, agreed) in expected {
+        let client = handshake(server.address, &authority, &[&TLS13], offered).await.unwrap();
+        assert_eq!(client.get_ref().1.alpn_protocol(), agreed, "{offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn http_2_may_begin_with_or_without_having_been_negotiated() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start(folder.load(TlsWords::default())).await;
+    for offered in [&["h2"][..], &[]] {
+        let client = handshake(server.address, &authority, &[&TLS13], offered).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        for text in ["one", "two"] {
+            let request = http::Request::post("https://h/").body(Body::full(text)).unwrap();
+            let response = soon("the response", sender.send_request(request)).await.unwrap();
+            assert_eq!(response.headers()["spoken"], "HTTP/2.0");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_pair_is_shown_to_new_connections_and_old_ones_go_on() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let tls = folder.load(TlsWords::default());
+    let server = start(Arc::clone(&tls)).await;
+    let mut early = connect(server.address, &authority).await;
+    tokio::spawn(keep_renewed(&tls, OFTEN));
+    let next = authority.certify(&POD);
+    assert_ne!(pem_of(&early), printed(&next.0));
+    folder.replace(&next);
+    until("the new certificate", async || shown(server.address, &authority).await == printed(&next.0)).await;
+    echo(&mut early, "still here").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_told_once_and_changes_nothing() {
+    let authority = Authority::new();
+    let (good, other) = (authority.certify(&POD), authority.certify(&POD));
+    let folder = Folder::new();
+    folder.replace(&good);
+    let tls = folder.load(TlsWords::default());
+    let server = start(Arc::clone(&tls)).await;
+    assert!(!tls.renew().unwrap(), "nothing has changed");
+    for (certificate, key, complaint) in [
+        (&*other.0, &*good.1, "cannot use"),
+        ("nonsense", &good.1, "holds no certificate"),
+        (&good.0, "", "holds no private key"),
+    ] {
+        folder.write("tls.crt", certificate);
+        folder.write("tls.key", key);
+        let error = tls.renew().unwrap_err().to_string();
+        assert!(error.contains(complaint), "{error}");
+        assert!(!tls.renew().unwrap(), "told already");
+        assert_eq!(shown(server.address, &authority).await, printed(&good.0));
+    }
+    std::fs::remove_file(folder.path("tls.crt")).unwrap();
+    let error = tls.renew().unwrap_err().to_string();
+    assert!(error.starts_with("cannot read ") && error.contains("tls.crt"), "{error}");
+    folder.replace(&other);
+    assert!(tls.renew().unwrap());
+    assert_eq!(shown(server.address, &authority).await, printed(&other.0));
+}
+
+#[test]
+fn without_a_usable_pair_there_is_no_start() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    assert!(folder.files().exist().unwrap());
+    folder.write("tls.key", &authority.certify(&POD).1);
+    let error = ServerTls::load(folder.files(), TlsPolicy::default()).unwrap_err().to_string();
+    assert!(error.contains("tls.crt with") && error.contains("tls.key"), "{error}");
+    std::fs::remove_file(folder.path("tls.key")).unwrap();
+    assert!(!folder.files().exist().unwrap());
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_request_in_flight_but_not_for_a_silent_client() {
+    struct Slow(Arc<Semaphore>, Arc<Semaphore>);
+    impl Handler for Slow {
+        async fn handle(&self, _: SocketAddr, _: Request) -> Response {
+            self.0.add_permits(1);
+            self.1.acquire().await.unwrap().forget();
+            Response::new(Body::full("done"))
+        }
+    }
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let (arrived, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let handler = Slow(Arc::clone(&arrived), Arc::clone(&go));
+    let server = start_with(folder.load(TlsWords::default()), handler).await;
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    let _idle = connect(server.address, &authority).await;
+    let mut client = connect(server.address, &authority).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    soon("the request", arrived.acquire()).await.unwrap().forget();
+    server.drain.start();
+    go.add_permits(1);
+    let mut answer = String::new();
+    soon("the answer and a clean end", client.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.ends_with("done"), "{answer}");
+    soon("the end of the server", server.task).await.unwrap();
+}
