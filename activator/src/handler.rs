@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use pilotlight_net::{
     Fault, Handler, Request, Response, SendError, error, headers, hold_while, prepare_forward,
     prepare_response, with_timeouts,
@@ -39,7 +39,7 @@ impl Handler for Activator {
         let is_waiting = AtomicBool::new(true);
         let call = forward(shared, &exchange, &place, &is_waiting, request);
         let mut response = with_timeouts(route.timeouts, TIMEOUT_MESSAGE, call).await;
-        if is_waiting.into_inner() && response.status() == http::StatusCode::GATEWAY_TIMEOUT {
+        if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
             response = refusal::timed_out(TIMEOUT_MESSAGE, &revision.throttler().obstacle());
         }
         exchange.answered(response.status());
@@ -73,6 +73,9 @@ async fn forward(
         match outcome {
             Ok(mut response) => {
                 slot.pod_answered();
+                if is_in_place_of_the_app(&response) {
+                    exchange.lost("the app took the request and did not answer, or never took it");
+                }
                 prepare_response(&mut response);
                 if place.found_no_pods() {
                     tell_cold_start(&mut response, sent - exchange.arrived());
@@ -116,6 +119,12 @@ fn mark(request: &mut Request) {
     {
         headers.insert(headers::ORIGINAL_HOST, host);
     }
+}
+
+/// Whether a queue-proxy had to answer for an app that failed.
+fn is_in_place_of_the_app(response: &Response) -> bool {
+    response.status() == StatusCode::BAD_GATEWAY
+        && response.headers().get(headers::REASON).is_some_and(|reason| reason == headers::APP_FAILED)
 }
 
 /// Tells the client why this took longer than usual. Browsers show it in their developer tools.

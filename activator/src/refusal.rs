@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use pilotlight_core::{Time, Trouble};
-use pilotlight_net::{Response, error, plain};
+use pilotlight_net::{Response, error, headers, plain};
 
 use crate::routes::{NotFound, Routes};
 use crate::throttler::{Obstacle, Refusal};
@@ -82,7 +82,7 @@ fn describe(trouble: &Trouble) -> String {
 
 fn with_reason(mut response: Response, reason: &str) -> Response {
     let value = HeaderValue::from_str(reason).unwrap_or(HeaderValue::from_static("unknown"));
-    response.headers_mut().insert(REASON, value);
+    response.headers_mut().insert(headers::REASON, value);
     response
 }
 
@@ -90,9 +90,6 @@ fn retry_after(mut response: Response, seconds: u64) -> Response {
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
-
-/// Why the activator answered itself, in a word.
-const REASON: HeaderName = HeaderName::from_static("x-pilotlight-reason");
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,10 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The scheme the client used with the first proxy.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Why a proxy of ours answered in place of the app, as a word for machines.
+pub const REASON: HeaderName = HeaderName::from_static("x-pilotlight-reason");
+/// A [`REASON`]: the app took the connection away, or never took it.
+pub const APP_FAILED: &str = "app-failed";
 
 /// The value of [`NETWORK_PROBE`] that asks the queue-proxy; also the body of its answer.
 pub const QUEUE: &str = "queue";

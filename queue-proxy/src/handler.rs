@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
-    Body, Breaker, ByteBudget, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error,
+    Body, Breaker, ByteBudget, Fault, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error,
     hold_while, plain, prepare_forward, prepare_response, with_timeouts,
 };
 use tracing::debug;
@@ -97,11 +97,20 @@ impl Proxy {
         match self.upstreams.send(self.app, request).await {
             Ok(mut response) => {
                 prepare_response(&mut response);
+                if response.status() == StatusCode::BAD_GATEWAY {
+                    // An app that is a gateway itself does not speak for us.
+                    response.headers_mut().remove(headers::REASON);
+                }
                 response
             }
             Err(failure) => {
                 debug!(error = %failure, "Cannot forward a request to the app");
-                error::respond(failure.error())
+                let mut response = error::respond(failure.error());
+                if failure.error().fault() == Fault::Upstream {
+                    let reason = HeaderValue::from_static(headers::APP_FAILED);
+                    response.headers_mut().insert(headers::REASON, reason);
+                }
+                response
             }
         }
     }

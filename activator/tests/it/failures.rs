@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pilotlight_net::Response;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use crate::harness::*;
@@ -80,6 +80,26 @@ async fn a_request_that_a_pod_has_seen_is_never_sent_twice() {
     let activity = world.activator.activity().remove(&hello()).unwrap();
     assert_eq!((activity.lost, activity.statuses[&502]), (1, 1));
     assert_eq!(activity.last_error.as_deref(), Some("EOF"));
+}
+
+#[tokio::test]
+async fn an_app_that_failed_behind_its_queue_proxy_counts_as_lost_and_a_502_of_its_own_does_not() {
+    let world = World::start(revision(0)).await;
+    let (address, listener) = listen().await;
+    tokio::spawn(async move {
+        for reason in ["X-Pilotlight-Reason: app-failed\r\n", ""] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            assert!(stream.read(&mut buffer).await.unwrap() > 0);
+            let head = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n";
+            stream.write_all(format!("{head}{reason}\r\n").as_bytes()).await.unwrap();
+        }
+    });
+    world.set(|revision| revision.ready = vec![pod_at(address)]);
+    for lost in [1, 1] {
+        assert_eq!(outcome(world.get()).await.0, 502);
+        assert_eq!(world.activator.ledger().total.lost, lost);
+    }
 }
 
 #[tokio::test]

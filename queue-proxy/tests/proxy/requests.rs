@@ -189,6 +189,7 @@ async fn an_app_that_is_not_there_is_an_immediate_502() {
     let response = proxy.ask(GET).await;
     let expected = format!("dial tcp {nobody}: connect: connection refused\n");
     assert_eq!((status(&response), body(&response)), (502, expected.as_str()));
+    assert!(response.contains("X-Pilotlight-Reason: app-failed\r\n"), "{response}");
 }
 
 #[tokio::test]
