@@ -1,6 +1,7 @@
 //! The path of one request, from the client to a pod and back.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,8 +38,13 @@ impl Handler for Activator {
         mark(&mut request);
         let place = revision.throttler().arrive();
         let is_waiting = AtomicBool::new(true);
-        let call = forward(shared, &exchange, &place, &is_waiting, request);
-        let mut response = with_timeouts(route.timeouts, TIMEOUT_MESSAGE, call).await;
+        // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
+        let mut response = with_timeouts(
+            route.timeouts,
+            TIMEOUT_MESSAGE,
+            pin!(forward(shared, &exchange, &place, &is_waiting, request)),
+        )
+        .await;
         if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
             response = refusal::timed_out(TIMEOUT_MESSAGE, &revision.throttler().obstacle());
         }

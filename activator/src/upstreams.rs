@@ -104,7 +104,8 @@ fn addresses(table: &EndpointTable) -> BTreeSet<SocketAddr> {
 
 /// A pod that does not take a connection within a second is passed over for another.
 const PARAMS: UpstreamParams = UpstreamParams {
-    max_idle_per_host: 100,
+    // As many as one busy pod may have clients: a pool that is too small opens a connection for every other request.
+    max_idle_per_host: 1000,
     idle_timeout: Duration::from_secs(90),
     connect_timeout: Duration::from_secs(1),
 };

@@ -1,6 +1,7 @@
 //! The way of a request through the queue-proxy, from top to bottom.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,9 @@ impl Handler for Proxy {
             Some(answer) => answer,
             None => {
                 self.quiet.request_arrived();
-                with_timeouts(self.timeouts, "request timeout", self.proxy(peer, request)).await
+                // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
+                let call = pin!(self.proxy(peer, request));
+                with_timeouts(self.timeouts, "request timeout", call).await
             }
         };
         match logged {

@@ -72,7 +72,8 @@ impl Pool {
                 },
             }
         }
-        let mut sender = match self.connect(to).await {
+        // Boxed: rare, and large enough to weigh on every request that finds a kept connection.
+        let mut sender = match Box::pin(self.connect(to)).await {
             Ok(sender) => sender,
             Err(source) => return Err(SendError::not_dialed(request, source)),
         };
