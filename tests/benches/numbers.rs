@@ -4,7 +4,7 @@
 //! * how many requests are lost over cycles 0 -> 1 -> 0, and while pods scale 1 -> 8 -> 1 under 200 connections;
 //! * how much memory the idle parts hold.
 //!
-//! `cargo bench -p pilotlight-tests`. Takes about three minutes: the shortest window there is lasts six seconds.
+//! `cargo bench -p pilotlight-tests --bench numbers`. Takes about three minutes: the shortest window there is lasts six seconds.
 //! `PILOTLIGHT_CYCLES` sets the number of cycles (200).
 
 use std::io::{Read, Write};
