@@ -42,17 +42,14 @@ fn revision(pods: &[u16]) -> RevisionEndpoints {
     let pod = |&port: &u16| PodEndpoint {
         name: format!("pod-{port}"),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        tls_address: None,
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
-        hosts: Vec::new(),
-        container_concurrency: 0,
         timeout: Duration::from_secs(300),
-        response_start_timeout: None,
-        idle_timeout: None,
         ready: pods.iter().map(pod).collect(),
         starting: u32::from(pods.is_empty()),
-        trouble: None,
+        ..RevisionEndpoints::default()
     }
 }
 
