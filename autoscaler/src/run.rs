@@ -119,8 +119,6 @@ impl<C: Cluster> Loop<C> {
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => break,
-                Some(report) = inbox.recv() => self.take_in(report),
-                Ok(()) = self.view.changed() => self.follow_cluster(),
                 () = sleep_until(self.clock.instant_at(next)) => {
                     let now = self.clock.now();
                     if now >= next_tick {
@@ -130,6 +128,9 @@ impl<C: Cluster> Loop<C> {
                         self.step_all(now, |entry| entry.wake_at.filter(|at| now >= *at).map(|_| Input::Wake));
                     }
                 }
+                Ok(()) = self.view.changed() => self.follow_cluster(),
+                // Last: reports without a pause must not put off what decides on them.
+                Some(report) = inbox.recv() => self.take_in(report),
             }
         }
         if let Some(journal) = self.journal {

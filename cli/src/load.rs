@@ -322,11 +322,11 @@ fn name_error<'a>(step: &str, error: &'a (dyn Error + 'static)) -> String {
 /// How late tokio's timer may be.
 const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 
-/// Counts one request in flight until it is dropped.
-struct InFlight<'a>(&'a AtomicU32);
+/// Counts one request in flight until it is dropped, also when its other end has left.
+pub(crate) struct InFlight<'a>(&'a AtomicU32);
 
 impl<'a> InFlight<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
+    pub(crate) fn new(count: &'a AtomicU32) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         InFlight(count)
     }

@@ -22,6 +22,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::load::InFlight;
+
 use crate::output::print;
 
 /// Run the sample app: ?sleep=MS, ?prime=N and ?bloat=MB say what a request costs
@@ -238,22 +240,6 @@ async fn take(semaphore: Option<&Semaphore>) -> Option<SemaphorePermit<'_>> {
     match semaphore {
         Some(semaphore) => Some(semaphore.acquire().await.expect("never closed")),
         None => None,
-    }
-}
-
-/// Counts one request until it is dropped, also when the client has left.
-struct InFlight<'a>(&'a AtomicU32);
-
-impl<'a> InFlight<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        InFlight(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
