@@ -29,7 +29,6 @@ mod metrics;
 mod prober;
 mod probes;
 mod refusal;
-mod report;
 mod revision;
 mod routes;
 mod run;

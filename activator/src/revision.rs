@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
-use pilotlight_core::{RevisionId, Stat, Time};
+use pilotlight_core::{Reporter, RevisionId, Stat, Time};
 use pilotlight_net::{Clock, Ending};
 use serde::Serialize;
 
 use crate::ledger::{ColdStart, RevisionLedger};
 use crate::metrics::RevisionMetrics;
-use crate::report::Reporter;
+
 use crate::throttler::{Backlog, Pod, Throttler};
 
 /// What a revision's requests are doing now, and did so far.

@@ -1,13 +1,13 @@
-//! What the activator tells the autoscaler about one revision: a call for help when the first request comes,
-//! then one sample a second for as long as there is something to say.
+//! What an activator tells the autoscaler about one revision: a call for help when the first request comes,
+//! then one sample a second for as long as there is something to say. The activator and the simulator share it.
 //!
 //! Time comes in as an argument; nothing here reads a clock or sends. Knative's name is `ConcurrencyReporter`.
 
-use pilotlight_core::{RequestKind, RequestStats, Stat, Time};
+use crate::{RequestKind, RequestStats, Stat, Time};
 
 /// Counts one revision's requests, from arrival to the end of the response, waiting included.
 #[derive(Debug, Default)]
-pub(crate) struct Reporter {
+pub struct Reporter {
     /// `None` while there is nothing to report.
     tracked: Option<Tracked>,
 }
@@ -21,7 +21,7 @@ struct Tracked {
 
 impl Reporter {
     /// A request arrived. If it is the first, returns the stat to be sent at once: it wakes the autoscaler.
-    pub(crate) fn request_started(&mut self, now: Time) -> Option<Stat> {
+    pub fn request_started(&mut self, now: Time) -> Option<Stat> {
         let is_first = self.tracked.is_none();
         let tracked =
             self.tracked.get_or_insert_with(|| Tracked { stats: RequestStats::new(now), announced: true });
@@ -30,7 +30,7 @@ impl Reporter {
     }
 
     /// A request that had arrived is over, however it ended.
-    pub(crate) fn request_finished(&mut self, now: Time) {
+    pub fn request_finished(&mut self, now: Time) {
         if let Some(tracked) = &mut self.tracked {
             tracked.stats.request_finished(now, RequestKind::Direct);
         }
@@ -40,7 +40,7 @@ impl Reporter {
     ///
     /// A period without any request is reported once, as zero, and ends the tracking. While a request waits, every
     /// sample but the announced one is above zero, so a wake-up that got lost is repeated each second.
-    pub(crate) fn report(&mut self, now: Time) -> Option<Stat> {
+    pub fn report(&mut self, now: Time) -> Option<Stat> {
         let tracked = self.tracked.as_mut()?;
         let mut stat = tracked.stats.report(now);
         let is_over = stat.average_concurrent_requests == 0.0 && tracked.stats.in_flight() == 0;
@@ -56,7 +56,7 @@ impl Reporter {
 
     /// The sample to send first over a new connection: whoever listens now may never have heard the
     /// announcement, so it is not discounted. `None` unless a request is in flight.
-    pub(crate) fn resync(&mut self, now: Time) -> Option<Stat> {
+    pub fn resync(&mut self, now: Time) -> Option<Stat> {
         let tracked = self.tracked.as_mut().filter(|tracked| tracked.stats.in_flight() > 0)?;
         tracked.announced = false;
         let mut stat = tracked.stats.report(now);
@@ -68,7 +68,7 @@ impl Reporter {
     }
 
     /// Requests between arrival and the end of their response.
-    pub(crate) fn in_flight(&self) -> u32 {
+    pub fn in_flight(&self) -> u32 {
         self.tracked.as_ref().map_or(0, |tracked| tracked.stats.in_flight())
     }
 }
