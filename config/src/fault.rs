@@ -108,6 +108,11 @@ impl fmt::Display for Warning {
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
+    /// All of `faults`; `None` if there is none.
+    pub fn all(faults: Vec<Fault>) -> Option<Self> {
+        (!faults.is_empty()).then_some(Faults(faults))
+    }
+
     /// The faults in the order they were found.
     pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
         self.0.iter()

@@ -1,11 +1,13 @@
 //! The simulator: the production decisions under another clock.
 //!
-//! [`replay`](replay()) feeds a journal that the live autoscaler wrote back into the very code that wrote it, and
-//! says whether every decision comes out again. A simulation drives the same [`pilotlight_core::Revision`] with
-//! events of a model in place of the journal's, and says what came of it: an [`Outcome`].
+//! [`simulate`] drives the autoscaler's [`Revision`](pilotlight_core::Revision) and the data plane's queues with the
+//! events of a model ([`scenario`]), and says what came of it: an [`Outcome`]. [`replay`](replay()) feeds a journal
+//! that the live autoscaler wrote back into the very code that wrote it, and says whether every decision comes out
+//! again.
 
+pub mod cluster;
 mod outcome;
 mod replay;
 
-pub use outcome::{METRICS, Outcome, PodUse, Point, Quantiles, SCHEMA, Scaling, Timeline};
+pub use outcome::{METRICS, Outcome, Point, PodUse, Quantiles, SCHEMA, Scaling, Timeline};
 pub use replay::{Difference, Replay, ReplayError, replay};
