@@ -5,6 +5,7 @@
 //! same [`pilotlight_core::Revision`] with events of a model in place of the journal's.
 
 pub mod cluster;
+pub mod hpa;
 mod replay;
 
 pub use replay::{Difference, Replay, ReplayError, replay};
