@@ -57,7 +57,7 @@ const DEFAULT_TOLERANCE_FRACTION: f64 = 0.1;
 /// let pod = PodSample { state, cpu: Some(cpu), requests_per_second: None, in_flight: None };
 /// let decision = hpa.sync(now, 4, &[pod; 4]);
 /// assert_eq!(decision.desired, 8);
-/// assert_eq!(hpa.explain(&decision), "cpu is at 160% of 80%: 4 to 8 pods");
+/// assert_eq!(hpa.explain(&decision), "cpu is at 160% (target 80%): 4 to 8 pods");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Hpa {
@@ -227,9 +227,11 @@ impl Metric {
 
     fn measured(&self, &Proposal { average, target, .. }: &Proposal) -> String {
         match self {
-            Metric::CpuUtilization { .. } => format!(" is at {average}% of {target}%"),
-            Metric::Cpu { .. } => format!(" is at {average}m of {target}m"),
-            Metric::Pods { .. } => format!(" is at {} of {}", average as f64 / 1e3, target as f64 / 1e3),
+            Metric::CpuUtilization { .. } => format!(" is at {average}% (target {target}%)"),
+            Metric::Cpu { .. } => format!(" is at {average}m (target {target}m)"),
+            Metric::Pods { .. } => {
+                format!(" is at {} (target {})", average as f64 / 1e3, target as f64 / 1e3)
+            }
         }
     }
 }
