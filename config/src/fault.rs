@@ -165,7 +165,7 @@ pub struct Parsed<T> {
 
 impl<T> Parsed<T> {
     /// `value`, unless there are faults.
-    pub(crate) fn new(value: T, findings: Findings) -> Self {
+    pub fn new(value: T, findings: Findings) -> Self {
         let Findings { faults, warnings } = findings;
         Parsed { value: if faults.is_empty() { Ok(value) } else { Err(Faults(faults)) }, warnings }
     }
@@ -173,22 +173,26 @@ impl<T> Parsed<T> {
 
 /// Faults and warnings while they are being collected.
 #[derive(Debug, Default)]
-pub(crate) struct Findings {
-    pub(crate) faults: Vec<Fault>,
-    pub(crate) warnings: Vec<Warning>,
+pub struct Findings {
+    /// What is wrong, in the order found.
+    pub faults: Vec<Fault>,
+    /// What is suspicious, in the order found.
+    pub warnings: Vec<Warning>,
 }
 
 impl Findings {
-    pub(crate) fn fault(&mut self, key: &str, value: &str, rule: impl Into<String>) {
+    /// The value of `key` breaks a rule.
+    pub fn fault(&mut self, key: &str, value: &str, rule: impl Into<String>) {
         self.faults.push(Fault::new(key, value, rule));
     }
 
-    pub(crate) fn warn(&mut self, key: &str, advice: impl Into<String>) {
+    /// Advice about `key`.
+    pub fn warn(&mut self, key: &str, advice: impl Into<String>) {
         self.warnings.push(Warning::new(key, advice));
     }
 
     /// Takes over what was found elsewhere, with each key renamed.
-    pub(crate) fn absorb(&mut self, other: Findings, rename: impl Fn(&str) -> String) {
+    pub fn absorb(&mut self, other: Findings, rename: impl Fn(&str) -> String) {
         self.faults.extend(other.faults.into_iter().map(|f| Fault { key: rename(&f.key), ..f }));
         self.warnings.extend(other.warnings.into_iter().map(|w| Warning { key: rename(&w.key), ..w }));
     }

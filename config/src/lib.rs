@@ -22,6 +22,6 @@ pub mod workload;
 
 pub use annotations::Annotations;
 pub use autoscaler::AutoscalerConfig;
-pub use fault::{Fault, Faults, Parsed, Warning};
+pub use fault::{Fault, Faults, Findings, Parsed, Warning};
 pub use resolve::{Origin, Resolved, Setting, Verdict, resolve};
 pub use workload::Workload;

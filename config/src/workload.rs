@@ -17,7 +17,7 @@ use kinds::Draft;
 use manifest::Node;
 
 mod kinds;
-mod manifest;
+pub mod manifest;
 mod pod;
 mod written;
 

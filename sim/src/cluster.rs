@@ -222,6 +222,7 @@ impl Cluster {
             self.tell(now, Change::Pod { pod, phase: PodPhase::Unschedulable });
         }
         self.plan_scan(now);
+        self.drop_stale();
     }
 
     /// Removes a pod, however far it has come; its place is free at once. One that is not there is no fault.

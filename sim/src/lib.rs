@@ -6,8 +6,9 @@
 //! again.
 
 pub mod cluster;
+pub mod hpa;
 mod outcome;
 mod replay;
 
-pub use outcome::{METRICS, Outcome, Point, PodUse, Quantiles, SCHEMA, Scaling, Timeline};
+pub use outcome::{METRICS, Outcome, PodUse, Point, Quantiles, SCHEMA, Scaling, Timeline};
 pub use replay::{Difference, Replay, ReplayError, replay};

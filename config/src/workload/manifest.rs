@@ -5,23 +5,26 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::fault::{Fault, Findings};
+use crate::keys::nearest;
 
 /// One object of a file.
-pub(super) struct Document {
-    pub(super) line: u64,
+pub struct Document {
+    /// The line on which its YAML document begins, from 1.
+    pub line: u64,
     value: Value,
     /// Where the object lies inside the YAML document: empty, or `items[2]` within a list.
     path: String,
 }
 
 impl Document {
-    pub(super) fn root(&self) -> Node<'_> {
+    /// The object itself.
+    pub fn root(&self) -> Node<'_> {
         Node { value: Some(&self.value), path: self.path.clone() }
     }
 }
 
 /// All objects of a file, with lists opened and empty documents left out. `Err` is one line about the syntax.
-pub(super) fn documents(text: &str) -> Result<Vec<Document>, String> {
+pub fn documents(text: &str) -> Result<Vec<Document>, String> {
     let options = serde_saphyr::options! { with_snippet: false };
     let parsed: Result<Vec<serde_saphyr::Spanned<Value>>, _> =
         serde_saphyr::from_multiple_with_options(text, options);
@@ -54,30 +57,33 @@ fn one_line(text: &str) -> String {
 
 /// A place in a document: what is there, if anything, and how to name it.
 #[derive(Clone, Debug)]
-pub(super) struct Node<'a> {
+pub struct Node<'a> {
     /// What is there; nothing where it is absent or null.
-    pub(super) value: Option<&'a Value>,
-    pub(super) path: String,
+    pub value: Option<&'a Value>,
+    /// Its path inside the file, as messages name it: `spec.metrics[0].type`.
+    pub path: String,
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn child(&self, key: &str) -> Node<'a> {
+    /// The node one level down.
+    pub fn child(&self, key: &str) -> Node<'a> {
         let value = self.value.and_then(|value| value.get(key)).filter(|value| !value.is_null());
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         Node { value, path }
     }
 
     /// The node several levels down.
-    pub(super) fn at(&self, keys: &[&str]) -> Node<'a> {
+    pub fn at(&self, keys: &[&str]) -> Node<'a> {
         keys.iter().fold(self.clone(), |node, key| node.child(key))
     }
 
-    pub(super) fn is_present(&self) -> bool {
+    /// Whether anything is there.
+    pub fn is_present(&self) -> bool {
         self.value.is_some()
     }
 
     /// The elements of a list.
-    pub(super) fn items(&self, findings: &mut Findings) -> Vec<Node<'a>> {
+    pub fn items(&self, findings: &mut Findings) -> Vec<Node<'a>> {
         let items = match self.value {
             None => return Vec::new(),
             Some(Value::Array(items)) => items,
@@ -91,7 +97,7 @@ impl<'a> Node<'a> {
     }
 
     /// A text.
-    pub(super) fn text(&self, findings: &mut Findings) -> Option<String> {
+    pub fn text(&self, findings: &mut Findings) -> Option<String> {
         match self.value? {
             Value::String(text) => Some(text.clone()),
             other => {
@@ -102,13 +108,13 @@ impl<'a> Node<'a> {
     }
 
     /// A list of texts.
-    pub(super) fn texts(&self, findings: &mut Findings) -> Vec<String> {
+    pub fn texts(&self, findings: &mut Findings) -> Vec<String> {
         let items = self.items(findings);
         items.iter().filter_map(|item| item.text(findings)).collect()
     }
 
     /// A whole number between 0 and `max`.
-    pub(super) fn whole(&self, max: u32, findings: &mut Findings) -> Option<u32> {
+    pub fn whole(&self, max: u32, findings: &mut Findings) -> Option<u32> {
         let value = self.value?;
         let number = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|&n| n <= max);
         if number.is_none() {
@@ -118,8 +124,21 @@ impl<'a> Node<'a> {
         number
     }
 
+    /// Records each field that is not among the `known`: most likely it is misspelt, and what was meant would
+    /// silently not be so.
+    pub fn only(&self, known: &[&str], findings: &mut Findings) {
+        let Some(Value::Object(fields)) = self.value else { return };
+        for field in fields.keys().filter(|field| !known.contains(&field.as_str())) {
+            let rule = match nearest(field, known.iter().copied()) {
+                Some(name) => format!("unknown field; did you mean `{name}`?"),
+                None => format!("unknown field; there are {}", known.join(", ")),
+            };
+            self.child(field).fault(rule, findings);
+        }
+    }
+
     /// Texts by key, as in annotations and ConfigMaps: Kubernetes refuses anything but strings here.
-    pub(super) fn strings(&self, findings: &mut Findings) -> BTreeMap<String, String> {
+    pub fn strings(&self, findings: &mut Findings) -> BTreeMap<String, String> {
         self.entries(findings, |node, value, findings| match value {
             Value::String(text) => Some(text.clone()),
             other => {
@@ -130,7 +149,7 @@ impl<'a> Node<'a> {
     }
 
     /// Scalars by key, each as its text: for data that never goes through Kubernetes.
-    pub(super) fn bare_strings(&self, findings: &mut Findings) -> BTreeMap<String, String> {
+    pub fn bare_strings(&self, findings: &mut Findings) -> BTreeMap<String, String> {
         self.entries(findings, |node, value, findings| match value {
             Value::Array(_) | Value::Object(_) => {
                 node.fault("is not a single value", findings);
@@ -164,13 +183,13 @@ impl<'a> Node<'a> {
     }
 
     /// Records that something is wrong here.
-    pub(super) fn fault(&self, rule: impl Into<String>, findings: &mut Findings) {
+    pub fn fault(&self, rule: impl Into<String>, findings: &mut Findings) {
         findings.faults.push(Fault::without_value(self.path.clone(), rule));
     }
 }
 
 /// A value as it might have been written.
-pub(super) fn shown(value: &Value) -> String {
+pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),

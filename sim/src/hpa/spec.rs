@@ -1,0 +1,176 @@
+//! A HorizontalPodAutoscaler as people write it: `autoscaling/v2` (and `v2beta2`, which is the same), or `v1` with
+//! its one percentage.
+
+use std::time::Duration;
+
+use pilotlight_config::Parsed;
+
+use super::read;
+
+/// What a HorizontalPodAutoscaler is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HpaSpec {
+    /// Its name; `None` where none is written.
+    pub name: Option<String>,
+    /// There are never fewer pods.
+    pub min_replicas: u32,
+    /// There are never more.
+    pub max_replicas: u32,
+    /// What it looks at; the one that calls for the most pods decides.
+    pub metrics: Vec<Metric>,
+    /// How fast it may go; `None`: the controller's older rules, which differ from the defaults of this.
+    pub behavior: Option<Behavior>,
+}
+
+/// One thing to look at, and what it should be on average over the pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Used CPU, in hundredths of what the pods request.
+    CpuUtilization {
+        /// The percentage aimed for.
+        target_percent: u32,
+    },
+    /// Used CPU.
+    Cpu {
+        /// The thousandths of a core aimed for in each pod.
+        target_millicores: u64,
+    },
+    /// Something the pods measure themselves.
+    Pods {
+        /// Its name as it was written.
+        name: String,
+        /// What it is.
+        measure: Measure,
+        /// The thousandths aimed for in each pod.
+        target_milli: u64,
+    },
+}
+
+/// What simulated pods measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Requests a second.
+    RequestsPerSecond,
+    /// Requests in flight.
+    InFlight,
+}
+
+/// How fast it may go, in each direction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Behavior {
+    /// Towards more pods.
+    pub scale_up: Rules,
+    /// Towards fewer.
+    pub scale_down: Rules,
+}
+
+/// How fast it may go in one direction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Whatever was recommended within this time, it goes no further than the most careful of it.
+    pub stabilization_window: Duration,
+    /// Which of the policies counts.
+    pub select: Select,
+    /// The limits on the speed.
+    pub policies: Vec<Policy>,
+    /// How far off the target counts as on it, as a fraction; `None`: the controller's own.
+    pub tolerance_fraction: Option<f64>,
+}
+
+/// Which of several policies counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Select {
+    /// The one that lets it go the furthest.
+    #[default]
+    Max,
+    /// The one that lets it go the least far.
+    Min,
+    /// None: it does not go this way at all.
+    Disabled,
+}
+
+/// A limit on the speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How far.
+    pub step: Step,
+    /// In which time.
+    pub period: Duration,
+}
+
+/// How far a policy lets it go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many pods.
+    Pods(u32),
+    /// So many hundredths of the pods there were.
+    Percent(u32),
+}
+
+impl Default for Behavior {
+    fn default() -> Self {
+        Behavior { scale_up: Rules::scale_up(), scale_down: Rules::scale_down() }
+    }
+}
+
+impl Rules {
+    /// Kubernetes' defaults towards more pods: at once, and every 15 seconds four pods or as many again, whichever
+    /// is more.
+    pub fn scale_up() -> Self {
+        let policies = vec![
+            Policy { step: Step::Pods(4), period: DEFAULT_PERIOD },
+            Policy { step: Step::Percent(100), period: DEFAULT_PERIOD },
+        ];
+        Rules {
+            stabilization_window: Duration::ZERO,
+            select: Select::Max,
+            policies,
+            tolerance_fraction: None,
+        }
+    }
+
+    /// Kubernetes' defaults towards fewer pods: as many as five minutes have called for, at any speed.
+    pub fn scale_down() -> Self {
+        let policies = vec![Policy { step: Step::Percent(100), period: DEFAULT_PERIOD }];
+        Rules {
+            stabilization_window: DEFAULT_SCALE_DOWN_STABILIZATION,
+            select: Select::Max,
+            policies,
+            tolerance_fraction: None,
+        }
+    }
+}
+
+/// The controller's `--horizontal-pod-autoscaler-downscale-stabilization`.
+pub(super) const DEFAULT_SCALE_DOWN_STABILIZATION: Duration = Duration::from_secs(300);
+
+const DEFAULT_PERIOD: Duration = Duration::from_secs(15);
+
+impl HpaSpec {
+    /// Reads the one HorizontalPodAutoscaler among the objects of a file.
+    ///
+    /// ```
+    /// use pilotlight_sim::hpa::HpaSpec;
+    /// let text = "
+    /// apiVersion: autoscaling/v2
+    /// kind: HorizontalPodAutoscaler
+    /// metadata: { name: web }
+    /// spec:
+    ///   maxReplicas: 0
+    ///   metrics:
+    ///     - type: Resource
+    ///       resource: { name: cpu, target: { type: Utilization, averageUtilisation: 80 } }
+    /// ";
+    /// let faults = HpaSpec::read("hpa.yaml", text).value.unwrap_err();
+    /// assert_eq!(
+    ///     faults.to_string(),
+    ///     "hpa.yaml: spec.maxReplicas: \"0\" is not a whole number between 1 and 2147483647\n\
+    ///      hpa.yaml: spec.metrics[0].resource.target.averageUtilisation: \
+    ///      unknown field; did you mean `averageUtilization`?\n\
+    ///      hpa.yaml: spec.metrics[0].resource.target: needs averageUtilization or averageValue"
+    /// );
+    /// ```
+    pub fn read(file: &str, text: &str) -> Parsed<Self> {
+        read::spec(file, text)
+    }
+}
