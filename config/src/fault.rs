@@ -192,7 +192,7 @@ impl Findings {
     }
 
     /// Takes over what was found elsewhere, with each key renamed.
-    pub fn absorb(&mut self, other: Findings, rename: impl Fn(&str) -> String) {
+    pub(crate) fn absorb(&mut self, other: Findings, rename: impl Fn(&str) -> String) {
         self.faults.extend(other.faults.into_iter().map(|f| Fault { key: rename(&f.key), ..f }));
         self.warnings.extend(other.warnings.into_iter().map(|w| Warning { key: rename(&w.key), ..w }));
     }

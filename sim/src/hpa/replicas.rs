@@ -152,7 +152,7 @@ impl Scale {
     /// Rounded down, as the controller does: 81.9 % is 81 %.
     fn average(&self, sum: Sum) -> Result<u64, NoProposal> {
         let Some(request) = self.request else { return Ok(sum.total / sum.pods) };
-        (sum.total * 100).checked_div(request * sum.pods).ok_or(NoProposal::NoRequest)
+        sum.total.saturating_mul(100).checked_div(request * sum.pods).ok_or(NoProposal::NoRequest)
     }
 
     fn ratio(&self, sum: Sum) -> Result<f64, NoProposal> {
@@ -160,7 +160,7 @@ impl Scale {
     }
 }
 
-/// Measurements, added up.
+/// Measurements, added up. Only a target that nothing can reach comes near the end of the numbers; they stop there.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     pods: u64,
@@ -170,7 +170,7 @@ struct Sum {
 impl Sum {
     fn add(&mut self, pods: u64, each: u64) {
         self.pods += pods;
-        self.total += pods * each;
+        self.total = self.total.saturating_add(pods.saturating_mul(each));
     }
 }
 
