@@ -4,8 +4,12 @@
 //! says whether every decision comes out again. A simulation drives the same [`pilotlight_core::Revision`] with
 //! events of a model in place of the journal's, and says what came of it: an [`Outcome`].
 
+pub mod assert;
 mod outcome;
 mod replay;
+pub mod report;
 
-pub use outcome::{METRICS, Outcome, PodUse, Point, Quantiles, SCHEMA, Scaling, Timeline};
+pub use outcome::{
+    Better, METRICS, Metric, Outcome, PodUse, Point, QUANTILES, Quantiles, SCHEMA, Scaling, Timeline, Unit,
+};
 pub use replay::{Difference, Replay, ReplayError, replay};
