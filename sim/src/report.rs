@@ -125,7 +125,11 @@ impl Run {
             return "–".to_owned();
         };
         match self.margins.get(metric) {
-            Some(&margin) => format!("{} ±{}", number::shown(metric, value), number::shown(metric, margin)),
+            Some(&margin) => {
+                // Two digits: a third would say that the spread itself is known that well.
+                let margin = number::rounded(margin, 2);
+                format!("{} ±{}", number::shown(metric, value), number::shown(metric, margin))
+            }
             None => number::shown(metric, value),
         }
     }
@@ -189,41 +193,36 @@ impl Gain {
 /// A group of metrics as tables list them.
 struct Group {
     title: &'static str,
+    /// Whether these are quantiles of times.
+    is_of_times: bool,
     metrics: &'static [&'static str],
 }
 
 /// What tables of several runs show, in this order.
 const GROUPS: [Group; 5] = [
-    Group { title: "Latency", metrics: &["p50", "p90", "p95", "p99", "p99.9", "max"] },
-    Group { title: "Wait", metrics: &["wait-mean", "wait-p95", "wait-p99", "queue-p95", "cold-p95", "service-p95"] },
-    Group {
-        title: "Requests",
-        metrics: &["requests", "success", "slo", "429", "503", "504", "abandoned", "lost", "retries"],
-    },
-    Group {
-        title: "Pods",
-        metrics: &[
-            "pod-seconds",
-            "node-seconds",
-            "mean-pods",
-            "peak",
-            "starts",
-            "crashes",
-            "utilization",
-            "over-provision",
-        ],
-    },
-    Group {
-        title: "Scaling",
-        metrics: &["cold-starts", "cold-requests", "cold-share", "panics", "panic-seconds"],
-    },
+    group("Latency", true, &["p50", "p90", "p95", "p99", "p99.9", "max"]),
+    group("Wait", true, &["wait-mean", "wait-p95", "wait-p99", "queue-p95", "cold-p95", "service-p95"]),
+    group("Requests", false, REQUEST_METRICS),
+    group("Pods", false, POD_METRICS),
+    group("Scaling", false, &["cold-starts", "cold-requests", "cold-share", "panics", "panic-seconds"]),
 ];
+
+const REQUEST_METRICS: &[&str] =
+    &["requests", "success", "errors", "slo", "429", "503", "504", "abandoned", "lost", "retries"];
+const POD_METRICS: &[&str] = &[
+    "pod-seconds", "ready-seconds", "node-seconds", "mean-pods", "peak", "starts", "crashes", "utilization",
+    "over-provision",
+];
+
+const fn group(title: &'static str, is_of_times: bool, metrics: &'static [&'static str]) -> Group {
+    Group { title, is_of_times, metrics }
+}
 
 /// Metrics that are listed only where one of the runs has something to say.
 fn is_worth_a_row(metric: &str, runs: &[Run]) -> bool {
     let is_quiet = matches!(
         metric,
-        "slo" | "429" | "503" | "504" | "abandoned" | "lost" | "retries" | "node-seconds" | "crashes"
+        "errors" | "slo" | "429" | "503" | "504" | "abandoned" | "lost" | "retries" | "node-seconds" | "crashes"
     );
     !is_quiet || runs.iter().any(|run| run.outcome.metric(metric).is_some_and(|value| value != 0.0))
 }

@@ -22,8 +22,8 @@ pub(super) fn expression(text: &str) -> Result<Node, ExpressionError> {
 pub(super) fn slo(text: &str) -> Result<Slo, ExpressionError> {
     let mut parser = Parser::new(text)?;
     let (name, column) = parser.word("a latency such as p95")?;
-    let percent = name.strip_prefix('p').and_then(|digits| digits.parse::<f64>().ok());
-    let Some(percent) = percent.filter(|&percent| percent > 0.0 && percent < 100.0) else {
+    let quantile = name.strip_prefix('p').and_then(|digits| shifted(digits, -2));
+    let Some(quantile) = quantile.filter(|&quantile| quantile > 0.0 && quantile < 1.0) else {
         return Err(error(column, format!("an objective is a quantile of latency, such as p95<500ms; not {name:?}")));
     };
     let includes_threshold = match parser.relation()? {
@@ -34,7 +34,7 @@ pub(super) fn slo(text: &str) -> Result<Slo, ExpressionError> {
     let (written, column) = parser.word("a time such as 500ms")?;
     let threshold = duration::parse(written).map_err(|wrong| error(column, wrong))?;
     parser.end()?;
-    Ok(Slo { quantile: percent / 100.0, threshold, includes_threshold })
+    Ok(Slo { quantile, threshold, includes_threshold })
 }
 
 pub(super) fn objective(text: &str) -> Result<Objective, ExpressionError> {
@@ -79,25 +79,36 @@ fn families() -> String {
 fn number(text: &str, column: usize, name: &str, unit: Unit) -> Result<f64, ExpressionError> {
     let digits = text.trim_end_matches(|c: char| c.is_alphabetic() || c == '%');
     let suffix = &text[digits.len()..];
-    let plain = digits.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
     let wrong = |rule: &str| Err(error(column, format!("{name} is {rule}, not {text}")));
-    match (unit, plain, suffix) {
+    let places = match suffix {
+        "%" => -2,
+        "k" => 3,
+        "M" => 6,
+        _ => 0,
+    };
+    match (unit, shifted(digits, places), suffix) {
         (Unit::Seconds, Some(0.0), "") => Ok(0.0),
         // Of a time, 300 alone would be ambiguous, and 5 minutes of errors is what that costs.
         (Unit::Seconds, Some(value), "") => wrong(&format!("a time: write {value}ms or {value}s")),
         (Unit::SecondsInAll | Unit::Count | Unit::Ratio, Some(value), "") => Ok(value),
-        (Unit::SecondsInAll | Unit::Count, Some(value), "k") => Ok(value * 1e3),
-        (Unit::SecondsInAll | Unit::Count, Some(value), "M") => Ok(value * 1e6),
+        (Unit::SecondsInAll | Unit::Count, Some(value), "k" | "M") => Ok(value),
         (Unit::Seconds | Unit::SecondsInAll, ..) => match duration::parse(text) {
             Ok(time) => Ok(time.as_secs_f64()),
             Err(wrong) => Err(error(column, wrong)),
         },
-        (Unit::Fraction, Some(value), "%") if value <= 100.0 => Ok(value / 100.0),
-        (Unit::Fraction, Some(value), "") if value <= 1.0 => Ok(value),
+        (Unit::Fraction, Some(value), "%" | "") if value <= 1.0 => Ok(value),
         (Unit::Fraction, ..) => wrong("a share: write 99.9% or 0.999"),
         (Unit::Count, ..) => wrong("a count: write 20, 20k or 20M"),
         (Unit::Ratio, ..) => wrong("a plain number: write 1.5"),
     }
+}
+
+/// Decimal digits, their point moved. Moved in the text: 99.9 / 100 is not 0.999 in binary, and `success>=99.9%`
+/// must hold for 999 of 1,000.
+fn shifted(digits: &str, places: i32) -> Option<f64> {
+    let is_decimal = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let value: f64 = format!("{digits}e{places}").parse().ok()?;
+    (is_decimal && value.is_finite()).then_some(value)
 }
 
 struct Parser<'a> {

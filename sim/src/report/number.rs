@@ -92,13 +92,18 @@ pub(crate) fn amount(value: f64) -> String {
 
 /// To three significant digits.
 pub(crate) fn significant(value: f64) -> f64 {
+    rounded(value, 3)
+}
+
+/// To so many significant digits.
+pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }
-    let digits = 2 - value.abs().log10().floor() as i32;
+    let places = digits - 1 - value.abs().log10().floor() as i32;
     // By way of an integer power in each direction: multiplying with 0.01 would not be exact.
-    let unit = 10f64.powi(digits.abs());
-    if digits >= 0 { (value * unit).round() / unit } else { (value / unit).round() * unit }
+    let unit = 10f64.powi(places.abs());
+    if places >= 0 { (value * unit).round() / unit } else { (value / unit).round() * unit }
 }
 
 fn trimmed(value: f64) -> String {
