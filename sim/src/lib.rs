@@ -5,10 +5,14 @@
 //! that the live autoscaler wrote back into the very code that wrote it, and says whether every decision comes out
 //! again.
 
+pub mod assert;
 pub mod cluster;
 pub mod hpa;
 mod outcome;
 mod replay;
+pub mod report;
 
-pub use outcome::{METRICS, Outcome, PodUse, Point, Quantiles, SCHEMA, Scaling, Timeline};
+pub use outcome::{
+    Better, METRICS, Metric, Outcome, PodUse, Point, QUANTILES, Quantiles, SCHEMA, Scaling, Timeline, Unit,
+};
 pub use replay::{Difference, Replay, ReplayError, replay};

@@ -234,36 +234,138 @@ impl Quantiles {
     }
 }
 
-/// The names [`Outcome::metric`] knows, what they are, and whether they are times in seconds. `p95` stands for any
-/// quantile: `mean`, `p50`, `p90`, `p95`, `p99`, `p99.9`, `max`. A status code is a name too: `503`.
-pub const METRICS: &[(&str, &str)] = &[
-    ("p95", "latency of answers with status 200, in seconds"),
-    ("wait-p95", "its part before service, in seconds"),
-    ("queue-p95", "the wait while pods were ready but busy, in seconds"),
-    ("cold-p95", "the wait while no pod was ready, in seconds"),
-    ("service-p95", "the part at the app, in seconds"),
-    ("requests", "requests, retries not counted"),
-    ("retries", "attempts after a failed one"),
-    ("errors", "requests without an answer of status 200"),
-    ("success", "the share of requests answered with status 200"),
-    ("slo", "the share of requests within the objective"),
-    ("abandoned", "requests whose client left"),
-    ("lost", "attempts that a pod took and did not answer"),
-    ("cold-starts", "times pods came up after there had been none"),
-    ("cold-requests", "requests that waited for such a start"),
-    ("cold-share", "their share of all requests"),
-    ("pod-seconds", "time all pods existed"),
-    ("ready-seconds", "time all pods were ready"),
-    ("node-seconds", "time all nodes existed"),
-    ("mean-pods", "pods on average"),
-    ("peak", "the most pods at once"),
-    ("starts", "pods started"),
-    ("crashes", "pods that ended by themselves"),
-    ("utilization", "work over what ready pods could have done"),
-    ("over-provision", "pod-seconds over those of an oracle"),
-    ("panics", "times panic began"),
-    ("panic-seconds", "time in panic"),
+/// A number an outcome has a name for: see [`METRICS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name [`Outcome::metric`] knows it by; in the table it may stand for a family of names.
+    pub name: &'static str,
+    /// What it is measured in.
+    pub unit: Unit,
+    /// What is better.
+    pub better: Better,
+    /// What it is, in a few words.
+    pub about: &'static str,
+}
+
+/// What a metric is measured in, and so how its values are written and read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A time in seconds: `412 ms`. Written with a unit in expressions.
+    Seconds,
+    /// Seconds that are summed up over pods, and so an amount rather than a time: `12,345`.
+    SecondsInAll,
+    /// A share between 0 and 1: `99.9 %`.
+    Fraction,
+    /// How many: `1,234`.
+    Count,
+    /// Something over something, or an average: `1.34`.
+    Ratio,
+}
+
+/// Which way a metric improves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// Less is better.
+    Lower,
+    /// More is better.
+    Higher,
+    /// It is what it is.
+    Neither,
+}
+
+impl Metric {
+    /// The entry of the table that `name` belongs to: `wait-p99.9` is one of those that `wait-p95` stands for.
+    pub fn named(name: &str) -> Option<&'static Metric> {
+        let (family, quantile) = match name.split_once('-') {
+            Some((part @ ("wait" | "queue" | "cold" | "service"), quantile)) => (Some(part), quantile),
+            _ => (None, name),
+        };
+        let is_quantile = QUANTILES.contains(&quantile);
+        let is_status = name.len() == 3 && name.parse().is_ok_and(|code: u16| (100..600).contains(&code));
+        METRICS.iter().find(|metric| match metric.name.strip_suffix("p95") {
+            Some(prefix) if is_quantile => prefix.strip_suffix('-') == family,
+            _ => metric.name == name || is_status && metric.name == "503",
+        })
+    }
+
+    /// Every name there is, families written out, but status codes only those that proxies make.
+    pub fn names() -> impl Iterator<Item = String> {
+        METRICS.iter().flat_map(|metric| -> Vec<String> {
+            match metric.name.strip_suffix("p95") {
+                Some(prefix) => QUANTILES.iter().map(|quantile| format!("{prefix}{quantile}")).collect(),
+                None if metric.name == "503" => STATUSES.map(str::to_owned).to_vec(),
+                None => vec![metric.name.to_owned()],
+            }
+        })
+    }
+}
+
+const fn metric(name: &'static str, unit: Unit, better: Better, about: &'static str) -> Metric {
+    Metric { name, unit, better, about }
+}
+
+/// The names [`Outcome::metric`] knows. `p95` stands for any quantile: `mean`, `p50`, `p90`, `p95`, `p99`, `p99.9`,
+/// `max`; `503` for any status code.
+pub const METRICS: &[Metric] = &[
+    metric("p95", Unit::Seconds, Better::Lower, "latency of answers with status 200, in seconds"),
+    metric("wait-p95", Unit::Seconds, Better::Lower, "its part before service, in seconds"),
+    metric("queue-p95", Unit::Seconds, Better::Lower, "the wait while pods were ready but busy, in seconds"),
+    metric("cold-p95", Unit::Seconds, Better::Lower, "the wait while no pod was ready, in seconds"),
+    metric("service-p95", Unit::Seconds, Better::Lower, "the part at the app, in seconds"),
+    metric("requests", Unit::Count, Better::Neither, "requests, retries not counted"),
+    metric("retries", Unit::Count, Better::Lower, "attempts after a failed one"),
+    metric("errors", Unit::Count, Better::Lower, "requests without an answer of status 200"),
+    metric("503", Unit::Count, Better::Neither, "requests that ended with this status code"),
+    metric("success", Unit::Fraction, Better::Higher, "the share of requests answered with status 200"),
+    metric("slo", Unit::Fraction, Better::Higher, "the share of requests within the objective"),
+    metric("abandoned", Unit::Count, Better::Lower, "requests whose client left"),
+    metric("lost", Unit::Count, Better::Lower, "attempts that a pod took and did not answer"),
+    metric("cold-starts", Unit::Count, Better::Lower, "times pods came up after there had been none"),
+    metric("cold-requests", Unit::Count, Better::Lower, "requests that waited for such a start"),
+    metric("cold-share", Unit::Fraction, Better::Lower, "their share of all requests"),
+    metric("pod-seconds", Unit::SecondsInAll, Better::Lower, "time all pods existed"),
+    metric("ready-seconds", Unit::SecondsInAll, Better::Lower, "time all pods were ready"),
+    metric("node-seconds", Unit::SecondsInAll, Better::Lower, "time all nodes existed"),
+    metric("mean-pods", Unit::Ratio, Better::Lower, "pods on average"),
+    metric("peak", Unit::Count, Better::Lower, "the most pods at once"),
+    metric("starts", Unit::Count, Better::Lower, "pods started"),
+    metric("crashes", Unit::Count, Better::Neither, "pods that ended by themselves"),
+    metric("utilization", Unit::Fraction, Better::Higher, "work over what ready pods could have done"),
+    metric("over-provision", Unit::Ratio, Better::Lower, "pod-seconds over those of an oracle"),
+    metric("panics", Unit::Count, Better::Neither, "times panic began"),
+    metric("panic-seconds", Unit::SecondsInAll, Better::Neither, "time in panic"),
 ];
+
+/// The quantiles every time is known by.
+pub const QUANTILES: [&str; 7] = ["mean", "p50", "p90", "p95", "p99", "p99.9", "max"];
+
+/// The status codes that proxies on the way make themselves, and success.
+const STATUSES: [&str; 6] = ["200", "429", "500", "502", "503", "504"];
 
 /// The version of the JSON form; it grows when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_value_and_belongs_to_the_table() {
+        let outcome = Outcome { slo_fraction: Some(0.5), ..Outcome::default() };
+        for name in Metric::names() {
+            assert!(outcome.metric(&name).is_some(), "{name}");
+            assert!(Metric::named(&name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_family_is_found_by_each_of_its_names() {
+        let found = |name| Metric::named(name).map(|metric| metric.name);
+        assert_eq!(found("max"), Some("p95"));
+        assert_eq!(found("wait-p99.9"), Some("wait-p95"));
+        assert_eq!(found("418"), Some("503"));
+        for unknown in ["wait", "p42", "wait-", "-p95", "pod-p95", "600", "0503", "pod"] {
+            assert_eq!(found(unknown), None, "{unknown}");
+        }
+    }
+}
