@@ -8,6 +8,7 @@ pub mod process;
 pub mod run;
 pub mod sample;
 mod started;
+pub mod talk;
 
 use std::time::{Duration, Instant};
 
