@@ -5,6 +5,8 @@ pub mod components;
 pub mod http;
 pub mod manifest;
 pub mod process;
+pub mod proxies;
+pub mod recorder;
 pub mod run;
 pub mod sample;
 mod started;
