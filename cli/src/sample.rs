@@ -2,7 +2,9 @@
 //!
 //! `?sleep=100` waits that many milliseconds, `?prime=1000000` computes, `?bloat=50` holds that many megabytes of
 //! memory for as long as the request lasts; they can be combined, as in Knative's `autoscale-go`. `/healthz`
-//! answers at once, whatever else goes on.
+//! answers at once, whatever else goes on. WebSockets and gRPC calls hear what they say.
+
+mod talk;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -22,11 +24,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use self::talk::Talk;
 use crate::load::InFlight;
-
 use crate::output::print;
 
 /// Run the sample app: ?sleep=MS, ?prime=N and ?bloat=MB say what a request costs
+///
+/// A WebSocket, or a gRPC call of any name, hears what it says.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SampleArgs {
     /// The port to listen on; 0 picks a free one
@@ -162,6 +166,9 @@ impl Sample {
 
 impl Handler for Sample {
     async fn handle(&self, _peer: SocketAddr, request: Request) -> Response {
+        if let Some(talk) = Talk::wanted(&request) {
+            return talk.begin(&self.pod_name, request);
+        }
         match request.uri().path() {
             "/healthz" => plain(StatusCode::OK, "ok"),
             _ => self.answer(request.uri().query().unwrap_or_default()).await,

@@ -3,8 +3,10 @@
 //! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
 //! with or without TLS: nobody has to negotiate what it is about to say anyway.
 
+mod heads;
 mod overdue;
 mod preface;
+mod refusal;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, StatusCode, Version, header};
+use http::{Method, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -28,11 +30,13 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
 use tracing::{debug, warn};
 
+use self::heads::HeadTimer;
 pub(crate) use self::overdue::Overdue;
 use self::overdue::{Alarm, Stragglers};
 use self::preface::{Protocol, Rewound, sniff};
+use self::refusal::refusal;
 use crate::tls::{MaybeTls, ServerTls};
-use crate::{Body, Drain, Request, Response, h2, headers, plain};
+use crate::{Body, Drain, Request, Response, h2, headers};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
 /// that ends with an error, which cuts the connection.
@@ -131,7 +135,7 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
 }
 
 async fn serve_http1<H: Handler>(
-    stream: Stream,
+    mut stream: Stream,
     peer: SocketAddr,
     handler: Arc<H>,
     drain: Drain,
@@ -151,8 +155,10 @@ async fn serve_http1<H: Handler>(
             Ok::<_, Infallible>(response)
         }
     });
+    let heads = HeadTimer::default();
+    stream.tell(heads.clone());
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(heads)
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
@@ -253,19 +259,6 @@ fn without_body(response: &mut Response) {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
     }
     response.body_mut().discard();
-}
-
-/// What hyper lets pass and HTTP/1.1 does not: a request must name exactly one host. Two are an attempt to have
-/// two proxies see two different ones.
-fn refusal(request: &Request) -> Option<Response> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    match hosts {
-        1 => None,
-        // An address that needs no name is legal in HTTP/1.0 and HTTP/2.
-        0 if request.version() != Version::HTTP_11 || request.method() == Method::CONNECT => None,
-        0 => Some(plain(StatusCode::BAD_REQUEST, "400 Bad Request: missing required Host header")),
-        _ => Some(plain(StatusCode::BAD_REQUEST, "400 Bad Request: too many Host headers")),
-    }
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

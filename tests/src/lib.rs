@@ -5,9 +5,12 @@ pub mod components;
 pub mod http;
 pub mod manifest;
 pub mod process;
+pub mod proxies;
+pub mod recorder;
 pub mod run;
 pub mod sample;
 mod started;
+pub mod talk;
 
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,7 @@ use pilotlight_tests::eventually;
 use pilotlight_tests::http::Answer;
 use pilotlight_tests::run::run_to_end;
 use pilotlight_tests::sample::Sample;
+use pilotlight_tests::talk::{H2, Talk};
 use rustix::process::Signal;
 
 /// Waits until this many requests besides the asking one are in flight.
@@ -95,4 +96,25 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let ended = run_to_end(["sample", "--port", &address.port().to_string()]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains(&format!("cannot listen on {address}")), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_websocket_and_a_call_hear_what_they_say_and_a_polite_end_waits_for_them() {
+    let mut sample = Sample::start(&["--port", "0"], &[("POD_NAME", "pod-7")]).await;
+    let socket = Talk::socket(sample.address, "localhost").await.expect("a WebSocket");
+    let mut connection = H2::connect(sample.address).await.expect("a connection");
+    let call = Talk::call(&mut connection, "localhost").await.expect("a call");
+    let mut talks = [socket, call];
+    for talk in &mut talks {
+        assert_eq!(talk.pod(), "pod-7");
+        talk.say("one").await.expect("an echo");
+        talk.say("").await.expect("an echo");
+    }
+    sample.signal(Signal::TERM);
+    eventually("a refusal", SOON, async || sample.get("/").await.err()).await;
+    for mut talk in talks {
+        talk.say(&"x".repeat(100_000)).await.expect("an echo");
+        talk.end().await.expect("a proper end");
+    }
+    assert!(sample.exit(SOON).await.success());
 }

@@ -2,9 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::heads::HeadTimer;
 
 /// What a client that speaks HTTP/2 by prior knowledge says first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -26,7 +28,7 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Pr
         let is_preface = PREFACE.starts_with(&read[..len]);
         if more == 0 || !is_preface || len == PREFACE.len() {
             let protocol = if is_preface && len > 0 { Protocol::Http2 } else { Protocol::Http1 };
-            return Ok((protocol, Rewound { read, from: 0, to: len, stream }));
+            return Ok((protocol, Rewound { read, from: 0, to: len, stream, heads: None }));
         }
     }
 }
@@ -38,6 +40,14 @@ pub(super) struct Rewound<S> {
     from: usize,
     to: usize,
     stream: S,
+    heads: Option<HeadTimer>,
+}
+
+impl<S> Rewound<S> {
+    /// Has this timer told of everything that is read from now on.
+    pub(super) fn tell(&mut self, heads: HeadTimer) {
+        self.heads = Some(heads);
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
@@ -47,11 +57,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.from == self.to {
-            return Pin::new(&mut self.stream).poll_read(cx, into);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        } else {
+            let again = into.remaining().min(self.to - self.from);
+            into.put_slice(&self.read[self.from..self.from + again]);
+            self.from += again;
         }
-        let again = into.remaining().min(self.to - self.from);
-        into.put_slice(&self.read[self.from..self.from + again]);
-        self.from += again;
+        if let Some(heads) = &self.heads {
+            heads.heard();
+        }
         Poll::Ready(Ok(()))
     }
 }

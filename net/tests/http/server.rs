@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, plain, with_timeouts};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 
 use crate::support::{Answer, Client, GET, Server, header, soon, start, until};
@@ -270,5 +271,34 @@ async fn a_connection_outlives_the_time_limits_of_its_responses() {
     let started = std::time::Instant::now();
     while started.elapsed() < Duration::from_millis(200) {
         client.send(GET).await.read_until("ok\r\n0\r\n\r\n").await;
+    }
+}
+
+// The clock is paused although the sockets are real: the server's own limit is the only timer there is, so that time
+// can only pass when nobody has anything else to do.
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_waited_for_no_longer_than_a_minute() {
+    for half in ["", "G", "PRI * HT", "GET / HTTP/1.1\r\nHost: h\r\nX-Slow: "] {
+        let server = hello().await;
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let start = tokio::time::Instant::now();
+        stream.write_all(half.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!((answer.as_str(), start.elapsed().as_secs()), ("", 60), "{half:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_be_idle_between_two_requests_for_as_long_as_its_client_likes() {
+    let server = hello().await;
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "closed while idle");
+        }
+        tokio::time::sleep(Duration::from_secs(3600)).await;
     }
 }
