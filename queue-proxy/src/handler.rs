@@ -164,7 +164,7 @@ impl Proxy {
             breaker: (concurrency > 0)
                 .then(|| Breaker::new(concurrency, concurrency as usize * QUEUED_PER_RUNNING)),
             body_bytes: ByteBudget::new(MAX_BODY_BYTES),
-            readiness: Arc::new(Readiness::new(&env.readiness)),
+            readiness: Arc::new(Readiness::new(&env.readiness, env.http2_auto_detection)),
             quiet: Arc::clone(quiet),
             reporter: reporter.clone(),
             metrics: metrics.clone(),
