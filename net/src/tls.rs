@@ -6,6 +6,7 @@
 
 mod certificate;
 mod client;
+mod clients;
 mod pods;
 mod policy;
 mod renewal;
