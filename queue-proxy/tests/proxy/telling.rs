@@ -1,7 +1,8 @@
 //! What the queue-proxy tells the autoscaler and Prometheus.
 
 use http::{HeaderValue, StatusCode};
-use pilotlight_net::{Body, Response};
+use pilotlight_net::tls::ClientTls;
+use pilotlight_net::{Body, Request, Response, once};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -153,4 +154,22 @@ async fn errors_of_the_queue_proxy_itself_say_why_to_machines() {
     });
     let response = Running::start(env(gateway.await, &[])).await.ask(GET).await;
     assert_eq!((status(&response), reason(&response)), (504, None), "an app does not speak for us");
+}
+
+#[tokio::test]
+async fn prometheus_is_answered_over_tls_where_there_is_a_certificate_for_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let pair = rcgen::generate_simple_self_signed(["metrics.example".to_owned()]).unwrap();
+    std::fs::write(path("crt"), pair.cert.pem()).unwrap();
+    std::fs::write(path("key"), pair.signing_key.serialize_pem()).unwrap();
+    let (certificate, key) = (path("crt"), path("key"));
+    let files = [("METRICS_PROMETHEUS_TLS_CERT", &*certificate), ("METRICS_PROMETHEUS_TLS_KEY", &*key)];
+    let proxy = Running::start(env(mirror().await, &files)).await;
+    let tls = ClientTls::to("metrics.example", &[path("crt").into()]).unwrap();
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = "/metrics".parse().unwrap();
+    let answer = once::ask(proxy.at.user_metrics.unwrap(), Some(&tls), request, 1 << 20).await.unwrap();
+    assert!(answer.status == StatusCode::OK && answer.body.starts_with(b"#"), "{answer:?}");
+    assert!(!proxy.metrics().await.contains("HTTP"), "in the clear it is no more than an alert");
 }

@@ -365,3 +365,69 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanContext, SpanKind, TraceFlags, TraceId, TraceState};
+    use opentelemetry::{InstrumentationScope, KeyValue};
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+
+    use super::*;
+
+    fn span() -> SpanData {
+        let (trace, span) = (TraceId::from(7), SpanId::from(8));
+        let start_time = UNIX_EPOCH + Duration::from_secs(1);
+        SpanData {
+            span_context: SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::default()),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Server,
+            name: "GET".into(),
+            start_time,
+            end_time: start_time + Duration::from_millis(250),
+            attributes: vec![KeyValue::new("url.path", "/\"x")],
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::error("no"),
+            instrumentation_scope: InstrumentationScope::default(),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let (queue, mut spans, exporter) = Exporter::new();
+        for _ in 0..MAX_QUEUED + 3 {
+            queue.on_end(span());
+        }
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), 3);
+        assert!(spans.try_recv().is_ok());
+        queue.on_end(span());
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_span_is_a_line_of_json() {
+        let told: Value = serde_json::from_str(&line(&span())).unwrap();
+        assert_eq!(told["trace_id"], "00000000000000000000000000000007");
+        assert_eq!((&told["parent_id"], &told["kind"]), (&Value::Null, &"server".into()));
+        assert_eq!((&told["duration_seconds"], &told["error"]), (&0.25.into(), &"no".into()));
+        assert_eq!(told["attributes"]["url.path"], "/\"x");
+        assert!(!line(&span()).contains('\n'));
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        for (status, again) in [(429, true), (503, true), (400, false), (500, false)] {
+            assert_eq!(
+                SendFailure::Status(StatusCode::from_u16(status).unwrap()).may_pass(),
+                again,
+                "{status}"
+            );
+        }
+        for (code, again) in [(14, true), (3, false), (16, false)] {
+            let failure = SendFailure::Grpc(GrpcError::Status { code, message: String::new() });
+            assert_eq!(failure.may_pass(), again, "{code}");
+        }
+    }
+}
