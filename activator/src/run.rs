@@ -14,7 +14,9 @@ use http::{HeaderValue, StatusCode, header};
 use pilotlight_config::duration;
 use pilotlight_config::process::TlsEnv;
 use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsPolicy, TlsWords, keep_renewed};
-use pilotlight_net::{Admin, Body, Clock, Drain, Response, StopSignals, install_metrics, plain, start_logs};
+use pilotlight_net::{
+    Admin, Body, Clock, Drain, Response, StopSignals, flush_logs, install_metrics, plain, start_logs,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -91,7 +93,9 @@ pub fn main_with_args(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run(flags) {
+    let ended = run(flags);
+    flush_logs();
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("pilotlight-activator: {error:#}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use pilotlight_config::duration;
-use pilotlight_net::{Admin, Clock, Drain, StopSignals, install_metrics, serve, start_logs};
+use pilotlight_net::{Admin, Clock, Drain, StopSignals, flush_logs, install_metrics, serve, start_logs};
 use tokio::net::TcpListener;
 use tracing::{Level, info, warn};
 
@@ -64,6 +64,7 @@ pub fn main_with_args(args: impl Iterator<Item = OsString>) -> ExitCode {
     start_logs(args.log_json, Level::INFO);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| runtime.block_on(run(args)));
+    flush_logs();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,10 +11,14 @@ use crate::{duration, number};
 
 mod observability;
 mod readiness;
+mod telemetry;
+mod traces;
 
-pub use observability::{Observability, RequestMetricsConfig, TracingConfig};
+pub use observability::{MetricsProtocol, Observability, RequestMetricsConfig, TraceProtocol, TracingConfig};
 pub use readiness::{ProbeAction, ProbePace, ReadinessProbe};
 use readiness::{many_probes, one_probe};
+pub use telemetry::{PrometheusClients, PrometheusEnv, PrometheusTls, TelemetryEnv};
+pub use traces::{OtlpEndpoint, Sampling, TraceExport, TraceReceiver};
 
 /// The queue-proxy's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,12 +61,12 @@ pub struct QueueProxyEnv {
     pub metrics_port: u16,
     /// Where the kubelet asks to wait for the drain.
     pub admin_port: u16,
-    /// Where Prometheus scrapes.
+    /// Where Prometheus scrapes, if request metrics are on.
     pub user_metrics_port: u16,
     /// How long nothing may have arrived before a terminating pod stops serving.
     pub drain_quiet_period: Duration,
     /// What it tells of its requests.
-    pub observability: Observability,
+    pub telemetry: TelemetryEnv,
     /// Where `tls.crt` and `tls.key` are, if there is a certificate.
     pub cert_dir: PathBuf,
     /// How often they are looked at.
@@ -150,7 +154,7 @@ impl QueueProxyEnv {
             drain_quiet_period: env
                 .optional("PILOTLIGHT_DRAIN_QUIET_PERIOD", go_duration)
                 .unwrap_or(Duration::from_secs(30)),
-            observability: env.optional("OBSERVABILITY_CONFIG", observability::parse).unwrap_or_default(),
+            telemetry: TelemetryEnv::read(&mut env),
             cert_dir: env
                 .optional("PILOTLIGHT_CERT_DIR", path)
                 .unwrap_or_else(|| PathBuf::from("/var/lib/knative/certs")),

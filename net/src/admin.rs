@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 use http::{HeaderValue, StatusCode, header};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{Body, Handler, Request, Response, plain};
 
@@ -79,13 +79,15 @@ impl fmt::Debug for Admin {
     }
 }
 
-/// A recorder with these labels on every series and with [`SECONDS_BUCKETS`] for every histogram.
+/// A recorder with these labels on every series; with [`SIZE_BUCKETS`] for every histogram whose name ends in `_bytes`
+/// and [`SECONDS_BUCKETS`] for all others.
 pub fn metrics_builder(global_labels: &[(&str, String)]) -> PrometheusBuilder {
     let labelled = global_labels
         .iter()
         .fold(PrometheusBuilder::new(), |builder, (name, value)| builder.add_global_label(*name, value));
     // The only error is an empty list.
-    labelled.set_buckets(&SECONDS_BUCKETS).unwrap_or_default()
+    let timed = labelled.set_buckets(&SECONDS_BUCKETS).unwrap_or_default();
+    timed.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &SIZE_BUCKETS).unwrap_or_default()
 }
 
 /// Makes the process's recorder. The handle renders the metrics; its `run_upkeep` must be called every few
@@ -97,3 +99,7 @@ pub fn install_metrics(global_labels: &[(&str, String)]) -> Result<PrometheusHan
 /// The bounds Knative gives its histograms of durations, in seconds.
 pub const SECONDS_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// The bounds OpenTelemetry gives histograms that have none of their own.
+pub const SIZE_BUCKETS: [f64; 15] =
+    [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0];

@@ -41,6 +41,10 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const REASON: HeaderName = HeaderName::from_static("x-pilotlight-reason");
 /// A [`REASON`]: the app took the connection away, or never took it.
 pub const APP_FAILED: &str = "app-failed";
+/// A [`REASON`]: the client left, or what it sent is malformed.
+pub const CLIENT_FAILED: &str = "client-failed";
+/// A [`REASON`]: time was up.
+pub const TIMED_OUT: &str = "timeout";
 
 /// The value of [`NETWORK_PROBE`] that asks the queue-proxy; also the body of its answer.
 pub const QUEUE: &str = "queue";

@@ -5,14 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, Collected, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, StatusCode, Version};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{Body, Error, Request, Response, error, headers, plain};
+use crate::tls::ClientTls;
+use crate::{Error, Response, error, headers, once, plain};
 
 /// What a probed server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,21 +45,46 @@ pub enum ProbeError {
 /// Longer bodies are no answer to a probe.
 pub const MAX_ANSWER_BYTES: usize = 4096;
 
-/// Asks once, over a connection of its own that is closed afterwards. Redirects are not followed. `Host` is
-/// `to` unless `headers` has one.
+/// How a probe is asked.
+#[derive(Clone, Debug)]
+pub enum Speech {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 in the clear, by prior knowledge.
+    Http2,
+    /// HTTP/1.1 over TLS.
+    Https(ClientTls),
+}
+
+/// Asks once over HTTP/1.1; see [`probe_in`].
 pub async fn probe(
     to: SocketAddr,
     path: &str,
     headers: HeaderMap,
     limit: Duration,
 ) -> Result<ProbeAnswer, ProbeError> {
-    let mut request = Request::new(Body::empty());
+    probe_in(&Speech::Http1, to, path, headers, limit).await
+}
+
+/// Asks once, over a connection of its own that is closed afterwards. Redirects are not followed. `Host` is
+/// `to` unless `headers` has one.
+pub async fn probe_in(
+    speech: &Speech,
+    to: SocketAddr,
+    path: &str,
+    headers: HeaderMap,
+    limit: Duration,
+) -> Result<ProbeAnswer, ProbeError> {
+    let (version, tls) = match speech {
+        Speech::Http1 => (Version::HTTP_11, None),
+        Speech::Http2 => (Version::HTTP_2, None),
+        Speech::Https(tls) => (Version::HTTP_11, Some(tls)),
+    };
+    let mut request = once::request(version, headers);
     *request.uri_mut() = path.parse().map_err(|_| ProbeError::Path(path.to_owned()))?;
-    *request.headers_mut() = headers;
-    timeout(limit, ask(to, request))
-        .await
-        .map_err(|_| ProbeError::TimedOut(limit))?
-        .map_err(ProbeError::Failed)
+    let asked = timeout(limit, once::ask(to, tls, request, MAX_ANSWER_BYTES)).await;
+    let answer = asked.map_err(|_| ProbeError::TimedOut(limit))??;
+    Ok(ProbeAnswer { status: answer.status, body: answer.body })
 }
 
 /// Opens a connection. Somebody who knocks again and again at a local port that nobody listens on is, sooner or
@@ -74,29 +97,6 @@ pub async fn connect(to: SocketAddr) -> Result<TcpStream, Error> {
         return Err(Error::Connect { to, source: io::ErrorKind::ConnectionRefused.into() });
     }
     Ok(stream)
-}
-
-async fn ask(to: SocketAddr, mut request: Request) -> Result<ProbeAnswer, Error> {
-    if let Ok(host) = HeaderValue::try_from(to.to_string()) {
-        request.headers_mut().entry(header::HOST).or_insert(host);
-    }
-    request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let stream = connect(to).await?;
-    let mut builder = http1::Builder::new();
-    let (mut sender, connection) =
-        builder.title_case_headers(true).handshake(TokioIo::new(stream)).await.map_err(Error::Upstream)?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(Error::from_client)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        Ok(ProbeAnswer { status, body: body.map(Collected::to_bytes).unwrap_or_default() })
-    };
-    // The connection runs in this task, so that nothing is left behind when the probe is dropped.
-    tokio::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        _ = connection => exchange.await,
-    }
 }
 
 /// The answer to `K-Network-Probe: probe`, which an ingress sends to learn that a path leads here: the hash comes

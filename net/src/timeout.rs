@@ -10,7 +10,7 @@ use http_body::Body as _;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::server::Overdue;
-use crate::{Body, Error, Response};
+use crate::{Body, Error, Response, headers};
 
 /// How long a request may take. All three start when the request arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,7 @@ fn timed_out(message: &'static str) -> Response {
     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
     let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(headers::REASON, HeaderValue::from_static(headers::TIMED_OUT));
     response
 }
 

@@ -5,12 +5,15 @@
 //! need to negotiate HTTP/2: whoever wants it may just begin.
 
 mod certificate;
+mod client;
+mod clients;
 mod pods;
 mod policy;
 mod renewal;
 mod stream;
 
 pub use certificate::{CertificateFiles, ServerTls};
+pub use client::ClientTls;
 pub use pods::PodTls;
 pub(crate) use pods::handshake_refusal;
 pub use policy::{PolicyError, TlsPolicy, TlsWords};
@@ -54,6 +57,9 @@ pub enum TlsError {
     /// There is nobody to trust.
     #[error("no certificate authority to trust in {0}")]
     NoTrust(String),
+    /// A name that no certificate can be for.
+    #[error("`{0}` is no name of a server")]
+    NoServerName(String),
     /// What was asked for does not add up.
     #[error("{0}")]
     Unusable(#[from] rustls::Error),

@@ -15,6 +15,7 @@ use pilotlight_net::{
     Body, Breaker, ByteBudget, Fault, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error,
     hold_while, plain, prepare_forward, prepare_response, with_timeouts,
 };
+use pilotlight_telemetry::Telemetry;
 use tracing::debug;
 
 use crate::forwarded::add_forwarded;
@@ -22,7 +23,6 @@ use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::readiness::Readiness;
 use crate::report::Reporter;
-use crate::request_log::RequestLog;
 
 /// Takes requests to the app.
 pub(crate) struct Proxy {
@@ -35,14 +35,14 @@ pub(crate) struct Proxy {
     readiness: Arc<Readiness>,
     quiet: Arc<Quiet>,
     reporter: Reporter,
-    metrics: Metrics,
-    // None: nobody asked for one.
-    request_log: Option<Arc<RequestLog>>,
+    // None: nobody asked for them.
+    metrics: Option<Metrics>,
+    telemetry: Telemetry,
 }
 
 impl Handler for Proxy {
-    async fn handle(&self, peer: SocketAddr, request: Request) -> Response {
-        let logged = self.request_log.as_ref().and_then(|log| log.note(peer, &request));
+    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+        let told = self.telemetry.begin(peer, &mut request);
         let response = match self.answer_probe(request.headers()).await {
             Some(answer) => answer,
             None => {
@@ -52,8 +52,8 @@ impl Handler for Proxy {
                 with_timeouts(self.timeouts, "request timeout", call).await
             }
         };
-        match logged {
-            Some(logged) => logged.until_the_end_of(response),
+        match told {
+            Some(told) => told.until_the_end_of(response),
             None => response,
         }
     }
@@ -68,21 +68,26 @@ impl Proxy {
         }
         let counted = self.reporter.request_started(kind(request.headers()));
         restore_original_host(request.headers_mut());
+        let proxying = self.telemetry.enter(&mut request, "kn.queueproxy.proxy");
         let permit = match &self.breaker {
             None => None,
-            Some(breaker) => match hold_while(&mut request, &self.body_bytes, breaker.acquire()).await {
-                Ok(Ok(permit)) => Some(permit),
-                Ok(Err(_)) => return plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full"),
-                Err(client_left) => return error::respond(&client_left),
-            },
+            Some(breaker) => {
+                let _waiting = self.telemetry.span(&request, "kn.queueproxy.wait");
+                match hold_while(&mut request, &self.body_bytes, breaker.acquire()).await {
+                    Ok(Ok(permit)) => Some(permit),
+                    Ok(Err(_)) => return queue_full(),
+                    Err(left) => return with_reason(error::respond(&left), headers::CLIENT_FAILED),
+                }
+            }
         };
-        let invocation = (!is_probe(request.headers())).then(|| self.metrics.invocation_started());
+        let metrics = self.metrics.as_ref().filter(|_| !is_probe(request.headers()));
+        let invocation = metrics.map(Metrics::invocation_started);
         let response = self.forward(peer, request).await;
         let status = response.status();
         response.map(|body| {
             body.watched(move |ending| {
                 // Both end with the response's last byte, not with its first.
-                drop((counted, permit));
+                drop((counted, permit, proxying));
                 if let Some(invocation) = invocation {
                     invocation.ended(status, ending);
                 }
@@ -97,10 +102,15 @@ impl Proxy {
 
     async fn forward(&self, peer: SocketAddr, mut request: Request) -> Response {
         prepare_forward(&mut request, peer.ip());
-        match self.upstreams.send(self.app, request).await {
+        let sending = self.telemetry.sending(self.app, &mut request);
+        let mut outcome = self.upstreams.send(self.app, request).await;
+        if let Some(sending) = sending {
+            outcome = sending.answered(outcome);
+        }
+        match outcome {
             Ok(mut response) => {
                 prepare_response(&mut response);
-                if response.status() == StatusCode::BAD_GATEWAY {
+                if response.status().is_server_error() {
                     // An app that is a gateway itself does not speak for us.
                     response.headers_mut().remove(headers::REASON);
                 }
@@ -108,12 +118,11 @@ impl Proxy {
             }
             Err(failure) => {
                 debug!(error = %failure, "Cannot forward a request to the app");
-                let mut response = error::respond(failure.error());
-                if failure.error().fault() == Fault::Upstream {
-                    let reason = HeaderValue::from_static(headers::APP_FAILED);
-                    response.headers_mut().insert(headers::REASON, reason);
-                }
-                response
+                let reason = match failure.error().fault() {
+                    Fault::Upstream => headers::APP_FAILED,
+                    Fault::Downstream => headers::CLIENT_FAILED,
+                };
+                with_reason(error::respond(failure.error()), reason)
             }
         }
     }
@@ -131,7 +140,7 @@ impl Proxy {
             Some(value) if value == headers::QUEUE => Some(if self.readiness.is_ready().await {
                 Response::new(Body::full(headers::QUEUE))
             } else {
-                error::empty(StatusCode::SERVICE_UNAVAILABLE)
+                with_reason(error::empty(StatusCode::SERVICE_UNAVAILABLE), "not-ready")
             }),
             _ => {
                 let value = asked.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
@@ -146,7 +155,8 @@ impl Proxy {
         env: &QueueProxyEnv,
         quiet: &Arc<Quiet>,
         reporter: &Reporter,
-        metrics: &Metrics,
+        metrics: Option<&Metrics>,
+        telemetry: &Telemetry,
     ) -> Self {
         let concurrency = env.container_concurrency;
         Proxy {
@@ -164,11 +174,11 @@ impl Proxy {
             breaker: (concurrency > 0)
                 .then(|| Breaker::new(concurrency, concurrency as usize * QUEUED_PER_RUNNING)),
             body_bytes: ByteBudget::new(MAX_BODY_BYTES),
-            readiness: Arc::new(Readiness::new(&env.readiness)),
+            readiness: Arc::new(Readiness::new(&env.readiness, env.http2_auto_detection)),
             quiet: Arc::clone(quiet),
             reporter: reporter.clone(),
-            metrics: metrics.clone(),
-            request_log: RequestLog::start(env).map(Arc::new),
+            metrics: metrics.cloned(),
+            telemetry: telemetry.clone(),
         }
     }
 }
@@ -188,7 +198,17 @@ fn restore_original_host(headers: &mut HeaderMap) {
 }
 
 fn shutting_down() -> Response {
-    plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down")
+    with_reason(plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down"), "shutting-down")
+}
+
+fn queue_full() -> Response {
+    with_reason(plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full"), "queue-full")
+}
+
+/// Says to machines, too, that this is our answer and not the app's.
+fn with_reason(mut response: Response, reason: &'static str) -> Response {
+    response.headers_mut().insert(headers::REASON, HeaderValue::from_static(reason));
+    response
 }
 
 /// How the user agents begin of those who may ask whether the app is ready.

@@ -12,12 +12,13 @@ mod metrics;
 mod quiet;
 mod readiness;
 mod report;
-mod request_log;
+mod telling;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -25,7 +26,10 @@ use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::tls::{
     CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
 };
-use pilotlight_net::{Admin, Clock, Drain, Handler, StopSignals, error, serve, serve_tls, start_logs};
+use pilotlight_net::{
+    Admin, Clock, Drain, Handler, StopSignals, error, flush_logs, serve, serve_tls, start_logs,
+};
+use pilotlight_telemetry::{OverTls, Telemetry, TraceError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -49,6 +53,12 @@ pub fn main() -> ExitCode {
         }
     };
     start_logs(false, logging::level_from_zap(&env.logging_level));
+    let code = run_to_the_end(env);
+    flush_logs();
+    code
+}
+
+fn run_to_the_end(env: QueueProxyEnv) -> ExitCode {
     // One thread: a sidecar's work is small, and its memory is multiplied by the number of pods.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -92,6 +102,15 @@ pub enum StartError {
     /// There is a certificate, and what was written about TLS is no sense.
     #[error("QUEUE_PROXY_{0}")]
     TlsPolicy(#[from] PolicyError),
+    /// Metrics were to be served in a way that makes no sense.
+    #[error("METRICS_PROMETHEUS_{0}")]
+    PrometheusPolicy(PolicyError),
+    /// Metrics were to be served at something that is no address.
+    #[error("cannot serve metrics at `{0}`: it is no IP address")]
+    PrometheusHost(String),
+    /// Traces were asked for and cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
@@ -105,7 +124,10 @@ pub struct QueueProxy {
     requests_over_tls: Option<(TcpListener, Arc<ServerTls>)>,
     stats: TcpListener,
     admin: TcpListener,
-    user_metrics: TcpListener,
+    // None: nobody asked for metrics.
+    user_metrics: Option<(TcpListener, Option<Arc<ServerTls>>)>,
+    metrics: Option<Metrics>,
+    telemetry: Telemetry,
 }
 
 /// Where a [`QueueProxy`] listens.
@@ -119,8 +141,8 @@ pub struct Addresses {
     pub stats: SocketAddr,
     /// For the kubelet: `/wait-for-drain`.
     pub admin: SocketAddr,
-    /// For Prometheus: `/metrics`.
-    pub user_metrics: SocketAddr,
+    /// For Prometheus: `/metrics`, if there are to be metrics.
+    pub user_metrics: Option<SocketAddr>,
 }
 
 impl QueueProxy {
@@ -135,12 +157,19 @@ impl QueueProxy {
             Some(tls) => Some((listen(env.serving_tls_port, "requests over TLS").await?, tls)),
             None => None,
         };
+        let metrics = Metrics::start(&env);
+        let user_metrics = match &metrics {
+            Some(_) => Some(telling::listen(&env).await?),
+            None => None,
+        };
         Ok(QueueProxy {
             requests: listen(env.serving_port, "requests").await?,
             requests_over_tls,
             stats: listen(env.metrics_port, "stats").await?,
             admin: listen(env.admin_port, "the drain").await?,
-            user_metrics: listen(env.user_metrics_port, "metrics").await?,
+            user_metrics,
+            telemetry: telling::start(&env, metrics.as_ref())?,
+            metrics,
             env,
         })
     }
@@ -155,7 +184,10 @@ impl QueueProxy {
             },
             stats: self.stats.local_addr()?,
             admin: self.admin.local_addr()?,
-            user_metrics: self.user_metrics.local_addr()?,
+            user_metrics: match &self.user_metrics {
+                Some((listener, _)) => Some(listener.local_addr()?),
+                None => None,
+            },
         })
     }
 
@@ -163,28 +195,32 @@ impl QueueProxy {
     /// until none has come for the quiet period; those in flight, and connections that were upgraded, run to
     /// their end, which is never later than the revision's timeout.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let QueueProxy { env, requests, requests_over_tls, stats, admin, user_metrics } = self;
+        let QueueProxy { env, requests, requests_over_tls, stats, admin, user_metrics, metrics, telemetry } =
+            self;
         info!(revision = %format_args!("{}/{}", env.namespace, env.revision), pod = env.pod,
             port = env.serving_port, app_port = env.user_port, concurrency = env.container_concurrency, "Serving");
         let clock = Clock::start();
         let quiet = Arc::new(Quiet::new(env.drain_quiet_period));
         let reporter = Reporter::start(clock, env.pod.clone());
-        let metrics = Metrics::start(&env);
-
-        let proxy = Arc::new(Proxy::new(&env, &quiet, &reporter, &metrics));
-        let user_metrics_server = metrics.server(proxy.breaker());
+        let proxy = Arc::new(Proxy::new(&env, &quiet, &reporter, metrics.as_ref(), &telemetry));
 
         let drain = Drain::default();
         let mut servers = vec![
             spawn(requests, Arc::clone(&proxy), &drain),
             spawn(stats, Arc::new(report::server(&reporter)), &drain),
             spawn(admin, Arc::new(drain_server(&quiet)), &drain),
-            spawn(user_metrics, Arc::new(user_metrics_server), &drain),
         ];
+        if let (Some((listener, tls)), Some(metrics)) = (user_metrics, metrics) {
+            let server = Arc::new(metrics.server(proxy.breaker(), &telling::resource(&env)));
+            servers.push(match tls {
+                None => spawn(listener, server, &drain),
+                Some(tls) => tokio::spawn(serve_tls(listener, tls, server, drain.clone())),
+            });
+        }
         if let Some((listener, tls)) = requests_over_tls {
             info!(port = env.serving_tls_port, "Serving over TLS");
             tokio::spawn(keep_renewed(&tls, env.cert_poll_interval));
-            servers.push(tokio::spawn(serve_tls(listener, tls, proxy, drain.clone())));
+            servers.push(tokio::spawn(serve_tls(listener, tls, Arc::new(OverTls(proxy)), drain.clone())));
         }
 
         shutdown.await;
@@ -198,6 +234,7 @@ impl QueueProxy {
             drain.force();
             all.await;
         }
+        telemetry.finish(TELEMETRY_FLUSH_LIMIT).await;
         info!("Stopped");
     }
 }
@@ -243,7 +280,11 @@ fn termination() -> Result<impl Future<Output = ()>, StartError> {
         tokio::spawn(async move {
             let signal = signals.next().await;
             error!(signal, "Received a second signal, stopping at once");
+            flush_logs();
             std::process::exit(1);
         });
     })
 }
+
+/// How long the last spans may take to go out, as in Knative.
+const TELEMETRY_FLUSH_LIMIT: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! The metrics users see: how long the app takes, and how many wait for it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use http::StatusCode;
 use metrics::{Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 use parking_lot::Mutex;
-use pilotlight_config::process::QueueProxyEnv;
+use pilotlight_config::process::{MetricsProtocol, QueueProxyEnv};
 use pilotlight_net::{Admin, Breaker, Ending};
+use pilotlight_telemetry::{MakeHistogram, process};
 use tokio::time::{Instant, interval};
+use tracing::warn;
 
 /// The queue-proxy's series. All clones are the same. They have a recorder of their own rather than the process's,
 /// so that several queue-proxies can live in one process.
@@ -25,15 +28,24 @@ struct Shared {
     invocations: Mutex<HashMap<StatusCode, Histogram>>,
 }
 
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
 impl Metrics {
-    /// Begins to record, as long as the runtime lives.
-    pub(crate) fn start(env: &QueueProxyEnv) -> Self {
-        let labels = [
-            ("pod", env.pod.clone()),
-            ("revision", env.revision.clone()),
-            ("namespace", env.namespace.clone()),
-        ];
-        let recorder = pilotlight_net::admin::metrics_builder(&labels).build_recorder();
+    /// Begins to record, as long as the runtime lives; `None`: nobody asked for it.
+    pub(crate) fn start(env: &QueueProxyEnv) -> Option<Self> {
+        match env.telemetry.observability.request_metrics.protocol {
+            MetricsProtocol::None => return None,
+            MetricsProtocol::Otlp => {
+                warn!("Request metrics are not sent by OTLP; `prometheus` serves them");
+                return None;
+            }
+            MetricsProtocol::Prometheus => {}
+        }
+        let recorder = pilotlight_net::admin::metrics_builder(&[]).build_recorder();
         recorder.describe_histogram(
             KeyName::from_const_str(INVOCATION_DURATION),
             Some(Unit::Seconds),
@@ -47,7 +59,13 @@ impl Metrics {
                 handle.run_upkeep();
             }
         });
-        Metrics { shared: Arc::new(Shared { recorder, invocations: Mutex::default() }) }
+        Some(Metrics { shared: Arc::new(Shared { recorder, invocations: Mutex::default() }) })
+    }
+
+    /// Where all other histograms of requests are made.
+    pub(crate) fn histograms(&self) -> MakeHistogram {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |key| shared.recorder.register_histogram(key, &METADATA))
     }
 
     /// A request goes to the app.
@@ -61,19 +79,21 @@ impl Metrics {
 
     /// The port Prometheus scrapes. The depth of the queue is what it is at that moment, not, as in Knative, what
     /// it was when the last request passed.
-    pub(crate) fn server(&self, breaker: Option<Breaker>) -> Admin {
+    pub(crate) fn server(&self, breaker: Option<Breaker>, resource: &[(&str, String)]) -> Admin {
         let recorder = &self.shared.recorder;
         let depth = breaker.map(|breaker| {
             let description = "Requests that wait for the app or are with it";
             recorder.describe_gauge(KeyName::from_const_str(QUEUE_DEPTH), None, description.into());
-            (breaker, recorder.register_gauge(&Key::from_static_name(QUEUE_DEPTH), &METADATA))
+            let key = Key::from_parts(QUEUE_DEPTH, vec![SCOPE]);
+            (breaker, recorder.register_gauge(&key, &METADATA))
         });
         let handle = recorder.handle();
+        let target = process::target_info(resource);
         Admin::new().metrics(move || {
             if let Some((breaker, gauge)) = &depth {
                 gauge.set(f64::from(breaker.in_use()) + breaker.waiting() as f64);
             }
-            handle.render()
+            handle.render() + &process::exposition() + &target
         })
     }
 
@@ -81,7 +101,7 @@ impl Metrics {
         let mut invocations = self.shared.invocations.lock();
         let histogram = invocations.entry(status).or_insert_with(|| {
             let label = Label::new("http_response_status_code", status.as_str().to_owned());
-            let key = Key::from_parts(INVOCATION_DURATION, vec![label]);
+            let key = Key::from_parts(INVOCATION_DURATION, vec![SCOPE, label]);
             self.shared.recorder.register_histogram(&key, &METADATA)
         });
         histogram.clone()
@@ -113,6 +133,8 @@ impl Drop for Invocation {
 
 const INVOCATION_DURATION: &str = "kn_serving_invocation_duration_seconds";
 const QUEUE_DEPTH: &str = "kn_serving_queue_depth";
+/// OpenTelemetry's name for where these come from, which dashboards may select by.
+const SCOPE: Label = Label::from_static_parts("otel_scope_name", "knative.dev/serving/pkg/queue");
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 /// Samples wait in a buffer until they are sorted into buckets; this bounds it.

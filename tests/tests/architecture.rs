@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-core", &[]),
     ("pilotlight-config", &["pilotlight-core"]),
     ("pilotlight-net", &["pilotlight-core"]),
+    ("pilotlight-telemetry", &["pilotlight-config", "pilotlight-net"]),
     ("pilotlight-autoscaler", COMPONENT),
     ("pilotlight-activator", COMPONENT),
     ("pilotlight-queue-proxy", COMPONENT),
@@ -29,7 +30,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-const COMPONENT: &[&str] = &["pilotlight-core", "pilotlight-config", "pilotlight-net"];
+const COMPONENT: &[&str] =
+    &["pilotlight-core", "pilotlight-config", "pilotlight-net", "pilotlight-telemetry"];
 
 /// What must not be reachable from a crate, however indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[

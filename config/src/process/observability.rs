@@ -1,11 +1,9 @@
-//! `OBSERVABILITY_CONFIG`: what a queue-proxy tells of its requests. JSON whose keys are all optional; what is
-//! missing keeps its default.
+//! `OBSERVABILITY_CONFIG`: what a proxy tells of its requests. JSON whose keys are all optional; what is missing
+//! keeps its default.
 
-use std::time::Duration;
+use serde::Deserialize;
 
-use serde::{Deserialize, Deserializer};
-
-/// What a queue-proxy tells of its requests.
+/// What a proxy tells of its requests.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Observability {
@@ -25,8 +23,8 @@ pub struct Observability {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct TracingConfig {
-    /// `none`, `grpc`, `http/protobuf` or `stdout`.
-    pub protocol: String,
+    /// How they are sent, if at all.
+    pub protocol: TraceProtocol,
     /// Where to.
     pub endpoint: String,
     /// The share of requests that are traced, 0 to 1.
@@ -34,17 +32,47 @@ pub struct TracingConfig {
     pub sampled_fraction: f64,
 }
 
+/// How traces are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum TraceProtocol {
+    /// Not at all.
+    #[default]
+    #[serde(rename = "none", alias = "")]
+    None,
+    /// OTLP over gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// OTLP over HTTP/1.1.
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+    /// Each span as a line of JSON on standard output.
+    #[serde(rename = "stdout")]
+    Stdout,
+}
+
 /// How requests are counted for users.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RequestMetricsConfig {
-    /// `none`, `prometheus`, `grpc` or `http/protobuf`.
-    pub protocol: String,
-    /// Where to, or where to listen.
+    /// How the numbers are told, if at all.
+    pub protocol: MetricsProtocol,
+    /// Where to listen, as `host:port`; empty: at the usual place.
     pub endpoint: String,
-    /// How often they are sent.
-    #[serde(deserialize_with = "nanoseconds")]
-    pub export_interval: Duration,
+}
+
+/// How numbers are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum MetricsProtocol {
+    /// Not at all.
+    #[default]
+    #[serde(rename = "none", alias = "")]
+    None,
+    /// To those who ask, as Prometheus does.
+    #[serde(rename = "prometheus")]
+    Prometheus,
+    /// OTLP, over gRPC or over HTTP/1.1: understood, and not done.
+    #[serde(rename = "grpc", alias = "http/protobuf")]
+    Otlp,
 }
 
 impl Default for Observability {
@@ -61,28 +89,13 @@ impl Default for Observability {
 
 impl Default for TracingConfig {
     fn default() -> Self {
-        TracingConfig { protocol: "none".to_owned(), endpoint: String::new(), sampled_fraction: 0.1 }
-    }
-}
-
-impl Default for RequestMetricsConfig {
-    fn default() -> Self {
-        RequestMetricsConfig {
-            protocol: "none".to_owned(),
-            endpoint: String::new(),
-            export_interval: Duration::from_secs(60),
-        }
+        TracingConfig { protocol: TraceProtocol::None, endpoint: String::new(), sampled_fraction: 0.1 }
     }
 }
 
 /// Reads the JSON, or says which rule it breaks.
 pub(super) fn parse(text: &str) -> Result<Observability, String> {
     serde_json::from_str(text).map_err(|error| format!("is not an observability configuration: {error}"))
-}
-
-/// Go writes durations as whole nanoseconds.
-fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    u64::deserialize(deserializer).map(Duration::from_nanos)
 }
 
 /// One JSON object a request, in the form that log collectors of Google's cloud know.
@@ -106,7 +119,7 @@ mod tests {
         let expected = Observability {
             enable_request_log: true,
             request_metrics: RequestMetricsConfig {
-                protocol: "prometheus".to_owned(),
+                protocol: MetricsProtocol::Prometheus,
                 ..RequestMetricsConfig::default()
             },
             ..Observability::default()
@@ -123,13 +136,15 @@ mod tests {
             "enableRequestLog":true,"requestLogTemplate":"x","enableProbeRequestLog":true,
             "EnableVarLogCollection":false,"LoggingURLTemplate":""}"#;
         let parsed = parse(text).unwrap();
-        assert_eq!((parsed.tracing.sampled_fraction, parsed.tracing.protocol.as_str()), (0.5, "grpc"));
-        assert_eq!(parsed.request_metrics.export_interval, Duration::from_secs(5));
+        assert_eq!((parsed.tracing.sampled_fraction, parsed.tracing.protocol), (0.5, TraceProtocol::Grpc));
+        assert_eq!(parsed.request_metrics.protocol, MetricsProtocol::Otlp);
         assert!(parsed.enable_probe_request_log && parsed.request_log_template == "x");
     }
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(parse("{").is_err() && parse(r#"{"enableRequestLog":"yes"}"#).is_err());
+        for nonsense in ["{", r#"{"enableRequestLog":"yes"}"#, r#"{"tracing":{"protocol":"zipkin"}}"#] {
+            assert!(parse(nonsense).is_err(), "{nonsense}");
+        }
     }
 }

@@ -98,15 +98,17 @@ fn config(
 ) -> Result<ServerConfig, TlsError> {
     let [certificate, key] = contents else { unreachable!("two files were read") };
     let (chain, key) = (chain(&files.certificate, certificate)?, private_key(&files.key, key)?);
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&policy.provider))
-        .with_protocol_versions(&policy.versions)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|source| TlsError::Pair {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-            source,
-        })?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&policy.provider))
+        .with_protocol_versions(&policy.versions)?;
+    let builder = match &policy.clients {
+        Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|source| TlsError::Pair {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        source,
+    })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

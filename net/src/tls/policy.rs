@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, SupportedProtocolVersion, version};
 use tracing::warn;
 
@@ -12,6 +13,8 @@ use tracing::warn;
 pub struct TlsPolicy {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
+    // None: clients need no certificates.
+    pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// What an operator wrote about TLS. An empty word says nothing.
@@ -41,7 +44,11 @@ pub struct PolicyError {
 
 impl Default for TlsPolicy {
     fn default() -> Self {
-        TlsPolicy { provider: Arc::new(ring::default_provider()), versions: vec![&version::TLS13] }
+        TlsPolicy {
+            provider: Arc::new(ring::default_provider()),
+            versions: vec![&version::TLS13],
+            clients: None,
+        }
     }
 }
 
@@ -87,7 +94,7 @@ impl TlsPolicy {
             .into_iter()
             .filter(|(version, _)| (min..=max).contains(version))
             .map(|(_, version)| version);
-        Ok(TlsPolicy { provider: Arc::new(provider), versions: versions.collect() })
+        Ok(TlsPolicy { provider: Arc::new(provider), versions: versions.collect(), clients: None })
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod client;
 mod pods;
 mod server;
 mod support;

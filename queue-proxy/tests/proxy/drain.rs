@@ -16,7 +16,7 @@ async fn termination_waits_for_quiet_and_then_closes_every_port() {
     proxy.terminate();
     soon("the end", &mut proxy.task).await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(100), "the quiet period");
-    for port in [proxy.at.requests, proxy.at.stats, proxy.at.admin, proxy.at.user_metrics] {
+    for port in [proxy.at.requests, proxy.at.stats, proxy.at.admin, proxy.at.user_metrics.unwrap()] {
         assert!(TcpStream::connect(port).await.is_err(), "{port}");
     }
 }

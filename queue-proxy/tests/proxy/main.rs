@@ -8,3 +8,4 @@ mod protocols;
 mod requests;
 mod support;
 mod telling;
+mod traces;

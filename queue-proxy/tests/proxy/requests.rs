@@ -72,7 +72,7 @@ async fn a_waiting_client_that_leaves_makes_room_even_if_it_sent_a_body() {
     gate.holds(1).await;
     let metric = "kn_serving_queue_depth{";
     let depth = async || {
-        let metrics = ask(proxy.at.user_metrics, "GET /metrics HTTP/1.1").await;
+        let metrics = proxy.metrics().await;
         metrics
             .lines()
             .find(|line| line.starts_with(metric))

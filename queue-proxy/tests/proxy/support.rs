@@ -50,6 +50,7 @@ pub(crate) fn env(app: SocketAddr, changes: &[(&str, &str)]) -> QueueProxyEnv {
         ("PILOTLIGHT_ADMIN_PORT", "0"),
         ("PILOTLIGHT_USER_METRICS_PORT", "0"),
         ("PILOTLIGHT_DRAIN_QUIET_PERIOD", "100ms"),
+        ("OBSERVABILITY_CONFIG", r#"{"requestMetrics":{"protocol":"prometheus"}}"#),
     ]);
     all.extend(changes.iter().copied());
     QueueProxyEnv::from_env(|name| all.get(name).map(|&value| value.to_owned())).unwrap()
@@ -80,6 +81,11 @@ impl Running {
 
     pub(crate) async fn ask(&self, head: &str) -> String {
         ask(self.at.requests, head).await
+    }
+
+    /// What Prometheus would see.
+    pub(crate) async fn metrics(&self) -> String {
+        ask(self.at.user_metrics.unwrap(), "GET /metrics HTTP/1.1").await
     }
 
     /// The next report after this moment.

@@ -4,38 +4,28 @@
 //! `js` and `index`, pipes and trim markers are understood; control structures are not, and say so at the start.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Version, header};
-use pilotlight_config::process::QueueProxyEnv;
-use pilotlight_net::{Ending, Request, Response, is_probe};
+use pilotlight_config::process::Observability;
+use pilotlight_net::lines::Lines;
+use pilotlight_net::{Request, is_probe};
 use tracing::error;
 
+use crate::RevisionNames;
+
 /// Writes a line for every request. Never makes one wait: when standard output does not keep up, lines are
-/// dropped and counted.
+/// dropped, and the log says how many.
 pub(crate) struct RequestLog {
     template: Template,
     logs_probes: bool,
-    revision: Revision,
-    lines: SyncSender<String>,
-    dropped: AtomicU64,
-}
-
-/// A request on its way, that will be a line when its response has ended.
-pub(crate) struct Logged {
-    log: Arc<RequestLog>,
-    request: LoggedRequest,
-    arrived: Instant,
+    lines: Lines,
 }
 
 /// What the log says of a request, noted when it arrives.
-struct LoggedRequest {
+pub(crate) struct LoggedRequest {
     method: Method,
     uri: String,
     host: String,
@@ -46,17 +36,16 @@ struct LoggedRequest {
 }
 
 /// What became of it.
-struct LoggedResponse {
-    status: StatusCode,
-    bytes: u64,
-    latency: Duration,
+pub(crate) struct LoggedResponse {
+    pub(crate) status: StatusCode,
+    pub(crate) bytes: u64,
+    pub(crate) latency: Duration,
 }
 
 impl RequestLog {
-    /// The log that the environment asks for; `None`: none. A format that cannot be used is an error in the
-    /// ordinary log, and no reason not to serve.
-    pub(crate) fn start(env: &QueueProxyEnv) -> Option<RequestLog> {
-        let asked = &env.observability;
+    /// The log that was asked for; `None`: none. A format that cannot be used is an error in the ordinary log, and no
+    /// reason not to serve.
+    pub(crate) fn start(asked: &Observability) -> Option<RequestLog> {
         if !asked.enable_request_log || asked.request_log_template.is_empty() {
             return None;
         }
@@ -67,67 +56,32 @@ impl RequestLog {
                 return None;
             }
         };
-        let (lines, queue) = sync_channel::<String>(LINES_WAITING);
-        let writer = thread::Builder::new().name("request-log".into()).spawn(move || {
-            while let Ok(line) = queue.recv() {
-                // One write for each line, so that lines of several writers do not mix.
-                if io::stdout().lock().write_all(line.as_bytes()).is_err() {
-                    return;
-                }
+        let told: fn(u64) -> String = |lost| {
+            error!(lost, "Request log did not keep up, lines were dropped");
+            String::new()
+        };
+        match Lines::start("request-log", io::stdout(), told) {
+            Ok(lines) => Some(RequestLog { template, logs_probes: asked.enable_probe_request_log, lines }),
+            Err(fault) => {
+                error!(%fault, "No request log: its thread cannot be started");
+                None
             }
-        });
-        if let Err(fault) = writer {
-            error!(%fault, "No request log: its thread cannot be started");
-            return None;
         }
-        Some(RequestLog {
-            template,
-            logs_probes: asked.enable_probe_request_log,
-            revision: Revision::of(env),
-            lines,
-            dropped: AtomicU64::new(0),
-        })
     }
 
     /// Notes a request that arrives; `None` if it will not be logged.
-    pub(crate) fn note(self: &Arc<Self>, peer: SocketAddr, request: &Request) -> Option<Logged> {
-        (self.logs_probes || !is_probe(request.headers())).then(|| Logged {
-            log: Arc::clone(self),
-            request: LoggedRequest::of(peer, request),
-            arrived: Instant::now(),
-        })
+    pub(crate) fn note(&self, peer: SocketAddr, request: &Request) -> Option<LoggedRequest> {
+        (self.logs_probes || !is_probe(request.headers())).then(|| LoggedRequest::of(peer, request))
     }
 
-    fn write(&self, request: &LoggedRequest, response: &LoggedResponse) {
-        let line = self.template.render(request, response, &self.revision);
-        match self.lines.try_send(line) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => {
-                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                if dropped.is_power_of_two() {
-                    error!(dropped, "Request log does not keep up, lines are dropped");
-                }
-            }
-        }
+    /// Writes the line.
+    pub(crate) fn write(&self, request: &LoggedRequest, response: &LoggedResponse, revision: &RevisionNames) {
+        self.lines.push(self.template.render(request, response, revision).into_bytes());
     }
-}
 
-impl Logged {
-    /// Writes the line when the response's body has ended. One that broke off is logged as 500 without a body, as
-    /// Knative does.
-    pub(crate) fn until_the_end_of(self, response: Response) -> Response {
-        let status = response.status();
-        let bytes = Arc::new(AtomicU64::new(0));
-        response.map(|body| {
-            body.counted(Arc::clone(&bytes)).watched(move |ending| {
-                let (status, bytes) = match ending {
-                    Ending::Failed => (StatusCode::INTERNAL_SERVER_ERROR, 0),
-                    Ending::Complete | Ending::Dropped => (status, bytes.load(Ordering::Relaxed)),
-                };
-                let response = LoggedResponse { status, bytes, latency: self.arrived.elapsed() };
-                self.log.write(&self.request, &response);
-            })
-        })
+    /// Waits for the lines under way, but no longer than this.
+    pub(crate) fn flush(&self, limit: Duration) {
+        self.lines.flush(limit);
     }
 }
 
@@ -153,29 +107,6 @@ impl LoggedRequest {
         let traceparent = self.headers.get("traceparent").and_then(|value| value.to_str().ok());
         let w3c = traceparent.and_then(|value| value.split('-').nth(1)).filter(|id| !id.is_empty());
         w3c.or_else(|| self.headers.get("x-b3-traceid")?.to_str().ok()).unwrap_or_default()
-    }
-}
-
-/// Whose request it was.
-struct Revision {
-    name: String,
-    namespace: String,
-    service: String,
-    configuration: String,
-    pod_name: String,
-    pod_ip: String,
-}
-
-impl Revision {
-    fn of(env: &QueueProxyEnv) -> Self {
-        Revision {
-            name: env.revision.clone(),
-            namespace: env.namespace.clone(),
-            service: env.service.clone(),
-            configuration: env.configuration.clone(),
-            pod_name: env.pod.clone(),
-            pod_ip: env.pod_ip.clone(),
-        }
     }
 }
 
@@ -254,7 +185,7 @@ impl Template {
         Ok(Template(pieces))
     }
 
-    fn render(&self, request: &LoggedRequest, response: &LoggedResponse, revision: &Revision) -> String {
+    fn render(&self, request: &LoggedRequest, response: &LoggedResponse, revision: &RevisionNames) -> String {
         let mut line = String::with_capacity(512);
         for piece in &self.0 {
             match piece {
@@ -297,7 +228,7 @@ fn parse_action(action: &str) -> Result<Piece, TemplateError> {
 }
 
 impl Field {
-    fn of(&self, request: &LoggedRequest, response: &LoggedResponse, revision: &Revision) -> String {
+    fn of(&self, request: &LoggedRequest, response: &LoggedResponse, revision: &RevisionNames) -> String {
         match self {
             Field::Method => request.method.to_string(),
             Field::RequestUri => request.uri.clone(),
@@ -385,13 +316,9 @@ const FIELDS: [(&str, Field); 18] = [
     (".TraceID", Field::TraceId),
 ];
 
-/// Lines that may wait for standard output.
-const LINES_WAITING: usize = 4096;
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use pilotlight_config::process::Observability;
     use pilotlight_net::Body;
 
     use super::*;
@@ -408,7 +335,7 @@ mod tests {
     fn render(format: &str, headers: &[(&'static str, &str)]) -> String {
         let response =
             LoggedResponse { status: StatusCode::CREATED, bytes: 12, latency: Duration::from_millis(1500) };
-        let revision = Revision {
+        let revision = RevisionNames {
             name: "rev".to_owned(),
             namespace: "ns".to_owned(),
             service: "svc".to_owned(),

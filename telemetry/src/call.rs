@@ -1,0 +1,299 @@
+//! One request, as it is told of: [`Call`] from its arrival to the end of its response, and [`Sending`] from when it is
+//! sent on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::{StatusCode, Version, header};
+use opentelemetry::KeyValue;
+use pilotlight_net::{Ending, Error, Handler, Request, Response, SendError};
+
+use crate::http_metrics::{ClientKey, ServerKey, method_label, split_authority};
+use crate::request_log::{LoggedRequest, LoggedResponse};
+use crate::traces::{Parent, Span};
+use crate::{RevisionNames, Shared, is_counted, route_tag};
+
+/// A request from its arrival to the end of its response. It is told of when that ends or when this is dropped,
+/// whichever comes first.
+pub struct Call(Box<State>);
+
+struct State {
+    shared: Arc<Shared>,
+    arrived: Instant,
+    logged: Option<LoggedRequest>,
+    key: Option<ServerKey>,
+    span: Span,
+    revision: Option<Arc<RevisionNames>>,
+    read: Arc<AtomicU64>,
+    written: Arc<AtomicU64>,
+    answered: Option<StatusCode>,
+}
+
+/// Marks a request that came over TLS.
+#[derive(Clone, Copy)]
+struct Secure;
+
+/// What the request's next hop needs to know to tell of it.
+#[derive(Clone)]
+struct Told {
+    read: Arc<AtomicU64>,
+    tag: Option<String>,
+    revision: Option<Arc<RevisionNames>>,
+}
+
+/// A handler whose requests come over TLS.
+pub struct OverTls<H>(pub Arc<H>);
+
+impl<H: Handler> Handler for OverTls<H> {
+    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+        request.extensions_mut().insert(Secure);
+        self.0.handle(peer, request).await
+    }
+}
+
+impl Call {
+    pub(crate) fn begin(shared: &Arc<Shared>, peer: SocketAddr, request: &mut Request) -> Option<Call> {
+        let logged = shared.log.as_ref().and_then(|log| log.note(peer, request));
+        let is_counted = is_counted(request) && (shared.metrics.is_some() || shared.tracer.is_some());
+        if logged.is_none() && !is_counted {
+            return None;
+        }
+        let read = Arc::<AtomicU64>::default();
+        let (mut key, mut span) = (None, Span::none());
+        if is_counted {
+            let tag = route_tag(request.headers());
+            let is_secure = request.extensions().get::<Secure>().is_some();
+            if let Some(tracer) = &shared.tracer {
+                span = tracer.arrived(request.method().to_string().into(), request.headers());
+                span.describe(|| server_attributes(peer, request, is_secure, &tag));
+                if let Some(parent) = span.as_parent() {
+                    request.extensions_mut().insert(parent);
+                }
+            }
+            if shared.metrics.is_some() {
+                key = Some(ServerKey {
+                    method: method_label(request.method()),
+                    is_secure,
+                    host: request.headers().get(header::HOST).cloned(),
+                    version: request.version(),
+                    tag: tag.clone(),
+                    revision: None,
+                    status: None,
+                });
+            }
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body.counted(Arc::clone(&read));
+            let told = Told { read: Arc::clone(&read), tag: Some(tag), revision: None };
+            request.extensions_mut().insert(told);
+        }
+        Some(Call(Box::new(State {
+            shared: Arc::clone(shared),
+            arrived: Instant::now(),
+            logged,
+            key,
+            span,
+            revision: None,
+            read,
+            written: Arc::default(),
+            answered: None,
+        })))
+    }
+
+    /// Whose request it is has been found out.
+    pub fn about(&mut self, revision: &Arc<RevisionNames>, request: &mut Request) {
+        let state = &mut *self.0;
+        state.revision = Some(Arc::clone(revision));
+        for (name, value) in [
+            ("kn.service.name", &revision.service),
+            ("kn.configuration.name", &revision.configuration),
+            ("kn.revision.name", &revision.name),
+            ("k8s.namespace.name", &revision.namespace),
+        ] {
+            if !value.is_empty() {
+                state.span.note(name, value.clone());
+            }
+        }
+        if let Some(told) = request.extensions_mut().get_mut::<Told>() {
+            told.revision = Some(Arc::clone(revision));
+        }
+    }
+
+    /// The response begins; its end is the end of the request. One that breaks off counts as a 500, as in Knative.
+    pub fn until_the_end_of(mut self, response: Response) -> Response {
+        self.0.answered = Some(response.status());
+        let written = Arc::clone(&self.0.written);
+        response.map(|body| {
+            body.counted(written).watched(move |ending| {
+                if ending == Ending::Failed {
+                    self.0.answered = Some(StatusCode::INTERNAL_SERVER_ERROR);
+                    self.0.span.fail("the response broke off");
+                }
+            })
+        })
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let latency = self.arrived.elapsed();
+        let (read, written) = (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed));
+        if let Some(status) = self.answered {
+            self.span.note("http.response.status_code", i64::from(status.as_u16()));
+            if status.is_server_error() {
+                self.span.note("error.type", status.as_str().to_owned());
+                self.span.fail("");
+            }
+            self.span.note("http.request.body.size", saturated(read));
+            self.span.note("http.response.body.size", saturated(written));
+        } else {
+            self.span.fail("the client left");
+        }
+        let revision = self.revision.take();
+        if let (Some(metrics), Some(mut key)) = (&self.shared.metrics, self.key.take()) {
+            key.status = self.answered.map(|status| status.as_u16());
+            key.revision.clone_from(&revision);
+            metrics.served(key, latency, read, written);
+        }
+        if let (Some(log), Some(request), Some(status)) = (&self.shared.log, &self.logged, self.answered) {
+            let response = LoggedResponse { status, bytes: written, latency };
+            log.write(request, &response, revision.as_deref().unwrap_or(&self.shared.revision));
+        }
+    }
+}
+
+/// A request that is sent on, until its response has begun; its span, until that has ended.
+pub struct Sending(Box<SendingState>);
+
+struct SendingState {
+    shared: Arc<Shared>,
+    began: Instant,
+    key: Option<ClientKey>,
+    read: Arc<AtomicU64>,
+    span: Span,
+}
+
+impl Sending {
+    pub(crate) fn begin(shared: &Arc<Shared>, to: SocketAddr, request: &mut Request) -> Option<Sending> {
+        let told = request.extensions().get::<Told>().cloned()?;
+        let mut span = Span::none();
+        if let (Some(tracer), Some(parent)) = (&shared.tracer, request.extensions().get::<Parent>()) {
+            span = tracer.sending(parent, (shared.sending_span)(request));
+            span.describe(|| client_attributes(to, request, told.tag.as_deref()));
+            span.write_to(request.headers_mut());
+        }
+        let key = shared.metrics.is_some().then(|| ClientKey {
+            method: method_label(request.method()),
+            to: Some(to),
+            version: request.version(),
+            tag: told.tag,
+            revision: told.revision,
+            outcome: Err("cancelled"),
+        });
+        let state =
+            SendingState { shared: Arc::clone(shared), began: Instant::now(), key, read: told.read, span };
+        Some(Sending(Box::new(state)))
+    }
+
+    /// The response has begun, or there will be none.
+    pub fn answered(mut self, outcome: Result<Response, SendError>) -> Result<Response, SendError> {
+        let state = &mut *self.0;
+        match outcome {
+            Ok(response) => {
+                state.record(Ok(response.status().as_u16()));
+                state.span.note("http.response.status_code", i64::from(response.status().as_u16()));
+                if response.status().as_u16() >= 400 {
+                    state.span.note("error.type", response.status().as_str().to_owned());
+                    state.span.fail("");
+                }
+                let span = std::mem::replace(&mut state.span, Span::none());
+                Ok(response.map(|body| body.guarded(span)))
+            }
+            Err(failure) => {
+                let kind = error_type(failure.error());
+                state.record(Err(kind));
+                state.span.note("error.type", kind);
+                state.span.fail(failure.to_string());
+                Err(failure)
+            }
+        }
+    }
+}
+
+impl SendingState {
+    fn record(&mut self, outcome: Result<u16, &'static str>) {
+        if let (Some(metrics), Some(mut key)) = (&self.shared.metrics, self.key.take()) {
+            key.outcome = outcome;
+            metrics.sent(key, self.began.elapsed(), self.read.load(Ordering::Relaxed));
+        }
+    }
+}
+
+impl Drop for SendingState {
+    fn drop(&mut self) {
+        self.record(Err("cancelled"));
+    }
+}
+
+/// A failure as one of a few words.
+fn error_type(error: &Error) -> &'static str {
+    match error {
+        Error::Connect { .. } => "connect",
+        Error::ConnectTimeout { .. } => "connect_timeout",
+        Error::Handshake(_) => "tls",
+        Error::UpstreamClosed => "closed",
+        Error::Downstream(_) => "client_left",
+        Error::TimedOut(_) => "timeout",
+        _ => "_OTHER",
+    }
+}
+
+fn server_attributes(peer: SocketAddr, request: &Request, is_secure: bool, tag: &str) -> Vec<KeyValue> {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let (host, port) =
+        split_authority(text(header::HOST).unwrap_or_default(), if is_secure { 443 } else { 80 });
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method_label(request.method())),
+        KeyValue::new("url.scheme", if is_secure { "https" } else { "http" }),
+        KeyValue::new("url.path", request.uri().path().to_owned()),
+        KeyValue::new("server.address", host.to_owned()),
+        KeyValue::new("network.peer.address", peer.ip().to_string()),
+        KeyValue::new("network.peer.port", i64::from(peer.port())),
+        KeyValue::new("network.protocol.version", protocol_version(request.version())),
+        KeyValue::new("kn.route.tag", tag.to_owned()),
+    ];
+    attributes.extend(port.map(|port| KeyValue::new("server.port", i64::from(port))));
+    if let Some(agent) = text(header::USER_AGENT) {
+        attributes.push(KeyValue::new("user_agent.original", agent.to_owned()));
+    }
+    if let Some(client) = text(pilotlight_net::headers::X_FORWARDED_FOR).and_then(|all| all.split(',').next())
+    {
+        attributes.push(KeyValue::new("client.address", client.trim().to_owned()));
+    }
+    attributes
+}
+
+fn client_attributes(to: SocketAddr, request: &Request, tag: Option<&str>) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method_label(request.method())),
+        KeyValue::new("url.full", format!("http://{to}{}", request.uri().path())),
+        KeyValue::new("server.address", to.ip().to_string()),
+        KeyValue::new("server.port", i64::from(to.port())),
+        KeyValue::new("network.protocol.version", protocol_version(request.version())),
+    ];
+    attributes.extend(tag.map(|tag| KeyValue::new("kn.route.tag", tag.to_owned())));
+    attributes
+}
+
+fn protocol_version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2",
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    }
+}
+
+fn saturated(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,305 @@
+//! OpenTelemetry's metrics of HTTP requests, under the names Prometheus gives them.
+//!
+//! Clients choose the host they ask for, so the number of series has a limit; what is beyond it is counted in one
+//! that says so.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Version};
+use metrics::{Histogram, Key, Label};
+use parking_lot::Mutex;
+
+use crate::{MakeHistogram, RevisionNames};
+
+/// The histograms of requests.
+pub(crate) struct HttpMetrics {
+    make: MakeHistogram,
+    names_upstreams: bool,
+    server: Mutex<HashMap<ServerKey, [Histogram; 3]>>,
+    client: Mutex<HashMap<ClientKey, [Histogram; 2]>>,
+}
+
+/// What tells requests that were served from each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ServerKey {
+    pub(crate) method: &'static str,
+    pub(crate) is_secure: bool,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) version: Version,
+    pub(crate) tag: String,
+    pub(crate) revision: Option<Arc<RevisionNames>>,
+    // None: the client left first.
+    pub(crate) status: Option<u16>,
+}
+
+/// What tells requests that were sent on from each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClientKey {
+    pub(crate) method: &'static str,
+    pub(crate) to: Option<SocketAddr>,
+    pub(crate) version: Version,
+    pub(crate) tag: Option<String>,
+    pub(crate) revision: Option<Arc<RevisionNames>>,
+    pub(crate) outcome: Result<u16, &'static str>,
+}
+
+impl HttpMetrics {
+    pub(crate) fn new(make: MakeHistogram, names_upstreams: bool) -> Self {
+        HttpMetrics { make, names_upstreams, server: Mutex::default(), client: Mutex::default() }
+    }
+
+    /// A request was served: how long that took, and how many bytes it and its response had.
+    pub(crate) fn served(&self, key: ServerKey, took: Duration, read: u64, written: u64) {
+        let mut known = self.server.lock();
+        let [duration, request_bytes, response_bytes] = bounded(&mut known, key, |key| {
+            let labels = key.map_or_else(overflow, ServerKey::labels);
+            SERVER.map(|name| (self.make)(&Key::from_parts(name, labels.clone())))
+        });
+        duration.record(took);
+        request_bytes.record(read as f64);
+        response_bytes.record(written as f64);
+    }
+
+    /// A request was sent on: how long it took until the response began, and how many of its bytes had gone by then.
+    pub(crate) fn sent(&self, mut key: ClientKey, took: Duration, read: u64) {
+        if !self.names_upstreams {
+            key.to = None;
+        }
+        let mut known = self.client.lock();
+        let [duration, request_bytes] = bounded(&mut known, key, |key| {
+            let labels = key.map_or_else(overflow, ClientKey::labels);
+            CLIENT.map(|name| (self.make)(&Key::from_parts(name, labels.clone())))
+        });
+        duration.record(took);
+        request_bytes.record(read as f64);
+    }
+}
+
+/// The histograms of a key, made when it is seen first. Beyond the limit they are made anew each time, all of the same
+/// series.
+fn bounded<K: Eq + Hash, H: Clone>(known: &mut HashMap<K, H>, key: K, make: impl Fn(Option<&K>) -> H) -> H {
+    if let Some(histograms) = known.get(&key) {
+        return histograms.clone();
+    }
+    if known.len() >= MAX_SERIES {
+        return make(None);
+    }
+    let histograms = make(Some(&key));
+    known.insert(key, histograms.clone());
+    histograms
+}
+
+impl ServerKey {
+    fn labels(&self) -> Vec<Label> {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        let mut labels = vec![
+            Label::from_static_parts("otel_scope_name", SCOPE),
+            Label::from_static_parts("http_request_method", self.method),
+            Label::from_static_parts("url_scheme", scheme),
+        ];
+        let authority = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let (host, port) = split_authority(authority, if self.is_secure { 443 } else { 80 });
+        labels.push(Label::new("server_address", host.to_owned()));
+        labels.extend(port.map(|port| Label::new("server_port", port.to_string())));
+        labels.extend(protocol(self.version));
+        match self.status {
+            Some(status) => labels.push(Label::new("http_response_status_code", status.to_string())),
+            None => labels.push(Label::from_static_parts("error_type", "client_left")),
+        }
+        labels.push(Label::new("kn_route_tag", self.tag.clone()));
+        labels.extend(self.revision.iter().flat_map(|revision| revision_labels(revision)));
+        labels
+    }
+}
+
+impl ClientKey {
+    fn labels(&self) -> Vec<Label> {
+        let mut labels = vec![
+            Label::from_static_parts("otel_scope_name", SCOPE),
+            Label::from_static_parts("http_request_method", self.method),
+            Label::from_static_parts("url_scheme", "http"),
+        ];
+        if let Some(to) = self.to {
+            labels.push(Label::new("server_address", to.ip().to_string()));
+            labels.push(Label::new("server_port", to.port().to_string()));
+        }
+        labels.extend(protocol(self.version));
+        match self.outcome {
+            Ok(status) => labels.push(Label::new("http_response_status_code", status.to_string())),
+            Err(error) => labels.push(Label::from_static_parts("error_type", error)),
+        }
+        labels.extend(self.tag.iter().map(|tag| Label::new("kn_route_tag", tag.clone())));
+        labels.extend(self.revision.iter().flat_map(|revision| revision_labels(revision)));
+        labels
+    }
+}
+
+/// What is known of a revision, under OpenTelemetry's names.
+fn revision_labels(revision: &RevisionNames) -> impl Iterator<Item = Label> {
+    let named = [
+        ("kn_service_name", &revision.service),
+        ("kn_configuration_name", &revision.configuration),
+        ("kn_revision_name", &revision.name),
+        ("k8s_namespace_name", &revision.namespace),
+    ];
+    named
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| Label::new(name, value.clone()))
+}
+
+fn protocol(version: Version) -> [Label; 2] {
+    let number = match version {
+        Version::HTTP_2 => "2.0",
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    };
+    [
+        Label::from_static_parts("network_protocol_name", "http"),
+        Label::from_static_parts("network_protocol_version", number),
+    ]
+}
+
+fn overflow() -> Vec<Label> {
+    vec![
+        Label::from_static_parts("otel_scope_name", SCOPE),
+        Label::from_static_parts("otel_metric_overflow", "true"),
+    ]
+}
+
+/// Host and port of what was asked for; no port if it is the one that goes without saying.
+pub(crate) fn split_authority(authority: &str, usual: u16) -> (&str, Option<u16>) {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        _ => (authority, None),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (host, port.filter(|port| *port != usual))
+}
+
+/// The method as a label: clients can make methods up, so all but the known ones share one.
+pub(crate) fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "CONNECT", "PATCH", "TRACE"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
+}
+
+const SERVER: [&str; 3] = [
+    "http_server_request_duration_seconds",
+    "http_server_request_body_size_bytes",
+    "http_server_response_body_size_bytes",
+];
+const CLIENT: [&str; 2] = ["http_client_request_duration_seconds", "http_client_request_body_size_bytes"];
+/// What dashboards for Knative know as the source of these.
+const SCOPE: &str = "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp";
+/// OpenTelemetry's own limit is of this size.
+const MAX_SERIES: usize = 2000;
+
+#[cfg(test)]
+mod tests {
+    use metrics::{Level, Metadata, Recorder};
+    use pilotlight_net::admin::metrics_builder;
+
+    use super::*;
+
+    fn recorded(names_upstreams: bool, work: impl FnOnce(&HttpMetrics)) -> String {
+        let recorder = metrics_builder(&[]).build_recorder();
+        let handle = recorder.handle();
+        let make: MakeHistogram =
+            Box::new(move |key| recorder.register_histogram(key, &Metadata::new("test", Level::INFO, None)));
+        work(&HttpMetrics::new(make, names_upstreams));
+        handle.render()
+    }
+
+    fn key(host: &str, status: Option<u16>) -> ServerKey {
+        ServerKey {
+            method: "GET",
+            is_secure: false,
+            host: Some(HeaderValue::try_from(host).unwrap()),
+            version: Version::HTTP_2,
+            tag: "kn:disabled".to_owned(),
+            revision: None,
+            status,
+        }
+    }
+
+    #[test]
+    fn a_served_request_is_in_its_buckets_with_its_labels() {
+        let text = recorded(true, |metrics| {
+            metrics.served(key("a.example:8080", Some(201)), Duration::from_millis(20), 7, 300);
+        });
+        let labels = concat!(
+            r#"otel_scope_name="go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp","#,
+            r#"http_request_method="GET",url_scheme="http",server_address="a.example",server_port="8080","#,
+            r#"network_protocol_name="http",network_protocol_version="2.0",http_response_status_code="201","#,
+            r#"kn_route_tag="kn:disabled""#
+        );
+        for line in [
+            format!(r#"http_server_request_duration_seconds_bucket{{{labels},le="0.01"}} 0"#),
+            format!(r#"http_server_request_duration_seconds_bucket{{{labels},le="0.025"}} 1"#),
+            format!(r#"http_server_request_body_size_bytes_bucket{{{labels},le="5"}} 0"#),
+            format!(r#"http_server_request_body_size_bytes_bucket{{{labels},le="10"}} 1"#),
+            format!(r#"http_server_response_body_size_bytes_bucket{{{labels},le="500"}} 1"#),
+            format!(r#"http_server_response_body_size_bytes_sum{{{labels}}} 300"#),
+        ] {
+            assert!(text.contains(&line), "{line}\nin\n{text}");
+        }
+    }
+
+    #[test]
+    fn who_invents_hosts_fills_one_series_in_the_end() {
+        let text = recorded(true, |metrics| {
+            for number in 0..MAX_SERIES + 5 {
+                metrics.served(key(&format!("h{number}"), None), Duration::ZERO, 0, 0);
+            }
+        });
+        assert_eq!(text.matches("http_server_request_duration_seconds_count{").count(), MAX_SERIES + 1);
+        assert!(text.lines().any(|line| line.contains(r#"_count{"#)
+            && line.contains(r#"otel_metric_overflow="true""#)
+            && line.ends_with(" 5")));
+    }
+
+    #[test]
+    fn upstreams_that_come_and_go_are_not_told_apart() {
+        let sent = |number: u8| ClientKey {
+            method: "GET",
+            to: Some(SocketAddr::from(([10, 0, 0, number], 8012))),
+            version: Version::HTTP_11,
+            tag: None,
+            revision: None,
+            outcome: Err("connect"),
+        };
+        let count = |names_upstreams| {
+            let text = recorded(names_upstreams, |metrics| {
+                metrics.sent(sent(1), Duration::ZERO, 0);
+                metrics.sent(sent(2), Duration::ZERO, 0);
+            });
+            assert!(text.contains(r#"error_type="connect""#), "{text}");
+            text.matches("http_client_request_duration_seconds_count{").count()
+        };
+        assert_eq!((count(true), count(false)), (2, 1));
+    }
+
+    #[test]
+    fn authorities_are_split_and_usual_ports_left_out() {
+        for (authority, expected) in [
+            ("h", ("h", None)),
+            ("h:80", ("h", None)),
+            ("h:81", ("h", Some(81))),
+            ("[::1]", ("::1", None)),
+            ("[::1]:8080", ("::1", Some(8080))),
+            ("", ("", None)),
+        ] {
+            assert_eq!(split_authority(authority, 80), expected, "{authority}");
+        }
+    }
+
+    #[test]
+    fn made_up_methods_share_one_label() {
+        assert_eq!(method_label(&Method::PATCH), "PATCH");
+        assert_eq!(method_label(&Method::from_bytes(b"BREW").unwrap()), "_OTHER");
+    }
+}
