@@ -42,7 +42,7 @@ impl Handler for Activator {
         let mut response = with_timeouts(
             route.timeouts,
             TIMEOUT_MESSAGE,
-            pin!(forward(shared, &exchange, &place, &is_waiting, request)),
+            pin!(forward(shared, &exchange, &place, &is_waiting, &mut request)),
         )
         .await;
         if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
@@ -59,10 +59,10 @@ async fn forward(
     exchange: &Exchange,
     place: &Place,
     is_waiting: &AtomicBool,
-    mut request: Request,
+    request: &mut Request,
 ) -> Response {
     loop {
-        let mut slot = match slot(shared, place, &mut request).await {
+        let mut slot = match slot(shared, place, request).await {
             Ok(slot) => slot,
             Err(answer) => {
                 is_waiting.store(false, Ordering::Relaxed);
@@ -88,10 +88,9 @@ async fn forward(
                 }
                 return response.map(|body| body.guarded(slot));
             }
-            Err(SendError::NotSent { request: unsent, source }) => {
+            Err(SendError::NotSent { source }) => {
                 exchange.refused(&source.to_string());
                 slot.pod_refused();
-                request = *unsent;
                 is_waiting.store(true, Ordering::Relaxed);
             }
             Err(SendError::Failed { source }) => {

@@ -41,14 +41,14 @@ pub(crate) struct Proxy {
 }
 
 impl Handler for Proxy {
-    async fn handle(&self, peer: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
         let logged = self.request_log.as_ref().and_then(|log| log.note(peer, &request));
         let response = match self.answer_probe(request.headers()).await {
             Some(answer) => answer,
             None => {
                 self.quiet.request_arrived();
                 // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
-                let call = pin!(self.proxy(peer, request));
+                let call = pin!(self.proxy(peer, &mut request));
                 with_timeouts(self.timeouts, "request timeout", call).await
             }
         };
@@ -61,7 +61,7 @@ impl Handler for Proxy {
 
 impl Proxy {
     /// A request that is no probe for us. The time it waits for its turn counts: as load, and against its timeouts.
-    async fn proxy(&self, peer: SocketAddr, mut request: Request) -> Response {
+    async fn proxy(&self, peer: SocketAddr, request: &mut Request) -> Response {
         add_forwarded(request.headers_mut());
         if is_kubelet_probe(request.headers()) {
             return self.forward(peer, request).await;
@@ -70,7 +70,7 @@ impl Proxy {
         restore_original_host(request.headers_mut());
         let permit = match &self.breaker {
             None => None,
-            Some(breaker) => match hold_while(&mut request, &self.body_bytes, breaker.acquire()).await {
+            Some(breaker) => match hold_while(request, &self.body_bytes, breaker.acquire()).await {
                 Ok(Ok(permit)) => Some(permit),
                 Ok(Err(_)) => return plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full"),
                 Err(client_left) => return error::respond(&client_left),
@@ -95,8 +95,8 @@ impl Proxy {
         self.breaker.clone()
     }
 
-    async fn forward(&self, peer: SocketAddr, mut request: Request) -> Response {
-        prepare_forward(&mut request, peer.ip());
+    async fn forward(&self, peer: SocketAddr, request: &mut Request) -> Response {
+        prepare_forward(request, peer.ip());
         match self.upstreams.send(self.app, request).await {
             Ok(mut response) => {
                 prepare_response(&mut response);

@@ -239,11 +239,14 @@ async fn a_request_after_the_last_of_a_leaving_upstream_goes_to_its_next_connect
 async fn a_request_that_nobody_takes_comes_back_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = listener.local_addr().unwrap();
-    let sending = tokio::spawn(async move { upstreams().send(to, grpc("/a?b", Body::full("body"))).await });
+    let sending = tokio::spawn(async move {
+        let mut request = grpc("/a?b", Body::full("body"));
+        (upstreams().send(to, &mut request).await, request)
+    });
     for _ in 0..3 {
         goes_away(&listener).await;
     }
-    let Err(SendError::NotSent { request, .. }) = soon("the failure", sending).await.unwrap() else {
+    let (Err(SendError::NotSent { .. }), request) = soon("the failure", sending).await.unwrap() else {
         panic!("it was not sent")
     };
     assert_eq!(request.uri().to_string(), "http://hello.example/a?b");

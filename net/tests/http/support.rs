@@ -157,7 +157,7 @@ pub(crate) struct Proxy {
 impl Handler for Proxy {
     async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
         prepare_forward(&mut request, peer.ip());
-        match self.upstreams.send(self.to, request).await {
+        match self.upstreams.send(self.to, &mut request).await {
             Ok(mut response) => {
                 prepare_response(&mut response);
                 response

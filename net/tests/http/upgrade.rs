@@ -137,7 +137,7 @@ impl Handler for Limited {
         let inside = Inside(Arc::clone(&self.inside));
         let call = async {
             prepare_forward(&mut request, peer.ip());
-            match self.upstreams.send(self.to, request).await {
+            match self.upstreams.send(self.to, &mut request).await {
                 Ok(mut response) => {
                     prepare_response(&mut response);
                     response.map(|body| body.guarded(inside))
