@@ -233,7 +233,7 @@ impl http_body::Body for Body {
             return Poll::Ready(this.late.take().map(Err));
         }
         // The timer is asked first: a stream that is always ready must not outrun its total.
-        if let Some(timer) = &mut this.timer
+        if let Some(timer) = &this.timer
             && let Poll::Ready(error) = timer.poll_expired(cx)
         {
             this.fail();

@@ -12,8 +12,8 @@ use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
-    Body, Breaker, ByteBudget, Fault, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error,
-    hold_while, plain, prepare_forward, prepare_response, with_timeouts,
+    Body, Breaker, ByteBudget, Client, Fault, Handler, Request, Response, Timeouts, UpstreamParams,
+    Upstreams, error, hold_while, plain, prepare_forward, prepare_response, with_timeouts,
 };
 use tracing::debug;
 
@@ -41,15 +41,15 @@ pub(crate) struct Proxy {
 }
 
 impl Handler for Proxy {
-    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
-        let logged = self.request_log.as_ref().and_then(|log| log.note(peer, &request));
+    async fn handle(&self, client: &Client, mut request: Request) -> Response {
+        let logged = self.request_log.as_ref().and_then(|log| log.note(client.address(), &request));
         let response = match self.answer_probe(request.headers()).await {
             Some(answer) => answer,
             None => {
                 self.quiet.request_arrived();
                 // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
-                let call = pin!(self.proxy(peer, &mut request));
-                with_timeouts(self.timeouts, "request timeout", call).await
+                let call = pin!(self.proxy(client, &mut request));
+                with_timeouts(client, self.timeouts, "request timeout", call).await
             }
         };
         match logged {
@@ -61,10 +61,10 @@ impl Handler for Proxy {
 
 impl Proxy {
     /// A request that is no probe for us. The time it waits for its turn counts: as load, and against its timeouts.
-    async fn proxy(&self, peer: SocketAddr, request: &mut Request) -> Response {
+    async fn proxy(&self, client: &Client, request: &mut Request) -> Response {
         add_forwarded(request.headers_mut());
         if is_kubelet_probe(request.headers()) {
-            return self.forward(peer, request).await;
+            return self.forward(client, request).await;
         }
         let counted = self.reporter.request_started(kind(request.headers()));
         restore_original_host(request.headers_mut());
@@ -77,7 +77,7 @@ impl Proxy {
             },
         };
         let invocation = (!is_probe(request.headers())).then(|| self.metrics.invocation_started());
-        let response = self.forward(peer, request).await;
+        let response = self.forward(client, request).await;
         let status = response.status();
         response.map(|body| {
             body.watched(move |ending| {
@@ -95,8 +95,8 @@ impl Proxy {
         self.breaker.clone()
     }
 
-    async fn forward(&self, peer: SocketAddr, request: &mut Request) -> Response {
-        prepare_forward(request, peer.ip());
+    async fn forward(&self, client: &Client, request: &mut Request) -> Response {
+        prepare_forward(request, client);
         match self.upstreams.send(self.app, request).await {
             Ok(mut response) => {
                 prepare_response(&mut response);

@@ -226,7 +226,7 @@ mod tests {
     use std::io::Write;
     use std::sync::atomic::AtomicUsize;
 
-    use pilotlight_net::{Body, Drain, Handler, Request, Response, serve};
+    use pilotlight_net::{Body, Client, Drain, Handler, Request, Response, serve};
     use tokio::net::TcpListener;
 
     /// An app that answers its requests with these statuses, the last one over and over.
@@ -244,7 +244,7 @@ mod tests {
     }
 
     impl Handler for Script {
-        async fn handle(&self, _: SocketAddr, request: Request) -> Response {
+        async fn handle(&self, _: &Client, request: Request) -> Response {
             *self.last.lock() = Some(request);
             let nth = self.asked.fetch_add(1, Ordering::SeqCst);
             sleep(self.delay).await;

@@ -14,7 +14,9 @@ use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{
     EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble,
 };
-use pilotlight_net::{Body, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire};
+use pilotlight_net::{
+    Body, Client, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -265,7 +267,7 @@ impl FakePod {
 }
 
 impl Handler for FakePod {
-    async fn handle(&self, _peer: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _client: &Client, request: Request) -> Response {
         let (head, body) = request.into_parts();
         {
             let mut notes = self.notes.lock();

@@ -12,14 +12,14 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use pilotlight_net::{
-    Body, Breaker, Request, Response, SendError, Timeouts, hold_while, plain, with_timeouts,
-};
+use pilotlight_net::{Body, Breaker, Request, Response, SendError, Timeouts, hold_while, plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
-use crate::support::{Answer, Client, GET, Server, nobody, soon, start, start_proxy, until, upstreams};
+use crate::support::{
+    Answer, Client, GET, Server, bounded, nobody, soon, start, start_proxy, until, upstreams,
+};
 
 type Sender = http2::SendRequest<Body>;
 
@@ -330,7 +330,7 @@ async fn a_client_that_takes_nothing_holds_nothing_past_the_total() {
         let timeouts = Timeouts { total: Duration::from_millis(50), response_start: None, idle: None };
         let endless = stream::repeat_with(|| Ok(Frame::data(Bytes::from(vec![0; 16384]))));
         let response = Response::new(Body::stream(StreamBody::new(endless)).guarded(guard));
-        with_timeouts(timeouts, "request timeout", std::future::ready(response))
+        bounded(timeouts, response)
     }))
     .await;
     let mut client = connect(server.address).await;
