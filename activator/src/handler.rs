@@ -1,6 +1,5 @@
 //! The path of one request, from the client to a pod and back.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pilotlight_net::{
-    Fault, Handler, Request, Response, SendError, error, headers, hold_while, prepare_forward,
+    Client, Fault, Handler, Request, Response, SendError, error, headers, hold_while, prepare_forward,
     prepare_response, with_timeouts,
 };
 
@@ -18,7 +17,7 @@ use crate::throttler::{Place, Slot};
 use crate::{probes, refusal};
 
 impl Handler for Activator {
-    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+    async fn handle(&self, client: &Client, mut request: Request) -> Response {
         let shared = &*self.shared;
         if let Some(answer) = probes::answer(request.headers(), shared.health()) {
             return answer;
@@ -34,15 +33,16 @@ impl Handler for Activator {
             shared.outbox.push([(revision.id().clone(), stat)]);
         }
 
-        prepare_forward(&mut request, peer.ip());
+        prepare_forward(&mut request, client);
         mark(&mut request);
         let place = revision.throttler().arrive();
         let is_waiting = AtomicBool::new(true);
         // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
         let mut response = with_timeouts(
+            client,
             route.timeouts,
             TIMEOUT_MESSAGE,
-            pin!(forward(shared, &exchange, &place, &is_waiting, request)),
+            pin!(forward(shared, &exchange, &place, &is_waiting, &mut request)),
         )
         .await;
         if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
@@ -59,10 +59,10 @@ async fn forward(
     exchange: &Exchange,
     place: &Place,
     is_waiting: &AtomicBool,
-    mut request: Request,
+    request: &mut Request,
 ) -> Response {
     loop {
-        let mut slot = match slot(shared, place, &mut request).await {
+        let mut slot = match slot(shared, place, request).await {
             Ok(slot) => slot,
             Err(answer) => {
                 is_waiting.store(false, Ordering::Relaxed);
@@ -88,10 +88,9 @@ async fn forward(
                 }
                 return response.map(|body| body.guarded(slot));
             }
-            Err(SendError::NotSent { request: unsent, source }) => {
+            Err(SendError::NotSent { source }) => {
                 exchange.refused(&source.to_string());
                 slot.pod_refused();
-                request = *unsent;
                 is_waiting.store(true, Ordering::Relaxed);
             }
             Err(SendError::Failed { source }) => {

@@ -40,7 +40,7 @@ impl PodUpstreams {
         &self,
         namespace: &str,
         pod: &Pod,
-        request: Request,
+        request: &mut Request,
     ) -> Result<Response, SendError> {
         let Some(over_tls) = &self.over_tls else { return self.plain.send(pod.address, request).await };
         match over_tls.address_of(pod.address, pod.tls_address) {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use pilotlight_net::{Body, Clock, Drain, Handler, Request, Response, is_kubelet_probe, plain, serve, wire};
+use pilotlight_net::{
+    Body, Client, Clock, Drain, Handler, Request, Response, is_kubelet_probe, plain, serve, wire,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
@@ -40,7 +42,8 @@ struct StatServer {
 }
 
 impl Handler for StatServer {
-    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+    async fn handle(&self, client: &Client, mut request: Request) -> Response {
+        let peer = client.address();
         if is_kubelet_probe(request.headers()) {
             return Response::new(Body::empty());
         }

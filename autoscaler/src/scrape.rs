@@ -148,7 +148,7 @@ impl<C: Cluster> Scraper<C> {
         request.headers_mut().insert(header::HOST, host);
         let accept = HeaderValue::from_static(headers::STATS_CONTENT_TYPE);
         request.headers_mut().insert(header::ACCEPT, accept);
-        let response = self.upstreams.send(address, request).await.map_err(SendError::into_error)?;
+        let response = self.upstreams.send(address, &mut request).await.map_err(SendError::into_error)?;
         if !response.status().is_success() {
             return Err(ScrapeError::Status(response.status()));
         }

@@ -61,10 +61,11 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
     *request.uri_mut() = http::Uri::from_static("/v1/decisions");
     *request.headers_mut() =
         HeaderMap::from_iter([(header::HOST, HeaderValue::try_from(admin.to_string())?)]);
-    let response = upstreams.send(admin, request).await.map_err(SendError::into_error).map_err(|error| {
-        // Its own words end with those of its source.
-        anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
-    })?;
+    let response =
+        upstreams.send(admin, &mut request).await.map_err(SendError::into_error).map_err(|error| {
+            // Its own words end with those of its source.
+            anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
+        })?;
     let body = response.into_body().collect().await?.to_bytes();
     let statuses: Vec<RevisionStatus> =
         serde_json::from_slice(&body).context("the admin port does not speak of decisions")?;

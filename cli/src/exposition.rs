@@ -53,7 +53,7 @@ async fn ask(upstreams: Upstreams, pod: SocketAddr) -> Option<String> {
     *request.uri_mut() = http::Uri::from_static("/metrics");
     let host = HeaderValue::try_from(pod.to_string()).ok()?;
     *request.headers_mut() = HeaderMap::from_iter([(header::HOST, host)]);
-    let response = upstreams.send(pod, request).await.ok()?;
+    let response = upstreams.send(pod, &mut request).await.ok()?;
     let body = response.into_body().collect().await.ok()?.to_bytes();
     String::from_utf8(body.to_vec()).ok()
 }

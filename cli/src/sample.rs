@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use http::StatusCode;
 use pilotlight_config::duration;
-use pilotlight_net::{Drain, Handler, Request, Response, plain, serve};
+use pilotlight_net::{Client, Drain, Handler, Request, Response, plain, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -165,7 +165,7 @@ impl Sample {
 }
 
 impl Handler for Sample {
-    async fn handle(&self, _peer: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _client: &Client, request: Request) -> Response {
         if let Some(talk) = Talk::wanted(&request) {
             return talk.begin(&self.pod_name, request);
         }
@@ -278,7 +278,7 @@ mod tests {
     async fn get(sample: &Sample, target: &str) -> (u16, String) {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = target.parse().expect("a legal target");
-        let response = sample.handle(([127, 0, 0, 1], 1).into(), request).await;
+        let response = sample.handle(&Client::new(([127, 0, 0, 1], 1).into()), request).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.expect("a whole body").to_bytes();
         (status, String::from_utf8(body.to_vec()).expect("text"))

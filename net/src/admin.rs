@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 
 use http::{HeaderValue, StatusCode, header};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::{Body, Handler, Request, Response, plain};
+use crate::{Body, Client, Handler, Request, Response, plain};
 
 /// A small server of exact paths. Whatever is not routed is a 404 that lists what is.
 #[derive(Default)]
@@ -62,7 +61,7 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    async fn handle(&self, _peer: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _client: &Client, request: Request) -> Response {
         match self.routes.get(request.uri().path()) {
             Some(answer) => answer(request).await,
             None => {

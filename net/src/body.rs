@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::error::{Error, chain};
-use crate::forward::Lease;
+use crate::forward::{h1, h2};
 use crate::hold::{ByteBudget, Early};
 use crate::server::Overdue;
 use crate::timeout::Timer;
@@ -27,8 +27,6 @@ use crate::upgrade::Tunnel;
 pub struct Body {
     content: Content,
     timer: Option<Box<Timer>>,
-    // Upstream's connection, returned to its pool when the body has been read.
-    lease: Option<Lease>,
     watcher: Option<Watcher>,
     // Bytes read so far, for whoever asked to have them counted.
     counter: Option<Arc<AtomicU64>>,
@@ -46,7 +44,9 @@ enum Content {
     FromClient(Incoming),
     // What was read ahead of a client's body, and the rest of it.
     Held(Box<Held>),
-    FromUpstream(Incoming),
+    // The upstream's connection, returned to its pool when the body has been read.
+    Http1(Box<h1::Connection>),
+    Http2(Box<h2::Stream>),
     Stream(Boxed),
     // Not for hyper: see `upgrade`.
     Tunnel(Box<Tunnel>),
@@ -115,11 +115,14 @@ impl Body {
         self
     }
 
-    /// What an upstream sends over the leased connection.
-    pub(crate) fn from_upstream(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Body::from(Content::FromUpstream(incoming));
-        body.lease = Some(lease);
-        body
+    /// What an upstream sends.
+    pub(crate) fn http1(connection: Box<h1::Connection>) -> Self {
+        Content::Http1(connection).into()
+    }
+
+    /// What an upstream sends.
+    pub(crate) fn http2(stream: h2::Stream) -> Self {
+        Content::Http2(Box::new(stream)).into()
     }
 
     /// What follows a `101`.
@@ -181,10 +184,10 @@ impl Body {
 
     fn finish(&mut self, ending: Ending) {
         self.timer = None;
-        if let Some(lease) = self.lease.take()
+        if let Content::Http1(connection) = std::mem::replace(&mut self.content, Content::Empty)
             && ending == Ending::Complete
         {
-            lease.give_back();
+            connection.give_back();
         }
         if let Some(watcher) = self.watcher.take() {
             watcher(ending);
@@ -207,7 +210,10 @@ impl Body {
                     None => poll_client(&mut held.rest, cx),
                 }
             }
-            Content::FromUpstream(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Error::from_client),
+            Content::Http1(connection) => connection.poll_frame(cx),
+            Content::Http2(stream) => {
+                Pin::new(&mut stream.incoming).poll_frame(cx).map_err(Error::from_client)
+            }
             Content::Stream(body) => body.as_mut().poll_frame(cx),
             Content::Tunnel(tunnel) => tunnel.poll_frame(cx),
         }
@@ -227,7 +233,7 @@ impl http_body::Body for Body {
             return Poll::Ready(this.late.take().map(Err));
         }
         // The timer is asked first: a stream that is always ready must not outrun its total.
-        if let Some(timer) = &mut this.timer
+        if let Some(timer) = &this.timer
             && let Poll::Ready(error) = timer.poll_expired(cx)
         {
             this.fail();
@@ -243,7 +249,14 @@ impl http_body::Body for Body {
                     counter.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
             }
-            Some(Err(_)) => this.fail(),
+            Some(Err(_)) => {
+                this.fail();
+                // Said at the next opportunity, or the writer would cut its connection before it has written what
+                // came first.
+                this.late = frame.and_then(Result::err);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => this.finish(Ending::Complete),
         }
         Poll::Ready(frame)
@@ -253,7 +266,9 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => self.late.is_none(),
             Content::Full(_) => false,
-            Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.is_end_stream(),
+            Content::FromClient(incoming) => incoming.is_end_stream(),
+            Content::Http1(connection) => connection.is_end_stream(),
+            Content::Http2(stream) => stream.incoming.is_end_stream(),
             Content::Held(held) => {
                 held.early.len() == 0 && held.trailers.is_none() && held.rest.is_end_stream()
             }
@@ -266,7 +281,9 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::FromClient(incoming) | Content::FromUpstream(incoming) => incoming.size_hint(),
+            Content::FromClient(incoming) => incoming.size_hint(),
+            Content::Http1(connection) => connection.size_hint(),
+            Content::Http2(stream) => stream.incoming.size_hint(),
             Content::Held(held) => held.size_hint(),
             Content::Stream(body) => body.size_hint(),
             Content::Tunnel(_) => SizeHint::default(),
@@ -310,7 +327,7 @@ fn poll_client(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Res
 
 impl From<Content> for Body {
     fn from(content: Content) -> Self {
-        Body { content, timer: None, lease: None, watcher: None, counter: None, failed: false, late: None }
+        Body { content, timer: None, watcher: None, counter: None, failed: false, late: None }
     }
 }
 
@@ -325,7 +342,7 @@ impl fmt::Debug for Body {
         let kind = match &self.content {
             Content::Empty => "empty",
             Content::Full(_) => "full",
-            Content::FromClient(_) | Content::FromUpstream(_) | Content::Held(_) => "incoming",
+            Content::FromClient(_) | Content::Http1(_) | Content::Http2(_) | Content::Held(_) => "incoming",
             Content::Stream(_) => "stream",
             Content::Tunnel(_) => "tunnel",
         };

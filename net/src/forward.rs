@@ -3,8 +3,8 @@
 //! What came in as HTTP/2 goes out as HTTP/2, by prior knowledge; all else as HTTP/1.1. So an app speaks with its
 //! clients in their own protocol, and nothing that only one of the two can say is lost on the way.
 
-mod h1;
-mod h2;
+pub(crate) mod h1;
+pub(crate) mod h2;
 mod kept;
 
 use std::net::SocketAddr;
@@ -39,15 +39,13 @@ pub struct UpstreamParams {
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// No byte of the request reached the network: it comes back whole and may be sent anywhere else.
+    /// No byte of the request reached the network: it is as it was and may be sent anywhere else.
     #[error("{source}")]
     NotSent {
-        /// The request, its body unread.
-        request: Box<Request>,
         /// What went wrong.
         source: Error,
     },
-    /// The upstream may have seen the request.
+    /// The upstream may have seen the request, which is gone.
     #[error("{source}")]
     Failed {
         /// What went wrong.
@@ -58,24 +56,24 @@ pub enum SendError {
 impl SendError {
     /// There is no connection to send the request over. A pod that is not who it should be is not passed over for
     /// another: somebody must look into that.
-    fn not_dialed(request: Request, source: Error) -> Self {
+    fn not_dialed(source: Error) -> Self {
         match source {
             Error::Handshake(_) => SendError::Failed { source },
-            _ => SendError::NotSent { request: Box::new(request), source },
+            _ => SendError::NotSent { source },
         }
     }
 
-    /// What went wrong, without the request.
+    /// What went wrong.
     pub fn into_error(self) -> Error {
         match self {
-            SendError::NotSent { source, .. } | SendError::Failed { source } => source,
+            SendError::NotSent { source } | SendError::Failed { source } => source,
         }
     }
 
     /// What went wrong.
     pub fn error(&self) -> &Error {
         match self {
-            SendError::NotSent { source, .. } | SendError::Failed { source } => source,
+            SendError::NotSent { source } | SendError::Failed { source } => source,
         }
     }
 }
@@ -99,10 +97,12 @@ impl Upstreams {
     /// the response is there. The request's version says which protocol is spoken. The connection is kept once
     /// the response's body has been read to its end.
     ///
+    /// The request is taken out of its place, and put back if [nothing of it was sent](SendError::NotSent).
+    ///
     /// A kept connection that turns out to be closed costs nothing but a new one: a request that was not
     /// written, or that the upstream says it has not touched, is sent again whatever it is; one that was written,
     /// only if it is bodyless and idempotent.
-    pub async fn send(&self, to: SocketAddr, request: Request) -> Result<Response, SendError> {
+    pub async fn send(&self, to: SocketAddr, request: &mut Request) -> Result<Response, SendError> {
         if request.method() == Method::CONNECT {
             return Err(SendError::Failed { source: Error::UnsupportedConnect });
         }
@@ -116,24 +116,6 @@ impl Upstreams {
     pub fn forget(&self, to: SocketAddr) {
         self.http1.forget(to);
         self.http2.forget(to);
-    }
-}
-
-/// A connection whose response is still being read.
-#[derive(Debug)]
-pub(crate) enum Lease {
-    Http1(h1::Lease),
-    // Held, and dropped: others use the connection all the while.
-    Http2(#[allow(dead_code, reason = "held for its drop")] h2::Lease),
-}
-
-impl Lease {
-    /// The response has been read to its end: keep the connection for the next request.
-    pub(crate) fn give_back(self) {
-        match self {
-            Lease::Http1(lease) => lease.give_back(),
-            Lease::Http2(_) => {}
-        }
     }
 }
 

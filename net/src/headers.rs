@@ -1,13 +1,11 @@
 //! The names that Knative's components speak to each other with, and what a proxy does to the headers of what it
 //! forwards.
 
-use std::net::IpAddr;
-
 use http::header::{CONNECTION, Entry, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
-use crate::{Request, Response};
+use crate::{Client, Request, Response};
 
 /// The name of the revision a request is for, set by the ingress; never forwarded to the app.
 pub const REVISION: HeaderName = HeaderName::from_static("knative-serving-revision");
@@ -94,7 +92,7 @@ pub fn is_set(headers: &HeaderMap, name: &HeaderName) -> bool {
 /// Path and query stay as they are, byte for byte. `Trailer` stays, since the trailers it announces are forwarded;
 /// and so does a wish to [upgrade](crate::Upstreams::send), except to HTTP/2: a server may pass over that one
 /// (RFC 9110, 7.8), and clients that insist begin with HTTP/2 right away.
-pub fn prepare_forward(request: &mut Request, peer: IpAddr) {
+pub fn prepare_forward(request: &mut Request, client: &Client) {
     to_origin_form(request);
     let speaks_http1 = request.version() == Version::HTTP_11;
     let headers = request.headers_mut();
@@ -108,7 +106,7 @@ pub fn prepare_forward(request: &mut Request, peer: IpAddr) {
     }
     headers.remove(REVISION);
     headers.remove(NAMESPACE);
-    append_forwarded_for(headers, peer);
+    append_forwarded_for(headers, client.forwarded_for());
 }
 
 /// Makes an upstream's response ready for the client: takes out what concerned only that hop. `Trailer` stays,
@@ -160,20 +158,23 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    let peer = peer.to_canonical();
+fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
+    let mut before = match headers.entry(X_FORWARDED_FOR) {
+        Entry::Vacant(entry) => {
+            entry.insert(client.clone());
+            return;
+        }
+        Entry::Occupied(entry) => entry,
+    };
     let mut line = Vec::new();
-    for value in headers.get_all(X_FORWARDED_FOR) {
+    for value in before.iter() {
         line.extend_from_slice(value.as_bytes());
         line.extend_from_slice(b", ");
     }
-    line.extend_from_slice(peer.to_string().as_bytes());
+    line.extend_from_slice(client.as_bytes());
     // Legal values joined with a comma are a legal value.
     if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line)) {
-        match headers.entry(X_FORWARDED_FOR) {
-            Entry::Occupied(mut entry) => drop(entry.insert(value)),
-            Entry::Vacant(entry) => drop(entry.insert(value)),
-        }
+        before.insert(value);
     }
 }
 
@@ -208,7 +209,7 @@ mod tests {
         for (name, value) in before {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
-        prepare_forward(&mut request, IpAddr::from([10, 0, 0, 9]));
+        prepare_forward(&mut request, &Client::new(([10, 0, 0, 9], 1).into()));
         request
     }
 
@@ -299,7 +300,7 @@ mod tests {
     #[test]
     fn an_ipv4_client_of_an_ipv6_socket_is_written_as_ipv4() {
         let mut request = Request::new(Body::empty());
-        prepare_forward(&mut request, "::ffff:10.0.0.9".parse().unwrap());
+        prepare_forward(&mut request, &Client::new("[::ffff:10.0.0.9]:1".parse().unwrap()));
         assert_eq!(request.headers()[X_FORWARDED_FOR], "10.0.0.9");
     }
 

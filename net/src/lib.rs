@@ -6,8 +6,10 @@
 //! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`error`].
 
 pub mod admin;
+mod alarm;
 mod body;
 mod breaker;
+mod client;
 mod clock;
 mod dial;
 mod drain;
@@ -32,6 +34,7 @@ pub mod wire;
 pub use admin::{Admin, install_metrics};
 pub use body::{Body, Ending};
 pub use breaker::{Breaker, Permit};
+pub use client::Client;
 pub use clock::Clock;
 pub use drain::Drain;
 pub use error::{Error, Fault, plain};

@@ -32,17 +32,18 @@ use tracing::{debug, warn};
 
 use self::heads::HeadTimer;
 pub(crate) use self::overdue::Overdue;
-use self::overdue::{Alarm, Stragglers};
+use self::overdue::Stragglers;
 use self::preface::{Protocol, Rewound, sniff};
 use self::refusal::refusal;
+use crate::alarm::Alarm;
 use crate::tls::{MaybeTls, ServerTls};
-use crate::{Body, Drain, Request, Response, h2, headers};
+use crate::{Body, Client, Drain, Request, Response, h2, headers};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
 /// that ends with an error, which cuts the connection.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request of the client at `peer`. Dropped unfinished when the client leaves.
-    fn handle(&self, peer: SocketAddr, request: Request) -> impl Future<Output = Response> + Send;
+    /// Answers one request of the client. Dropped unfinished when the client leaves.
+    fn handle(&self, client: &Client, request: Request) -> impl Future<Output = Response> + Send;
 }
 
 /// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
@@ -141,21 +142,28 @@ async fn serve_http1<H: Handler>(
     drain: Drain,
     alive: Alive,
 ) {
-    let overdue = Overdue::default();
-    let (announced, draining) = (overdue.clone(), drain.clone());
+    let served = Arc::new(Served {
+        handler,
+        client: Client::new(peer),
+        overdue: Overdue::default(),
+        drain: drain.clone(),
+        alive,
+    });
+    let (overdue, alarm) = (served.overdue.clone(), served.client.alarm().clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (handler, announced) = (Arc::clone(&handler), announced.clone());
-        let (drain, alive) = (draining.clone(), alive.clone());
+        let served = Arc::clone(&served);
         async move {
-            let mut response = answer(&*handler, peer, request.map(Body::incoming)).await;
+            let request = request.map(Body::incoming);
+            let mut response = answer(&*served.handler, &served.client, request).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                tokio::spawn(carry(std::mem::take(response.body_mut()), drain, alive));
+                let tunnel = std::mem::take(response.body_mut());
+                tokio::spawn(carry(tunnel, served.drain.clone(), served.alive.clone()));
             }
-            response.body_mut().announce(&announced);
+            response.body_mut().announce(&served.overdue);
             Ok::<_, Infallible>(response)
         }
     });
-    let heads = HeadTimer::default();
+    let heads = HeadTimer::new(alarm.clone());
     stream.tell(heads.clone());
     let connection = http1::Builder::new()
         .timer(heads)
@@ -163,21 +171,30 @@ async fn serve_http1<H: Handler>(
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut alarm = Alarm::default();
     let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
-    drive(connection, graceful_shutdown, |cx| overdue.poll(cx, &mut alarm), peer, drain).await;
+    drive(connection, graceful_shutdown, |cx| overdue.poll(cx, &alarm), peer, drain).await;
+}
+
+/// What the requests of one connection share.
+struct Served<H> {
+    handler: Arc<H>,
+    client: Client,
+    overdue: Overdue,
+    drain: Drain,
+    alive: Alive,
 }
 
 async fn serve_http2<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
     let stragglers = Stragglers::default();
-    let watching = stragglers.clone();
+    let (watching, client) = (stragglers.clone(), Client::new(peer));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (handler, watching) = (Arc::clone(&handler), watching.clone());
+        // Each stream has a task of its own.
+        let (handler, watching, client) = (Arc::clone(&handler), watching.clone(), client.of_stream());
         async move {
             let mut request = request.map(Body::incoming);
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
-            let mut response = answer(&*handler, peer, request).await;
+            let mut response = answer(&*handler, &client, request).await;
             if is_head && !response.body().is_end_stream() {
                 without_body(&mut response);
             }
@@ -192,15 +209,15 @@ async fn serve_http2<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<
         .max_frame_size(h2::MAX_FRAME_BYTES)
         .max_header_list_size(h2::MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let mut alarm = Alarm::default();
+    let alarm = Alarm::default();
     let graceful_shutdown = http2::Connection::graceful_shutdown;
-    drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &mut alarm), peer, drain).await;
+    drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &alarm), peer, drain).await;
 }
 
-async fn answer<H: Handler>(handler: &H, peer: SocketAddr, request: Request) -> Response {
+async fn answer<H: Handler>(handler: &H, client: &Client, request: Request) -> Response {
     match refusal(&request) {
         Some(response) => response,
-        None => handler.handle(peer, request).await,
+        None => handler.handle(client, request).await,
     }
 }
 

@@ -1,16 +1,17 @@
 //! The three timers of a request: the whole, the wait for the first byte, the silences in between.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::server::Overdue;
-use crate::{Body, Error, Response, headers};
+use crate::{Body, Client, Error, Response, headers};
 
 /// How long a request may take. All three start when the request arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +24,13 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
 }
 
-/// Bounds `call` and the body of the response it makes.
+/// Bounds `call`, which answers `client`, and the body of the response it makes.
 ///
 /// Too late before the response began: `call` is dropped, and the response is a 504 with `message` (as Knative
 /// has it: no newline). Too late after that: the body ends with an [`Error`], so that the client sees a broken
 /// response. Knative writes `message` into the response's body there, which corrupts it unnoticed.
 pub async fn with_timeouts(
+    client: &Client,
     timeouts: Timeouts,
     message: &'static str,
     call: impl Future<Output = Response>,
@@ -39,19 +41,19 @@ pub async fn with_timeouts(
     if until_head.is_zero() {
         return timed_out(message);
     }
-    let mut sleep = Box::pin(sleep_until(after(arrived, until_head)));
-    let response = tokio::select! {
-        biased;
-        response = pin!(call) => response,
-        () = &mut sleep => return timed_out(message),
-    };
+    let (head_at, mut call) = (after(arrived, until_head), pin!(call));
+    let response = poll_fn(|cx| match call.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending => client.alarm().poll(head_at, cx).map(|()| None),
+    });
+    let Some(response) = response.await else { return timed_out(message) };
     if response.body().is_end_stream() {
         return response;
     }
     let total_at = after(arrived, timeouts.total);
     response.map(|body| {
         body.timed(Timer {
-            sleep,
+            alarm: client.alarm().clone(),
             total_at,
             idle: timeouts.idle,
             quiet_since: Instant::now(),
@@ -63,9 +65,7 @@ pub async fn with_timeouts(
 
 /// The timers of a response that has begun.
 pub(crate) struct Timer {
-    // Set to a moment that is never later than the deadline; the deadline is reckoned anew when it fires. So a
-    // body of many pieces does not touch the timer wheel once a piece.
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
     total_at: Instant,
     idle: Option<Duration>,
     quiet_since: Instant,
@@ -99,18 +99,12 @@ impl Timer {
     }
 
     /// Ready when the response must end.
-    pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            let deadline = match self.idle {
-                Some(idle) => self.total_at.min(after(self.quiet_since, idle)),
-                None => self.total_at,
-            };
-            if deadline <= Instant::now() {
-                return Poll::Ready(self.error());
-            }
-            self.sleep.as_mut().reset(deadline);
-        }
-        Poll::Pending
+    pub(crate) fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        let deadline = match self.idle {
+            Some(idle) => self.total_at.min(after(self.quiet_since, idle)),
+            None => self.total_at,
+        };
+        self.alarm.poll(deadline, cx).map(|()| self.error())
     }
 }
 
@@ -166,6 +160,10 @@ mod tests {
         Response::new(Body::stream(StreamBody::new(pieces)))
     }
 
+    fn client() -> Client {
+        Client::new(([127, 0, 0, 1], 1).into())
+    }
+
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
     }
@@ -176,7 +174,7 @@ mod tests {
         call: impl Future<Output = Response>,
     ) -> (u16, String, Option<String>, Duration) {
         let started = Instant::now();
-        let response = with_timeouts(timeouts, MESSAGE, call).await;
+        let response = with_timeouts(&client(), timeouts, MESSAGE, call).await;
         let (head, mut body) = response.into_parts();
         let (mut read, mut error) = (String::new(), None);
         while let Some(frame) = body.frame().await {
@@ -279,7 +277,8 @@ mod tests {
     async fn what_a_body_holds_is_freed_when_its_time_is_up() {
         let (alive, mut ended) = tokio::sync::oneshot::channel::<()>();
         let response = slow(Duration::ZERO, vec![secs(100)]).await.map(|body| body.guarded(alive));
-        let response = with_timeouts(timeouts(10, 0, 0), MESSAGE, std::future::ready(response)).await;
+        let response =
+            with_timeouts(&client(), timeouts(10, 0, 0), MESSAGE, std::future::ready(response)).await;
         let mut body = response.into_body();
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(ended.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed));

@@ -12,8 +12,8 @@ use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
-    Body, Breaker, ByteBudget, Fault, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error,
-    hold_while, plain, prepare_forward, prepare_response, with_timeouts,
+    Body, Breaker, ByteBudget, Client, Fault, Handler, Request, Response, Timeouts, UpstreamParams,
+    Upstreams, error, hold_while, plain, prepare_forward, prepare_response, with_timeouts,
 };
 use pilotlight_telemetry::Telemetry;
 use tracing::debug;
@@ -41,15 +41,15 @@ pub(crate) struct Proxy {
 }
 
 impl Handler for Proxy {
-    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
-        let told = self.telemetry.begin(peer, &mut request);
+    async fn handle(&self, client: &Client, mut request: Request) -> Response {
+        let told = self.telemetry.begin(client.address(), &mut request);
         let response = match self.answer_probe(request.headers()).await {
             Some(answer) => answer,
             None => {
                 self.quiet.request_arrived();
                 // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
-                let call = pin!(self.proxy(peer, request));
-                with_timeouts(self.timeouts, "request timeout", call).await
+                let call = pin!(self.proxy(client, &mut request));
+                with_timeouts(client, self.timeouts, "request timeout", call).await
             }
         };
         match told {
@@ -61,19 +61,19 @@ impl Handler for Proxy {
 
 impl Proxy {
     /// A request that is no probe for us. The time it waits for its turn counts: as load, and against its timeouts.
-    async fn proxy(&self, peer: SocketAddr, mut request: Request) -> Response {
+    async fn proxy(&self, client: &Client, request: &mut Request) -> Response {
         add_forwarded(request.headers_mut());
         if is_kubelet_probe(request.headers()) {
-            return self.forward(peer, request).await;
+            return self.forward(client, request).await;
         }
         let counted = self.reporter.request_started(kind(request.headers()));
         restore_original_host(request.headers_mut());
-        let proxying = self.telemetry.enter(&mut request, "kn.queueproxy.proxy");
+        let proxying = self.telemetry.enter(request, "kn.queueproxy.proxy");
         let permit = match &self.breaker {
             None => None,
             Some(breaker) => {
-                let _waiting = self.telemetry.span(&request, "kn.queueproxy.wait");
-                match hold_while(&mut request, &self.body_bytes, breaker.acquire()).await {
+                let _waiting = self.telemetry.span(request, "kn.queueproxy.wait");
+                match hold_while(request, &self.body_bytes, breaker.acquire()).await {
                     Ok(Ok(permit)) => Some(permit),
                     Ok(Err(_)) => return queue_full(),
                     Err(left) => return with_reason(error::respond(&left), headers::CLIENT_FAILED),
@@ -82,7 +82,7 @@ impl Proxy {
         };
         let metrics = self.metrics.as_ref().filter(|_| !is_probe(request.headers()));
         let invocation = metrics.map(Metrics::invocation_started);
-        let response = self.forward(peer, request).await;
+        let response = self.forward(client, request).await;
         let status = response.status();
         response.map(|body| {
             body.watched(move |ending| {
@@ -100,9 +100,9 @@ impl Proxy {
         self.breaker.clone()
     }
 
-    async fn forward(&self, peer: SocketAddr, mut request: Request) -> Response {
-        prepare_forward(&mut request, peer.ip());
-        let sending = self.telemetry.sending(self.app, &mut request);
+    async fn forward(&self, client: &Client, request: &mut Request) -> Response {
+        prepare_forward(request, client);
+        let sending = self.telemetry.sending(self.app, request);
         let mut outcome = self.upstreams.send(self.app, request).await;
         if let Some(sending) = sending {
             outcome = sending.answered(outcome);

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::{StatusCode, Version, header};
 use opentelemetry::KeyValue;
-use pilotlight_net::{Ending, Error, Handler, Request, Response, SendError};
+use pilotlight_net::{Client, Ending, Error, Handler, Request, Response, SendError};
 
 use crate::http_metrics::{ClientKey, ServerKey, method_label, split_authority};
 use crate::request_log::{LoggedRequest, LoggedResponse};
@@ -47,9 +47,9 @@ struct Told {
 pub struct OverTls<H>(pub Arc<H>);
 
 impl<H: Handler> Handler for OverTls<H> {
-    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+    async fn handle(&self, client: &Client, mut request: Request) -> Response {
         request.extensions_mut().insert(Secure);
-        self.0.handle(peer, request).await
+        self.0.handle(client, request).await
     }
 }
 

@@ -14,7 +14,9 @@ use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{
     EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble,
 };
-use pilotlight_net::{Body, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire};
+use pilotlight_net::{
+    Body, Client, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -148,9 +150,9 @@ impl World {
     }
 
     /// Sends a request in the background.
-    pub(crate) fn send(&self, request: Request) -> JoinHandle<Response> {
+    pub(crate) fn send(&self, mut request: Request) -> JoinHandle<Response> {
         let (client, address) = (self.client.clone(), self.address);
-        tokio::spawn(async move { client.send(address, request).await.expect("the activator answers") })
+        tokio::spawn(async move { client.send(address, &mut request).await.expect("the activator answers") })
     }
 
     /// Sends `GET /` in the background.
@@ -265,7 +267,7 @@ impl FakePod {
 }
 
 impl Handler for FakePod {
-    async fn handle(&self, _peer: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _client: &Client, request: Request) -> Response {
         let (head, body) = request.into_parts();
         {
             let mut notes = self.notes.lock();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pilotlight_activator::ProbeParams;
 use pilotlight_core::{MeshMode, PodEndpoint};
-use pilotlight_net::{Body, Drain, Handler, Request, Response};
+use pilotlight_net::{Body, Client, Drain, Handler, Request, Response};
 
 use crate::harness::{World, eventually, listen, outcome, pod_at, revision};
 
@@ -66,9 +66,9 @@ impl ProbedPod {
 }
 
 impl Handler for ProbedPod {
-    async fn handle(&self, peer: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, client: &Client, request: Request) -> Response {
         let mut notes = self.notes.lock();
-        notes.peers.insert(peer);
+        notes.peers.insert(client.address());
         let (status, body) = if request.headers().contains_key("k-network-probe") {
             notes.probes.push(request.into_parts().0);
             notes.answer

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version, header};
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -50,9 +51,15 @@ struct Connection {
     idle_since: Mutex<Instant>,
 }
 
+/// A response that is still being read, and its place on its connection.
+pub(crate) struct Stream {
+    pub(crate) incoming: Incoming,
+    _lease: Lease,
+}
+
 /// One stream's place on its connection.
 #[derive(Debug)]
-pub(crate) struct Lease {
+struct Lease {
     connection: Arc<Connection>,
 }
 
@@ -64,20 +71,20 @@ impl Pool {
     pub(super) async fn send(
         self: &Arc<Self>,
         to: SocketAddr,
-        mut request: Request,
+        request: &mut Request,
     ) -> Result<Response, SendError> {
         for attempt in 1.. {
             let (lease, is_fresh) = match self.lease(to).await {
                 Ok(leased) => leased,
-                Err(source) => return Err(SendError::not_dialed(request, source)),
+                Err(source) => return Err(SendError::not_dialed(source)),
             };
-            let replayable = !is_fresh && is_replayable(&request);
-            let (mut sent, kept) = Kept::new(request);
+            let replayable = !is_fresh && is_replayable(request);
+            let (mut sent, kept) = Kept::new(std::mem::take(request));
             complete_head(to, &mut sent);
             let mut failure = match lease.connection.sender.clone().try_send_request(sent).await {
                 Ok(response) => {
                     kept.let_go();
-                    return Ok(response.map(|body| Body::from_upstream(body, super::Lease::Http2(lease))));
+                    return Ok(response.map(|incoming| Body::http2(Stream { incoming, _lease: lease })));
                 }
                 Err(failure) => failure,
             };
@@ -85,12 +92,12 @@ impl Pool {
             let error = failure.into_error();
             let broke = replayable && is_broken(&error);
             let source = kept.failure().unwrap_or_else(|| Error::from_client(error));
-            request = match kept.restore() {
-                Some(request) if untouched || broke => request,
+            match kept.restore() {
+                Some(whole) if untouched || broke => *request = whole,
                 _ => return Err(SendError::Failed { source }),
-            };
+            }
             if attempt == MAX_ATTEMPTS {
-                return Err(SendError::NotSent { request: Box::new(request), source });
+                return Err(SendError::NotSent { source });
             }
             debug!(%to, error = %source, "Upstream has not touched a request, sending it again");
         }

@@ -12,13 +12,20 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
+use crate::alarm::Alarm;
+
 /// The timer of one connection, for hyper, which asks for a new sleep whenever it begins to wait for a head.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct HeadTimer {
     has_begun: Arc<AtomicBool>,
+    alarm: Alarm,
 }
 
 impl HeadTimer {
+    pub(super) fn new(alarm: Alarm) -> Self {
+        HeadTimer { has_begun: Arc::default(), alarm }
+    }
+
     /// The client has said something.
     pub(super) fn heard(&self) {
         self.has_begun.store(true, Ordering::Relaxed);
@@ -28,7 +35,8 @@ impl HeadTimer {
 impl Timer for HeadTimer {
     fn sleep(&self, limit: Duration) -> Pin<Box<dyn Sleep>> {
         self.has_begun.store(false, Ordering::Relaxed);
-        Box::pin(HeadSleep { has_begun: Arc::clone(&self.has_begun), limit, sleep: None })
+        let (has_begun, alarm) = (Arc::clone(&self.has_begun), self.alarm.clone());
+        Box::pin(HeadSleep { has_begun, alarm, limit, deadline: None })
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
@@ -42,9 +50,10 @@ impl Timer for HeadTimer {
 
 struct HeadSleep {
     has_begun: Arc<AtomicBool>,
+    alarm: Alarm,
     limit: Duration,
     // None: the client has not begun.
-    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+    deadline: Option<tokio::time::Instant>,
 }
 
 impl Future for HeadSleep {
@@ -52,11 +61,12 @@ impl Future for HeadSleep {
 
     // Polled after every read, so that nobody has to be woken when the client begins.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.sleep.is_none() && !self.has_begun.load(Ordering::Relaxed) {
+        if self.deadline.is_none() && !self.has_begun.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         let limit = self.limit;
-        self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
+        let deadline = *self.deadline.get_or_insert_with(|| tokio::time::Instant::now() + limit);
+        self.alarm.poll(deadline, cx)
     }
 }
 

@@ -6,7 +6,6 @@
 //! over HTTP/2 it only loses what it holds, for the other streams are not at fault.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -14,32 +13,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::{Body, Error};
-
-/// An alarm that is kept from poll to poll, and set anew no more than once per time limit.
-#[derive(Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
-
-impl Alarm {
-    /// Ready once `at` has come.
-    fn poll(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        while sleep.as_mut().poll(cx).is_ready() {
-            if at <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(at);
-        }
-        // Set for another response that is over, and later than this one.
-        if sleep.deadline() > at {
-            sleep.as_mut().reset(at);
-            return self.poll(at, cx);
-        }
-        Poll::Pending
-    }
-}
 
 /// An HTTP/1.1 connection's view of the one response it is writing.
 #[derive(Clone, Default)]
@@ -54,7 +31,7 @@ impl Overdue {
     }
 
     /// Ready once the response under way is past its time. To be polled after the connection, by the same task.
-    pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<()> {
+    pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &Alarm) -> Poll<()> {
         let total_at = *self.total_at.lock();
         total_at.map_or(Poll::Pending, |at| alarm.poll(at, cx))
     }
@@ -94,7 +71,7 @@ impl Stragglers {
     }
 
     /// Takes from the responses that are past their time what they hold. Never ready.
-    pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<()> {
+    pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &Alarm) -> Poll<()> {
         loop {
             let mut watched = self.shared.lock();
             let Some(first) = watched.bodies.first_entry() else {

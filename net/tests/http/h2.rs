@@ -12,14 +12,14 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use pilotlight_net::{
-    Body, Breaker, Request, Response, SendError, Timeouts, hold_while, plain, with_timeouts,
-};
+use pilotlight_net::{Body, Breaker, Request, Response, SendError, Timeouts, hold_while, plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
-use crate::support::{Answer, Client, GET, Server, nobody, soon, start, start_proxy, until, upstreams};
+use crate::support::{
+    Answer, Client, GET, Server, bounded, nobody, soon, start, start_proxy, until, upstreams,
+};
 
 type Sender = http2::SendRequest<Body>;
 
@@ -239,11 +239,14 @@ async fn a_request_after_the_last_of_a_leaving_upstream_goes_to_its_next_connect
 async fn a_request_that_nobody_takes_comes_back_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = listener.local_addr().unwrap();
-    let sending = tokio::spawn(async move { upstreams().send(to, grpc("/a?b", Body::full("body"))).await });
+    let sending = tokio::spawn(async move {
+        let mut request = grpc("/a?b", Body::full("body"));
+        (upstreams().send(to, &mut request).await, request)
+    });
     for _ in 0..3 {
         goes_away(&listener).await;
     }
-    let Err(SendError::NotSent { request, .. }) = soon("the failure", sending).await.unwrap() else {
+    let (Err(SendError::NotSent { .. }), request) = soon("the failure", sending).await.unwrap() else {
         panic!("it was not sent")
     };
     assert_eq!(request.uri().to_string(), "http://hello.example/a?b");
@@ -327,7 +330,7 @@ async fn a_client_that_takes_nothing_holds_nothing_past_the_total() {
         let timeouts = Timeouts { total: Duration::from_millis(50), response_start: None, idle: None };
         let endless = stream::repeat_with(|| Ok(Frame::data(Bytes::from(vec![0; 16384]))));
         let response = Response::new(Body::stream(StreamBody::new(endless)).guarded(guard));
-        with_timeouts(timeouts, "request timeout", std::future::ready(response))
+        bounded(timeouts, response)
     }))
     .await;
     let mut client = connect(server.address).await;

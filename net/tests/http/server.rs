@@ -3,11 +3,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, plain, with_timeouts};
+use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 
-use crate::support::{Answer, Client, GET, Server, header, soon, start, until};
+use crate::support::{Answer, Client, GET, Server, bounded, header, soon, start, until};
 
 async fn hello() -> Server {
     start(Answer(|_| std::future::ready(Response::new(Body::full("hello"))))).await
@@ -248,7 +248,7 @@ async fn a_client_that_takes_nothing_cannot_hold_a_response_past_its_time() {
             futures_util::stream::repeat_with(|| Ok(http_body::Frame::data(vec![0; 64 << 20].into())));
         let body = Body::stream(http_body_util::StreamBody::new(pieces)).guarded(permit);
         let timeouts = Timeouts { total: Duration::from_millis(200), response_start: None, idle: None };
-        with_timeouts(timeouts, "too late", std::future::ready(Response::new(body)))
+        bounded(timeouts, Response::new(body))
     }))
     .await;
     let mut client = Client::connect(server.address).await;
@@ -264,7 +264,7 @@ async fn a_connection_outlives_the_time_limits_of_its_responses() {
         let pieces = futures_util::stream::iter([Ok(http_body::Frame::data("ok".into()))]);
         let timeouts = Timeouts { total: Duration::from_millis(50), response_start: None, idle: None };
         let body = Body::stream(http_body_util::StreamBody::new(pieces));
-        with_timeouts(timeouts, "too late", std::future::ready(Response::new(body)))
+        bounded(timeouts, Response::new(body))
     }))
     .await;
     let mut client = Client::connect(server.address).await;

@@ -1,5 +1,7 @@
 //! What a proxy must not collect, and must not drop: pieces, trailers, `100 Continue`.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::support::{OK, header, proxied, soon};
 
 const EVENTS: &str =
@@ -35,6 +37,32 @@ async fn an_answer_may_begin_and_end_while_the_request_goes_on() {
     client.read_until("1\r\nB\r\n0\r\n\r\n").await;
     client.send("0\r\n\r\n").await;
     upstream.read_until("0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_until_it_has_sent_all_does_not_hang() {
+    // More than fits into all buffers on the way.
+    const BYTES: usize = 32 << 20;
+    let (mut client, app, _proxy) = proxied().await;
+    client.send(&format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {BYTES}\r\n\r\n")).await;
+    let mut upstream = app.accept().await;
+    upstream.read_head().await;
+    // An app whose answer does not depend on what it reads.
+    let (mut reader, mut writer) = upstream.into_stream().into_split();
+    let answering = tokio::spawn(async move {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+        writer.write_all(head.as_bytes()).await.unwrap();
+        writer.write_all(&vec![b'A'; BYTES]).await.unwrap();
+        writer
+    });
+    let reading = tokio::spawn(async move {
+        let mut read = vec![0; BYTES];
+        reader.read_exact(&mut read).await.unwrap();
+    });
+    soon("all is sent", client.try_send(&vec![b'a'; BYTES])).await.unwrap();
+    soon("all is read", reading).await.unwrap();
+    assert!(client.read_message().await.ends_with(&"A".repeat(BYTES)));
+    soon("all is answered", answering).await.unwrap();
 }
 
 #[tokio::test]

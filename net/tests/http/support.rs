@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotlight_net::{
-    Drain, Handler, Request, Response, UpstreamParams, Upstreams, error, prepare_forward, prepare_response,
-    serve,
+    Drain, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error, prepare_forward,
+    prepare_response, serve, with_timeouts,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -143,9 +143,15 @@ where
     F: Fn(Request) -> R + Send + Sync + 'static,
     R: Future<Output = Response> + Send,
 {
-    fn handle(&self, _: SocketAddr, request: Request) -> impl Future<Output = Response> + Send {
+    fn handle(&self, _: &pilotlight_net::Client, request: Request) -> impl Future<Output = Response> + Send {
         (self.0)(request)
     }
+}
+
+/// A response that is there, with time limits.
+pub(crate) async fn bounded(timeouts: Timeouts, response: Response) -> Response {
+    let client = pilotlight_net::Client::new(([127, 0, 0, 1], 1).into());
+    with_timeouts(&client, timeouts, "too late", std::future::ready(response)).await
 }
 
 /// The smallest proxy there can be.
@@ -155,9 +161,9 @@ pub(crate) struct Proxy {
 }
 
 impl Handler for Proxy {
-    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
-        prepare_forward(&mut request, peer.ip());
-        match self.upstreams.send(self.to, request).await {
+    async fn handle(&self, client: &pilotlight_net::Client, mut request: Request) -> Response {
+        prepare_forward(&mut request, client);
+        match self.upstreams.send(self.to, &mut request).await {
             Ok(mut response) => {
                 prepare_response(&mut response);
                 response

@@ -132,12 +132,12 @@ impl Drop for Inside {
 }
 
 impl Handler for Limited {
-    async fn handle(&self, peer: SocketAddr, mut request: Request) -> Response {
+    async fn handle(&self, client: &pilotlight_net::Client, mut request: Request) -> Response {
         self.inside.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(Arc::clone(&self.inside));
         let call = async {
-            prepare_forward(&mut request, peer.ip());
-            match self.upstreams.send(self.to, request).await {
+            prepare_forward(&mut request, client);
+            match self.upstreams.send(self.to, &mut request).await {
                 Ok(mut response) => {
                     prepare_response(&mut response);
                     response.map(|body| body.guarded(inside))
@@ -145,7 +145,7 @@ impl Handler for Limited {
                 Err(failure) => error::respond(failure.error()),
             }
         };
-        with_timeouts(self.timeouts, "request timeout", call).await
+        with_timeouts(client, self.timeouts, "request timeout", call).await
     }
 }
 

@@ -1,6 +1,5 @@
 //! The server's side.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,7 +168,7 @@ fn without_a_usable_pair_there_is_no_start() {
 async fn a_drain_waits_for_the_request_in_flight_but_not_for_a_silent_client() {
     struct Slow(Arc<Semaphore>, Arc<Semaphore>);
     impl Handler for Slow {
-        async fn handle(&self, _: SocketAddr, _: Request) -> Response {
+        async fn handle(&self, _: &pilotlight_net::Client, _: Request) -> Response {
             self.0.add_permits(1);
             self.1.acquire().await.unwrap().forget();
             Response::new(Body::full("done"))

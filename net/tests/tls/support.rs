@@ -108,7 +108,7 @@ pub(crate) struct Server {
 struct Echo;
 
 impl Handler for Echo {
-    async fn handle(&self, _: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _: &pilotlight_net::Client, request: Request) -> Response {
         let spoken = format!("{:?}", request.version()).parse().unwrap();
         let mut response = Response::new(Body::full(request.into_body().collect().await.unwrap().to_bytes()));
         response.headers_mut().insert("spoken", spoken);

@@ -33,7 +33,7 @@ struct Script {
 }
 
 impl Handler for Script {
-    async fn handle(&self, _: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _: &pilotlight_net::Client, request: Request) -> Response {
         *self.last.lock() = Some(request);
         let nth = self.asked.fetch_add(1, Ordering::SeqCst);
         sleep(self.delay).await;
@@ -250,7 +250,7 @@ async fn a_probe_that_keeps_failing_is_logged_when_it_begins_and_when_it_ends() 
 async fn two_tongues(http2: Option<u16>, http1: Option<u16>) -> SocketAddr {
     struct Statuses(u16, Option<u16>);
     impl Handler for Statuses {
-        async fn handle(&self, _: SocketAddr, request: Request) -> Response {
+        async fn handle(&self, _: &pilotlight_net::Client, request: Request) -> Response {
             let status = if request.version() == Version::HTTP_2 { Some(self.0) } else { self.1 };
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap();
@@ -310,7 +310,7 @@ struct Health {
 }
 
 impl Handler for Health {
-    async fn handle(&self, _: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _: &pilotlight_net::Client, request: Request) -> Response {
         assert_eq!(
             (request.version(), request.uri().path()),
             (Version::HTTP_2, "/grpc.health.v1.Health/Check")

@@ -117,7 +117,11 @@ where
     impl<F: Fn(Request) -> R + Send + Sync + 'static, R: Future<Output = Response> + Send + 'static> Handler
         for Answer<F>
     {
-        fn handle(&self, _: SocketAddr, request: Request) -> impl Future<Output = Response> + Send {
+        fn handle(
+            &self,
+            _: &pilotlight_net::Client,
+            request: Request,
+        ) -> impl Future<Output = Response> + Send {
             (self.0)(request)
         }
     }

@@ -24,7 +24,10 @@ pub(super) fn slo(text: &str) -> Result<Slo, ExpressionError> {
     let (name, column) = parser.word("a latency such as p95")?;
     let quantile = name.strip_prefix('p').and_then(|digits| shifted(digits, -2));
     let Some(quantile) = quantile.filter(|&quantile| quantile > 0.0 && quantile < 1.0) else {
-        return Err(error(column, format!("an objective is a quantile of latency, such as p95<500ms; not {name:?}")));
+        return Err(error(
+            column,
+            format!("an objective is a quantile of latency, such as p95<500ms; not {name:?}"),
+        ));
     };
     let includes_threshold = match parser.relation()? {
         (Relation::Below, _) => false,
@@ -55,7 +58,10 @@ pub(super) fn objective(text: &str) -> Result<Objective, ExpressionError> {
 pub(super) fn metric(name: &str, column: usize) -> Result<&'static Metric, ExpressionError> {
     Metric::named(name).ok_or_else(|| {
         if name.starts_with(|first: char| first.is_ascii_digit()) {
-            return error(column, format!("a comparison starts with a metric, as in p99<300ms; {name:?} is none"));
+            return error(
+                column,
+                format!("a comparison starts with a metric, as in p99<300ms; {name:?} is none"),
+            );
         }
         // A third of the letters may be wrong, as for the keys of settings.
         let most = name.chars().count().div_ceil(3);

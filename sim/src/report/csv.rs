@@ -13,7 +13,8 @@ pub fn outcomes(runs: &[Run]) -> String {
     table.row(["name", "seed", "duration_s"].into_iter().chain(metrics.iter().map(String::as_str)));
     for run in runs {
         let lead = [run.name.clone(), run.outcome.seed.to_string(), run.outcome.duration_s.to_string()];
-        let values = metrics.iter().map(|name| run.outcome.metric(name).map_or_else(String::new, |v| v.to_string()));
+        let values =
+            metrics.iter().map(|name| run.outcome.metric(name).map_or_else(String::new, |v| v.to_string()));
         table.row(lead.into_iter().chain(values));
     }
     table.text

@@ -80,7 +80,10 @@ pub(crate) fn change(base: f64, value: f64) -> Option<String> {
         1000.0.. => format!("×{}", amount(value / base)),
         _ => {
             let sign = if percent < 0.0 { '−' } else { '+' };
-            format!("{sign}{} %", if size < 10.0 { trimmed((size * 10.0).round() / 10.0) } else { with_commas(size, 0) })
+            format!(
+                "{sign}{} %",
+                if size < 10.0 { trimmed((size * 10.0).round() / 10.0) } else { with_commas(size, 0) }
+            )
         }
     })
 }
@@ -114,7 +117,8 @@ fn trimmed(value: f64) -> String {
 /// With commas between thousands and so many digits after the point.
 pub(crate) fn with_commas(value: f64, digits: usize) -> String {
     let text = format!("{:.digits$}", value.abs());
-    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
+    let (whole, fraction) =
+        text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
     let is_negative = value < 0.0 && text.chars().any(|c| c.is_ascii_digit() && c != '0');
     let mut shown = String::from(if is_negative { "−" } else { "" });
     for (at, digit) in whole.char_indices() {

@@ -96,7 +96,13 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
         text += &format!("{quantile:>11}");
     }
     text.push('\n');
-    let parts = [("total", latency), ("  wait", wait), ("    queue", queue), ("    cold start", cold_start), ("  service", service)];
+    let parts = [
+        ("total", latency),
+        ("  wait", wait),
+        ("    queue", queue),
+        ("    cold start", cold_start),
+        ("  service", service),
+    ];
     for (name, times) in parts {
         text += &format!("{name:<14}");
         for quantile in LATENCY_COLUMNS {
@@ -106,10 +112,13 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
     }
 
     let mut rows = Rows { text, style };
-    rows.row("Requests", &[
-        format!("{} in {}", with_commas(outcome.requests as f64, 0), seconds(outcome.duration_s)),
-        format!("success {}", percent(outcome.success_fraction())),
-    ]);
+    rows.row(
+        "Requests",
+        &[
+            format!("{} in {}", with_commas(outcome.requests as f64, 0), seconds(outcome.duration_s)),
+            format!("success {}", percent(outcome.success_fraction())),
+        ],
+    );
     let statuses = outcome.statuses.iter().filter(|&(_, &count)| count > 0);
     let mut ends: Vec<String> = statuses
         .map(|(&status, &count)| {
@@ -117,7 +126,9 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
             if status == 200 { shown } else { style.paint(&shown, Paint::Bad) }
         })
         .collect();
-    for (name, count) in [("abandoned", outcome.abandoned), ("lost", outcome.lost), ("retries", outcome.retries)] {
+    for (name, count) in
+        [("abandoned", outcome.abandoned), ("lost", outcome.lost), ("retries", outcome.retries)]
+    {
         if count > 0 {
             ends.push(style.paint(&format!("{name} {}", with_commas(count as f64, 0)), Paint::Bad));
         }
@@ -127,36 +138,59 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
         rows.row("Objective", &[format!("kept by {} of requests", percent(share))]);
     }
     let share = outcome.metric("cold-share").unwrap_or_default();
-    rows.row("Cold starts", &[
-        with_commas(outcome.cold_starts as f64, 0),
-        format!("{} requests waited, {}", with_commas(outcome.cold_requests as f64, 0), percent(share)),
-    ]);
-    rows.row("Pods", &[
-        format!("peak {}", pods.peak),
-        format!("mean {}", amount(outcome.metric("mean-pods").unwrap_or_default())),
-        format!("starts {}", with_commas(pods.starts as f64, 0)),
-        format!("utilization {}", percent(pods.utilization)),
-    ]);
+    rows.row(
+        "Cold starts",
+        &[
+            with_commas(outcome.cold_starts as f64, 0),
+            format!("{} requests waited, {}", with_commas(outcome.cold_requests as f64, 0), percent(share)),
+        ],
+    );
+    rows.row(
+        "Pods",
+        &[
+            format!("peak {}", pods.peak),
+            format!("mean {}", amount(outcome.metric("mean-pods").unwrap_or_default())),
+            format!("starts {}", with_commas(pods.starts as f64, 0)),
+            format!("utilization {}", percent(pods.utilization)),
+        ],
+    );
     if pods.crashes > 0 {
         rows.row("", &[style.paint(&format!("crashes {}", with_commas(pods.crashes as f64, 0)), Paint::Bad)]);
     }
-    rows.row("Pod-seconds", &[
-        amount(pods.pod_seconds),
-        format!("ready {}", amount(pods.ready_seconds)),
-        format!("starting {}", amount(pods.starting_seconds)),
-        format!("{} × what an oracle needs", amount(pods.over_provision)),
-    ]);
+    rows.row(
+        "Pod-seconds",
+        &[
+            amount(pods.pod_seconds),
+            format!("ready {}", amount(pods.ready_seconds)),
+            format!("starting {}", amount(pods.starting_seconds)),
+            format!("{} × what an oracle needs", amount(pods.over_provision)),
+        ],
+    );
     if pods.pending_seconds > 0.0 || pods.node_seconds > 0.0 {
-        rows.row("", &[
-            format!("pending {}", amount(pods.pending_seconds)),
-            format!("node-seconds {}", amount(pods.node_seconds)),
-        ]);
+        rows.row(
+            "",
+            &[
+                format!("pending {}", amount(pods.pending_seconds)),
+                format!("node-seconds {}", amount(pods.node_seconds)),
+            ],
+        );
     }
-    rows.row("Scaling", &[
-        format!("{} up, {} down", with_commas(scaling.ups as f64, 0), with_commas(scaling.downs as f64, 0)),
-        format!("panics {}, {} in all", with_commas(scaling.panics as f64, 0), seconds(scaling.panic_seconds)),
-        format!("activator in the path {}", seconds(scaling.proxied_seconds)),
-    ]);
+    rows.row(
+        "Scaling",
+        &[
+            format!(
+                "{} up, {} down",
+                with_commas(scaling.ups as f64, 0),
+                with_commas(scaling.downs as f64, 0)
+            ),
+            format!(
+                "panics {}, {} in all",
+                with_commas(scaling.panics as f64, 0),
+                seconds(scaling.panic_seconds)
+            ),
+            format!("activator in the path {}", seconds(scaling.proxied_seconds)),
+        ],
+    );
     rows.text
 }
 
@@ -185,10 +219,12 @@ pub fn tuning(tuning: &Tuning, style: Style) -> String {
     }
     if !tuning.sensitivities.is_empty() {
         text += "\nWhat mattered\n";
-        let widest = tuning.sensitivities.iter().map(|s| s.setting.chars().count()).max().unwrap_or(0).min(40);
+        let widest =
+            tuning.sensitivities.iter().map(|s| s.setting.chars().count()).max().unwrap_or(0).min(40);
         for sensitivity in &tuning.sensitivities {
             let eighths = (sensitivity.effect_fraction.clamp(0.0, 1.0) * 20.0 * 8.0).round() as usize;
-            let bar: String = (0..20).map(|cell| chart::eighth(eighths.saturating_sub(cell * 8).min(8), '·')).collect();
+            let bar: String =
+                (0..20).map(|cell| chart::eighth(eighths.saturating_sub(cell * 8).min(8), '·')).collect();
             let line = format!(
                 "{:<widest$}  {bar} {:>7}  {}",
                 clipped(&sensitivity.setting, widest),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pilotlight_core::Rng;
 use pilotlight_sim::report::{Candidate, Gain, Page, Run, Sensitivity, Tuning};
-use pilotlight_sim::{Outcome, Point, PodUse, Quantiles, Scaling, Timeline};
+use pilotlight_sim::{Outcome, PodUse, Point, Quantiles, Scaling, Timeline};
 
 /// A service as the sketch sees it.
 #[derive(Clone, Copy)]
@@ -70,9 +70,11 @@ impl Sketch {
             }
             ready = ready.min(wanted.max(if coming > 0.0 { ready } else { 0.0 }));
             let wait = if capacity > 0.0 { queue / capacity } else { f64::from(self.start_up_s) };
-            let longest = if arrivals > 0.0 { 0.4 + wait * (1.2 + rng.unit()) + 0.3 * rng.unit() } else { 0.0 };
+            let longest =
+                if arrivals > 0.0 { 0.4 + wait * (1.2 + rng.unit()) + 0.3 * rng.unit() } else { 0.0 };
             let some = f64::from(u8::from(done > 0.0));
-            panics += u64::from(is_panic && points.last().is_none_or(|last: &Point| last.panic_fraction == 0.0));
+            panics +=
+                u64::from(is_panic && points.last().is_none_or(|last: &Point| last.panic_fraction == 0.0));
             requests += arrivals * step;
             failed += refused;
             worst = worst.max(longest);
@@ -160,7 +162,8 @@ pub fn comparison() -> Page {
         ("min-scale=2", Sketch { min_scale: 2.0, ..SKETCH }),
         ("target=5", Sketch { target: 3.5, max_scale: 24.0, ..SKETCH }),
     ];
-    let mut runs: Vec<Run> = sketches.iter().map(|(name, sketch)| Run::new(*name, sketch.outcome(7))).collect();
+    let mut runs: Vec<Run> =
+        sketches.iter().map(|(name, sketch)| Run::new(*name, sketch.outcome(7))).collect();
     for run in &mut runs {
         for metric in ["p50", "p95", "p99", "wait-p95", "pod-seconds", "mean-pods"] {
             let value = run.outcome.metric(metric).unwrap_or_default();
@@ -184,7 +187,12 @@ pub fn search() -> Page {
             let cost = 6_000.0 + 30_000.0 * x * x;
             let floor = 0.25 + 9.0 / (1.0 + ((cost - 5_500.0) / 1_800.0).powi(2));
             let latency = floor * (1.0 + rng.unit() * rng.unit() * 2.5);
-            Candidate { name: format!("window={}s target={}", 10 + at % 50, 3 + at % 9), cost, latency, is_feasible: at % 17 != 0 }
+            Candidate {
+                name: format!("window={}s target={}", 10 + at % 50, 3 + at % 9),
+                cost,
+                latency,
+                is_feasible: at % 17 != 0,
+            }
         })
         .collect();
     candidates.push(Candidate { name: "defaults".into(), cost: 14_100.0, latency: 4.9, is_feasible: true });

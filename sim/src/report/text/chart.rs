@@ -27,7 +27,8 @@ pub(super) fn timeline(timeline: &Timeline, style: Style) -> String {
     let title = if has_failures { "Requests/s   █ arrive   x fail" } else { "Requests/s   █ arrive" };
     text += &chart(title, Axis::Number, &load, &[], if has_failures { failed } else { &[] });
     let (ready, starting, wanted) = (of(|p| p.ready), of(|p| p.starting), of(|p| p.wanted));
-    text += &chart("Pods   █ ready   ░ starting   ─ wanted", Axis::Number, &ready, &starting, &[('─', &wanted)]);
+    text +=
+        &chart("Pods   █ ready   ░ starting   ─ wanted", Axis::Number, &ready, &starting, &[('─', &wanted)]);
     let queued = of(|p| p.queued);
     if queued.iter().any(|&queued| queued > 0.0) {
         text += &chart("Waiting requests", Axis::Number, &queued, &[], &[]);
@@ -55,8 +56,13 @@ struct Chart<'a> {
 
 impl Chart<'_> {
     fn draw(&self, columns: usize, timeline: &Timeline, style: Style) -> String {
-        let stacked = self.area.iter().zip(self.above.iter().chain(std::iter::repeat(&0.0))).map(|(a, b)| a + b);
-        let scale = Scale::of(self.axis, stacked.chain(self.marks.iter().flat_map(|(_, values)| values.iter().copied())), 2);
+        let stacked =
+            self.area.iter().zip(self.above.iter().chain(std::iter::repeat(&0.0))).map(|(a, b)| a + b);
+        let scale = Scale::of(
+            self.axis,
+            stacked.chain(self.marks.iter().flat_map(|(_, values)| values.iter().copied())),
+            2,
+        );
         let count = self.area.len();
         let eighths = |value: f64| (scale.at(value) * (ROWS * 8) as f64).round() as usize;
         let mut grid = vec![vec![' '; columns]; ROWS];
@@ -141,7 +147,8 @@ pub(super) fn front(tuning: &Tuning, style: Style) -> String {
     tuning.defaults.into_iter().for_each(|at| put(at, 'D'));
     tuning.chosen.filter(|_| !tuning.keeps_defaults()).into_iter().for_each(|at| put(at, '*'));
     let legend = "· tried   o front   D defaults   * chosen";
-    let title = style.paint(&clipped(&format!("{} by {}", tuning.latency_metric, tuning.cost_metric), 40), Paint::Bold);
+    let title = style
+        .paint(&clipped(&format!("{} by {}", tuning.latency_metric, tuning.cost_metric), 40), Paint::Bold);
     let mut text = format!("\n{title}   {legend}\n");
     for (row, cells) in grid.iter().enumerate() {
         let near = |tick: &&f64| ((1.0 - up.at(**tick)) * (FRONT_ROWS - 1) as f64).round() as usize == row;
