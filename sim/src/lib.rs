@@ -4,6 +4,7 @@
 //! code that wrote it, and says whether every decision comes out again. Scenarios, traffic and tuning drive the
 //! same [`pilotlight_core::Revision`] with events of a model in place of the journal's.
 
+pub mod dist;
 mod replay;
 
 pub use replay::{Difference, Replay, ReplayError, replay};
