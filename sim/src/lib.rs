@@ -9,6 +9,7 @@ pub mod assert;
 pub mod cluster;
 pub mod hpa;
 mod outcome;
+pub mod dist;
 mod replay;
 pub mod report;
 
