@@ -6,5 +6,6 @@
 
 pub mod dist;
 mod replay;
+pub mod traffic;
 
 pub use replay::{Difference, Replay, ReplayError, replay};
