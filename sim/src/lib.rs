@@ -12,6 +12,7 @@ mod outcome;
 pub mod dist;
 mod replay;
 pub mod report;
+pub mod traffic;
 
 pub use outcome::{
     Better, METRICS, Metric, Outcome, PodUse, Point, QUANTILES, Quantiles, SCHEMA, Scaling, Timeline, Unit,

@@ -1,0 +1,468 @@
+//! Traffic as it is written into a scenario, and from there to what can arrive.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use pilotlight_config::duration;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::curve::Curve;
+use super::markov::Markov;
+use super::trace::{self, TraceSpec};
+use super::{Origin, Process, Traffic, text};
+use crate::dist::DistError;
+
+/// Traffic as it was written: where it comes from, and what is done to it, in order.
+///
+/// ```yaml
+/// traffic:
+///   constant: {rate: 100, for: 10m}
+/// ```
+///
+/// or, with operators, as a list:
+///
+/// ```yaml
+/// traffic:
+///   - trace: {file: azure_llm_2023_code.csv, tokens: {base: 100ms, prompt: 50us, generated: 20ms}}
+///   - scale: 2
+///   - cut: {to: 30m}
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrafficSpec {
+    /// Where it comes from.
+    pub source: Source,
+    /// What is done to it, in order.
+    pub then: Vec<Operator>,
+}
+
+/// Where traffic comes from. Rates are in requests per second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Source {
+    /// The same rate throughout.
+    Constant {
+        /// The rate.
+        rate: f64,
+        /// How long.
+        #[serde(rename = "for", with = "text")]
+        length: Duration,
+        /// How arrivals follow the rate.
+        #[serde(default)]
+        arrivals: Process,
+    },
+    /// One rate after the other.
+    Steps {
+        /// The rates and how long each holds.
+        steps: Vec<Step>,
+        /// How arrivals follow the rate.
+        #[serde(default)]
+        arrivals: Process,
+    },
+    /// From one rate to another in a straight line.
+    Ramp {
+        /// The rate at the start.
+        from: f64,
+        /// The rate at the end.
+        to: f64,
+        /// How long.
+        #[serde(rename = "for", with = "text")]
+        length: Duration,
+        /// How arrivals follow the rate.
+        #[serde(default)]
+        arrivals: Process,
+    },
+    /// A wave that begins at its mean and rises.
+    Sine {
+        /// The rate in the middle.
+        mean: f64,
+        /// How far the rate rises above the mean, and falls below it.
+        amplitude: f64,
+        /// From wave to wave.
+        #[serde(with = "text")]
+        period: Duration,
+        /// How long.
+        #[serde(rename = "for", with = "text")]
+        length: Duration,
+        /// How arrivals follow the rate.
+        #[serde(default)]
+        arrivals: Process,
+    },
+    /// Days from midnight to midnight, as an office and a home have them.
+    Diurnal {
+        /// The rate at four in the morning.
+        trough: f64,
+        /// The rate at eleven.
+        peak: f64,
+        /// How long a day is; shorter for a day in fast motion.
+        #[serde(default = "a_day", with = "text")]
+        day: Duration,
+        /// How long; a day if left out.
+        #[serde(default, rename = "for", with = "text::option", skip_serializing_if = "Option::is_none")]
+        length: Option<Duration>,
+        /// How arrivals follow the rate.
+        #[serde(default)]
+        arrivals: Process,
+    },
+    /// Calm, and bursts at regular times; it begins calm.
+    Bursts {
+        /// The rate while it is calm.
+        base: f64,
+        /// The rate during a burst.
+        burst: f64,
+        /// How long a burst is.
+        #[serde(with = "text")]
+        length: Duration,
+        /// From burst to burst.
+        #[serde(with = "text")]
+        every: Duration,
+        /// How long it all is.
+        #[serde(rename = "for", with = "text")]
+        total: Duration,
+        /// How arrivals follow the rate.
+        #[serde(default)]
+        arrivals: Process,
+    },
+    /// Poisson arrivals whose rate changes at random: a Markov-modulated Poisson process.
+    Mmpp {
+        /// The states; after each comes any other, as likely as another.
+        states: Vec<MarkovState>,
+        /// How long.
+        #[serde(rename = "for", with = "text")]
+        length: Duration,
+    },
+    /// Many at the same instant, every so often; the first at the start.
+    Concurrent {
+        /// How many.
+        requests: u32,
+        /// From one time to the next.
+        #[serde(with = "text")]
+        every: Duration,
+        /// How long.
+        #[serde(rename = "for", with = "text")]
+        length: Duration,
+    },
+    /// What was recorded.
+    Trace(TraceSpec),
+    /// Several at the same time.
+    Merge(Vec<TrafficSpec>),
+    /// One after the other.
+    Sequence(Vec<TrafficSpec>),
+}
+
+/// A rate and how long it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Requests per second.
+    pub rate: f64,
+    /// How long.
+    #[serde(rename = "for", with = "text")]
+    pub length: Duration,
+}
+
+/// A state of [`Source::Mmpp`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarkovState {
+    /// Requests per second.
+    pub rate: f64,
+    /// How long it lasts on average; the time itself is exponential.
+    #[serde(with = "text")]
+    pub mean: Duration,
+}
+
+/// What is done to traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Operator {
+    /// [`Traffic::scale`]: the rate times this.
+    Scale(f64),
+    /// [`Traffic::speed`]: time passes so many times faster.
+    Speed(f64),
+    /// The opposite of speed: it takes so many times longer.
+    Stretch(f64),
+    /// [`Traffic::shift`]: silence of this length first.
+    Shift(#[serde(with = "text")] Duration),
+    /// [`Traffic::cut`]: only a part.
+    Cut {
+        /// From here; the start if left out.
+        #[serde(default, with = "text")]
+        from: Duration,
+        /// Up to here; the end if left out.
+        #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
+        to: Option<Duration>,
+    },
+    /// [`Traffic::repeat`]: so many times in all.
+    Repeat(u32),
+}
+
+/// Why traffic cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum TrafficError {
+    /// A number that cannot be meant.
+    #[error("{field}: {value} {rule}")]
+    Setting {
+        /// Its place, such as `constant.rate`.
+        field: String,
+        /// The number.
+        value: String,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// A setting that does nothing for the format of the trace.
+    #[error("{file}: {option} means nothing for {format}")]
+    Meaningless {
+        /// The trace.
+        file: String,
+        /// The setting.
+        option: &'static str,
+        /// The format.
+        format: &'static str,
+    },
+    /// A file that cannot be opened or read.
+    #[error("{file}: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A line that is not of the format.
+    #[error("{file}, line {line}: {problem} (skip-bad-lines passes over such lines)")]
+    Line {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file that is, as a whole, not what it should be.
+    #[error("{file}: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file whose format is not recognised.
+    #[error("{file}: its format is not recognised; name it with `format:`, one of {}", trace::format_names())]
+    Unrecognised {
+        /// The file.
+        file: String,
+    },
+    /// A distribution of service times.
+    #[error("{file}: {source}")]
+    Services {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: DistError,
+    },
+}
+
+impl From<Source> for TrafficSpec {
+    fn from(source: Source) -> Self {
+        TrafficSpec { source, then: Vec::new() }
+    }
+}
+
+pub(super) fn load(spec: &TrafficSpec, base_dir: &Path) -> Result<Traffic, TrafficError> {
+    let mut traffic = load_source(&spec.source, base_dir)?;
+    for operator in &spec.then {
+        traffic = operator.apply(&traffic)?;
+    }
+    Ok(traffic)
+}
+
+fn load_source(source: &Source, base_dir: &Path) -> Result<Traffic, TrafficError> {
+    let all = |parts: &[TrafficSpec], name| {
+        not_empty(parts, name)?;
+        parts.iter().map(|part| load(part, base_dir)).collect::<Result<Vec<_>, _>>()
+    };
+    let (curve, arrivals, length) = match source {
+        Source::Trace(spec) => return trace::load(spec, base_dir),
+        Source::Merge(parts) => return Ok(Traffic::merge(all(parts, "merge")?)),
+        Source::Sequence(parts) => return Ok(Traffic::sequence(all(parts, "sequence")?)),
+        Source::Mmpp { states, length } => {
+            not_empty(states, "mmpp.states")?;
+            for state in states {
+                rate("mmpp.states.rate", state.rate)?;
+                time("mmpp.states.mean", state.mean)?;
+            }
+            let markov = Markov::new(states.iter().map(|state| (state.rate, state.mean)));
+            return Ok(Traffic::of(Origin::Markov(markov), time("mmpp.for", *length)?));
+        }
+        Source::Concurrent { requests, every, length } => {
+            if *requests == 0 {
+                return Err(setting("concurrent.requests", requests, "must be above zero"));
+            }
+            let every = time("concurrent.every", *every)?;
+            let origin = Origin::Together { requests: *requests, every };
+            return Ok(Traffic::of(origin, time("concurrent.for", *length)?));
+        }
+        Source::Constant { rate: level, length, arrivals } => {
+            let level = rate("constant.rate", *level)?;
+            let length = time("constant.for", *length)?;
+            (Curve::new([(length, level, level)]), arrivals, length)
+        }
+        Source::Steps { steps, arrivals } => {
+            not_empty(steps, "steps.steps")?;
+            for step in steps {
+                rate("steps.rate", step.rate)?;
+                time("steps.for", step.length)?;
+            }
+            let length = steps.iter().fold(Duration::ZERO, |sum, step| sum.saturating_add(step.length));
+            let lines = steps.iter().map(|step| (step.length, step.rate, step.rate));
+            (Curve::new(lines), arrivals, time("steps.for", length)?)
+        }
+        Source::Ramp { from, to, length, arrivals } => {
+            let length = time("ramp.for", *length)?;
+            (Curve::new([(length, rate("ramp.from", *from)?, rate("ramp.to", *to)?)]), arrivals, length)
+        }
+        Source::Sine { mean, amplitude, period, length, arrivals } => {
+            rate("sine.mean", *mean)?;
+            if rate("sine.amplitude", *amplitude)? > *mean {
+                return Err(setting("sine.amplitude", amplitude, "must not be above the mean"));
+            }
+            let curve = Curve::sine(*mean, *amplitude, time("sine.period", *period)?);
+            (curve, arrivals, time("sine.for", *length)?)
+        }
+        Source::Diurnal { trough, peak, day, length, arrivals } => {
+            rate("diurnal.trough", *trough)?;
+            if rate("diurnal.peak", *peak)? < *trough {
+                return Err(setting("diurnal.peak", peak, "must not be below the trough"));
+            }
+            let curve = Curve::day(*trough, *peak, time("diurnal.day", *day)?);
+            (curve, arrivals, time("diurnal.for", length.unwrap_or(*day))?)
+        }
+        Source::Bursts { base, burst, length, every, total, arrivals } => {
+            rate("bursts.base", *base)?;
+            rate("bursts.burst", *burst)?;
+            if time("bursts.length", *length)? > time("bursts.every", *every)? {
+                let shown = duration::format(*length);
+                return Err(setting("bursts.length", shown, "must not be longer than from burst to burst"));
+            }
+            let lines = [(*every - *length, *base, *base), (*length, *burst, *burst)];
+            (Curve::new(lines), arrivals, time("bursts.for", *total)?)
+        }
+    };
+    Ok(Traffic::of(Origin::Curve { curve, arrivals: *arrivals, services: None }, length))
+}
+
+impl Operator {
+    /// The traffic with this done to it.
+    pub fn apply(self, traffic: &Traffic) -> Result<Traffic, TrafficError> {
+        Ok(match self {
+            Operator::Scale(by) => traffic.scale(factor("scale", by)?),
+            Operator::Speed(by) => traffic.speed(factor("speed", by)?),
+            Operator::Stretch(by) => traffic.speed(factor("stretch", by)?.recip()),
+            Operator::Shift(by) => traffic.shift(by),
+            Operator::Cut { from, to } => {
+                let to = to.unwrap_or(Duration::MAX);
+                if to <= from {
+                    return Err(setting(
+                        "cut.to",
+                        duration::format(to),
+                        "must be after where the cut begins",
+                    ));
+                }
+                if from >= traffic.duration() {
+                    let rule = "lies beyond the end of the traffic";
+                    return Err(setting("cut.from", duration::format(from), rule));
+                }
+                traffic.cut(from, to)
+            }
+            Operator::Repeat(0) => return Err(setting("repeat", 0, "must be above zero")),
+            Operator::Repeat(times) => traffic.repeat(times),
+        })
+    }
+}
+
+/// A rate that can be meant: up to a thousand million a second.
+fn rate(field: &str, value: f64) -> Result<f64, TrafficError> {
+    let is_legal = (0.0..=1e9).contains(&value);
+    if is_legal {
+        Ok(value)
+    } else {
+        Err(setting(field, value, "is not a rate: 0 to 1e9 requests per second"))
+    }
+}
+
+fn factor(field: &str, value: f64) -> Result<f64, TrafficError> {
+    let is_legal = (1e-9..=1e9).contains(&value);
+    if is_legal { Ok(value) } else { Err(setting(field, value, "is not a factor above zero")) }
+}
+
+fn time(field: &str, value: Duration) -> Result<Duration, TrafficError> {
+    // A century: far from where nanoseconds in 64 bits end, whatever is done to it.
+    if !value.is_zero() && value <= Duration::from_secs(100 * 366 * 86_400) {
+        return Ok(value);
+    }
+    Err(setting(field, duration::format(value), "must be above zero and at most a hundred years"))
+}
+
+fn not_empty<T>(list: &[T], field: &str) -> Result<(), TrafficError> {
+    if list.is_empty() { Err(setting(field, "[]", "must have at least one entry")) } else { Ok(()) }
+}
+
+pub(super) fn setting(field: &str, value: impl fmt::Display, rule: &'static str) -> TrafficError {
+    TrafficError::Setting { field: field.to_owned(), value: value.to_string(), rule }
+}
+
+fn a_day() -> Duration {
+    Duration::from_secs(86_400)
+}
+
+impl Serialize for TrafficSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.then.is_empty() {
+            return self.source.serialize(serializer);
+        }
+        let mut list = serializer.serialize_seq(Some(1 + self.then.len()))?;
+        list.serialize_element(&self.source)?;
+        for operator in &self.then {
+            list.serialize_element(operator)?;
+        }
+        list.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for TrafficSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SpecVisitor)
+    }
+}
+
+struct SpecVisitor;
+
+impl<'de> Visitor<'de> for SpecVisitor {
+    type Value = TrafficSpec;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a pattern or trace, such as `constant: {rate: 10, for: 5m}`, or a list of it and operators",
+        )
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TrafficSpec, A::Error> {
+        let source = Source::deserialize(MapAccessDeserializer::new(&mut map))?;
+        if map.next_key::<IgnoredAny>()?.is_some() {
+            return Err(A::Error::custom("traffic has one source; several go into `merge: [..]`"));
+        }
+        Ok(TrafficSpec::from(source))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TrafficSpec, A::Error> {
+        let source = list.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+        let mut then = Vec::new();
+        while let Some(operator) = list.next_element()? {
+            then.push(operator);
+        }
+        Ok(TrafficSpec { source, then })
+    }
+}
