@@ -4,7 +4,6 @@
 //! HTML pages into the folder.
 
 #[path = "../tests/report/samples.rs"]
-#[allow(unreachable_pub)]
 mod samples;
 
 use std::path::PathBuf;
@@ -16,7 +15,9 @@ fn main() -> io::Result<()> {
     let folder = PathBuf::from(env::args().nth(1).unwrap_or_else(|| "report-gallery".into()));
     fs::create_dir_all(&folder)?;
     let style = text::Style { color: env::var_os("NO_COLOR").is_none(), width: 80, charts: true };
-    for (name, page) in [("run", samples::single()), ("compare", samples::comparison()), ("tune", samples::search())] {
+    for (name, page) in
+        [("run", samples::single()), ("compare", samples::comparison()), ("tune", samples::search())]
+    {
         println!("{}", text::page(&page, style));
         let path = folder.join(name).with_extension("html");
         fs::write(&path, html::page(&page))?;

@@ -163,7 +163,8 @@ impl Verdict {
         if self.holds {
             return Vec::new();
         }
-        let failed: Vec<String> = self.terms.iter().filter(|term| !term.holds).map(ToString::to_string).collect();
+        let failed: Vec<String> =
+            self.terms.iter().filter(|term| !term.holds).map(ToString::to_string).collect();
         // Every comparison holds and the whole does not: a `!` was before one of them.
         if failed.is_empty() { self.terms.iter().map(ToString::to_string).collect() } else { failed }
     }

@@ -162,7 +162,9 @@ impl Tuning {
             })
             .collect();
         let of = |at: usize| &self.candidates[at];
-        order.sort_by(|&a, &b| of(a).cost.total_cmp(&of(b).cost).then(of(a).latency.total_cmp(&of(b).latency)));
+        order.sort_by(|&a, &b| {
+            of(a).cost.total_cmp(&of(b).cost).then(of(a).latency.total_cmp(&of(b).latency))
+        });
         let mut best = f64::INFINITY;
         order.retain(|&at| {
             let is_better = of(at).latency < best;
@@ -210,7 +212,14 @@ const GROUPS: [Group; 5] = [
 const REQUEST_METRICS: &[&str] =
     &["requests", "success", "errors", "slo", "429", "503", "504", "abandoned", "lost", "retries"];
 const POD_METRICS: &[&str] = &[
-    "pod-seconds", "ready-seconds", "node-seconds", "mean-pods", "peak", "starts", "crashes", "utilization",
+    "pod-seconds",
+    "ready-seconds",
+    "node-seconds",
+    "mean-pods",
+    "peak",
+    "starts",
+    "crashes",
+    "utilization",
     "over-provision",
 ];
 
@@ -222,7 +231,16 @@ const fn group(title: &'static str, is_of_times: bool, metrics: &'static [&'stat
 fn is_worth_a_row(metric: &str, runs: &[Run]) -> bool {
     let is_quiet = matches!(
         metric,
-        "errors" | "slo" | "429" | "503" | "504" | "abandoned" | "lost" | "retries" | "node-seconds" | "crashes"
+        "errors"
+            | "slo"
+            | "429"
+            | "503"
+            | "504"
+            | "abandoned"
+            | "lost"
+            | "retries"
+            | "node-seconds"
+            | "crashes"
     );
     !is_quiet || runs.iter().any(|run| run.outcome.metric(metric).is_some_and(|value| value != 0.0))
 }
@@ -238,7 +256,8 @@ mod tests {
 
     #[test]
     fn the_front_is_what_nothing_beats_in_both() {
-        let candidate = |cost, latency, is_feasible| Candidate { cost, latency, is_feasible, ..Candidate::default() };
+        let candidate =
+            |cost, latency, is_feasible| Candidate { cost, latency, is_feasible, ..Candidate::default() };
         let tuning = Tuning {
             candidates: vec![
                 candidate(3.0, 1.0, true),

@@ -24,7 +24,10 @@ pub(super) fn slo(text: &str) -> Result<Slo, ExpressionError> {
     let (name, column) = parser.word("a latency such as p95")?;
     let quantile = name.strip_prefix('p').and_then(|digits| shifted(digits, -2));
     let Some(quantile) = quantile.filter(|&quantile| quantile > 0.0 && quantile < 1.0) else {
-        return Err(error(column, format!("an objective is a quantile of latency, such as p95<500ms; not {name:?}")));
+        return Err(error(
+            column,
+            format!("an objective is a quantile of latency, such as p95<500ms; not {name:?}"),
+        ));
     };
     let includes_threshold = match parser.relation()? {
         (Relation::Below, _) => false,
@@ -32,7 +35,7 @@ pub(super) fn slo(text: &str) -> Result<Slo, ExpressionError> {
         (_, at) => return Err(error(at, "an objective is kept by what is below it: p95<500ms")),
     };
     let (written, column) = parser.word("a time such as 500ms")?;
-    let threshold = duration::parse(written).map_err(|wrong| error(column, wrong))?;
+    let threshold = duration::parse(written).map_err(|wrong| error(column, wrong.to_string()))?;
     parser.end()?;
     Ok(Slo { quantile, threshold, includes_threshold })
 }
@@ -55,7 +58,10 @@ pub(super) fn objective(text: &str) -> Result<Objective, ExpressionError> {
 pub(super) fn metric(name: &str, column: usize) -> Result<&'static Metric, ExpressionError> {
     Metric::named(name).ok_or_else(|| {
         if name.starts_with(|first: char| first.is_ascii_digit()) {
-            return error(column, format!("a comparison starts with a metric, as in p99<300ms; {name:?} is none"));
+            return error(
+                column,
+                format!("a comparison starts with a metric, as in p99<300ms; {name:?} is none"),
+            );
         }
         // A third of the letters may be wrong, as for the keys of settings.
         let most = name.chars().count().div_ceil(3);
@@ -94,7 +100,7 @@ fn number(text: &str, column: usize, name: &str, unit: Unit) -> Result<f64, Expr
         (Unit::SecondsInAll | Unit::Count, Some(value), "k" | "M") => Ok(value),
         (Unit::Seconds | Unit::SecondsInAll, ..) => match duration::parse(text) {
             Ok(time) => Ok(time.as_secs_f64()),
-            Err(wrong) => Err(error(column, wrong)),
+            Err(wrong) => Err(error(column, wrong.to_string())),
         },
         (Unit::Fraction, Some(value), "%" | "") if value <= 1.0 => Ok(value),
         (Unit::Fraction, ..) => wrong("a share: write 99.9% or 0.999"),
@@ -258,8 +264,8 @@ fn unexpected(c: char) -> String {
     }
 }
 
-fn error(column: usize, reason: impl ToString) -> ExpressionError {
-    ExpressionError { column, reason: reason.to_string() }
+fn error(column: usize, reason: impl Into<String>) -> ExpressionError {
+    ExpressionError { column, reason: reason.into() }
 }
 
 /// The longer before those they begin with.

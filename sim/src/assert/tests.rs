@@ -113,7 +113,10 @@ fn nesting_has_an_end() {
 #[test]
 fn an_objective_for_latency_is_a_quantile_and_a_threshold() {
     let slo: Slo = " p99.9 <= 1.5s ".parse().unwrap();
-    assert_eq!(slo, Slo { quantile: 0.999, threshold: Duration::from_millis(1_500), includes_threshold: true });
+    assert_eq!(
+        slo,
+        Slo { quantile: 0.999, threshold: Duration::from_millis(1_500), includes_threshold: true }
+    );
     assert_eq!(slo.to_string(), "p99.9<=1.5s");
     assert!(slo.is_within(slo.threshold) && !slo.is_within(slo.threshold + Duration::from_nanos(1)));
     assert_eq!("p97<500ms".parse::<Slo>().unwrap().to_string(), "p97<500ms");

@@ -1,7 +1,8 @@
 //! Tables for spreadsheets and scripts: one row per run, or one per step of a timeline.
 //!
-//! Columns are named as in assertions and in [`Point`]; `sim/schema/README.md` lists them. New ones are added at the
-//! end. Times are in seconds; what was not measured is empty. Fields are quoted as RFC 4180 has it.
+//! Columns are named as in assertions and in [`Point`]; `sim/schema/README.md` lists them. There may be more of
+//! them one day, in any place. Times are in seconds; what was not measured is empty. Fields are quoted as RFC 4180
+//! has it.
 
 use crate::outcome::{Metric, Point};
 use crate::report::Run;
@@ -13,7 +14,8 @@ pub fn outcomes(runs: &[Run]) -> String {
     table.row(["name", "seed", "duration_s"].into_iter().chain(metrics.iter().map(String::as_str)));
     for run in runs {
         let lead = [run.name.clone(), run.outcome.seed.to_string(), run.outcome.duration_s.to_string()];
-        let values = metrics.iter().map(|name| run.outcome.metric(name).map_or_else(String::new, |v| v.to_string()));
+        let values =
+            metrics.iter().map(|name| run.outcome.metric(name).map_or_else(String::new, |v| v.to_string()));
         table.row(lead.into_iter().chain(values));
     }
     table.text

@@ -87,9 +87,11 @@ fn tiles(run: &Run) -> String {
     let outcome = &run.outcome;
     let metric = |name| outcome.metric(name).unwrap_or_default();
     let errors = metric("errors");
-    let failed = if errors > 0.0 { format!("{} failed", with_commas(errors, 0)) } else { "none failed".to_owned() };
+    let failed =
+        if errors > 0.0 { format!("{} failed", with_commas(errors, 0)) } else { "none failed".to_owned() };
     let rate = if outcome.duration_s > 0.0 { metric("requests") / outcome.duration_s } else { 0.0 };
-    let cold = format!("{} waited, {}", with_commas(metric("cold-requests"), 0), percent(metric("cold-share")));
+    let cold =
+        format!("{} waited, {}", with_commas(metric("cold-requests"), 0), percent(metric("cold-share")));
     let tiles = [
         ("Requests", with_commas(metric("requests"), 0), format!("{}/s on average", amount(rate)), false),
         ("Success", percent(metric("success")), failed, errors > 0.0),
@@ -97,10 +99,30 @@ fn tiles(run: &Run) -> String {
         ("p95", seconds(metric("p95")), format!("wait {}", seconds(metric("wait-p95"))), false),
         ("p99", seconds(metric("p99")), format!("longest {}", seconds(metric("max"))), false),
         ("Cold starts", with_commas(metric("cold-starts"), 0), cold, false),
-        ("Pod-seconds", amount(metric("pod-seconds")), format!("{} pods on average", amount(metric("mean-pods"))), false),
-        ("Peak", with_commas(metric("peak"), 0), format!("{} pods started", with_commas(metric("starts"), 0)), false),
-        ("Over-provision", format!("{} ×", amount(metric("over-provision"))), "of what an oracle needs".into(), false),
-        ("Panic", with_commas(metric("panics"), 0), format!("{} in all", seconds(metric("panic-seconds"))), false),
+        (
+            "Pod-seconds",
+            amount(metric("pod-seconds")),
+            format!("{} pods on average", amount(metric("mean-pods"))),
+            false,
+        ),
+        (
+            "Peak",
+            with_commas(metric("peak"), 0),
+            format!("{} pods started", with_commas(metric("starts"), 0)),
+            false,
+        ),
+        (
+            "Over-provision",
+            format!("{} ×", amount(metric("over-provision"))),
+            "of what an oracle needs".into(),
+            false,
+        ),
+        (
+            "Panic",
+            with_commas(metric("panics"), 0),
+            format!("{} in all", seconds(metric("panic-seconds"))),
+            false,
+        ),
     ];
     let mut text = String::from("<section aria-label=\"At a glance\"><dl class=\"tiles\">\n");
     for (name, value, note, is_bad) in tiles {

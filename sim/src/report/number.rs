@@ -80,7 +80,10 @@ pub(crate) fn change(base: f64, value: f64) -> Option<String> {
         1000.0.. => format!("×{}", amount(value / base)),
         _ => {
             let sign = if percent < 0.0 { '−' } else { '+' };
-            format!("{sign}{} %", if size < 10.0 { trimmed((size * 10.0).round() / 10.0) } else { with_commas(size, 0) })
+            format!(
+                "{sign}{} %",
+                if size < 10.0 { trimmed((size * 10.0).round() / 10.0) } else { with_commas(size, 0) }
+            )
         }
     })
 }
@@ -103,7 +106,9 @@ pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
     let places = digits - 1 - value.abs().log10().floor() as i32;
     // By way of an integer power in each direction: multiplying with 0.01 would not be exact.
     let unit = 10f64.powi(places.abs());
-    if places >= 0 { (value * unit).round() / unit } else { (value / unit).round() * unit }
+    let rounded = if places >= 0 { (value * unit).round() / unit } else { (value / unit).round() * unit };
+    // So small that its power is beyond all numbers.
+    if rounded.is_finite() { rounded } else { 0.0 }
 }
 
 fn trimmed(value: f64) -> String {
@@ -113,8 +118,12 @@ fn trimmed(value: f64) -> String {
 
 /// With commas between thousands and so many digits after the point.
 pub(crate) fn with_commas(value: f64, digits: usize) -> String {
+    if value.abs() >= 1e15 {
+        return format!("{value:.2e}");
+    }
     let text = format!("{:.digits$}", value.abs());
-    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
+    let (whole, fraction) =
+        text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
     let is_negative = value < 0.0 && text.chars().any(|c| c.is_ascii_digit() && c != '0');
     let mut shown = String::from(if is_negative { "−" } else { "" });
     for (at, digit) in whole.char_indices() {
@@ -174,6 +183,7 @@ mod tests {
         assert_eq!(with_commas(1_234_567.0, 0), "1,234,567");
         assert_eq!(with_commas(-0.2, 0), "0");
         assert_eq!(amount(12.345), "12.3");
+        assert_eq!((amount(f64::MIN_POSITIVE), amount(1e300)), ("0".to_owned(), "1.00e300".to_owned()));
         assert_eq!(amount(12_345.6), "12,346");
         assert_eq!(Unit::Ratio.show(f64::NAN), "?");
     }

@@ -47,7 +47,8 @@ impl Scale {
     /// would lie on the floor. Values of 0 mean that there was nothing.
     pub(crate) fn of(axis: Axis, values: impl Iterator<Item = f64>, ticks: usize) -> Scale {
         let is_value = |value: &f64| value.is_finite() && *value > 0.0;
-        let (min, max) = values.filter(is_value).fold((f64::INFINITY, 0.0), |(min, max), v| (v.min(min), v.max(max)));
+        let (min, max) =
+            values.filter(is_value).fold((f64::INFINITY, 0.0), |(min, max), v| (v.min(min), v.max(max)));
         if axis == Axis::Seconds && max > min * WIDE_FACTOR {
             Scale::log(axis, min, max)
         } else {
@@ -95,6 +96,7 @@ impl Scale {
     /// What to write beside a tick.
     pub(crate) fn label(&self, tick: f64) -> String {
         match self.axis {
+            Axis::Number if tick.abs() >= 1e6 => format!("{} M", number::amount(tick / 1e6)),
             Axis::Number => number::amount(tick),
             Axis::Seconds if tick == 0.0 => "0".to_owned(),
             Axis::Seconds => number::seconds(tick),
@@ -151,8 +153,8 @@ const WIDE_FACTOR: f64 = 20.0;
 
 /// Steps that clocks are read in.
 const CLOCK_STEPS_S: [f64; 20] = [
-    1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 10_800.0, 21_600.0,
-    43_200.0, 86_400.0, 172_800.0, 604_800.0,
+    1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 10_800.0,
+    21_600.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0,
 ];
 
 #[cfg(test)]
@@ -170,6 +172,7 @@ mod tests {
         assert_eq!(of(7.0), ["0", "2", "4", "6", "8"]);
         assert_eq!(of(0.0), ["0", "0.5", "1"]);
         assert_eq!(of(f64::NAN), of(0.0));
+        assert_eq!(of(2_300_000.0)[1..], ["1 M", "2 M", "3 M"]);
         assert_eq!(of(13_000.0), ["0", "5,000", "10,000", "15,000"]);
     }
 

@@ -17,7 +17,7 @@ pub use compare::table as compare;
 pub struct Style {
     /// Whether the terminal shows colour.
     pub color: bool,
-    /// Columns there are; less than 60 counts as 60.
+    /// Columns there are; less than 80 counts as 80.
     pub width: usize,
     /// Whether timelines are drawn.
     pub charts: bool,
@@ -32,7 +32,7 @@ impl Default for Style {
 
 impl Style {
     fn columns(self) -> usize {
-        self.width.clamp(60, 200)
+        self.width.clamp(80, 200)
     }
 
     fn paint(self, text: &str, paint: Paint) -> String {
@@ -96,7 +96,13 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
         text += &format!("{quantile:>11}");
     }
     text.push('\n');
-    let parts = [("total", latency), ("  wait", wait), ("    queue", queue), ("    cold start", cold_start), ("  service", service)];
+    let parts = [
+        ("total", latency),
+        ("  wait", wait),
+        ("    queue", queue),
+        ("    cold start", cold_start),
+        ("  service", service),
+    ];
     for (name, times) in parts {
         text += &format!("{name:<14}");
         for quantile in LATENCY_COLUMNS {
@@ -106,10 +112,13 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
     }
 
     let mut rows = Rows { text, style };
-    rows.row("Requests", &[
-        format!("{} in {}", with_commas(outcome.requests as f64, 0), seconds(outcome.duration_s)),
-        format!("success {}", percent(outcome.success_fraction())),
-    ]);
+    rows.row(
+        "Requests",
+        &[
+            format!("{} in {}", with_commas(outcome.requests as f64, 0), seconds(outcome.duration_s)),
+            format!("success {}", percent(outcome.success_fraction())),
+        ],
+    );
     let statuses = outcome.statuses.iter().filter(|&(_, &count)| count > 0);
     let mut ends: Vec<String> = statuses
         .map(|(&status, &count)| {
@@ -117,7 +126,9 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
             if status == 200 { shown } else { style.paint(&shown, Paint::Bad) }
         })
         .collect();
-    for (name, count) in [("abandoned", outcome.abandoned), ("lost", outcome.lost), ("retries", outcome.retries)] {
+    for (name, count) in
+        [("abandoned", outcome.abandoned), ("lost", outcome.lost), ("retries", outcome.retries)]
+    {
         if count > 0 {
             ends.push(style.paint(&format!("{name} {}", with_commas(count as f64, 0)), Paint::Bad));
         }
@@ -127,36 +138,59 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
         rows.row("Objective", &[format!("kept by {} of requests", percent(share))]);
     }
     let share = outcome.metric("cold-share").unwrap_or_default();
-    rows.row("Cold starts", &[
-        with_commas(outcome.cold_starts as f64, 0),
-        format!("{} requests waited, {}", with_commas(outcome.cold_requests as f64, 0), percent(share)),
-    ]);
-    rows.row("Pods", &[
-        format!("peak {}", pods.peak),
-        format!("mean {}", amount(outcome.metric("mean-pods").unwrap_or_default())),
-        format!("starts {}", with_commas(pods.starts as f64, 0)),
-        format!("utilization {}", percent(pods.utilization)),
-    ]);
+    rows.row(
+        "Cold starts",
+        &[
+            with_commas(outcome.cold_starts as f64, 0),
+            format!("{} requests waited, {}", with_commas(outcome.cold_requests as f64, 0), percent(share)),
+        ],
+    );
+    rows.row(
+        "Pods",
+        &[
+            format!("peak {}", pods.peak),
+            format!("mean {}", amount(outcome.metric("mean-pods").unwrap_or_default())),
+            format!("starts {}", with_commas(pods.starts as f64, 0)),
+            format!("utilization {}", percent(pods.utilization)),
+        ],
+    );
     if pods.crashes > 0 {
         rows.row("", &[style.paint(&format!("crashes {}", with_commas(pods.crashes as f64, 0)), Paint::Bad)]);
     }
-    rows.row("Pod-seconds", &[
-        amount(pods.pod_seconds),
-        format!("ready {}", amount(pods.ready_seconds)),
-        format!("starting {}", amount(pods.starting_seconds)),
-        format!("{} × what an oracle needs", amount(pods.over_provision)),
-    ]);
+    rows.row(
+        "Pod-seconds",
+        &[
+            amount(pods.pod_seconds),
+            format!("ready {}", amount(pods.ready_seconds)),
+            format!("starting {}", amount(pods.starting_seconds)),
+            format!("{} × what an oracle needs", amount(pods.over_provision)),
+        ],
+    );
     if pods.pending_seconds > 0.0 || pods.node_seconds > 0.0 {
-        rows.row("", &[
-            format!("pending {}", amount(pods.pending_seconds)),
-            format!("node-seconds {}", amount(pods.node_seconds)),
-        ]);
+        rows.row(
+            "",
+            &[
+                format!("pending {}", amount(pods.pending_seconds)),
+                format!("node-seconds {}", amount(pods.node_seconds)),
+            ],
+        );
     }
-    rows.row("Scaling", &[
-        format!("{} up, {} down", with_commas(scaling.ups as f64, 0), with_commas(scaling.downs as f64, 0)),
-        format!("panics {}, {} in all", with_commas(scaling.panics as f64, 0), seconds(scaling.panic_seconds)),
-        format!("activator in the path {}", seconds(scaling.proxied_seconds)),
-    ]);
+    rows.row(
+        "Scaling",
+        &[
+            format!(
+                "{} up, {} down",
+                with_commas(scaling.ups as f64, 0),
+                with_commas(scaling.downs as f64, 0)
+            ),
+            format!(
+                "panics {}, {} in all",
+                with_commas(scaling.panics as f64, 0),
+                seconds(scaling.panic_seconds)
+            ),
+            format!("activator in the path {}", seconds(scaling.proxied_seconds)),
+        ],
+    );
     rows.text
 }
 
@@ -176,7 +210,7 @@ pub fn tuning(tuning: &Tuning, style: Style) -> String {
             let shown = |value| number::shown(&gain.metric, value);
             text += &format!(
                 "{:<20}{:>14}{:>14}  {}\n",
-                gain.metric,
+                clipped(&gain.metric, 19),
                 shown(gain.defaults),
                 shown(gain.chosen),
                 gain.shown_change()
@@ -185,21 +219,27 @@ pub fn tuning(tuning: &Tuning, style: Style) -> String {
     }
     if !tuning.sensitivities.is_empty() {
         text += "\nWhat mattered\n";
-        let widest = tuning.sensitivities.iter().map(|s| s.setting.chars().count()).max().unwrap_or(0).min(40);
+        let widest =
+            tuning.sensitivities.iter().map(|s| s.setting.chars().count()).max().unwrap_or(0).min(40);
         for sensitivity in &tuning.sensitivities {
-            let eighths = (sensitivity.effect_fraction.clamp(0.0, 1.0) * 20.0 * 8.0).round() as usize;
-            let bar: String = (0..20).map(|cell| chart::eighth(eighths.saturating_sub(cell * 8).min(8), '·')).collect();
+            let eighths =
+                (sensitivity.effect_fraction.clamp(0.0, 1.0) * (BAR_CELLS * 8) as f64).round() as usize;
+            let cell = |cell: usize| chart::across(eighths.saturating_sub(cell * 8), '·');
+            let bar: String = (0..BAR_CELLS).map(cell).collect();
             let line = format!(
                 "{:<widest$}  {bar} {:>7}  {}",
                 clipped(&sensitivity.setting, widest),
                 percent(sensitivity.effect_fraction),
                 printable(&sensitivity.about)
             );
-            text += &format!("{}\n", line.trim_end());
+            text += &format!("{}\n", clipped(line.trim_end(), style.columns()));
         }
     }
     if !tuning.patch.is_empty() {
-        text += &format!("\n{}\n", tuning.patch.trim_end());
+        text.push('\n');
+        for line in tuning.patch.trim_end().lines() {
+            text += &format!("{}\n", printable(line));
+        }
     }
     text
 }
@@ -283,4 +323,5 @@ fn run_name(run: &Run, width: usize) -> String {
     clipped(&run.name, width)
 }
 
+const BAR_CELLS: usize = 12;
 const LATENCY_COLUMNS: [&str; 6] = ["p50", "p90", "p95", "p99", "p99.9", "max"];

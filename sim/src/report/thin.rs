@@ -73,7 +73,10 @@ mod tests {
         assert_eq!((thin.step_s, thin.points.len(), thin.end_s()), (2.0, 4, 8.0));
         assert_eq!(thin.points.iter().map(|p| p.arrivals_per_s).collect::<Vec<_>>(), [0.5, 2.5, 4.5, 6.0]);
         assert_eq!(thin.points[1], Point { at_s: 2.0, ..thin.points[1] });
-        assert_eq!((thin.points[1].latency_p50_s, thin.points[1].latency_max_s, thin.points[1].wanted), (1.0, 3.0, 3.0));
+        assert_eq!(
+            (thin.points[1].latency_p50_s, thin.points[1].latency_max_s, thin.points[1].wanted),
+            (1.0, 3.0, 3.0)
+        );
         assert_eq!(thin.points[3].latency_p50_s, 0.0);
     }
 

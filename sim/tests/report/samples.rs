@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 
 use pilotlight_core::Rng;
 use pilotlight_sim::report::{Candidate, Gain, Page, Run, Sensitivity, Tuning};
-use pilotlight_sim::{Outcome, Point, PodUse, Quantiles, Scaling, Timeline};
+use pilotlight_sim::{Outcome, PodUse, Point, Quantiles, Scaling, Timeline};
 
 /// A service as the sketch sees it.
 #[derive(Clone, Copy)]
-pub struct Sketch {
-    pub seconds: u32,
-    pub step_s: u32,
-    pub base_per_s: f64,
-    pub start_up_s: u32,
-    pub target: f64,
-    pub min_scale: f64,
-    pub max_scale: f64,
+pub(crate) struct Sketch {
+    pub(crate) seconds: u32,
+    pub(crate) step_s: u32,
+    pub(crate) base_per_s: f64,
+    pub(crate) start_up_s: u32,
+    pub(crate) target: f64,
+    pub(crate) min_scale: f64,
+    pub(crate) max_scale: f64,
 }
 
-pub const SKETCH: Sketch = Sketch {
+pub(crate) const SKETCH: Sketch = Sketch {
     seconds: 1_200,
     step_s: 1,
     base_per_s: 60.0,
@@ -30,7 +30,7 @@ pub const SKETCH: Sketch = Sketch {
 };
 
 impl Sketch {
-    pub fn outcome(self, seed: u64) -> Outcome {
+    pub(crate) fn outcome(self, seed: u64) -> Outcome {
         let mut rng = Rng::new(seed);
         let (mut queue, mut ready, mut starting) = (0.0_f64, self.min_scale, Vec::<(u32, f64)>::new());
         let (mut average, mut quiet, mut points) = (0.0_f64, 0_u32, Vec::new());
@@ -70,9 +70,11 @@ impl Sketch {
             }
             ready = ready.min(wanted.max(if coming > 0.0 { ready } else { 0.0 }));
             let wait = if capacity > 0.0 { queue / capacity } else { f64::from(self.start_up_s) };
-            let longest = if arrivals > 0.0 { 0.4 + wait * (1.2 + rng.unit()) + 0.3 * rng.unit() } else { 0.0 };
+            let longest =
+                if arrivals > 0.0 { 0.4 + wait * (1.2 + rng.unit()) + 0.3 * rng.unit() } else { 0.0 };
             let some = f64::from(u8::from(done > 0.0));
-            panics += u64::from(is_panic && points.last().is_none_or(|last: &Point| last.panic_fraction == 0.0));
+            panics +=
+                u64::from(is_panic && points.last().is_none_or(|last: &Point| last.panic_fraction == 0.0));
             requests += arrivals * step;
             failed += refused;
             worst = worst.max(longest);
@@ -138,7 +140,7 @@ fn quantiles(p50: f64, max: f64) -> Quantiles {
     Quantiles { mean: at(0.02), p50, p90: at(0.05), p95: at(0.11), p99: at(0.4), p99_9: at(0.8), max }
 }
 
-pub fn single() -> Page {
+pub(crate) fn single() -> Page {
     Page {
         title: "Two waves and a burst on a model server".into(),
         subtitle: "Waves of up to 60 requests/s with a burst to 190, 400 ms each, pods that start in 14 s; \
@@ -154,13 +156,14 @@ pub fn single() -> Page {
     }
 }
 
-pub fn comparison() -> Page {
+pub(crate) fn comparison() -> Page {
     let sketches = [
         ("defaults", SKETCH),
         ("min-scale=2", Sketch { min_scale: 2.0, ..SKETCH }),
         ("target=5", Sketch { target: 3.5, max_scale: 24.0, ..SKETCH }),
     ];
-    let mut runs: Vec<Run> = sketches.iter().map(|(name, sketch)| Run::new(*name, sketch.outcome(7))).collect();
+    let mut runs: Vec<Run> =
+        sketches.iter().map(|(name, sketch)| Run::new(*name, sketch.outcome(7))).collect();
     for run in &mut runs {
         for metric in ["p50", "p95", "p99", "wait-p95", "pod-seconds", "mean-pods"] {
             let value = run.outcome.metric(metric).unwrap_or_default();
@@ -176,7 +179,7 @@ pub fn comparison() -> Page {
     }
 }
 
-pub fn search() -> Page {
+pub(crate) fn search() -> Page {
     let mut rng = Rng::new(11);
     let mut candidates: Vec<Candidate> = (0..420)
         .map(|at| {
@@ -184,7 +187,12 @@ pub fn search() -> Page {
             let cost = 6_000.0 + 30_000.0 * x * x;
             let floor = 0.25 + 9.0 / (1.0 + ((cost - 5_500.0) / 1_800.0).powi(2));
             let latency = floor * (1.0 + rng.unit() * rng.unit() * 2.5);
-            Candidate { name: format!("window={}s target={}", 10 + at % 50, 3 + at % 9), cost, latency, is_feasible: at % 17 != 0 }
+            Candidate {
+                name: format!("window={}s target={}", 10 + at % 50, 3 + at % 9),
+                cost,
+                latency,
+                is_feasible: at % 17 != 0,
+            }
         })
         .collect();
     candidates.push(Candidate { name: "defaults".into(), cost: 14_100.0, latency: 4.9, is_feasible: true });

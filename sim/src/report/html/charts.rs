@@ -51,7 +51,8 @@ impl Drawn {
     fn layer(&self, run: usize, name: &str, series: &Series, color: Color, shape: Shape) -> Layer {
         let timeline = &self.runs[run].timeline;
         // No time at all means that nothing ended; and an area that covers nothing has no edge to draw.
-        let is_gap = |value: f64| !value.is_finite() || value == 0.0 && (series.unit == "s" || shape == Shape::Area);
+        let is_gap =
+            |value: f64| !value.is_finite() || value == 0.0 && (series.unit == "s" || shape == Shape::Area);
         let mut times: Vec<f64> = timeline.points.iter().map(|point| point.at_s).collect();
         times.push(timeline.end_s());
         Layer {
@@ -121,7 +122,14 @@ pub(super) fn of_one(drawn: &Drawn) -> String {
         false => "<p class=\"note\"><i class=\"swatch panic\"></i>shaded: the autoscaler was in panic</p>\n",
     };
     text += &drawn.plot("Load", "requests per second", Axis::Number, load).figure();
-    text += &drawn.plot("Concurrency", "requests in flight, and what ready pods are meant to carry", Axis::Number, concurrency).figure();
+    text += &drawn
+        .plot(
+            "Concurrency",
+            "requests in flight, and what ready pods are meant to carry",
+            Axis::Number,
+            concurrency,
+        )
+        .figure();
     text += &drawn.plot("Pods", "", Axis::Number, pods).figure();
     if drawn.has(QUEUED.value) {
         let queue = vec![layer("waiting", &QUEUED, Color::Purple, Shape::Area)];
@@ -193,7 +201,10 @@ fn lanes(drawn: &Drawn) -> String {
                 coordinate(width)
             );
         }
-        text += &format!("</svg></div><ul class=\"legend\"><li class=\"area {}\">{name}</li></ul></div>", color.class());
+        text += &format!(
+            "</svg></div><ul class=\"legend\"><li class=\"area {}\">{name}</li></ul></div>",
+            color.class()
+        );
     }
     text + "</figure>\n"
 }
@@ -266,8 +277,21 @@ const P95: Series = series("p95", "s", |p| p.latency_p95_s);
 const LONGEST: Series = series("longest", "s", |p| p.latency_max_s);
 
 const SERIES: [Series; 15] = [
-    ARRIVALS, COMPLETIONS, FAILURES, IN_FLIGHT, TARGET, QUEUED, WANTED, READY, STARTING, PENDING, TERMINATING, NODES,
-    P50, P95, LONGEST,
+    ARRIVALS,
+    COMPLETIONS,
+    FAILURES,
+    IN_FLIGHT,
+    TARGET,
+    QUEUED,
+    WANTED,
+    READY,
+    STARTING,
+    PENDING,
+    TERMINATING,
+    NODES,
+    P50,
+    P95,
+    LONGEST,
 ];
 
 /// How runs are told from each other: by colour and by dashes.
@@ -293,7 +317,8 @@ mod tests {
     #[test]
     fn panics_next_to_each_other_are_one_band() {
         let point = |at, panic_fraction| Point { at_s: f64::from(at), panic_fraction, ..Point::default() };
-        let points = (0..9).map(|at| point(at * 2, if (2..5).contains(&at) || at == 8 { 0.5 } else { 0.0 })).collect();
+        let points =
+            (0..9).map(|at| point(at * 2, if (2..5).contains(&at) || at == 8 { 0.5 } else { 0.0 })).collect();
         assert_eq!(panics(&Timeline { step_s: 2.0, points }), [(4.0, 10.0), (16.0, 18.0)]);
     }
 }

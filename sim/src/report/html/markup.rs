@@ -38,6 +38,9 @@ mod tests {
 
     #[test]
     fn coordinates_are_short_and_always_numbers() {
-        assert_eq!([1.0, 0.126, -0.001, f64::NAN, f64::INFINITY].map(coordinate), ["1", "0.13", "0", "0", "0"]);
+        assert_eq!(
+            [1.0, 0.126, -0.001, f64::NAN, f64::INFINITY].map(coordinate),
+            ["1", "0.13", "0", "0", "0"]
+        );
     }
 }

@@ -219,8 +219,15 @@ pub(super) fn framed(
     if !note.is_empty() {
         text += &format!(" <span>{note}</span>");
     }
-    let end = if kind == "time" { format!(" data-end=\"{}\" tabindex=\"0\"", across.high()) } else { String::new() };
-    text += &format!("</figcaption><div class=\"frame\"><div class=\"ys\" aria-hidden=\"true\">{}</div>", y_labels(up));
+    let end = if kind == "time" {
+        format!(" data-end=\"{}\" tabindex=\"0\"", across.high())
+    } else {
+        String::new()
+    };
+    text += &format!(
+        "</figcaption><div class=\"frame\"><div class=\"ys\" aria-hidden=\"true\">{}</div>",
+        y_labels(up)
+    );
     text += &format!("<div class=\"paper\"{end}>{sheet}</div>{legend}");
     text += &format!("<div class=\"xs\" aria-hidden=\"true\">{}</div></div></figure>\n", x_labels(across));
     text
@@ -321,7 +328,8 @@ mod tests {
     #[test]
     fn level_stretches_are_drawn_by_their_ends() {
         let mut path = String::new();
-        let points: Vec<_> = (0..9).map(|x| (x.to_string(), if x < 8 { "5" } else { "6" }.to_owned())).collect();
+        let points: Vec<_> =
+            (0..9).map(|x| (x.to_string(), if x < 8 { "5" } else { "6" }.to_owned())).collect();
         draw(&mut path, 'M', &points);
         assert_eq!(path, "M0 5L7 5L8 6");
     }

@@ -28,7 +28,8 @@ pub(super) fn metrics(runs: &[Run]) -> String {
     let Some((first, others)) = runs.split_first() else {
         return String::new();
     };
-    let mut text = String::from("<section><h2>The numbers</h2>\n<div class=\"scroll\" tabindex=\"0\"><table>\n");
+    let mut text =
+        String::from("<section><h2>The numbers</h2>\n<div class=\"scroll\" tabindex=\"0\"><table>\n");
     if !others.is_empty() {
         text += &head(first, others);
     }
@@ -62,7 +63,11 @@ fn row(metric: &str, first: &Run, others: &[Run]) -> String {
         escaped(&first.shown(metric))
     );
     for run in others {
-        text += &format!("<td class=\"number\">{}</td>{}", escaped(&run.shown(metric)), change(metric, first, run));
+        text += &format!(
+            "<td class=\"number\">{}</td>{}",
+            escaped(&run.shown(metric)),
+            change(metric, first, run)
+        );
     }
     if others.is_empty() {
         text += &format!("<td class=\"about\">{}</td>", escaped(&meaning(metric)));
@@ -72,7 +77,9 @@ fn row(metric: &str, first: &Run, others: &[Run]) -> String {
 
 fn margin_note(runs: &[Run]) -> &'static str {
     match runs.iter().any(|run| !run.margins.is_empty()) {
-        true => "<p class=\"note\">± is half the 95 % interval over the seeds; a change within it has no colour.</p>\n",
+        true => {
+            "<p class=\"note\">± is half the 95 % interval over the seeds; a change within it has no colour.</p>\n"
+        }
         false => "",
     }
 }

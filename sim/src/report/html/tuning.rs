@@ -55,10 +55,9 @@ fn gains(tuning: &Tuning) -> String {
 fn front(tuning: &Tuning) -> String {
     let drawable: Vec<&Candidate> =
         tuning.candidates.iter().filter(|c| c.cost.is_finite() && c.latency.is_finite()).collect();
-    let (Some(cheapest), Some(dearest)) = (
-        drawable.iter().map(|c| c.cost).reduce(f64::min),
-        drawable.iter().map(|c| c.cost).reduce(f64::max),
-    ) else {
+    let (Some(cheapest), Some(dearest)) =
+        (drawable.iter().map(|c| c.cost).reduce(f64::min), drawable.iter().map(|c| c.cost).reduce(f64::max))
+    else {
         return String::new();
     };
     let axis = match Metric::named(&tuning.latency_metric).map(|metric| metric.unit) {
@@ -89,7 +88,10 @@ fn front(tuning: &Tuning) -> String {
         }
     }
     sheet += "<svg viewBox=\"0 0 100 100\" width=\"100%\" height=\"100%\" preserveAspectRatio=\"none\">";
-    sheet += &format!("<path class=\"line blue\" d=\"{}\"/></svg>", staircase(best.iter().map(|&at| place(&tuning.candidates[at]))));
+    sheet += &format!(
+        "<path class=\"line blue\" d=\"{}\"/></svg>",
+        staircase(best.iter().map(|&at| place(&tuning.candidates[at])))
+    );
     let described = |c: &Candidate| {
         let (cost, latency) = (shown(&tuning.cost_metric, c.cost), shown(&tuning.latency_metric, c.latency));
         format!("{}: {} {cost}, {} {latency}", c.name, tuning.cost_metric, tuning.latency_metric)
@@ -145,9 +147,16 @@ fn staircase(points: impl Iterator<Item = (f64, f64)>) -> String {
 }
 
 fn dot(class: &str, x: f64, y: f64, radius: f64, title: &str) -> String {
-    let start =
-        format!("<circle class=\"{class}\" cx=\"{}%\" cy=\"{}%\" r=\"{radius}\"", coordinate(x), coordinate(y));
-    if title.is_empty() { start + "/>" } else { format!("{start}><title>{}</title></circle>", escaped(title)) }
+    let start = format!(
+        "<circle class=\"{class}\" cx=\"{}%\" cy=\"{}%\" r=\"{radius}\"",
+        coordinate(x),
+        coordinate(y)
+    );
+    if title.is_empty() {
+        start + "/>"
+    } else {
+        format!("{start}><title>{}</title></circle>", escaped(title))
+    }
 }
 
 /// The front in numbers; of a long one, as many as can be read, evenly from end to end.
@@ -186,7 +195,11 @@ fn sensitivities(tuning: &Tuning) -> String {
          settings that each explains.</p>\n<table class=\"bars\"><tbody>\n",
     );
     for sensitivity in &tuning.sensitivities {
-        let share = if sensitivity.effect_fraction.is_finite() { sensitivity.effect_fraction.clamp(0.0, 1.0) } else { 0.0 };
+        let share = if sensitivity.effect_fraction.is_finite() {
+            sensitivity.effect_fraction.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         text += &format!(
             "<tr><th scope=\"row\">{}</th><td class=\"bar\"><svg width=\"100%\" height=\"14\" aria-hidden=\"true\">\
              <rect class=\"area blue\" width=\"{}%\" height=\"14\" rx=\"2\"/></svg></td><td class=\"number\">{}</td>\
