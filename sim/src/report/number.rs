@@ -40,6 +40,17 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
+/// The same in at most 10 characters, for columns: `12.6 min` where `12 min 38 s` is too much.
+pub(crate) fn short_seconds(value: f64) -> String {
+    let shown = seconds(value);
+    match value {
+        _ if shown.chars().count() <= 10 => shown,
+        ..3_600.0 => format!("{} min", amount(value / 60.0)),
+        ..86_400.0 => format!("{} h", amount(value / 3_600.0)),
+        _ => format!("{} d", amount(value / 86_400.0)),
+    }
+}
+
 fn pair(whole_seconds: f64) -> String {
     let total = whole_seconds as u64;
     let (large, small) = match total {
@@ -161,6 +172,7 @@ mod tests {
         ] {
             assert_eq!(seconds(value), shown, "{value}");
         }
+        assert_eq!([758.0, 125.0, 103_680.0].map(short_seconds), ["12.6 min", "2 min 5 s", "1.2 d"]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ mod chart;
 mod compare;
 
 use crate::outcome::Outcome;
-use crate::report::number::{amount, percent, seconds, with_commas};
-use crate::report::{Page, Run, Tuning, number};
+use crate::report::number::{amount, percent, seconds, short_seconds, with_commas};
+use crate::report::{Page, Tuning, number};
 
 pub use compare::table as compare;
 
@@ -106,7 +106,7 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
     for (name, times) in parts {
         text += &format!("{name:<14}");
         for quantile in LATENCY_COLUMNS {
-            text += &format!("{:>11}", times.named(quantile).map_or_else(String::new, seconds));
+            text += &format!("{:>11}", times.named(quantile).map_or_else(String::new, short_seconds));
         }
         text.push('\n');
     }
@@ -316,11 +316,6 @@ fn clipped(text: &str, width: usize) -> String {
     let mut kept: String = text.chars().take(width.saturating_sub(1)).collect();
     kept.push('…');
     kept
-}
-
-/// The name of a run where there is room for so much.
-fn run_name(run: &Run, width: usize) -> String {
-    clipped(&run.name, width)
 }
 
 const BAR_CELLS: usize = 12;

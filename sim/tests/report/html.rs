@@ -143,6 +143,15 @@ fn more_runs_than_can_be_told_apart_are_listed_but_not_drawn() {
 }
 
 #[test]
+fn long_names_that_begin_alike_are_told_apart_by_numbers() {
+    let sketch = Sketch { seconds: 60, ..SKETCH };
+    let runs = [30, 60]
+        .map(|window| Run::new(format!("a name that goes on until window={window}s"), sketch.outcome(1)));
+    let html = page(&Page { runs: runs.to_vec(), ..Page::default() });
+    assert!(html.contains("<span>#2 a name that goes on until window=60s</span>"));
+}
+
+#[test]
 fn a_search_marks_the_defaults_and_the_choice_on_the_front() {
     let of = samples::search();
     with_document(&of, |document| {

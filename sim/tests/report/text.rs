@@ -63,6 +63,15 @@ fn runs_side_by_side_show_their_change_from_the_first() {
 }
 
 #[test]
+fn long_names_are_listed_once_and_numbered_in_the_table() {
+    let mut runs = samples::comparison().runs;
+    runs[1].name = "a name that goes on and on until min-scale=2".into();
+    let text = compare(&runs, Style::default());
+    assert!(text.contains("\n  #2  a name that goes on and on until min-scale=2\n"), "{text}");
+    assert_eq!(text.matches("#1").count(), 1 + 2, "{text}");
+}
+
+#[test]
 fn charts_have_the_shape_of_their_values() {
     let text = page(&samples::single(), PLAIN);
     let chart: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("Requests/s")).take(9).collect();

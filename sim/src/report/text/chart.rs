@@ -148,7 +148,7 @@ pub(super) fn front(tuning: &Tuning, style: Style) -> String {
     tuning.chosen.filter(|_| !tuning.keeps_defaults()).into_iter().for_each(|at| put(at, '*'));
     let legend = "· tried   o front   D defaults   * chosen";
     let title = style
-        .paint(&clipped(&format!("{} by {}", tuning.latency_metric, tuning.cost_metric), 40), Paint::Bold);
+        .paint(&clipped(&format!("{} by {}", tuning.latency_metric, tuning.cost_metric), 35), Paint::Bold);
     let mut text = format!("\n{title}   {legend}\n");
     for (row, cells) in grid.iter().enumerate() {
         let near = |tick: &&f64| ((1.0 - up.at(**tick)) * (FRONT_ROWS - 1) as f64).round() as usize == row;
