@@ -4,7 +4,6 @@
 //! HTML pages into the folder.
 
 #[path = "../tests/report/samples.rs"]
-#[allow(unreachable_pub)]
 mod samples;
 
 use std::path::PathBuf;

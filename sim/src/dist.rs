@@ -230,6 +230,12 @@ impl Percentiles {
     }
 }
 
+impl From<Duration> for Distribution {
+    fn from(time: Duration) -> Self {
+        Distribution::Constant(time)
+    }
+}
+
 /// As it would be written in a scenario.
 impl fmt::Display for Distribution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,14 +7,19 @@
 
 pub mod assert;
 pub mod cluster;
+pub mod dist;
+mod engine;
 pub mod hpa;
 mod outcome;
-pub mod dist;
 mod replay;
 pub mod report;
+pub mod scenario;
 pub mod traffic;
 
+pub use engine::queue::EventQueue;
+pub use engine::{Run, simulate};
 pub use outcome::{
     Better, METRICS, Metric, Outcome, PodUse, Point, QUANTILES, Quantiles, SCHEMA, Scaling, Timeline, Unit,
 };
 pub use replay::{Difference, Replay, ReplayError, replay};
+pub use scenario::{Scenario, Settings};

@@ -212,6 +212,13 @@ impl Traffic {
         Ok(requests)
     }
 
+    /// Exactly these arrivals, in order of time; those at `duration` and later are left out.
+    pub fn recorded(mut arrivals: Vec<Arrival>, duration: Duration) -> Traffic {
+        arrivals.sort_by_key(|arrival| arrival.at);
+        arrivals.retain(|arrival| arrival.at < Time::EPOCH + duration);
+        Traffic::of(Origin::Recorded(arrivals.into()), duration)
+    }
+
     fn of(origin: Origin, duration: Duration) -> Traffic {
         let leaf = Leaf {
             origin: Arc::new(origin),

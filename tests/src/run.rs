@@ -23,17 +23,26 @@ pub struct Pilotlight {
     /// Where it shows what it does.
     pub admin: SocketAddr,
     process: Started,
-    _config: NamedTempFile,
+    _config: Option<NamedTempFile>,
 }
 
 impl Pilotlight {
     /// Starts `pilotlight run` with these arguments and waits until it listens.
     pub async fn run<Arg: AsRef<OsStr>>(args: impl IntoIterator<Item = Arg>) -> Pilotlight {
         let config = manifest::file(&[manifest::quick_config()]);
+        let pilotlight = Pilotlight::run_with(manifest::arg(config.path()), args).await;
+        Pilotlight { _config: Some(config), ..pilotlight }
+    }
+
+    /// The same, with the ConfigMap in this file.
+    pub async fn run_with<Arg: AsRef<OsStr>>(
+        config: &str,
+        args: impl IntoIterator<Item = Arg>,
+    ) -> Pilotlight {
         let fixed =
             ["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json", "--config"];
         let mut command = pilotlight();
-        command.args(fixed).arg(config.path()).args(args);
+        command.args(fixed).arg(config).args(args);
         let mut process = Started::new(command);
         let first = eventually("the first line of output", SOON, async || {
             if let Some(status) = process.exit_status() {
@@ -44,7 +53,7 @@ impl Pilotlight {
         .await;
         let Listening { event, address, admin } = serde_json::from_str(&first).expect("a line of JSON");
         assert_eq!(event, "listening");
-        Pilotlight { address, admin, process, _config: config }
+        Pilotlight { address, admin, process, _config: None }
     }
 
     /// Starts `pilotlight run` for the sample application, with these arguments before the command.

@@ -35,7 +35,7 @@ pub(super) fn slo(text: &str) -> Result<Slo, ExpressionError> {
         (_, at) => return Err(error(at, "an objective is kept by what is below it: p95<500ms")),
     };
     let (written, column) = parser.word("a time such as 500ms")?;
-    let threshold = duration::parse(written).map_err(|wrong| error(column, wrong))?;
+    let threshold = duration::parse(written).map_err(|wrong| error(column, wrong.to_string()))?;
     parser.end()?;
     Ok(Slo { quantile, threshold, includes_threshold })
 }
@@ -100,7 +100,7 @@ fn number(text: &str, column: usize, name: &str, unit: Unit) -> Result<f64, Expr
         (Unit::SecondsInAll | Unit::Count, Some(value), "k" | "M") => Ok(value),
         (Unit::Seconds | Unit::SecondsInAll, ..) => match duration::parse(text) {
             Ok(time) => Ok(time.as_secs_f64()),
-            Err(wrong) => Err(error(column, wrong)),
+            Err(wrong) => Err(error(column, wrong.to_string())),
         },
         (Unit::Fraction, Some(value), "%" | "") if value <= 1.0 => Ok(value),
         (Unit::Fraction, ..) => wrong("a share: write 99.9% or 0.999"),
@@ -264,8 +264,8 @@ fn unexpected(c: char) -> String {
     }
 }
 
-fn error(column: usize, reason: impl ToString) -> ExpressionError {
-    ExpressionError { column, reason: reason.to_string() }
+fn error(column: usize, reason: impl Into<String>) -> ExpressionError {
+    ExpressionError { column, reason: reason.into() }
 }
 
 /// The longer before those they begin with.

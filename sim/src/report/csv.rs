@@ -1,7 +1,8 @@
 //! Tables for spreadsheets and scripts: one row per run, or one per step of a timeline.
 //!
-//! Columns are named as in assertions and in [`Point`]; `sim/schema/README.md` lists them. New ones are added at the
-//! end. Times are in seconds; what was not measured is empty. Fields are quoted as RFC 4180 has it.
+//! Columns are named as in assertions and in [`Point`]; `sim/schema/README.md` lists them. There may be more of
+//! them one day, in any place. Times are in seconds; what was not measured is empty. Fields are quoted as RFC 4180
+//! has it.
 
 use crate::outcome::{Metric, Point};
 use crate::report::Run;

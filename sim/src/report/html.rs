@@ -15,6 +15,22 @@ use markup::escaped;
 
 /// The page, whole.
 pub fn page(page: &Page) -> String {
+    if page.runs.iter().any(|run| run.name.chars().count() > LONGEST_NAME) && page.runs.len() > 1 {
+        return whole(&numbered(page));
+    }
+    whole(page)
+}
+
+/// The same with a number before each name: long names are cut off beside charts, and may all begin alike.
+fn numbered(page: &Page) -> Page {
+    let mut page = page.clone();
+    for (at, run) in page.runs.iter_mut().enumerate() {
+        run.name = format!("#{} {}", at + 1, run.name);
+    }
+    page
+}
+
+fn whole(page: &Page) -> String {
     let mut body = header(page);
     body += "<main>\n";
     if let Some(tuning) = &page.tuning {
@@ -143,6 +159,8 @@ fn scenario(page: &Page) -> String {
     )
 }
 
+/// Characters of a name that there is room for beside a chart.
+const LONGEST_NAME: usize = 15;
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 const FLAME: &str = "<svg class=\"flame\" viewBox=\"0 0 16 20\" width=\"13\" height=\"16\" aria-hidden=\"true\">\

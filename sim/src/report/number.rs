@@ -40,6 +40,17 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
+/// The same in at most 10 characters, for columns: `12.6 min` where `12 min 38 s` is too much.
+pub(crate) fn short_seconds(value: f64) -> String {
+    let shown = seconds(value);
+    match value {
+        _ if shown.chars().count() <= 10 => shown,
+        ..3_600.0 => format!("{} min", amount(value / 60.0)),
+        ..86_400.0 => format!("{} h", amount(value / 3_600.0)),
+        _ => format!("{} d", amount(value / 86_400.0)),
+    }
+}
+
 fn pair(whole_seconds: f64) -> String {
     let total = whole_seconds as u64;
     let (large, small) = match total {
@@ -106,7 +117,9 @@ pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
     let places = digits - 1 - value.abs().log10().floor() as i32;
     // By way of an integer power in each direction: multiplying with 0.01 would not be exact.
     let unit = 10f64.powi(places.abs());
-    if places >= 0 { (value * unit).round() / unit } else { (value / unit).round() * unit }
+    let rounded = if places >= 0 { (value * unit).round() / unit } else { (value / unit).round() * unit };
+    // So small that its power is beyond all numbers.
+    if rounded.is_finite() { rounded } else { 0.0 }
 }
 
 fn trimmed(value: f64) -> String {
@@ -116,6 +129,9 @@ fn trimmed(value: f64) -> String {
 
 /// With commas between thousands and so many digits after the point.
 pub(crate) fn with_commas(value: f64, digits: usize) -> String {
+    if value.abs() >= 1e15 {
+        return format!("{value:.2e}");
+    }
     let text = format!("{:.digits$}", value.abs());
     let (whole, fraction) =
         text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
@@ -156,6 +172,7 @@ mod tests {
         ] {
             assert_eq!(seconds(value), shown, "{value}");
         }
+        assert_eq!([758.0, 125.0, 103_680.0].map(short_seconds), ["12.6 min", "2 min 5 s", "1.2 d"]);
     }
 
     #[test]
@@ -178,6 +195,7 @@ mod tests {
         assert_eq!(with_commas(1_234_567.0, 0), "1,234,567");
         assert_eq!(with_commas(-0.2, 0), "0");
         assert_eq!(amount(12.345), "12.3");
+        assert_eq!((amount(f64::MIN_POSITIVE), amount(1e300)), ("0".to_owned(), "1.00e300".to_owned()));
         assert_eq!(amount(12_345.6), "12,346");
         assert_eq!(Unit::Ratio.show(f64::NAN), "?");
     }

@@ -96,6 +96,7 @@ impl Scale {
     /// What to write beside a tick.
     pub(crate) fn label(&self, tick: f64) -> String {
         match self.axis {
+            Axis::Number if tick.abs() >= 1e6 => format!("{} M", number::amount(tick / 1e6)),
             Axis::Number => number::amount(tick),
             Axis::Seconds if tick == 0.0 => "0".to_owned(),
             Axis::Seconds => number::seconds(tick),
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(of(7.0), ["0", "2", "4", "6", "8"]);
         assert_eq!(of(0.0), ["0", "0.5", "1"]);
         assert_eq!(of(f64::NAN), of(0.0));
+        assert_eq!(of(2_300_000.0)[1..], ["1 M", "2 M", "3 M"]);
         assert_eq!(of(13_000.0), ["0", "5,000", "10,000", "15,000"]);
     }
 

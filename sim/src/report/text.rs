@@ -7,8 +7,8 @@ mod chart;
 mod compare;
 
 use crate::outcome::Outcome;
-use crate::report::number::{amount, percent, seconds, with_commas};
-use crate::report::{Page, Run, Tuning, number};
+use crate::report::number::{amount, percent, seconds, short_seconds, with_commas};
+use crate::report::{Page, Tuning, number};
 
 pub use compare::table as compare;
 
@@ -17,7 +17,7 @@ pub use compare::table as compare;
 pub struct Style {
     /// Whether the terminal shows colour.
     pub color: bool,
-    /// Columns there are; less than 60 counts as 60.
+    /// Columns there are; less than 80 counts as 80.
     pub width: usize,
     /// Whether timelines are drawn.
     pub charts: bool,
@@ -32,7 +32,7 @@ impl Default for Style {
 
 impl Style {
     fn columns(self) -> usize {
-        self.width.clamp(60, 200)
+        self.width.clamp(80, 200)
     }
 
     fn paint(self, text: &str, paint: Paint) -> String {
@@ -106,7 +106,7 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
     for (name, times) in parts {
         text += &format!("{name:<14}");
         for quantile in LATENCY_COLUMNS {
-            text += &format!("{:>11}", times.named(quantile).map_or_else(String::new, seconds));
+            text += &format!("{:>11}", times.named(quantile).map_or_else(String::new, short_seconds));
         }
         text.push('\n');
     }
@@ -210,7 +210,7 @@ pub fn tuning(tuning: &Tuning, style: Style) -> String {
             let shown = |value| number::shown(&gain.metric, value);
             text += &format!(
                 "{:<20}{:>14}{:>14}  {}\n",
-                gain.metric,
+                clipped(&gain.metric, 19),
                 shown(gain.defaults),
                 shown(gain.chosen),
                 gain.shown_change()
@@ -222,20 +222,24 @@ pub fn tuning(tuning: &Tuning, style: Style) -> String {
         let widest =
             tuning.sensitivities.iter().map(|s| s.setting.chars().count()).max().unwrap_or(0).min(40);
         for sensitivity in &tuning.sensitivities {
-            let eighths = (sensitivity.effect_fraction.clamp(0.0, 1.0) * 20.0 * 8.0).round() as usize;
-            let bar: String =
-                (0..20).map(|cell| chart::eighth(eighths.saturating_sub(cell * 8).min(8), '·')).collect();
+            let eighths =
+                (sensitivity.effect_fraction.clamp(0.0, 1.0) * (BAR_CELLS * 8) as f64).round() as usize;
+            let cell = |cell: usize| chart::across(eighths.saturating_sub(cell * 8), '·');
+            let bar: String = (0..BAR_CELLS).map(cell).collect();
             let line = format!(
                 "{:<widest$}  {bar} {:>7}  {}",
                 clipped(&sensitivity.setting, widest),
                 percent(sensitivity.effect_fraction),
                 printable(&sensitivity.about)
             );
-            text += &format!("{}\n", line.trim_end());
+            text += &format!("{}\n", clipped(line.trim_end(), style.columns()));
         }
     }
     if !tuning.patch.is_empty() {
-        text += &format!("\n{}\n", tuning.patch.trim_end());
+        text.push('\n');
+        for line in tuning.patch.trim_end().lines() {
+            text += &format!("{}\n", printable(line));
+        }
     }
     text
 }
@@ -314,9 +318,5 @@ fn clipped(text: &str, width: usize) -> String {
     kept
 }
 
-/// The name of a run where there is room for so much.
-fn run_name(run: &Run, width: usize) -> String {
-    clipped(&run.name, width)
-}
-
+const BAR_CELLS: usize = 12;
 const LATENCY_COLUMNS: [&str; 6] = ["p50", "p90", "p95", "p99", "p99.9", "max"];

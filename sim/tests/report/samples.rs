@@ -9,17 +9,17 @@ use pilotlight_sim::{Outcome, PodUse, Point, Quantiles, Scaling, Timeline};
 
 /// A service as the sketch sees it.
 #[derive(Clone, Copy)]
-pub struct Sketch {
-    pub seconds: u32,
-    pub step_s: u32,
-    pub base_per_s: f64,
-    pub start_up_s: u32,
-    pub target: f64,
-    pub min_scale: f64,
-    pub max_scale: f64,
+pub(crate) struct Sketch {
+    pub(crate) seconds: u32,
+    pub(crate) step_s: u32,
+    pub(crate) base_per_s: f64,
+    pub(crate) start_up_s: u32,
+    pub(crate) target: f64,
+    pub(crate) min_scale: f64,
+    pub(crate) max_scale: f64,
 }
 
-pub const SKETCH: Sketch = Sketch {
+pub(crate) const SKETCH: Sketch = Sketch {
     seconds: 1_200,
     step_s: 1,
     base_per_s: 60.0,
@@ -30,7 +30,7 @@ pub const SKETCH: Sketch = Sketch {
 };
 
 impl Sketch {
-    pub fn outcome(self, seed: u64) -> Outcome {
+    pub(crate) fn outcome(self, seed: u64) -> Outcome {
         let mut rng = Rng::new(seed);
         let (mut queue, mut ready, mut starting) = (0.0_f64, self.min_scale, Vec::<(u32, f64)>::new());
         let (mut average, mut quiet, mut points) = (0.0_f64, 0_u32, Vec::new());
@@ -140,7 +140,7 @@ fn quantiles(p50: f64, max: f64) -> Quantiles {
     Quantiles { mean: at(0.02), p50, p90: at(0.05), p95: at(0.11), p99: at(0.4), p99_9: at(0.8), max }
 }
 
-pub fn single() -> Page {
+pub(crate) fn single() -> Page {
     Page {
         title: "Two waves and a burst on a model server".into(),
         subtitle: "Waves of up to 60 requests/s with a burst to 190, 400 ms each, pods that start in 14 s; \
@@ -156,7 +156,7 @@ pub fn single() -> Page {
     }
 }
 
-pub fn comparison() -> Page {
+pub(crate) fn comparison() -> Page {
     let sketches = [
         ("defaults", SKETCH),
         ("min-scale=2", Sketch { min_scale: 2.0, ..SKETCH }),
@@ -179,7 +179,7 @@ pub fn comparison() -> Page {
     }
 }
 
-pub fn search() -> Page {
+pub(crate) fn search() -> Page {
     let mut rng = Rng::new(11);
     let mut candidates: Vec<Candidate> = (0..420)
         .map(|at| {

@@ -72,11 +72,7 @@ impl Drawn {
     }
 
     fn plot<'a>(&'a self, title: &str, note: &'a str, axis: Axis, layers: Vec<Layer>) -> Plot<'a> {
-        let values = layers.iter().flat_map(|layer| {
-            let floor = layer.floor.iter().copied().chain(std::iter::repeat(0.0));
-            // An area's values are its upper edge already.
-            layer.values.iter().flatten().copied().zip(floor).map(|(value, floor)| value.max(floor))
-        });
+        let values = layers.iter().flat_map(|layer| layer.values.iter().flatten().copied());
         let bands = if self.all == 1 { &self.runs[0].panics[..] } else { &[] };
         let up = Scale::of(axis, values, 4);
         let note = if up.is_log() { LOG_NOTE } else { note };
@@ -92,7 +88,7 @@ pub(super) fn of_one(drawn: &Drawn) -> String {
     let layer = |name: &str, series, color, shape| drawn.layer(0, name, series, color, shape);
     let mut load = vec![
         layer("completed", &COMPLETIONS, Color::Sky, Shape::Area),
-        layer("arrived", &ARRIVALS, Color::Blue, Shape::Line),
+        layer("arrived", &ARRIVALS, Color::Blue, Shape::Step),
     ];
     if drawn.has(FAILURES.value) {
         load.push(layer("failed", &FAILURES, Color::Vermilion, Shape::Area));
@@ -202,7 +198,7 @@ fn lanes(drawn: &Drawn) -> String {
             );
         }
         text += &format!(
-            "</svg></div><ul class=\"legend\"><li class=\"area {}\">{name}</li></ul></div>",
+            "</svg></div><ul class=\"legend\"><li class=\"area {}\"><span>{name}</span></li></ul></div>",
             color.class()
         );
     }

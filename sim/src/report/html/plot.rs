@@ -125,7 +125,7 @@ impl Plot<'_> {
         let mut text = String::from("<ul class=\"legend\">");
         for (layer, height) in self.layers.iter().zip(heights).rev() {
             text += &format!(
-                "<li class=\"{} {}\" style=\"--y:{}%\">{}<b data-run=\"{}\" data-key=\"{}\" data-unit=\"{}\"></b></li>",
+                "<li class=\"{} {}\" style=\"--y:{}%\"><span>{}</span><b data-run=\"{}\" data-key=\"{}\" data-unit=\"{}\"></b></li>",
                 layer.shape.class(),
                 layer.color.class(),
                 coordinate((1.0 - height) * 100.0),

@@ -3,9 +3,9 @@
 
 use super::{Paint, Style, clipped};
 use crate::outcome::{Metric, Point, Timeline, Unit};
-use crate::report::Tuning;
 use crate::report::number;
 use crate::report::scale::{Axis, Scale};
+use crate::report::{Candidate, Tuning};
 
 /// Load, pods, requests that wait, and latency, one below the other over the same time.
 pub(super) fn timeline(timeline: &Timeline, style: Style) -> String {
@@ -64,38 +64,38 @@ impl Chart<'_> {
             2,
         );
         let count = self.area.len();
-        let eighths = |value: f64| (scale.at(value) * (ROWS * 8) as f64).round() as usize;
-        let mut grid = vec![vec![' '; columns]; ROWS];
-        for column in 0..columns {
-            let at = column * count / columns;
-            let low = eighths(self.area[at]);
-            let high = self.above.get(at).map_or(low, |above| eighths(self.area[at] + above));
-            for row in 0..ROWS {
-                let from_below = ROWS - 1 - row;
-                let fill = low.saturating_sub(from_below * 8).min(8);
-                grid[row][column] = match eighth(fill, ' ') {
-                    // A lighter cell where more than half of it is the upper area.
-                    ' ' if high > from_below * 8 + 3 => '░',
-                    block => block,
-                };
-            }
-            for (mark, values) in self.marks {
-                let value = values.get(at).copied().unwrap_or_default();
-                let row_of = |eighths: usize| (eighths.saturating_sub(1) / 8).min(ROWS - 1);
-                // Where the area ends in the same row, its edge says it already.
-                if value > 0.0 && (low == 0 || row_of(eighths(value)) != row_of(low)) {
-                    grid[ROWS - 1 - row_of(eighths(value))][column] = *mark;
-                }
-            }
-        }
+        let cells: Vec<_> =
+            (0..columns).map(|column| self.column(column * count / columns, &scale)).collect();
         let mut text = format!("\n{}\n", style.paint(self.title, Paint::Bold));
-        for (row, cells) in grid.iter().enumerate() {
+        for row in 0..ROWS {
             let is_here = |tick: &&f64| ((1.0 - scale.at(**tick)) * ROWS as f64).round() as usize == row;
             let label = scale.ticks.iter().find(is_here).map(|&tick| scale.label(tick)).unwrap_or_default();
-            let line: String = cells.iter().collect();
+            let line: String = cells.iter().map(|cells| cells[ROWS - 1 - row]).collect();
             text += &format!("{label:>0$} ┤{1}\n", GUTTER - 2, line.trim_end());
         }
         text + &axis_below(&scale.label(scale.ticks[0]), timeline.end_s(), columns)
+    }
+
+    /// The cells of one column, from below.
+    fn column(&self, at: usize, scale: &Scale) -> [char; ROWS] {
+        let eighths = |value: f64| (scale.at(value) * (ROWS * 8) as f64).round() as usize;
+        let row_of = |eighths: usize| (eighths.saturating_sub(1) / 8).min(ROWS - 1);
+        let low = eighths(self.area[at]);
+        let high = self.above.get(at).map_or(low, |above| eighths(self.area[at] + above));
+        let mut cells = std::array::from_fn(|row| match eighth(low.saturating_sub(row * 8), ' ') {
+            // A lighter cell where about half of it or more is the upper area.
+            ' ' if high > row * 8 + 3 => '░',
+            block => block,
+        });
+        for (mark, values) in self.marks {
+            let value = values.get(at).copied().unwrap_or_default();
+            let row = row_of(eighths(value));
+            // Where the area ends in the same row, its edge says it already.
+            if value > 0.0 && (low == 0 || row != row_of(low)) {
+                cells[row] = *mark;
+            }
+        }
+        cells
     }
 }
 
@@ -135,8 +135,8 @@ pub(super) fn front(tuning: &Tuning, style: Style) -> String {
     let up = Scale::of(axis, shown.iter().map(|c| c.latency), 3);
     let mut grid = vec![vec![' '; columns]; FRONT_ROWS];
     let mut put = |at: usize, mark: char| {
-        let candidate = &tuning.candidates[at];
-        if candidate.cost.is_finite() && candidate.latency.is_finite() {
+        let drawable = |c: &&Candidate| c.cost.is_finite() && c.latency.is_finite();
+        if let Some(candidate) = tuning.candidates.get(at).filter(drawable) {
             let column = (across.at(candidate.cost) * (columns - 1) as f64).round() as usize;
             let row = ((1.0 - up.at(candidate.latency)) * (FRONT_ROWS - 1) as f64).round() as usize;
             grid[row][column] = mark;
@@ -148,7 +148,7 @@ pub(super) fn front(tuning: &Tuning, style: Style) -> String {
     tuning.chosen.filter(|_| !tuning.keeps_defaults()).into_iter().for_each(|at| put(at, '*'));
     let legend = "· tried   o front   D defaults   * chosen";
     let title = style
-        .paint(&clipped(&format!("{} by {}", tuning.latency_metric, tuning.cost_metric), 40), Paint::Bold);
+        .paint(&clipped(&format!("{} by {}", tuning.latency_metric, tuning.cost_metric), 35), Paint::Bold);
     let mut text = format!("\n{title}   {legend}\n");
     for (row, cells) in grid.iter().enumerate() {
         let near = |tick: &&f64| ((1.0 - up.at(**tick)) * (FRONT_ROWS - 1) as f64).round() as usize == row;
@@ -169,8 +169,13 @@ fn cost_axis(costs: impl Iterator<Item = f64>) -> Option<Scale> {
     min.is_finite().then(|| Scale::between(Axis::Number, min, max, 4))
 }
 
-/// A cell filled to so many eighths.
-pub(super) fn eighth(eighths: usize, empty: char) -> char {
+/// A cell filled from the left to so many eighths.
+pub(super) fn across(eighths: usize, empty: char) -> char {
+    [empty, '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'][eighths.min(8)]
+}
+
+/// A cell filled from below to so many eighths.
+fn eighth(eighths: usize, empty: char) -> char {
     [empty, '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][eighths.min(8)]
 }
 

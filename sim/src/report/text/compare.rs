@@ -1,38 +1,56 @@
 //! Several runs side by side: a column each, as many as fit, the first in every block because the others are
 //! compared with it.
 
-use super::{Paint, Style, run_name};
+use super::{Paint, Style, clipped, printable};
 use crate::report::{GROUPS, Run, is_worth_a_row, number};
 
 /// The metrics of several runs, and by how much each differs from the first.
 pub fn table(runs: &[Run], style: Style) -> String {
-    let Some((first, others)) = runs.split_first() else {
-        return String::new();
-    };
     // `412 ms ±12 ms`, or without what varies from seed to seed.
     let wide = if runs.iter().all(|run| run.margins.is_empty()) { 12 } else { 20 };
     let per_block = ((style.columns() - NAME_WIDTH - wide) / (wide + CHANGE_WIDTH)).max(1);
-    if others.is_empty() {
-        return block(runs, first, &[], wide, style);
+    let (mut text, heads) = heads(runs, wide - 1, style);
+    if runs.len() == 1 {
+        text += &block(runs, &heads, &[0], wide, style);
     }
-    others.chunks(per_block).map(|others| block(runs, first, others, wide, style)).collect()
+    let others: Vec<usize> = (1..runs.len()).collect();
+    for others in others.chunks(per_block) {
+        text += &block(runs, &heads, &[&[0], others].concat(), wide, style);
+    }
+    text
 }
 
-fn block(all: &[Run], first: &Run, others: &[Run], wide: usize, style: Style) -> String {
-    let mut text = format!("\n{:NAME_WIDTH$}{:>wide$}", "", run_name(first, wide - 1));
-    for run in others {
-        let wide = wide + CHANGE_WIDTH;
-        text += &format!("{:>wide$}", run_name(run, wide - 2));
+/// What stands above the columns: the names if they are short, otherwise numbers, and before them which is whose.
+fn heads(runs: &[Run], wide: usize, style: Style) -> (String, Vec<String>) {
+    if runs.iter().all(|run| run.name.chars().count() <= wide) {
+        return (String::new(), runs.iter().map(|run| printable(&run.name)).collect());
     }
+    let heads: Vec<String> = (1..=runs.len()).map(|number| format!("#{number}")).collect();
+    let key = |(run, head): (&Run, &String)| {
+        format!("{}\n", clipped(&format!("{head:>4}  {}", run.name), style.columns()))
+    };
+    ("\n".to_owned() + &runs.iter().zip(&heads).map(key).collect::<String>(), heads)
+}
+
+/// The columns of some of the runs; the first of them is what the others are compared with.
+fn block(all: &[Run], heads: &[String], columns: &[usize], wide: usize, style: Style) -> String {
+    let first = &all[columns[0]];
+    let mut text = format!("\n{:NAME_WIDTH$}{:>wide$}", "", heads[columns[0]]);
+    for &column in &columns[1..] {
+        // Above the value, not above the change.
+        text += &format!("{:>wide$}{:CHANGE_WIDTH$}", heads[column], "");
+    }
+    text.truncate(text.trim_end().len());
     text.push('\n');
     for group in &GROUPS {
         text += &format!("{}\n", style.paint(group.title, Paint::Dim));
         for metric in group.metrics.iter().filter(|metric| is_worth_a_row(metric, all)) {
             text += &format!("  {:<1$}{2:>wide$}", metric, NAME_WIDTH - 2, first.shown(metric));
-            for run in others {
+            for run in columns[1..].iter().map(|&column| &all[column]) {
                 text += &format!("{:>wide$}", run.shown(metric));
                 text += &change(metric, first, run, style);
             }
+            text.truncate(text.trim_end().len());
             text.push('\n');
         }
     }

@@ -1,0 +1,246 @@
+//! Measures a run while it goes: quantiles, integrals, and the timeline. Nothing here is kept per request.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use pilotlight_core::Time;
+
+use super::oracle::Oracle;
+use super::timeline::Recorder;
+use crate::outcome::{Outcome, Quantiles};
+
+/// How much of something there is, and how much there was, added up over time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Level {
+    value: f64,
+    since: Time,
+    integral: f64,
+}
+
+impl Level {
+    pub(super) fn set(&mut self, now: Time, value: f64) {
+        if value != self.value {
+            self.integral = self.integral(now);
+            (self.value, self.since) = (value, now);
+        }
+    }
+
+    pub(super) fn add(&mut self, now: Time, by: f64) {
+        self.set(now, self.value + by);
+    }
+
+    pub(super) fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// Value times seconds, up to now.
+    pub(super) fn integral(&self, now: Time) -> f64 {
+        self.integral + self.value * (now - self.since).as_secs_f64()
+    }
+}
+
+/// Everything whose average over time is of interest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Levels {
+    pub(super) in_flight: Level,
+    /// Of those, at work.
+    pub(super) at_work: Level,
+    pub(super) ready: Level,
+    pub(super) starting: Level,
+    pub(super) pending: Level,
+    pub(super) terminating: Level,
+    pub(super) nodes: Level,
+    pub(super) panicking: Level,
+    pub(super) proxied: Level,
+    pub(super) wanted: Level,
+}
+
+/// How an attempt that was answered went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// From the client's first sending to the answer.
+    pub(super) latency: Duration,
+    /// The part that was work.
+    pub(super) service: Duration,
+    /// The part that was spent waiting while there was no pod.
+    pub(super) cold: Duration,
+}
+
+pub(super) struct Meter {
+    pub(super) outcome: Outcome,
+    pub(super) levels: Levels,
+    pub(super) oracle: Oracle,
+    recorder: Option<Recorder>,
+    latency: Times,
+    wait: Times,
+    queue: Times,
+    cold: Times,
+    service: Times,
+    answered: u64,
+    objective: Option<Duration>,
+    within_objective: u64,
+    costs_counted: bool,
+}
+
+impl Meter {
+    pub(super) fn new(seed: u64, objective: Option<Duration>, timeline: bool, oracle: Oracle) -> Self {
+        Meter {
+            outcome: Outcome { seed, ..Outcome::default() },
+            levels: Levels::default(),
+            oracle,
+            recorder: timeline.then(Recorder::default),
+            latency: Times::default(),
+            wait: Times::default(),
+            queue: Times::default(),
+            cold: Times::default(),
+            service: Times::default(),
+            answered: 0,
+            objective,
+            within_objective: 0,
+            costs_counted: false,
+        }
+    }
+
+    /// Brings the timeline up to date; to be called before anything happens at `now`.
+    pub(super) fn advance(&mut self, now: Time, target_per_pod: f64) {
+        if let Some(recorder) = &mut self.recorder
+            && now >= recorder.next()
+        {
+            recorder.advance(now, &self.levels, target_per_pod);
+        }
+    }
+
+    pub(super) fn arrived(&mut self, now: Time, is_cold: bool) {
+        self.outcome.requests += 1;
+        self.outcome.cold_requests += u64::from(is_cold);
+        self.levels.in_flight.add(now, 1.0);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.arrived();
+        }
+    }
+
+    pub(super) fn answered(&mut self, now: Time, answer: Answer) {
+        let Answer { status, latency, service, cold } = answer;
+        self.ended(now, status == 200, latency);
+        self.count_status(status);
+        if status != 200 {
+            return;
+        }
+        let wait = latency.saturating_sub(service);
+        self.answered += 1;
+        self.latency.record(latency);
+        self.service.record(service);
+        self.wait.record(wait);
+        self.cold.record(cold);
+        self.queue.record(wait.saturating_sub(cold));
+        self.within_objective += u64::from(self.objective.is_some_and(|objective| latency < objective));
+    }
+
+    pub(super) fn abandoned(&mut self, now: Time, after: Duration) {
+        self.outcome.abandoned += 1;
+        self.ended(now, false, after);
+    }
+
+    /// What pods have cost by now. Counted once: what comes after the load is not part of its price.
+    pub(super) fn count_costs(&mut self, now: Time) {
+        if std::mem::replace(&mut self.costs_counted, true) {
+            return;
+        }
+        let (levels, outcome) = (&self.levels, &mut self.outcome);
+        let pods = &mut outcome.pods;
+        pods.ready_seconds = levels.ready.integral(now);
+        pods.starting_seconds = levels.starting.integral(now);
+        pods.terminating_seconds = levels.terminating.integral(now);
+        pods.pending_seconds = levels.pending.integral(now);
+        pods.node_seconds = levels.nodes.integral(now);
+        pods.pod_seconds = pods.ready_seconds + pods.starting_seconds + pods.terminating_seconds;
+        outcome.scaling.panic_seconds = levels.panicking.integral(now);
+        outcome.scaling.proxied_seconds = levels.proxied.integral(now);
+    }
+
+    /// Ends the measuring.
+    pub(super) fn finish(mut self, now: Time, target_per_pod: f64, duration: Duration) -> Outcome {
+        self.count_costs(now);
+        let mut outcome = self.outcome;
+        outcome.duration_s = duration.as_secs_f64();
+        outcome.latency = self.latency.quantiles();
+        outcome.wait = self.wait.quantiles();
+        outcome.queue = self.queue.quantiles();
+        outcome.cold_start = self.cold.quantiles();
+        outcome.service = self.service.quantiles();
+        outcome.slo_fraction = self.objective.map(|_| match outcome.requests {
+            0 => 1.0,
+            requests => self.within_objective as f64 / requests as f64,
+        });
+        let pods = &mut outcome.pods;
+        pods.oracle_pod_seconds = self.oracle.finish();
+        if pods.oracle_pod_seconds > 0.0 {
+            pods.over_provision = pods.pod_seconds / pods.oracle_pod_seconds;
+        }
+        outcome.timeline =
+            self.recorder.map(|mut recorder| recorder.finish(now, &self.levels, target_per_pod));
+        outcome
+    }
+
+    fn ended(&mut self, now: Time, well: bool, after: Duration) {
+        self.levels.in_flight.add(now, -1.0);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.ended(well, after);
+        }
+    }
+
+    fn count_status(&mut self, status: u16) {
+        *self.outcome.statuses.entry(status).or_default() += 1;
+    }
+}
+
+/// A distribution of times, with three significant digits and microseconds at best. Zeros are only counted.
+struct Times {
+    histogram: Histogram<u64>,
+    zeros: u64,
+    sum_seconds: f64,
+    count: u64,
+    longest: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        // Fails only for more than five digits.
+        let histogram = Histogram::new(3).expect("three digits are legal");
+        Times { histogram, zeros: 0, sum_seconds: 0.0, count: 0, longest: Duration::ZERO }
+    }
+}
+
+impl Times {
+    fn record(&mut self, time: Duration) {
+        self.count += 1;
+        if time.is_zero() {
+            self.zeros += 1;
+            return;
+        }
+        self.sum_seconds += time.as_secs_f64();
+        self.longest = self.longest.max(time);
+        // Grows by itself; a value beyond 2^63 us cannot occur.
+        let _ = self.histogram.record(time.as_micros() as u64);
+    }
+
+    fn quantiles(mut self) -> Quantiles {
+        if self.count == 0 {
+            return Quantiles::default();
+        }
+        let _ = self.histogram.record_n(0, self.zeros);
+        let longest = self.longest.as_secs_f64();
+        // The upper end of a histogram's bucket may lie above the longest.
+        let at = |q: f64| (self.histogram.value_at_quantile(q) as f64 / 1e6).min(longest);
+        Quantiles {
+            mean: self.sum_seconds / self.count as f64,
+            p50: at(0.5),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: longest,
+        }
+    }
+}

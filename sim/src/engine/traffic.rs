@@ -1,0 +1,472 @@
+//! A request's way: from its client to an activator or straight to a pod, through the queue-proxy to the app, and
+//! back, or not.
+
+use std::time::Duration;
+
+use pilotlight_core::balance::{Gate, Policy, assign_pods};
+use pilotlight_core::{Reporter, RequestKind, Time};
+
+use super::meter::Answer;
+use super::pod::{Entry, Phase, PodId};
+use super::requests::{Place, Request, RequestId};
+use super::{Engine, Event, NEVER};
+use crate::scenario::{Balancing, Load, Path, Scenario, Settings};
+
+/// What stands in front of the pods.
+pub(super) struct Front {
+    activators: Vec<Activator>,
+    /// How many of them the service may use.
+    in_use: u32,
+    next_activator: u32,
+    /// Requests go through them now.
+    pub(super) proxied: bool,
+    policy: Policy,
+    /// The limit of each pod; `None`: no limit.
+    limit: Option<u32>,
+    /// How long an attempt may take, before somebody gives up.
+    patience: Duration,
+    /// It is the client who gives up.
+    client_gives_up: bool,
+    /// How long there was no pod to send to, altogether, and since when there has been none.
+    cold_time: Duration,
+    cold_since: Option<Time>,
+}
+
+struct Activator {
+    gate: Gate<u32, RequestId>,
+    reporter: Reporter,
+}
+
+impl Front {
+    pub(super) fn new(scenario: &Scenario, settings: &Settings) -> Self {
+        let platform = &scenario.platform;
+        let limit = settings.container_concurrency;
+        let has_activators = platform.path != Path::Never;
+        let number = if has_activators { platform.activators.max(1) } else { 0 };
+        let client = scenario.clients.timeout.unwrap_or(Duration::MAX);
+        Front {
+            activators: (0..number).map(|_| Activator::new(platform.activator_queue)).collect(),
+            in_use: number,
+            next_activator: 0,
+            proxied: has_activators,
+            policy: match platform.balancing {
+                Balancing::Pilotlight => Policy::pilotlight(limit),
+                Balancing::Knative => Policy::knative(limit),
+            },
+            limit: (limit > 0).then_some(limit),
+            patience: client.min(platform.request_timeout),
+            client_gives_up: client < platform.request_timeout,
+            cold_time: Duration::ZERO,
+            cold_since: Some(Time::EPOCH),
+        }
+    }
+
+    /// How long there has been no pod to send to, altogether.
+    fn cold_time(&self, now: Time) -> Duration {
+        self.cold_time + self.cold_since.map_or(Duration::ZERO, |since| now - since)
+    }
+
+    fn next_activator(&mut self) -> u32 {
+        self.next_activator = if self.next_activator + 1 < self.in_use { self.next_activator + 1 } else { 0 };
+        self.next_activator
+    }
+}
+
+impl Activator {
+    fn new(queue: u32) -> Self {
+        Activator { gate: Gate::new(queue as usize), reporter: Reporter::default() }
+    }
+}
+
+impl Engine<'_> {
+    /// The next request of the load arrives.
+    pub(super) fn arrive(&mut self) {
+        let Some(arrival) = self.next_arrival else { return };
+        self.fetch_arrival();
+        self.send_new(arrival.service, None);
+    }
+
+    pub(super) fn user_sends(&mut self, user: u32) {
+        if self.users.there > self.users.wanted || self.now >= self.end {
+            self.users.there -= 1;
+            return;
+        }
+        self.send_new(None, Some(user));
+    }
+
+    pub(super) fn user_step(&mut self, step: u32) {
+        let Load::Closed(users) = &self.scenario.load else { return };
+        let step = users.steps[step as usize];
+        let coming = step.users.saturating_sub(self.users.there);
+        self.users.wanted = step.users;
+        for i in 0..coming {
+            let after = step.spawn_rate.map_or(0.0, |per_second| f64::from(i) / per_second);
+            let user = self.users.next;
+            self.users.next += 1;
+            self.events.push(self.now + Duration::from_secs_f64(after), Event::UserSends { user });
+        }
+        self.users.there += coming;
+    }
+
+    pub(super) fn retry(&mut self, id: RequestId) {
+        if !self.requests.contains(id) {
+            return;
+        }
+        self.meter.outcome.retries += 1;
+        self.send(id);
+    }
+
+    fn send_new(&mut self, work: Option<Duration>, user: Option<u32>) {
+        let now = self.now;
+        let work = work.unwrap_or_else(|| self.scenario.app.service_time.sample(&mut self.random.work));
+        self.meter.oracle.add(now, work);
+        let is_cold = self.front.cold_since.is_some();
+        self.meter.arrived(now, is_cold);
+        let request = Request {
+            sent: now,
+            attempt_sent: now,
+            started: None,
+            waited_cold: Duration::ZERO,
+            cold_before: Duration::ZERO,
+            work,
+            user,
+            retries: 0,
+            place: Place::Client,
+            activator: None,
+        };
+        let id = self.requests.insert(request);
+        self.send(id);
+    }
+
+    fn send(&mut self, id: RequestId) {
+        let (now, cold_before) = (self.now, self.front.cold_time(self.now));
+        let activator = self.front.proxied.then(|| self.front.next_activator());
+        let request = self.requests.at(id);
+        (request.attempt_sent, request.cold_before, request.activator) = (now, cold_before, activator);
+        request.started = None;
+        if self.front.patience < Duration::MAX {
+            self.requests.set_deadline(id);
+        }
+        match activator {
+            Some(activator) => self.enter_activator(id, activator),
+            None => self.send_directly(id),
+        }
+    }
+
+    fn enter_activator(&mut self, id: RequestId, activator: u32) {
+        let now = self.now;
+        let Activator { gate, reporter } = &mut self.front.activators[activator as usize];
+        let announcement = reporter.request_started(now);
+        let ticket = gate.ticket();
+        let entered = match gate.enter(ticket) {
+            Some(pod) => Ok(Some(pod)),
+            None => gate.wait(ticket, id).map(|()| None),
+        };
+        match entered {
+            Ok(Some(pod)) => self.send_to_pod(id, pod),
+            Ok(None) => self.requests.at(id).place = Place::Line(ticket),
+            Err(_) => self.finish_attempt(id, Ending::Status(503)),
+        }
+        if let Some(stat) = announcement {
+            self.push(stat);
+        }
+    }
+
+    fn send_directly(&mut self, id: RequestId) {
+        match self.fleet.any_listed(&mut self.random.route) {
+            Some(pod) => self.send_to_pod(id, pod),
+            None => self.finish_attempt(id, Ending::Status(503)),
+        }
+    }
+
+    /// A request reaches the queue-proxy, if there still is one.
+    fn send_to_pod(&mut self, id: RequestId, index: u32) {
+        let now = self.now;
+        let request = self.requests.at(id);
+        let kind = kind(request.activator);
+        let pod = &mut self.fleet.pods[index as usize];
+        if pod.phase == Phase::Gone {
+            self.refused(id, index);
+            return;
+        }
+        pod.in_flight += 1;
+        pod.last_arrival = now;
+        pod.stats.request_started(now, kind);
+        match pod.enter(id) {
+            Entry::Work => {
+                request.place = Place::App { pod: index };
+                self.begin_work(id, index);
+            }
+            Entry::Queue(ticket) => request.place = Place::Queue { pod: index, ticket },
+            Entry::Full => {
+                // Turned away at the door.
+                request.place = Place::Door { pod: index };
+                self.finish_attempt(id, Ending::Status(503));
+            }
+        }
+    }
+
+    /// Nobody listens at the pod any more: an activator tries another, anybody else is told.
+    fn refused(&mut self, id: RequestId, pod: u32) {
+        let Some(activator) = self.requests.at(id).activator else {
+            self.finish_attempt(id, Ending::Status(502));
+            return;
+        };
+        let gate = &mut self.front.activators[activator as usize].gate;
+        gate.suspend(&pod);
+        let called = gate.finish(&pod);
+        // Behind those who have been waiting. Whether the line is full does not matter: it had come through.
+        let ticket = gate.ticket();
+        let next = gate.enter(ticket);
+        if next.is_none() && gate.wait(ticket, id).is_ok() {
+            self.requests.at(id).place = Place::Line(ticket);
+        } else if next.is_none() {
+            self.finish_attempt(id, Ending::Status(503));
+        }
+        if let Some((other, pod)) = called {
+            self.send_to_pod(other, pod);
+        }
+        if let Some(pod) = next {
+            self.send_to_pod(id, pod);
+        }
+    }
+
+    fn begin_work(&mut self, id: RequestId, index: u32) {
+        let now = self.now;
+        let waited_cold = self.front.cold_time(now);
+        let request = self.requests.at(id);
+        request.started = Some(now);
+        request.waited_cold += waited_cold - request.cold_before;
+        self.meter.levels.at_work.add(now, 1.0);
+        let pod = &mut self.fleet.pods[index as usize];
+        pod.at_work += 1;
+        let work = request.work;
+        match &mut pod.processor {
+            None => self.events.push(now + work, Event::Done(id)),
+            Some(processor) => {
+                processor.start(now, id, work);
+                self.plan_first_done(index);
+            }
+        }
+        self.meter_cores(index);
+    }
+
+    pub(super) fn first_done(&mut self, pod: PodId, version: u32, request: RequestId) {
+        let found = self.fleet.find(pod).is_some_and(|pod| pod.version == version);
+        if found {
+            self.work_done(request);
+        }
+    }
+
+    pub(super) fn work_done(&mut self, id: RequestId) {
+        let fails = self.scenario.app.error_fraction;
+        let failed = fails > 0.0 && self.random.errors.unit() < fails;
+        self.fleet.work_done += self.requests.at(id).work.as_secs_f64();
+        self.finish_attempt(id, Ending::Status(if failed { 500 } else { 200 }));
+    }
+
+    /// When somebody loses patience next.
+    pub(super) fn next_deadline(&self) -> Time {
+        let first = self.requests.first_with_deadline();
+        first.map_or(NEVER, |(_, sent)| sent + self.front.patience)
+    }
+
+    pub(super) fn give_up(&mut self) {
+        let Some((id, _)) = self.requests.first_with_deadline() else { return };
+        let ending = if self.front.client_gives_up { Ending::ClientLeft } else { Ending::Status(504) };
+        self.finish_attempt(id, ending);
+    }
+
+    /// Everything a pod had is lost with it.
+    pub(super) fn lose_requests_of(&mut self, index: u32) {
+        for id in self.requests.of_pod(index) {
+            debug_assert!(self.requests.contains(id));
+            self.meter.outcome.lost += 1;
+            self.finish_attempt(id, Ending::Status(502));
+        }
+    }
+
+    /// An attempt is over: whoever held something for it lets go, and its client sees what to do.
+    fn finish_attempt(&mut self, id: RequestId, ending: Ending) {
+        let now = self.now;
+        let Request { place, activator, .. } = *self.requests.at(id);
+        // From here on nothing that was planned for this attempt will find it.
+        let id = self.requests.rename(id);
+        self.requests.at(id).place = Place::Client;
+        let next_in_queue = self.leave_pod(now, place, activator);
+        let next_in_line = activator.and_then(|activator| self.leave_activator(now, place, activator));
+        self.answer(id, ending);
+        // The pods' next requests come after this one's answer, as they do on a wire.
+        if let Some((next, pod)) = next_in_queue {
+            self.requests.at(next).place = Place::App { pod };
+            self.begin_work(next, pod);
+        }
+        if let Some((next, pod)) = next_in_line {
+            self.send_to_pod(next, pod);
+        }
+    }
+
+    /// Returns the request that takes the place of one that leaves its pod.
+    fn leave_pod(&mut self, now: Time, place: Place, activator: Option<u32>) -> Option<(RequestId, u32)> {
+        let index = place.pod()?;
+        let pod = &mut self.fleet.pods[index as usize];
+        let mut next = None;
+        match place {
+            Place::App { .. } => {
+                self.meter.levels.at_work.add(now, -1.0);
+                pod.at_work -= 1;
+                if let Some(processor) = &mut pod.processor {
+                    processor.leave(now);
+                }
+                // Nobody gets on at a pod that is gone.
+                if pod.phase != Phase::Gone {
+                    next = pod.release();
+                }
+            }
+            Place::Queue { ticket, .. } => pod.cancel(ticket),
+            _ => {}
+        }
+        pod.in_flight -= 1;
+        pod.stats.request_finished(now, kind(activator));
+        let id = PodId { index, generation: pod.generation };
+        if pod.phase == Phase::Leaving && pod.in_flight == 0 {
+            self.plan_quiet(id);
+        }
+        if next.is_none() && matches!(place, Place::App { .. }) {
+            self.plan_first_done(index);
+            self.meter_cores(index);
+        }
+        Some((next?, index))
+    }
+
+    /// Returns the request that may go next, and where.
+    fn leave_activator(&mut self, now: Time, place: Place, activator: u32) -> Option<(RequestId, u32)> {
+        let Activator { gate, reporter } = &mut self.front.activators[activator as usize];
+        reporter.request_finished(now);
+        match place {
+            Place::Line(ticket) => {
+                gate.leave(ticket);
+                None
+            }
+            _ => gate.finish(&place.pod()?),
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, ending: Ending) {
+        let now = self.now;
+        let clients = self.scenario.clients;
+        let waited_cold = self.front.cold_time(now);
+        let request = self.requests.at(id);
+        let may_help = match ending {
+            Ending::Status(status) => matches!(status, 502..=504),
+            Ending::ClientLeft => true,
+        };
+        if may_help && request.retries < clients.retries {
+            if request.started.is_none() {
+                request.waited_cold += waited_cold - request.cold_before;
+            }
+            let pause = clients.backoff * (1 << request.retries.min(20));
+            request.retries += 1;
+            self.events.push(now + pause, Event::Retry(id));
+            return;
+        }
+        let latency = now - request.sent;
+        match ending {
+            Ending::Status(status) => {
+                let service = request.started.map_or(Duration::ZERO, |started| now - started);
+                let cold = request.waited_cold;
+                self.meter.answered(now, Answer { status, latency, service, cold });
+            }
+            Ending::ClientLeft => self.meter.abandoned(now, latency),
+        }
+        let user = request.user;
+        self.requests.remove(id);
+        if let (Some(user), Load::Closed(users)) = (user, &self.scenario.load) {
+            let pause = users.think.sample(&mut self.random.think);
+            self.events.push(now + pause, Event::UserSends { user });
+        }
+    }
+
+    fn meter_cores(&mut self, index: u32) {
+        let slowdown = self.scenario.app.slowdown;
+        if slowdown.cores_per_request > 0.0 {
+            let pod = &mut self.fleet.pods[index as usize];
+            pod.busy_cores.set(self.now, slowdown.busy_cores(pod.at_work));
+        }
+    }
+
+    /// Plans the end of the work that is done first at a pod where requests slow each other down.
+    fn plan_first_done(&mut self, index: u32) {
+        let pod = &mut self.fleet.pods[index as usize];
+        let Some(processor) = &mut pod.processor else { return };
+        pod.version = pod.version.wrapping_add(1);
+        let id = PodId { index, generation: pod.generation };
+        if let Some((at, request)) = processor.next(|request| self.requests.contains(request)) {
+            self.events.push(at, Event::FirstDone { pod: id, version: pod.version, request });
+        }
+    }
+
+    /// Tells everybody which pods there are to send to.
+    pub(super) fn publish_pods(&mut self) {
+        let now = self.now;
+        let listed = self.fleet.list();
+        let was_cold = self.front.cold_since;
+        match (was_cold, listed.is_empty()) {
+            (Some(since), false) => {
+                self.front.cold_time += now - since;
+                self.front.cold_since = None;
+                let waiting = self.meter.levels.in_flight.value() > self.meter.levels.at_work.value();
+                self.meter.outcome.cold_starts += u64::from(waiting);
+            }
+            (None, true) => self.front.cold_since = Some(now),
+            _ => {}
+        }
+        let (policy, limit, in_use) = (self.front.policy, self.front.limit, self.front.in_use);
+        for activator in 0..self.front.activators.len() {
+            let mine: Vec<u32> = match limit {
+                Some(_) => {
+                    let place = ((activator as u32) < in_use).then_some(activator);
+                    let mine = assign_pods(listed.len(), place, in_use as usize);
+                    mine.into_iter().map(|i| listed[i]).collect()
+                }
+                None => listed.clone(),
+            };
+            let called = self.front.activators[activator].gate.set_pods(policy, limit, mine);
+            for (request, pod) in called {
+                self.send_to_pod(request, pod);
+            }
+        }
+    }
+
+    /// Lets the service use so many activators.
+    pub(super) fn use_activators(&mut self, number: u32) {
+        let number = number.min(self.front.activators.len() as u32);
+        if number != self.front.in_use && number > 0 {
+            self.front.in_use = number;
+            self.publish_pods();
+        }
+    }
+
+    /// What each activator has to tell for the last second; after an outage of the autoscaler, anew.
+    pub(super) fn report_of_activators(&mut self, anew: bool) {
+        let now = self.now;
+        for activator in 0..self.front.activators.len() {
+            let reporter = &mut self.front.activators[activator].reporter;
+            let stat = if anew { reporter.resync(now) } else { reporter.report(now) };
+            if let Some(stat) = stat {
+                self.push(stat);
+            }
+        }
+    }
+}
+
+/// How an attempt ends.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Status(u16),
+    ClientLeft,
+}
+
+fn kind(activator: Option<u32>) -> RequestKind {
+    if activator.is_some() { RequestKind::Proxied } else { RequestKind::Direct }
+}
