@@ -31,6 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+pub use crate::forwarded::add_forwarded;
 use crate::handler::Proxy;
 use crate::metrics::Metrics;
 use crate::quiet::Quiet;
