@@ -7,9 +7,11 @@ use pilotlight_cli::load::{End, Load};
 use pilotlight_tests::SOON;
 use pilotlight_tests::http::{Answer, get, send_raw};
 use pilotlight_tests::proxies::Proxy;
+use pilotlight_tests::recorder::{Recorder, Seen};
 use pilotlight_tests::run::Pilotlight;
 use pilotlight_tests::sample::Sample;
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::interval;
 
@@ -76,4 +78,20 @@ async fn the_kubelet_is_let_go_after_a_second_if_only_the_app_restarts() {
     let probed =
         String::from_utf8(send_raw(proxy.address, probe).await.expect("a connection")).expect("text");
     assert!(probed.starts_with("HTTP/1.1 200 ") && probed.contains("K-Network-Hash: abc\r\n"), "{probed}");
+}
+
+#[tokio::test]
+async fn readiness_is_asked_at_the_port_and_the_path_of_the_probe() {
+    let (app, health) = (Sample::start(&["--port", "0"], &[]).await, Recorder::start().await);
+    let probe = json!({ "successThreshold": 1, "httpGet": {
+        "path": "/ready?deep=yes", "port": health.address.port(), "host": "127.0.0.1", "scheme": "HTTP",
+    } });
+    let proxy = Proxy::queue_proxy(app.address, &[("SERVING_READINESS_PROBE", &probe.to_string())]).await;
+    let ask =
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1.34\r\nK-Network-Probe: queue\r\n\
+                Connection: close\r\n\r\n";
+    let told = String::from_utf8(send_raw(proxy.address, ask).await.expect("a connection")).expect("text");
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.ends_with("\r\n\r\nqueue"), "{told}");
+    let asked: Vec<String> = health.take_seen().iter().map(Seen::essence).collect();
+    assert_eq!(asked, ["GET /ready?deep=yes \"\""]);
 }
