@@ -56,14 +56,12 @@ fn collect_tests(folder: &Path, tests: &mut HashSet<String>) {
 /// The functions under an attribute that makes them tests.
 fn tests_of(source: &str) -> Vec<String> {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let is_test = |line: &&str| line.starts_with("#[test") || line.starts_with("#[tokio::test");
     let tests = lines.iter().enumerate().filter_map(|(at, line)| {
         let declared = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?;
-        let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with('#'));
-        let is_test = |line: &&str| line.starts_with("#[test") || line.starts_with("#[tokio::test");
-        attributes
-            .into_iter()
-            .any(|line| is_test(line))
-            .then(|| declared.split('(').next().map(str::to_owned))?
+        let mut attributes = lines[..at].iter().rev().take_while(|line| line.starts_with('#'));
+        attributes.find(|line| is_test(line))?;
+        declared.split('(').next().map(str::to_owned)
     });
     tests.collect()
 }
