@@ -40,8 +40,13 @@ async fn nothing_is_lost_or_cut_while_one_pod_becomes_eight_and_one_again() {
     pilotlight.wait_for_pods(1, SCALING).await;
 
     let mut clients = Clients::start(pilotlight.address).await;
-    pilotlight.wait_for_pods(8, SCALING).await;
+    eventually("eight pods are in service", SCALING, async || {
+        clients.fail_early();
+        (pods(&pilotlight, "ready").await == 8).then_some(())
+    })
+    .await;
     clients.every_kind_goes_on().await;
+    clients.short_conversations_begin_anew().await;
     // From here on no conversation that has begun ends, so that those at the seven pods that go are among them.
     clients.enter(Phase::Calm);
     eventually("one pod is left in service", SCALING, async || {
