@@ -47,6 +47,9 @@ pub struct ActivatorParams {
     /// If there is exactly one revision, it also answers for hosts that nobody listed; and an unknown host is told
     /// which ones there are. For local use.
     pub single_default: bool,
+    /// Whether an ingress in front says which revision a request is for, and which host it was, whatever the client
+    /// said. Without one, headers that say so are the client's own invention, and do not count.
+    pub behind_ingress: bool,
     /// How long to go on serving after being asked to stop, until everybody has stopped sending.
     pub drain_wait: Duration,
     /// How to reach pods over TLS; `None`: in the clear, whatever the table offers.
@@ -65,6 +68,7 @@ impl ActivatorParams {
             probing: ProbeParams::default(),
             limits: BufferLimits::default(),
             single_default: false,
+            behind_ingress: true,
             drain_wait: Duration::from_secs(45),
             pods_over_tls: None,
         }

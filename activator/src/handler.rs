@@ -22,6 +22,9 @@ impl Handler for Activator {
         if let Some(answer) = probes::answer(request.headers(), shared.health()) {
             return answer;
         }
+        if !shared.params.behind_ingress {
+            FROM_INGRESS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+        }
         let Some(routes) = shared.routes().await else { return refusal::no_endpoints() };
         let route = match routes.find(&request) {
             Ok(route) => Arc::clone(route),
@@ -140,5 +143,7 @@ fn tell_cold_start(response: &mut Response, waited: Duration) {
     }
 }
 
+/// What an ingress says to an activator.
+const FROM_INGRESS: [HeaderName; 3] = [headers::REVISION, headers::NAMESPACE, headers::ORIGINAL_HOST];
 const TIMEOUT_MESSAGE: &str = "activator request timeout";
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

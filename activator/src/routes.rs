@@ -133,6 +133,7 @@ mod tests {
     use std::time::Duration;
 
     use pilotlight_net::Body;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::throttler::Backlog;
@@ -209,5 +210,31 @@ mod tests {
         let mut request = request(&[("host", "b.example")]);
         *request.uri_mut() = "http://a.example:80/path".parse().unwrap();
         assert_eq!(routes.find(&request).unwrap().revision.id().name, "a");
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_leads_where_it_is_listed_and_nowhere_else(
+            listed in "[a-z0-9-]{1,10}(\\.[a-z0-9-]{1,10}){0,5}",
+            other in "[a-zA-Z0-9.:\\[\\]-]{0,20}",
+            capitals in any::<bool>(),
+            decoration in prop::sample::select(vec!["", ":80", ".", ".:8012"]),
+        ) {
+            let routes = routes(false, &[("a", &[&listed]), ("b", &[])]);
+            let spelled = if capitals { listed.to_ascii_uppercase() } else { listed.clone() } + decoration;
+            prop_assert_eq!(found(&routes, &[("host", &spelled)]), Ok("a".to_owned()), "{}", spelled);
+            let same = normal_host(&other) == listed;
+            prop_assert_eq!(found(&routes, &[("host", &other)]).is_ok(), same, "{}", other);
+        }
+
+        #[test]
+        fn no_host_makes_the_lookup_panic(host in prop::collection::vec(any::<u8>(), 0..40)) {
+            let routes = routes(true, &[("a", &["a.example"])]);
+            if let Ok(host) = http::HeaderValue::from_bytes(&host) {
+                let mut request = request(&[]);
+                request.headers_mut().insert(header::HOST, host);
+                let _ = routes.find(&request);
+            }
+        }
     }
 }

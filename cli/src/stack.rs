@@ -91,6 +91,7 @@ impl Stack {
         let activator = Activator::start(
             ActivatorParams {
                 single_default: true,
+                behind_ingress: false,
                 ..ActivatorParams::new("activator", clock, autoscaler_url)
             },
             cluster.endpoints(),

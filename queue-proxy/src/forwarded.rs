@@ -5,7 +5,7 @@ use pilotlight_net::headers::{FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FO
 
 /// Adds `Forwarded`, unless it is there or nothing is known. The first line of each header counts, and this
 /// proxy's own client is not in `X-Forwarded-For` yet.
-pub(crate) fn add_forwarded(headers: &mut HeaderMap) {
+pub fn add_forwarded(headers: &mut HeaderMap) {
     let first =
         |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (nodes, host, proto) = (first(&X_FORWARDED_FOR), first(&X_FORWARDED_HOST), first(&X_FORWARDED_PROTO));

@@ -35,6 +35,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+pub use crate::forwarded::add_forwarded;
 use crate::handler::Proxy;
 use crate::metrics::Metrics;
 use crate::quiet::Quiet;

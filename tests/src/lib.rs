@@ -5,6 +5,7 @@ pub mod components;
 pub mod http;
 pub mod manifest;
 pub mod process;
+pub mod properties;
 pub mod proxies;
 pub mod recorder;
 pub mod run;

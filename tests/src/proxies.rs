@@ -107,6 +107,11 @@ impl Proxy {
         eventually("the exit", within, async || self.process.exit_status()).await
     }
 
+    /// The lines it has written to standard output so far.
+    pub fn output(&self) -> Vec<String> {
+        self.process.stdout.lines()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.process.exit_status().is_none()

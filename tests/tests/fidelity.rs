@@ -112,8 +112,8 @@ async fn live(crowds: &[Crowd]) -> Live {
     });
     let pods = pods.collect();
     let said = pilotlight.said();
-    let summary = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let summary = summary.filter(|line| line["event"] == "summary").last().expect("a summary");
+    let mut lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let summary = lines.rfind(|line| line["event"] == "summary").expect("a summary");
     Live { pods, summary }
 }
 
@@ -190,6 +190,6 @@ impl Live {
 }
 
 /// A fact that may differ by a fraction.
-fn within<'a>(what: &'a str, live: f64, simulated: f64, fraction: f64) -> (&'a str, f64, f64, bool) {
+fn within(what: &str, live: f64, simulated: f64, fraction: f64) -> (&str, f64, f64, bool) {
     (what, live, simulated, (live - simulated).abs() <= simulated * fraction)
 }

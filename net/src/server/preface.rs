@@ -98,6 +98,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -137,6 +138,26 @@ mod tests {
                 assert_eq!(protocol, Protocol::Http1, "{text:?}");
             }
             assert_eq!(all, text.as_bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_says_in_whatever_pieces_is_told_right_and_comes_again(
+            of_preface in 0..=PREFACE.len(),
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+            cuts in prop::collection::vec(0..64usize, 0..6),
+        ) {
+            let said = [&PREFACE[..of_preface], &rest].concat();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(said.len())).chain([said.len()]).collect();
+            cuts.sort_unstable();
+            let mut from = 0;
+            let pieces: Vec<&[u8]> = cuts.into_iter().map(|to| &said[std::mem::replace(&mut from, to)..to]).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (protocol, again) = runtime.block_on(sniffed(&pieces));
+            let is_http2 = said.starts_with(PREFACE) || (!said.is_empty() && PREFACE.starts_with(&said));
+            prop_assert_eq!(protocol == Protocol::Http2, is_http2);
+            prop_assert_eq!(again, said);
         }
     }
 }

@@ -130,13 +130,25 @@ impl Clients {
             let count = |exchanges: &BTreeMap<Kind, u64>| exchanges.get(&kind).copied().unwrap_or_default();
             count(&lock(&self.done).exchanges) >= count(&before) + clients as u64
         };
-        eventually("everybody goes on", Duration::from_secs(20), async || {
+        eventually("everybody goes on", PATIENCE, async || {
             self.fail_early();
             let all = more(Kind::Http1, HTTP1_CONNECTIONS)
                 && more(Kind::Http2, HTTP2_CONNECTIONS * STREAMS_A_CONNECTION)
                 && more(Kind::WebSocket, WEBSOCKETS)
                 && more(Kind::Grpc, GRPC_STREAMS);
             all.then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until those who talk briefly have begun again, on the average, with whichever pods there are now.
+    pub(crate) async fn short_conversations_begin_anew(&self) {
+        let count = |kind| lock(&self.done).conversations.get(&kind).copied().unwrap_or_default();
+        let kinds = [(Kind::WebSocket, WEBSOCKETS), (Kind::Grpc, GRPC_STREAMS)];
+        let enough = kinds.map(|(kind, clients)| (kind, count(kind) + clients as u64));
+        eventually("new conversations", PATIENCE, async || {
+            self.fail_early();
+            enough.iter().all(|(kind, enough)| count(*kind) >= *enough).then_some(())
         })
         .await;
     }
