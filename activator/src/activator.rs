@@ -11,6 +11,7 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
 use pilotlight_net::tls::ServerTls;
 use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts};
+use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,7 +25,7 @@ use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
 use crate::sink::{self, Outbox};
 use crate::throttler::Backlog;
-use crate::upstreams::{PodUpstreams, PodsOverTls};
+use crate::upstreams::{IdleConnections, PodUpstreams, PodsOverTls};
 
 /// What an activator needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -51,6 +52,10 @@ pub struct ActivatorParams {
     pub drain_wait: Duration,
     /// How to reach pods over TLS; `None`: in the clear, whatever the table offers.
     pub pods_over_tls: Option<PodsOverTls>,
+    /// What is told of requests, besides what is always counted.
+    pub telemetry: Telemetry,
+    /// How many connections are kept for later.
+    pub idle: IdleConnections,
 }
 
 impl ActivatorParams {
@@ -67,6 +72,8 @@ impl ActivatorParams {
             single_default: false,
             drain_wait: Duration::from_secs(45),
             pods_over_tls: None,
+            telemetry: Telemetry::default(),
+            idle: IdleConnections::default(),
         }
     }
 }
@@ -167,7 +174,8 @@ impl Activator {
 
     /// The same front door over TLS.
     pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) {
-        pilotlight_net::serve_tls(listener, tls, Arc::new(self.clone()), drain).await;
+        let handler = Arc::new(OverTls(Arc::new(self.clone())));
+        pilotlight_net::serve_tls(listener, tls, handler, drain).await;
     }
 
     /// What every revision in the table is doing now.
@@ -216,7 +224,7 @@ impl Activator {
         sleep(self.shared.params.drain_wait).await;
     }
 
-    /// The end: sends what is left to tell and closes the connection to the autoscaler.
+    /// The end: sends what is left to tell and closes the connection to the autoscaler, then tells the last of traces.
     pub async fn close(&self) {
         self.shared.report();
         self.stop.0.start();
@@ -225,6 +233,7 @@ impl Activator {
             // Late is as good as never: the process is on its way out.
             let _ = timeout(CLOSE_TIMEOUT, sink).await;
         }
+        self.shared.params.telemetry.finish(TELEMETRY_TIMEOUT).await;
     }
 }
 
@@ -232,7 +241,7 @@ impl Shared {
     pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
         Shared {
-            upstreams: PodUpstreams::new(params.pods_over_tls.clone()),
+            upstreams: PodUpstreams::new(params.pods_over_tls.clone(), params.idle),
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
             backlog: Backlog::new(limits.requests),
@@ -291,7 +300,12 @@ impl Shared {
 
     fn meet(&self, id: &RevisionId) -> Known {
         let depth = self.params.limits.requests_per_revision;
-        let revision = Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)));
+        let revision = Arc::new(Revision::new(
+            id.clone(),
+            depth,
+            Arc::clone(&self.backlog),
+            !self.params.telemetry.counts_requests(),
+        ));
         let prober = Prober::new(&self.params, self.upstreams.in_the_clear(), &revision);
         Known { revision, prober }
     }
@@ -382,6 +396,8 @@ fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
 }
 
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last spans may take to go out, as in Knative.
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests wait for the first table. Whoever serves it may be starting, too.
 const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deleted revisions whose books are kept apart.

@@ -12,6 +12,8 @@ use pilotlight_net::{
     prepare_response, with_timeouts,
 };
 
+use pilotlight_telemetry::Call;
+
 use crate::activator::{Activator, Shared};
 use crate::revision::Exchange;
 use crate::throttler::{Place, Slot};
@@ -23,12 +25,18 @@ impl Handler for Activator {
         if let Some(answer) = probes::answer(request.headers(), shared.health()) {
             return answer;
         }
-        let Some(routes) = shared.routes().await else { return refusal::no_endpoints() };
+        let mut told = shared.params.telemetry.begin(peer, &mut request);
+        let Some(routes) = shared.routes().await else { return tell(told, refusal::no_endpoints()) };
         let route = match routes.find(&request) {
             Ok(route) => Arc::clone(route),
-            Err(unknown) => return refusal::not_found(&unknown, &routes, shared.params.single_default),
+            Err(unknown) => {
+                return tell(told, refusal::not_found(&unknown, &routes, shared.params.single_default));
+            }
         };
         let revision = &route.revision;
+        if let Some(told) = &mut told {
+            told.about(revision.names(), &mut request);
+        }
         let (mut exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
         if let Some(stat) = announcement {
             shared.outbox.push([(revision.id().clone(), stat)]);
@@ -49,7 +57,15 @@ impl Handler for Activator {
             response = refusal::timed_out(TIMEOUT_MESSAGE, &revision.throttler().obstacle());
         }
         exchange.answered(response.status());
-        response.map(|body| body.watched(move |ending| exchange.ended(ending)))
+        tell(told, response.map(|body| body.watched(move |ending| exchange.ended(ending))))
+    }
+}
+
+/// Tells of the request when its response has ended, if there is anything to tell.
+fn tell(told: Option<Call>, response: Response) -> Response {
+    match told {
+        Some(told) => told.until_the_end_of(response),
+        None => response,
     }
 }
 
@@ -61,18 +77,27 @@ async fn forward(
     is_waiting: &AtomicBool,
     mut request: Request,
 ) -> Response {
+    let telemetry = &shared.params.telemetry;
     loop {
+        let mut trying = telemetry.span(&request, "throttler_try");
         let mut slot = match slot(shared, place, &mut request).await {
             Ok(slot) => slot,
             Err(answer) => {
                 is_waiting.store(false, Ordering::Relaxed);
+                trying.fail("there is no pod for the request");
                 return answer;
             }
         };
+        drop(trying);
         is_waiting.store(false, Ordering::Relaxed);
         let sent = shared.params.clock.now();
         request.headers_mut().insert(header::HOST, slot.pod.host.clone());
-        let outcome = shared.upstreams.send(exchange.namespace(), &slot.pod, request).await;
+        let proxying = telemetry.span(&request, "activator_proxy");
+        let sending = telemetry.sending_in(&proxying, slot.pod.address, &mut request);
+        let mut outcome = shared.upstreams.send(exchange.namespace(), &slot.pod, request).await;
+        if let Some(sending) = sending {
+            outcome = sending.answered(outcome);
+        }
         if !matches!(outcome, Err(SendError::NotSent { .. })) && slot.take_wake() {
             exchange.woke(&slot.pod, sent);
         }
@@ -86,7 +111,7 @@ async fn forward(
                 if place.found_no_pods() {
                     tell_cold_start(&mut response, sent - exchange.arrived());
                 }
-                return response.map(|body| body.guarded(slot));
+                return response.map(|body| body.guarded((slot, proxying)));
             }
             Err(SendError::NotSent { request: unsent, source }) => {
                 exchange.refused(&source.to_string());

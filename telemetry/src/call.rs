@@ -175,11 +175,17 @@ struct SendingState {
 }
 
 impl Sending {
-    pub(crate) fn begin(shared: &Arc<Shared>, to: SocketAddr, request: &mut Request) -> Option<Sending> {
+    pub(crate) fn begin(
+        shared: &Arc<Shared>,
+        parent: Option<Parent>,
+        to: SocketAddr,
+        request: &mut Request,
+    ) -> Option<Sending> {
         let told = request.extensions().get::<Told>().cloned()?;
         let mut span = Span::none();
-        if let (Some(tracer), Some(parent)) = (&shared.tracer, request.extensions().get::<Parent>()) {
-            span = tracer.sending(parent, (shared.sending_span)(request));
+        let parent = parent.or_else(|| request.extensions().get().cloned());
+        if let (Some(tracer), Some(parent)) = (&shared.tracer, parent) {
+            span = tracer.sending(&parent, (shared.sending_span)(request));
             span.describe(|| client_attributes(to, request, told.tag.as_deref()));
             span.write_to(request.headers_mut());
         }

@@ -8,6 +8,7 @@
 mod call;
 mod http_metrics;
 pub mod process;
+mod prometheus;
 mod request_log;
 mod traces;
 
@@ -24,6 +25,7 @@ use pilotlight_net::{Request, is_probe};
 
 pub use crate::call::{Call, OverTls, Sending};
 use crate::http_metrics::HttpMetrics;
+pub use crate::prometheus::{PrometheusError, prometheus_tls};
 use crate::request_log::RequestLog;
 use crate::traces::{Parent, Tracer};
 pub use crate::traces::{Span, TraceError};
@@ -128,11 +130,21 @@ impl Telemetry {
     /// The request is about to be sent to an upstream, which will see whose part that is; `None`: there is nothing to
     /// be told of it.
     pub fn sending(&self, to: SocketAddr, request: &mut Request) -> Option<Sending> {
+        self.sending_in(&Span::none(), to, request)
+    }
+
+    /// The same, as a part of `span`.
+    pub fn sending_in(&self, span: &Span, to: SocketAddr, request: &mut Request) -> Option<Sending> {
         let shared = self.shared.as_ref()?;
         if shared.metrics.is_none() && shared.tracer.is_none() {
             return None;
         }
-        Sending::begin(shared, to, request)
+        Sending::begin(shared, span.as_parent(), to, request)
+    }
+
+    /// Whether requests are counted here.
+    pub fn counts_requests(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.metrics.is_some())
     }
 
     /// Tells what is left to be told, but takes no longer than this.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::{Body, Error, Request, Response};
 pub(super) struct Pool {
     dialer: Dialer,
     params: UpstreamParams,
+    // Of all hosts together.
+    max_idle: AtomicUsize,
     idle: Mutex<IdleConnections>,
 }
 
@@ -48,7 +51,12 @@ struct Idle {
 
 impl Pool {
     pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
-        Arc::new(Pool { dialer: dialer.clone(), params, idle: Mutex::default() })
+        let max_idle = AtomicUsize::new(usize::MAX);
+        Arc::new(Pool { dialer: dialer.clone(), params, max_idle, idle: Mutex::default() })
+    }
+
+    pub(super) fn keep_no_more_than(&self, max_idle: usize) {
+        self.max_idle.store(max_idle, Ordering::Relaxed);
     }
 
     pub(super) async fn send(
@@ -148,9 +156,11 @@ impl Pool {
     }
 
     fn put(self: &Arc<Self>, to: SocketAddr, sender: Sender) {
+        let max_idle = self.max_idle.load(Ordering::Relaxed);
         let mut idle = self.idle.lock();
+        let is_full = max_idle < usize::MAX && idle.hosts.values().map(Vec::len).sum::<usize>() >= max_idle;
         let connections = idle.hosts.entry(to).or_default();
-        if connections.len() >= self.params.max_idle_per_host {
+        if is_full || connections.len() >= self.params.max_idle_per_host {
             return;
         }
         connections.push(Idle { sender, since: Instant::now() });
