@@ -71,7 +71,7 @@ async fn a_request_over_tls_outlives_the_drain_too() {
     let files = CertificateFiles::in_folder(folder.path());
     std::fs::write(&files.certificate, pair.cert.pem()).unwrap();
     std::fs::write(&files.key, pair.signing_key.serialize_pem()).unwrap();
-    let client = ClientTls::to("activator.example", &[files.certificate.clone()]).unwrap();
+    let client = ClientTls::to("activator.example", std::slice::from_ref(&files.certificate)).unwrap();
     let world = World::start(revision(1)).await;
     let pod = FakePod::start_blocked().await;
     world.set(|revision| revision.ready = vec![pod.endpoint()]);
