@@ -151,8 +151,10 @@ impl Activator {
         crate::metrics::describe();
         let url = params.autoscaler_url.clone();
         let shared = Arc::new(Shared::new(params));
+        // A table that says that there is nothing is one, too; the one the channel was made with is not.
+        let has_come = endpoints.has_changed().is_ok_and(|has_come| has_come);
         let table = Arc::clone(&endpoints.borrow_and_update());
-        if *table != EndpointTable::default() {
+        if has_come || *table != EndpointTable::default() {
             shared.apply(&EndpointTable::default(), &table);
         }
 
@@ -406,6 +408,19 @@ const MAX_RETIRED: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_empty_table_that_came_before_the_start_is_known_and_one_that_never_came_is_not() {
+        for has_come in [true, false] {
+            let (tables, table) = watch::channel(Arc::default());
+            if has_come {
+                tables.send_replace(Arc::default());
+            }
+            let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+            let activator = Activator::start(params, table);
+            assert_eq!(activator.shared.health().has_endpoints, has_come);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn without_any_table_requests_give_up_after_a_while() {
