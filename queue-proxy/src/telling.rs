@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::Method;
 use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::Request;
 use pilotlight_net::tls::ServerTls;
@@ -27,10 +26,7 @@ pub(crate) fn start(env: &QueueProxyEnv, metrics: Option<&Metrics>) -> Result<Te
             pod_name: env.pod.clone(),
             pod_ip: env.pod_ip.clone(),
         },
-        sending_span: |request: &Request| match *request.method() {
-            Method::GET => "HTTP GET".to_owned(),
-            ref method => format!("HTTP {method}"),
-        },
+        sending_span: |request: &Request| format!("HTTP {}", request.method()),
         histograms: metrics.map(Metrics::histograms),
         names_upstreams: true,
     })

@@ -12,6 +12,7 @@ mod prometheus;
 mod request_log;
 mod traces;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -166,15 +167,15 @@ impl Telemetry {
 }
 
 /// Which traffic target the request was for: Knative's `kn.route.tag`.
-fn route_tag(headers: &HeaderMap) -> String {
+fn route_tag(headers: &HeaderMap) -> Cow<'static, str> {
     let text = |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let tag = text(&TAG).filter(|tag| !tag.is_empty());
     let default = text(&DEFAULT_ROUTE).filter(|default| !default.is_empty());
     match (tag, default) {
-        (None, None) => "kn:disabled".to_owned(),
-        (None, Some(_)) => "kn:default".to_owned(),
-        (Some(_), Some(default)) if default == "true" => "kn:undefined".to_owned(),
-        (Some(tag), _) => tag.into_owned(),
+        (None, None) => "kn:disabled".into(),
+        (None, Some(_)) => "kn:default".into(),
+        (Some(_), Some(default)) if default == "true" => "kn:undefined".into(),
+        (Some(tag), _) => tag.into_owned().into(),
     }
 }
 
