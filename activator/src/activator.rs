@@ -11,6 +11,7 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
 use pilotlight_net::tls::ServerTls;
 use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts};
+use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,7 +25,7 @@ use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
 use crate::sink::{self, Outbox};
 use crate::throttler::Backlog;
-use crate::upstreams::{PodUpstreams, PodsOverTls};
+use crate::upstreams::{IdleConnections, PodUpstreams, PodsOverTls};
 
 /// What an activator needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -54,6 +55,10 @@ pub struct ActivatorParams {
     pub drain_wait: Duration,
     /// How to reach pods over TLS; `None`: in the clear, whatever the table offers.
     pub pods_over_tls: Option<PodsOverTls>,
+    /// What is told of requests, besides what is always counted.
+    pub telemetry: Telemetry,
+    /// How many connections are kept for later.
+    pub idle: IdleConnections,
 }
 
 impl ActivatorParams {
@@ -71,6 +76,8 @@ impl ActivatorParams {
             behind_ingress: true,
             drain_wait: Duration::from_secs(45),
             pods_over_tls: None,
+            telemetry: Telemetry::default(),
+            idle: IdleConnections::default(),
         }
     }
 }
@@ -148,8 +155,10 @@ impl Activator {
         crate::metrics::describe();
         let url = params.autoscaler_url.clone();
         let shared = Arc::new(Shared::new(params));
+        // A table that says that there is nothing is one, too; the one the channel was made with is not.
+        let has_come = endpoints.has_changed().is_ok_and(|has_come| has_come);
         let table = Arc::clone(&endpoints.borrow_and_update());
-        if *table != EndpointTable::default() {
+        if has_come || *table != EndpointTable::default() {
             shared.apply(&EndpointTable::default(), &table);
         }
 
@@ -171,7 +180,8 @@ impl Activator {
 
     /// The same front door over TLS.
     pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) {
-        pilotlight_net::serve_tls(listener, tls, Arc::new(self.clone()), drain).await;
+        let handler = Arc::new(OverTls(Arc::new(self.clone())));
+        pilotlight_net::serve_tls(listener, tls, handler, drain).await;
     }
 
     /// What every revision in the table is doing now.
@@ -220,7 +230,7 @@ impl Activator {
         sleep(self.shared.params.drain_wait).await;
     }
 
-    /// The end: sends what is left to tell and closes the connection to the autoscaler.
+    /// The end: sends what is left to tell and closes the connection to the autoscaler, then tells the last of traces.
     pub async fn close(&self) {
         self.shared.report();
         self.stop.0.start();
@@ -229,6 +239,7 @@ impl Activator {
             // Late is as good as never: the process is on its way out.
             let _ = timeout(CLOSE_TIMEOUT, sink).await;
         }
+        self.shared.params.telemetry.finish(TELEMETRY_TIMEOUT).await;
     }
 }
 
@@ -236,7 +247,7 @@ impl Shared {
     pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
         Shared {
-            upstreams: PodUpstreams::new(params.pods_over_tls.clone()),
+            upstreams: PodUpstreams::new(params.pods_over_tls.clone(), params.idle),
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
             backlog: Backlog::new(limits.requests),
@@ -295,7 +306,12 @@ impl Shared {
 
     fn meet(&self, id: &RevisionId) -> Known {
         let depth = self.params.limits.requests_per_revision;
-        let revision = Arc::new(Revision::new(id.clone(), depth, Arc::clone(&self.backlog)));
+        let revision = Arc::new(Revision::new(
+            id.clone(),
+            depth,
+            Arc::clone(&self.backlog),
+            !self.params.telemetry.counts_requests(),
+        ));
         let prober = Prober::new(&self.params, self.upstreams.in_the_clear(), &revision);
         Known { revision, prober }
     }
@@ -386,6 +402,8 @@ fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
 }
 
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last spans may take to go out, as in Knative.
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests wait for the first table. Whoever serves it may be starting, too.
 const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deleted revisions whose books are kept apart.
@@ -394,6 +412,19 @@ const MAX_RETIRED: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_empty_table_that_came_before_the_start_is_known_and_one_that_never_came_is_not() {
+        for has_come in [true, false] {
+            let (tables, table) = watch::channel(Arc::default());
+            if has_come {
+                tables.send_replace(Arc::default());
+            }
+            let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+            let activator = Activator::start(params, table);
+            assert_eq!(activator.shared.health().has_endpoints, has_come);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn without_any_table_requests_give_up_after_a_while() {

@@ -11,6 +11,8 @@ use pilotlight_net::{
     prepare_response, with_timeouts,
 };
 
+use pilotlight_telemetry::Call;
+
 use crate::activator::{Activator, Shared};
 use crate::revision::Exchange;
 use crate::throttler::{Place, Slot};
@@ -25,12 +27,18 @@ impl Handler for Activator {
         if !shared.params.behind_ingress {
             FROM_INGRESS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
-        let Some(routes) = shared.routes().await else { return refusal::no_endpoints() };
+        let mut told = shared.params.telemetry.begin(client.address(), &mut request);
+        let Some(routes) = shared.routes().await else { return tell(told, refusal::no_endpoints()) };
         let route = match routes.find(&request) {
             Ok(route) => Arc::clone(route),
-            Err(unknown) => return refusal::not_found(&unknown, &routes, shared.params.single_default),
+            Err(unknown) => {
+                return tell(told, refusal::not_found(&unknown, &routes, shared.params.single_default));
+            }
         };
         let revision = &route.revision;
+        if let Some(told) = &mut told {
+            told.about(revision.names(), &mut request);
+        }
         let (mut exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
         if let Some(stat) = announcement {
             shared.outbox.push([(revision.id().clone(), stat)]);
@@ -52,7 +60,15 @@ impl Handler for Activator {
             response = refusal::timed_out(TIMEOUT_MESSAGE, &revision.throttler().obstacle());
         }
         exchange.answered(response.status());
-        response.map(|body| body.watched(move |ending| exchange.ended(ending)))
+        tell(told, response.map(|body| body.watched(move |ending| exchange.ended(ending))))
+    }
+}
+
+/// Tells of the request when its response has ended, if there is anything to tell.
+fn tell(told: Option<Call>, response: Response) -> Response {
+    match told {
+        Some(told) => told.until_the_end_of(response),
+        None => response,
     }
 }
 
@@ -64,18 +80,27 @@ async fn forward(
     is_waiting: &AtomicBool,
     request: &mut Request,
 ) -> Response {
+    let telemetry = &shared.params.telemetry;
     loop {
+        let mut trying = telemetry.span(request, "throttler_try");
         let mut slot = match slot(shared, place, request).await {
             Ok(slot) => slot,
             Err(answer) => {
                 is_waiting.store(false, Ordering::Relaxed);
+                trying.fail("there is no pod for the request");
                 return answer;
             }
         };
+        drop(trying);
         is_waiting.store(false, Ordering::Relaxed);
         let sent = shared.params.clock.now();
         request.headers_mut().insert(header::HOST, slot.pod.host.clone());
-        let outcome = shared.upstreams.send(exchange.namespace(), &slot.pod, request).await;
+        let proxying = telemetry.span(request, "activator_proxy");
+        let sending = telemetry.sending_in(&proxying, slot.pod.address, request);
+        let mut outcome = shared.upstreams.send(exchange.namespace(), &slot.pod, request).await;
+        if let Some(sending) = sending {
+            outcome = sending.answered(outcome);
+        }
         if !matches!(outcome, Err(SendError::NotSent { .. })) && slot.take_wake() {
             exchange.woke(&slot.pod, sent);
         }
@@ -89,7 +114,7 @@ async fn forward(
                 if place.found_no_pods() {
                     tell_cold_start(&mut response, sent - exchange.arrived());
                 }
-                return response.map(|body| body.guarded(slot));
+                return response.map(|body| body.guarded((slot, proxying)));
             }
             Err(SendError::NotSent { source }) => {
                 exchange.refused(&source.to_string());

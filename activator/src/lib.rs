@@ -41,4 +41,4 @@ pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{main, main_with_args};
-pub use upstreams::PodsOverTls;
+pub use upstreams::{IdleConnections, PodsOverTls};

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Method;
-use metrics::{Counter, Gauge, Histogram, Label, Unit};
+use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, Unit};
 use pilotlight_core::RevisionId;
+use pilotlight_telemetry::MakeHistogram;
 
 /// Requests in flight of a revision, averaged over the last second, as reported to the autoscaler.
 pub(crate) const REQUEST_CONCURRENCY: &str = "kn_revision_request_concurrency";
@@ -28,6 +29,9 @@ pub(crate) const COLD_START: &str = "pilotlight_activator_cold_start_seconds";
 /// Requests that a pod took and did not answer.
 pub(crate) const LOST_REQUESTS: &str = "pilotlight_activator_lost_requests_total";
 
+/// OpenTelemetry's name for where these come from, which dashboards may select by.
+const SCOPE: Label = Label::from_static_parts("otel_scope_name", "knative.dev/serving/pkg/activator");
+
 /// Registers units and help texts. Call it once, after a recorder is installed.
 pub(crate) fn describe() {
     metrics::describe_gauge!(REQUEST_CONCURRENCY, "Requests in flight, averaged over the last second");
@@ -39,6 +43,12 @@ pub(crate) fn describe() {
     metrics::describe_counter!(STATS_DROPPED, "Stats thrown away because the autoscaler was away or slow");
     metrics::describe_histogram!(COLD_START, Unit::Seconds, "From arrival at zero pods until sent to a pod");
     metrics::describe_counter!(LOST_REQUESTS, "Requests that a pod took and did not answer");
+}
+
+/// Where the histograms of requests are made: by the process's recorder.
+pub(crate) fn histograms() -> MakeHistogram {
+    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+    Box::new(|key| metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA)))
 }
 
 /// The handles of the connection to the autoscaler.
@@ -68,12 +78,14 @@ pub(crate) struct RevisionMetrics {
     pub(crate) active: Gauge,
     pub(crate) cold_start: Histogram,
     pub(crate) lost: Counter,
-    durations: BTreeMap<(&'static str, u16), Histogram>,
+    // None: those who count requests in all their detail have them, too.
+    durations: Option<BTreeMap<(&'static str, u16), Histogram>>,
 }
 
 impl RevisionMetrics {
-    pub(crate) fn new(id: &RevisionId) -> Self {
+    pub(crate) fn new(id: &RevisionId, times_answers: bool) -> Self {
         let labels = vec![
+            SCOPE,
             Label::new("k8s_namespace_name", id.namespace.clone()),
             Label::new("kn_revision_name", id.name.clone()),
         ];
@@ -83,15 +95,16 @@ impl RevisionMetrics {
             active: metrics::gauge!(REQUEST_ACTIVE, labels.clone()),
             cold_start: metrics::histogram!(COLD_START, labels.clone()),
             lost: metrics::counter!(LOST_REQUESTS, labels.clone()),
-            durations: BTreeMap::new(),
+            durations: times_answers.then(BTreeMap::new),
             labels,
         }
     }
 
     /// Records one answered request.
     pub(crate) fn answered(&mut self, method: &Method, status: u16, duration: Duration) {
+        let Some(durations) = &mut self.durations else { return };
         let method = method_label(method);
-        let histogram = self.durations.entry((method, status)).or_insert_with(|| {
+        let histogram = durations.entry((method, status)).or_insert_with(|| {
             let mut labels = self.labels.clone();
             labels.push(Label::new("http_request_method", method));
             labels.push(Label::new("http_response_status_code", status.to_string()));

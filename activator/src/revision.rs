@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use pilotlight_core::{Reporter, RevisionId, Stat, Time};
 use pilotlight_net::{Clock, Ending};
+use pilotlight_telemetry::RevisionNames;
 use serde::Serialize;
 
 use crate::ledger::{ColdStart, RevisionLedger};
@@ -37,6 +38,7 @@ pub struct RevisionActivity {
 #[derive(Debug)]
 pub(crate) struct Revision {
     id: RevisionId,
+    names: Arc<RevisionNames>,
     throttler: Arc<Throttler>,
     books: Mutex<Books>,
 }
@@ -50,8 +52,14 @@ struct Books {
 }
 
 impl Revision {
-    pub(crate) fn new(id: RevisionId, queue_depth: usize, backlog: Arc<Backlog>) -> Self {
-        let metrics = RevisionMetrics::new(&id);
+    /// `times_answers`: nobody else does.
+    pub(crate) fn new(
+        id: RevisionId,
+        queue_depth: usize,
+        backlog: Arc<Backlog>,
+        times_answers: bool,
+    ) -> Self {
+        let metrics = RevisionMetrics::new(&id, times_answers);
         let throttler = Throttler::new(queue_depth, backlog, metrics.queued.clone(), metrics.active.clone());
         let books = Books {
             reporter: Reporter::default(),
@@ -59,7 +67,14 @@ impl Revision {
             metrics,
             last_error: None,
         };
-        Revision { id, throttler, books: Mutex::new(books) }
+        let (name, namespace) = (id.name.clone(), id.namespace.clone());
+        let names = Arc::new(RevisionNames { name, namespace, ..RevisionNames::default() });
+        Revision { id, names, throttler, books: Mutex::new(books) }
+    }
+
+    /// The same as the id, as metrics and traces tell it.
+    pub(crate) fn names(&self) -> &Arc<RevisionNames> {
+        &self.names
     }
 
     pub(crate) fn id(&self) -> &RevisionId {

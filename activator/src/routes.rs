@@ -140,7 +140,7 @@ mod tests {
 
     fn routes(single_default: bool, names: &[(&str, &[&str])]) -> Routes {
         let route = |name: &str| Route {
-            revision: Arc::new(Revision::new(RevisionId::new("default", name), 10, Backlog::new(10))),
+            revision: Arc::new(Revision::new(RevisionId::new("default", name), 10, Backlog::new(10), true)),
             timeouts: Timeouts { total: Duration::from_secs(300), response_start: None, idle: None },
         };
         let entries = names.iter().map(|(name, hosts)| {

@@ -23,6 +23,8 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) tls_address: Option<SocketAddr>,
+    /// Whether it is the ClusterIP.
+    pub(crate) is_cluster_ip: bool,
     /// The address again, as a `Host` header.
     pub(crate) host: HeaderValue,
     pub(crate) timeline: PodTimeline,
@@ -35,7 +37,8 @@ impl From<&PodEndpoint> for Pod {
         let PodEndpoint { name, address, tls_address, timeline } = pod.clone();
         // An address is always a legal header value.
         let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"));
-        Pod { name, address, tls_address, host, timeline, refusals: AtomicU32::new(0) }
+        let is_cluster_ip = false;
+        Pod { name, address, tls_address, is_cluster_ip, host, timeline, refusals: AtomicU32::new(0) }
     }
 }
 
@@ -81,10 +84,11 @@ impl Supply<'_> {
                     tls_address: None,
                     timeline: PodTimeline::default(),
                 };
+                let pod = Pod { is_cluster_ip: true, ..Pod::from(&pod) };
                 match revision_capacity(limit, 0, *ready, self.place.activators) {
                     Capacity::Limited(0) => (None, Vec::new()),
-                    Capacity::Limited(limit) => (Some(limit), vec![Arc::new(Pod::from(&pod))]),
-                    Capacity::Unlimited => (None, vec![Arc::new(Pod::from(&pod))]),
+                    Capacity::Limited(limit) => (Some(limit), vec![Arc::new(pod)]),
+                    Capacity::Unlimited => (None, vec![Arc::new(pod)]),
                 }
             }
         }

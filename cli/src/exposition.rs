@@ -34,9 +34,15 @@ pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admi
             let mut texts = vec![own.render()];
             let mut asking = JoinSet::new();
             let view = cluster.view().borrow().clone();
-            let pods = view.revisions.values().flat_map(|revision| &revision.pods);
-            for pod in pods.filter(|pod| pod.phase != PodPhase::Starting) {
-                asking.spawn(timeout(PATIENCE, ask(upstreams.clone(), pod.metrics_address)));
+            for (id, revision) in &view.revisions {
+                for pod in revision.pods.iter().filter(|pod| pod.phase != PodPhase::Starting) {
+                    let labels = format!(
+                        "pod=\"{}\",revision=\"{}\",namespace=\"{}\"",
+                        pod.name, id.name, id.namespace
+                    );
+                    let asked = ask(upstreams.clone(), pod.metrics_address);
+                    asking.spawn(timeout(PATIENCE, async move { Some(labelled(&asked.await?, &labels)) }));
+                }
             }
             // A pod that does not answer is missing from the page, and the page is not late.
             texts.extend(asking.join_all().await.into_iter().filter_map(|answer| answer.ok().flatten()));
@@ -56,6 +62,17 @@ async fn ask(upstreams: Upstreams, pod: SocketAddr) -> Option<String> {
     let response = upstreams.send(pod, &mut request).await.ok()?;
     let body = response.into_body().collect().await.ok()?.to_bytes();
     String::from_utf8(body.to_vec()).ok()
+}
+
+/// Every sample says whose it is: pods tell the same series, and none of them its own name.
+fn labelled(text: &str, labels: &str) -> String {
+    let lines =
+        text.lines().map(|line| match (line.starts_with('#') || line.is_empty(), line.split_once('{')) {
+            (true, _) => line.to_owned(),
+            (false, Some((name, rest))) => format!("{name}{{{labels},{rest}"),
+            (false, None) => line.replacen(' ', &format!("{{{labels}}} "), 1),
+        });
+    lines.map(|line| line + "\n").collect()
 }
 
 /// One exposition out of many: a family's samples must stand together under its one description.
@@ -94,6 +111,12 @@ const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_sample_of_a_pod_says_whose_it_is() {
+        let text = "# HELP a first\na 1\nb{c=\"{\"} 2\n";
+        assert_eq!(labelled(text, "pod=\"x\""), "# HELP a first\na{pod=\"x\"} 1\nb{pod=\"x\",c=\"{\"} 2\n");
+    }
 
     #[test]
     fn samples_of_one_family_stand_together_under_one_description() {

@@ -93,6 +93,12 @@ impl Upstreams {
         Upstreams { http1: h1::Pool::new(dialer, params), http2: h2::Pool::new(dialer, params) }
     }
 
+    /// Keeps no more than this many idle connections to all upstreams together, beside the limit for each.
+    pub fn keep_no_more_than(self, max_idle: usize) -> Self {
+        self.http1.keep_no_more_than(max_idle);
+        self
+    }
+
     /// Sends the request as it is (see [`prepare_forward`](crate::prepare_forward)) and returns when the head of
     /// the response is there. The request's version says which protocol is spoken. The connection is kept once
     /// the response's body has been read to its end.

@@ -29,7 +29,7 @@ use pilotlight_net::tls::{
 use pilotlight_net::{
     Admin, Clock, Drain, Handler, StopSignals, error, flush_logs, serve, serve_tls, start_logs,
 };
-use pilotlight_telemetry::{OverTls, Telemetry, TraceError};
+use pilotlight_telemetry::{OverTls, PrometheusError, Telemetry, TraceError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -103,9 +103,9 @@ pub enum StartError {
     /// There is a certificate, and what was written about TLS is no sense.
     #[error("QUEUE_PROXY_{0}")]
     TlsPolicy(#[from] PolicyError),
-    /// Metrics were to be served in a way that makes no sense.
-    #[error("METRICS_PROMETHEUS_{0}")]
-    PrometheusPolicy(PolicyError),
+    /// Metrics were to be served over TLS, and cannot.
+    #[error(transparent)]
+    Prometheus(#[from] PrometheusError),
     /// Metrics were to be served at something that is no address.
     #[error("cannot serve metrics at `{0}`: it is no IP address")]
     PrometheusHost(String),

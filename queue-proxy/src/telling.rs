@@ -3,11 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::Method;
-use pilotlight_config::process::{PrometheusClients, PrometheusTls, QueueProxyEnv};
+use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::Request;
-use pilotlight_net::tls::{CertificateFiles, ServerTls, TlsPolicy, TlsWords, keep_renewed};
-use pilotlight_telemetry::{RevisionNames, Telemetry, TelemetryParams, TraceError};
+use pilotlight_net::tls::ServerTls;
+use pilotlight_telemetry::{RevisionNames, Telemetry, TelemetryParams, TraceError, prometheus_tls};
 use tokio::net::TcpListener;
 
 use crate::StartError;
@@ -27,10 +26,7 @@ pub(crate) fn start(env: &QueueProxyEnv, metrics: Option<&Metrics>) -> Result<Te
             pod_name: env.pod.clone(),
             pod_ip: env.pod_ip.clone(),
         },
-        sending_span: |request: &Request| match *request.method() {
-            Method::GET => "HTTP GET".to_owned(),
-            ref method => format!("HTTP {method}"),
-        },
+        sending_span: |request: &Request| format!("HTTP {}", request.method()),
         histograms: metrics.map(Metrics::histograms),
         names_upstreams: true,
     })
@@ -64,32 +60,11 @@ pub(crate) async fn listen(env: &QueueProxyEnv) -> Result<(TcpListener, Option<A
         None => env.bind_address,
     };
     let tls = match &asked.tls {
-        Some(tls) => {
-            let loaded = Arc::new(load(tls)?);
-            tokio::spawn(keep_renewed(&loaded, env.cert_poll_interval));
-            Some(loaded)
-        }
+        Some(tls) => Some(prometheus_tls(tls, env.cert_poll_interval)?),
         None => None,
     };
     let address = SocketAddr::new(host, asked.port.unwrap_or(env.user_metrics_port));
     let bound = TcpListener::bind(address).await;
     let listener = bound.map_err(|source| StartError::Bind { address, purpose: "metrics", source })?;
     Ok((listener, tls))
-}
-
-fn load(tls: &PrometheusTls) -> Result<ServerTls, StartError> {
-    let policy = TlsPolicy::parse(TlsWords {
-        min_version: &tls.words.min_version,
-        max_version: &tls.words.max_version,
-        cipher_suites: &tls.words.cipher_suites,
-        curve_preferences: &tls.words.curve_preferences,
-    })
-    .map_err(StartError::PrometheusPolicy)?;
-    let policy = match &tls.clients {
-        PrometheusClients::Any => policy,
-        PrometheusClients::Optional(authorities) => policy.with_clients(authorities, true)?,
-        PrometheusClients::Required(authorities) => policy.with_clients(authorities, false)?,
-    };
-    let files = CertificateFiles { certificate: tls.certificate.clone(), key: tls.key.clone() };
-    Ok(ServerTls::load(files, policy)?)
 }

@@ -136,3 +136,43 @@ fn every_request_is_a_line_on_standard_output_if_asked_for() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_request_and_says_later_what_is_missing() {
+    // An address of this test's own, so that its port is known and free.
+    let [a, b, ..] = std::process::id().to_le_bytes();
+    let ip = format!("127.{}.{b}.8", 100 + a % 100);
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let app = nobody.local_addr().unwrap().port().to_string();
+    let mut child = queue_proxy(&[
+        ("PILOTLIGHT_BIND_ADDRESS", &ip),
+        ("QUEUE_SERVING_PORT", "8012"),
+        ("USER_PORT", &app),
+        ("SERVING_LOGGING_LEVEL", "debug"),
+        ("PILOTLIGHT_DRAIN_QUIET_PERIOD", "10ms"),
+    ])
+    .spawn()
+    .unwrap();
+    let mut log = log_of(&mut child);
+    wait_for(&mut log, "Serving");
+
+    // Each of these is a line. A pipe holds 64 KiB, and the queue in front of it 4096 lines.
+    let mut client = BufReader::new(std::net::TcpStream::connect((ip.as_str(), 8012)).unwrap());
+    client.get_ref().set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    for _ in 0..6000 {
+        client.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            client.read_line(&mut line).unwrap();
+            let header = line.strip_prefix("Content-Length: ");
+            length = header.map_or(length, |length| length.trim().parse().unwrap());
+        }
+        client.read_exact(&mut vec![0; length]).unwrap();
+    }
+    wait_for(&mut log, "Dropped log lines that nobody read");
+    kill(&child, Signal::TERM);
+    wait_for(&mut log, "Stopped");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

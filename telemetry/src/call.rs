@@ -1,12 +1,13 @@
 //! One request, as it is told of: [`Call`] from its arrival to the end of its response, and [`Sending`] from when it is
 //! sent on.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 use opentelemetry::KeyValue;
 use pilotlight_net::{Client, Ending, Error, Handler, Request, Response, SendError};
 
@@ -39,7 +40,7 @@ struct Secure;
 #[derive(Clone)]
 struct Told {
     read: Arc<AtomicU64>,
-    tag: Option<String>,
+    tag: Cow<'static, str>,
     revision: Option<Arc<RevisionNames>>,
 }
 
@@ -66,7 +67,7 @@ impl Call {
             let tag = route_tag(request.headers());
             let is_secure = request.extensions().get::<Secure>().is_some();
             if let Some(tracer) = &shared.tracer {
-                span = tracer.arrived(request.method().to_string().into(), request.headers());
+                span = tracer.arrived(span_name(request.method()), request.headers());
                 span.describe(|| server_attributes(peer, request, is_secure, &tag));
                 if let Some(parent) = span.as_parent() {
                     request.extensions_mut().insert(parent);
@@ -85,7 +86,7 @@ impl Call {
             }
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.counted(Arc::clone(&read));
-            let told = Told { read: Arc::clone(&read), tag: Some(tag), revision: None };
+            let told = Told { read: Arc::clone(&read), tag, revision: None };
             request.extensions_mut().insert(told);
         }
         Some(Call(Box::new(State {
@@ -175,13 +176,21 @@ struct SendingState {
 }
 
 impl Sending {
-    pub(crate) fn begin(shared: &Arc<Shared>, to: SocketAddr, request: &mut Request) -> Option<Sending> {
+    pub(crate) fn begin(
+        shared: &Arc<Shared>,
+        parent: Option<Parent>,
+        to: SocketAddr,
+        request: &mut Request,
+    ) -> Option<Sending> {
         let told = request.extensions().get::<Told>().cloned()?;
         let mut span = Span::none();
-        if let (Some(tracer), Some(parent)) = (&shared.tracer, request.extensions().get::<Parent>()) {
-            span = tracer.sending(parent, (shared.sending_span)(request));
-            span.describe(|| client_attributes(to, request, told.tag.as_deref()));
-            span.write_to(request.headers_mut());
+        let parent = parent.or_else(|| request.extensions().get().cloned());
+        if let (Some(tracer), Some(parent)) = (&shared.tracer, parent) {
+            if parent.is_traced() {
+                span = tracer.sending(&parent, (shared.sending_span)(request));
+                span.describe(|| client_attributes(to, request, &told.tag));
+            }
+            span.as_parent().unwrap_or(parent).write_to(request.headers_mut());
         }
         let key = shared.metrics.is_some().then(|| ClientKey {
             method: method_label(request.method()),
@@ -236,6 +245,13 @@ impl Drop for SendingState {
     }
 }
 
+fn span_name(method: &Method) -> Cow<'static, str> {
+    match method_label(method) {
+        "_OTHER" => method.to_string().into(),
+        known => known.into(),
+    }
+}
+
 /// A failure as one of a few words.
 fn error_type(error: &Error) -> &'static str {
     match error {
@@ -274,16 +290,15 @@ fn server_attributes(peer: SocketAddr, request: &Request, is_secure: bool, tag: 
     attributes
 }
 
-fn client_attributes(to: SocketAddr, request: &Request, tag: Option<&str>) -> Vec<KeyValue> {
-    let mut attributes = vec![
+fn client_attributes(to: SocketAddr, request: &Request, tag: &str) -> Vec<KeyValue> {
+    vec![
         KeyValue::new("http.request.method", method_label(request.method())),
         KeyValue::new("url.full", format!("http://{to}{}", request.uri().path())),
         KeyValue::new("server.address", to.ip().to_string()),
         KeyValue::new("server.port", i64::from(to.port())),
         KeyValue::new("network.protocol.version", protocol_version(request.version())),
-    ];
-    attributes.extend(tag.map(|tag| KeyValue::new("kn.route.tag", tag.to_owned())));
-    attributes
+        KeyValue::new("kn.route.tag", tag.to_owned()),
+    ]
 }
 
 fn protocol_version(version: Version) -> &'static str {

@@ -3,6 +3,7 @@
 //! Clients choose the host they ask for, so the number of series has a limit; what is beyond it is counted in one
 //! that says so.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ pub(crate) struct ServerKey {
     pub(crate) is_secure: bool,
     pub(crate) host: Option<HeaderValue>,
     pub(crate) version: Version,
-    pub(crate) tag: String,
+    pub(crate) tag: Cow<'static, str>,
     pub(crate) revision: Option<Arc<RevisionNames>>,
     // None: the client left first.
     pub(crate) status: Option<u16>,
@@ -42,7 +43,7 @@ pub(crate) struct ClientKey {
     pub(crate) method: &'static str,
     pub(crate) to: Option<SocketAddr>,
     pub(crate) version: Version,
-    pub(crate) tag: Option<String>,
+    pub(crate) tag: Cow<'static, str>,
     pub(crate) revision: Option<Arc<RevisionNames>>,
     pub(crate) outcome: Result<u16, &'static str>,
 }
@@ -132,7 +133,7 @@ impl ClientKey {
             Ok(status) => labels.push(Label::new("http_response_status_code", status.to_string())),
             Err(error) => labels.push(Label::from_static_parts("error_type", error)),
         }
-        labels.extend(self.tag.iter().map(|tag| Label::new("kn_route_tag", tag.clone())));
+        labels.push(Label::new("kn_route_tag", self.tag.clone()));
         labels.extend(self.revision.iter().flat_map(|revision| revision_labels(revision)));
         labels
     }
@@ -220,7 +221,7 @@ mod tests {
             is_secure: false,
             host: Some(HeaderValue::try_from(host).unwrap()),
             version: Version::HTTP_2,
-            tag: "kn:disabled".to_owned(),
+            tag: "kn:disabled".into(),
             revision: None,
             status,
         }
@@ -268,7 +269,7 @@ mod tests {
             method: "GET",
             to: Some(SocketAddr::from(([10, 0, 0, number], 8012))),
             version: Version::HTTP_11,
-            tag: None,
+            tag: "kn:disabled".into(),
             revision: None,
             outcome: Err("connect"),
         };

@@ -8,9 +8,11 @@
 mod call;
 mod http_metrics;
 pub mod process;
+mod prometheus;
 mod request_log;
 mod traces;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use pilotlight_net::{Request, is_probe};
 
 pub use crate::call::{Call, OverTls, Sending};
 use crate::http_metrics::HttpMetrics;
+pub use crate::prometheus::{PrometheusError, prometheus_tls};
 use crate::request_log::RequestLog;
 use crate::traces::{Parent, Tracer};
 pub use crate::traces::{Span, TraceError};
@@ -128,11 +131,21 @@ impl Telemetry {
     /// The request is about to be sent to an upstream, which will see whose part that is; `None`: there is nothing to
     /// be told of it.
     pub fn sending(&self, to: SocketAddr, request: &mut Request) -> Option<Sending> {
+        self.sending_in(&Span::none(), to, request)
+    }
+
+    /// The same, as a part of `span`.
+    pub fn sending_in(&self, span: &Span, to: SocketAddr, request: &mut Request) -> Option<Sending> {
         let shared = self.shared.as_ref()?;
         if shared.metrics.is_none() && shared.tracer.is_none() {
             return None;
         }
-        Sending::begin(shared, to, request)
+        Sending::begin(shared, span.as_parent(), to, request)
+    }
+
+    /// Whether requests are counted here.
+    pub fn counts_requests(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.metrics.is_some())
     }
 
     /// Tells what is left to be told, but takes no longer than this.
@@ -154,15 +167,15 @@ impl Telemetry {
 }
 
 /// Which traffic target the request was for: Knative's `kn.route.tag`.
-fn route_tag(headers: &HeaderMap) -> String {
+fn route_tag(headers: &HeaderMap) -> Cow<'static, str> {
     let text = |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let tag = text(&TAG).filter(|tag| !tag.is_empty());
     let default = text(&DEFAULT_ROUTE).filter(|default| !default.is_empty());
     match (tag, default) {
-        (None, None) => "kn:disabled".to_owned(),
-        (None, Some(_)) => "kn:default".to_owned(),
-        (Some(_), Some(default)) if default == "true" => "kn:undefined".to_owned(),
-        (Some(tag), _) => tag.into_owned(),
+        (None, None) => "kn:disabled".into(),
+        (None, Some(_)) => "kn:default".into(),
+        (Some(_), Some(default)) if default == "true" => "kn:undefined".into(),
+        (Some(tag), _) => tag.into_owned().into(),
     }
 }
 

@@ -77,8 +77,11 @@ impl Tracer {
         self.begin(&parent, SpanKind::Server, name)
     }
 
-    /// A part of the way of what `parent` is.
+    /// A part of the way of what `parent` is; nothing if that is not traced, for its parts are not either.
     pub(crate) fn part(&self, parent: &Parent, name: &'static str) -> Span {
+        if !parent.is_traced() {
+            return Span::none();
+        }
         self.begin(&parent.context(), SpanKind::Internal, name.into())
     }
 
@@ -99,6 +102,28 @@ impl Tracer {
 }
 
 impl Parent {
+    pub(crate) fn is_traced(&self) -> bool {
+        self.0.is_sampled()
+    }
+
+    /// Tells the next hop whose part its own is.
+    pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
+        let Parent(context) = self;
+        if !context.is_valid() {
+            return;
+        }
+        let sampled = u8::from(context.is_sampled());
+        let text = format!("00-{}-{}-{sampled:02x}", context.trace_id(), context.span_id());
+        // Hexadecimal digits are legal, and the state was a header before.
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(TRACEPARENT, value);
+        }
+        match HeaderValue::try_from(context.trace_state().header()) {
+            Ok(state) if !state.is_empty() => headers.insert(TRACESTATE, state),
+            _ => headers.remove(TRACESTATE),
+        };
+    }
+
     fn context(&self) -> Context {
         Context::new().with_remote_span_context(self.0.clone())
     }
@@ -132,23 +157,6 @@ impl Span {
 
     pub(crate) fn as_parent(&self) -> Option<Parent> {
         self.0.as_ref().map(|span| Parent(span.span_context().clone()))
-    }
-
-    /// Tells the next hop whose part its own is.
-    pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
-        let Some(context) = self.0.as_ref().map(|span| span.span_context()).filter(|it| it.is_valid()) else {
-            return;
-        };
-        let sampled = u8::from(context.is_sampled());
-        let text = format!("00-{}-{}-{sampled:02x}", context.trace_id(), context.span_id());
-        // Hexadecimal digits are legal, and the state was a header before.
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.insert(TRACEPARENT, value);
-        }
-        match HeaderValue::try_from(context.trace_state().header()) {
-            Ok(state) if !state.is_empty() => headers.insert(TRACESTATE, state),
-            _ => headers.remove(TRACESTATE),
-        };
     }
 }
 
@@ -188,7 +196,7 @@ mod tests {
     fn sent_on(tracer: &Tracer, mut headers: HeaderMap) -> HeaderMap {
         let server = tracer.arrived("GET".into(), &headers);
         let client = tracer.sending(&server.as_parent().unwrap(), "HTTP GET".to_owned());
-        client.write_to(&mut headers);
+        client.as_parent().unwrap().write_to(&mut headers);
         headers
     }
 

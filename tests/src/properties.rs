@@ -3,12 +3,12 @@
 //! fuzzer has looked for.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use http::header::{CONNECTION, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pilotlight_net::headers::{FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
-use pilotlight_net::{Body, Request, Response, prepare_forward, prepare_response, wire};
+use pilotlight_net::{Body, Client, Request, Response, prepare_forward, prepare_response, wire};
 use pilotlight_queue_proxy::add_forwarded;
 
 /// A proxy takes out what concerns one hop and what names the revision, adds the client's address, and leaves
@@ -17,7 +17,7 @@ pub fn request_headers(bytes: &[u8]) {
     let before = headers_of(bytes);
     let mut request = Request::new(Body::empty());
     *request.headers_mut() = before.clone();
-    prepare_forward(&mut request, IpAddr::from([10, 0, 0, 9]));
+    prepare_forward(&mut request, &Client::new(SocketAddr::from(([10, 0, 0, 9], 1))));
     let after = request.headers();
 
     let mut gone = one_hop(&before);

@@ -41,12 +41,12 @@ async fn a_burst_is_simulated_as_it_is() {
     compare(&[(2, 0, 26), (25, 8, 12)]).await;
 }
 
-/// Runs both and compares them. A machine that does something else for a moment is given another chance; two such
+/// Runs both and compares them. A machine that does something else for a moment is given another chance; three such
 /// moments in a row are a difference.
 async fn compare(crowds: &[Crowd]) {
     let simulated = simulated(crowds);
     let mut differences = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let live = live(crowds).await;
         differences = live.differences(&simulated);
         if differences.is_empty() {

@@ -7,4 +7,6 @@ mod harness;
 mod holding;
 mod probing;
 mod protocols;
+mod shutdown;
 mod stats;
+mod telling;

@@ -83,7 +83,7 @@ async fn metrics_have_knatives_names_and_a_deleted_revision_is_at_rest() {
     let autoscaler = FakeAutoscaler::start().await;
     let url = autoscaler.url();
     let world = World::start_with(revision(1), |params| params.autoscaler_url = url).await;
-    let labels = "{k8s_namespace_name=\"default\",kn_revision_name=\"hello\"}";
+    let labels = "{otel_scope_name=\"knative.dev/serving/pkg/activator\",k8s_namespace_name=\"default\",kn_revision_name=\"hello\"}";
     let shows = |name: &str, labels: &str, value: &str| {
         let line = format!("{name}{labels} {value}\n");
         metrics.render().contains(&line)
@@ -103,7 +103,7 @@ async fn metrics_have_knatives_names_and_a_deleted_revision_is_at_rest() {
     for response in [running, waiting] {
         assert_eq!(outcome(response).await.0, 200);
     }
-    let answered = "{k8s_namespace_name=\"default\",kn_revision_name=\"hello\",http_request_method=\"GET\",\
+    let answered = "{otel_scope_name=\"knative.dev/serving/pkg/activator\",k8s_namespace_name=\"default\",kn_revision_name=\"hello\",http_request_method=\"GET\",\
                     http_response_status_code=\"200\"}";
     eventually("both are recorded", || shows("http_server_request_duration_seconds_count", answered, "2"))
         .await;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -36,6 +36,8 @@ use crate::{Body, Error, Request, Response};
 pub(super) struct Pool {
     dialer: Dialer,
     params: UpstreamParams,
+    // Of all hosts together.
+    max_idle: AtomicUsize,
     idle: Mutex<IdleConnections>,
 }
 
@@ -59,7 +61,12 @@ struct Idle {
 
 impl Pool {
     pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
-        Arc::new(Pool { dialer: dialer.clone(), params, idle: Mutex::default() })
+        let max_idle = AtomicUsize::new(usize::MAX);
+        Arc::new(Pool { dialer: dialer.clone(), params, max_idle, idle: Mutex::default() })
+    }
+
+    pub(super) fn keep_no_more_than(&self, max_idle: usize) {
+        self.max_idle.store(max_idle, Ordering::Relaxed);
     }
 
     pub(super) async fn send(
@@ -133,9 +140,11 @@ impl Pool {
     }
 
     fn put(self: &Arc<Self>, connection: Box<Connection>) {
+        let max_idle = self.max_idle.load(Ordering::Relaxed);
         let mut idle = self.idle.lock();
+        let is_full = max_idle < usize::MAX && idle.hosts.values().map(Vec::len).sum::<usize>() >= max_idle;
         let connections = idle.hosts.entry(connection.to).or_default();
-        if connections.len() >= self.params.max_idle_per_host {
+        if is_full || connections.len() >= self.params.max_idle_per_host {
             return;
         }
         connections.push(Idle { connection, since: Instant::now() });

@@ -323,3 +323,34 @@ async fn idle_connections_to_a_forgotten_upstream_are_closed() {
     upstreams.forget(app.address);
     assert_eq!(upstream.read_to_end().await, "");
 }
+
+#[tokio::test]
+async fn of_all_upstreams_together_no_more_connections_are_kept_than_allowed() {
+    let (one, other, upstreams) =
+        (App::listen().await, App::listen().await, upstreams().keep_no_more_than(1));
+    let exchange = async |app: &App| {
+        let answering = async {
+            let mut upstream = app.accept().await;
+            upstream.read_head().await;
+            upstream.send(OK).await;
+            upstream
+        };
+        let asking = async {
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = "/".parse().unwrap();
+            let response = upstreams.send(app.address, request).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        };
+        tokio::join!(answering, soon("the exchange", asking)).0
+    };
+    let mut kept = exchange(&one).await;
+    assert_eq!(exchange(&other).await.read_to_end().await, "", "there is one already");
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = "/again".parse().unwrap();
+    let asking = upstreams.send(one.address, request);
+    let answering = async {
+        assert!(kept.read_head().await.starts_with("GET /again "));
+        kept.send(OK).await;
+    };
+    tokio::join!(asking, answering).0.unwrap();
+}

@@ -156,7 +156,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = filled => {}
-                () = sleep(BATCH_DELAY) => {}
+                () = sleep(self.sink.batch_delay()) => {}
                 () = self.stop.started() => {}
             }
             while batch.len() < BATCH
@@ -269,6 +269,14 @@ impl Sink {
             headers.append(legal_name, HeaderValue::try_from(value).map_err(|_| illegal())?);
         }
         Ok(Sink::Otlp(Box::new(Collector { endpoint, tls, headers, resource: resource.into() })))
+    }
+
+    /// How long to wait for more spans to send at once.
+    fn batch_delay(&self) -> Duration {
+        match self {
+            Sink::Stdout(_) => Duration::ZERO,
+            Sink::Otlp(_) => BATCH_DELAY,
+        }
     }
 
     fn encode(&self, batch: Vec<SpanData>) -> Vec<u8> {

@@ -215,7 +215,10 @@ impl PodTask {
             ("SERVING_POD_IP", address.ip.to_string()),
         ];
         let spawn = Spawn::new(&params.queue_proxy).arg("queue-proxy");
-        let fixed = env.into_iter().chain(self.workload.queue_proxy_env(port));
+        // Whoever has started us may want to hear something else of requests, or of traces.
+        let told = std::env::var_os("OBSERVABILITY_CONFIG").is_none();
+        let told = told.then(|| ("OBSERVABILITY_CONFIG", REQUEST_METRICS.to_owned()));
+        let fixed = env.into_iter().chain(told).chain(self.workload.queue_proxy_env(port));
         fixed.fold(spawn, |spawn, (name, value)| spawn.env(name, value))
     }
 
@@ -358,6 +361,8 @@ fn what_it_does(port: u16, app: u32) -> String {
     }
 }
 
+/// What is told of a pod's requests: they are on the page of metrics.
+const REQUEST_METRICS: &str = r#"{"requestMetrics":{"protocol":"prometheus"}}"#;
 /// One probe may take as long as the queue-proxy tries (10 s), and a little more.
 const PROBE_PATIENCE: Duration = Duration::from_secs(12);
 /// Between two probes, while the queue-proxy itself is starting.

@@ -1,0 +1,43 @@
+//! TLS towards Prometheus, as Knative's variables ask for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pilotlight_config::process::{PrometheusClients, PrometheusTls};
+use pilotlight_net::tls::{
+    CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
+};
+
+/// Why metrics cannot be served over TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum PrometheusError {
+    /// What was written about TLS is no sense.
+    #[error("METRICS_PROMETHEUS_{0}")]
+    Policy(#[from] PolicyError),
+    /// A certificate, its key or an authority cannot be used.
+    #[error("cannot serve metrics over TLS: {0}")]
+    Certificate(#[from] TlsError),
+}
+
+/// The certificate to show to Prometheus, and whose to want to see. It is read again every `renewed_every`, as long as
+/// it is used.
+pub fn prometheus_tls(
+    asked: &PrometheusTls,
+    renewed_every: Duration,
+) -> Result<Arc<ServerTls>, PrometheusError> {
+    let policy = TlsPolicy::parse(TlsWords {
+        min_version: &asked.words.min_version,
+        max_version: &asked.words.max_version,
+        cipher_suites: &asked.words.cipher_suites,
+        curve_preferences: &asked.words.curve_preferences,
+    })?;
+    let policy = match &asked.clients {
+        PrometheusClients::Any => policy,
+        PrometheusClients::Optional(authorities) => policy.with_clients(authorities, true)?,
+        PrometheusClients::Required(authorities) => policy.with_clients(authorities, false)?,
+    };
+    let files = CertificateFiles { certificate: asked.certificate.clone(), key: asked.key.clone() };
+    let tls = Arc::new(ServerTls::load(files, policy)?);
+    tokio::spawn(keep_renewed(&tls, renewed_every));
+    Ok(tls)
+}
