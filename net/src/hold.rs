@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http::header;
+use http_body::Body as _;
 
 use crate::{Error, Request};
 
@@ -23,7 +24,7 @@ pub async fn hold_while<T>(
     budget: &ByteBudget,
     wait: impl Future<Output = T>,
 ) -> Result<T, Error> {
-    let reads_ahead = !request.headers().contains_key(header::EXPECT);
+    let reads_ahead = !request.body().is_end_stream() && !request.headers().contains_key(header::EXPECT);
     let body = request.body_mut();
     let mut wait = pin!(wait);
     poll_fn(|cx| {

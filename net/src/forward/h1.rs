@@ -330,8 +330,8 @@ fn complete_head(to: SocketAddr, request: &mut Request) {
             request.headers_mut().insert(header::HOST, host);
         }
     }
-    let has_length = request.headers().contains_key(header::CONTENT_LENGTH);
-    if !has_length && request.body().size_hint().exact().is_none() {
+    let has_length = request.body().size_hint().exact().is_some();
+    if !has_length && !request.headers().contains_key(header::CONTENT_LENGTH) {
         // hyper assumes that a GET of unknown length has no body, unless it is told.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
