@@ -14,7 +14,9 @@ use http::{HeaderValue, StatusCode, header};
 use pilotlight_config::duration;
 use pilotlight_config::process::TlsEnv;
 use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsPolicy, TlsWords, keep_renewed};
-use pilotlight_net::{Admin, Body, Clock, Drain, Response, StopSignals, install_metrics, plain, start_logs};
+use pilotlight_net::{
+    Admin, Body, Clock, Drain, Response, StopSignals, install_metrics, listen, plain, start_logs,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -114,19 +116,17 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::new().context("listening for signals")?;
     let metrics = install_metrics(&[]).context("installing metrics")?;
     let tables = endpoints::follow(&flags.endpoints).context("--endpoints")?;
-    let listen = |addr: SocketAddr| async move {
-        TcpListener::bind(addr).await.with_context(|| format!("listening on {addr}"))
-    };
-    let listener = listen(flags.listen).await?;
+    let listen = |addr: SocketAddr| listen(addr).with_context(|| format!("listening on {addr}"));
+    let listener = listen(flags.listen)?;
     let admin = match flags.admin {
-        Some(addr) => Some(listen(addr).await?),
+        Some(addr) => Some(listen(addr)?),
         None => None,
     };
     // Where they really listen, should a port have been given as 0.
     let address = listener.local_addr()?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let over_tls = match server_tls(&flags)? {
-        Some(tls) => Some((listen(flags.listen_tls).await?, tls)),
+        Some(tls) => Some((listen(flags.listen_tls)?, tls)),
         None => None,
     };
     let pods_over_tls = pods_over_tls(&flags)?;

@@ -25,7 +25,9 @@ use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::tls::{
     CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
 };
-use pilotlight_net::{Admin, Clock, Drain, Handler, StopSignals, error, serve, serve_tls, start_logs};
+use pilotlight_net::{
+    Admin, Clock, Drain, Handler, StopSignals, error, listen, serve, serve_tls, start_logs,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -126,21 +128,20 @@ pub struct Addresses {
 impl QueueProxy {
     /// Opens all ports, or none.
     pub async fn bind(env: QueueProxyEnv) -> Result<Self, StartError> {
-        let listen = async |port, purpose| {
+        let listen = |port, purpose| {
             let address = SocketAddr::new(env.bind_address, port);
-            let bound = TcpListener::bind(address).await;
-            bound.map_err(|source| StartError::Bind { address, purpose, source })
+            listen(address).map_err(|source| StartError::Bind { address, purpose, source })
         };
         let requests_over_tls = match tls(&env)? {
-            Some(tls) => Some((listen(env.serving_tls_port, "requests over TLS").await?, tls)),
+            Some(tls) => Some((listen(env.serving_tls_port, "requests over TLS")?, tls)),
             None => None,
         };
         Ok(QueueProxy {
-            requests: listen(env.serving_port, "requests").await?,
+            requests: listen(env.serving_port, "requests")?,
             requests_over_tls,
-            stats: listen(env.metrics_port, "stats").await?,
-            admin: listen(env.admin_port, "the drain").await?,
-            user_metrics: listen(env.user_metrics_port, "metrics").await?,
+            stats: listen(env.metrics_port, "stats")?,
+            admin: listen(env.admin_port, "the drain")?,
+            user_metrics: listen(env.user_metrics_port, "metrics")?,
             env,
         })
     }

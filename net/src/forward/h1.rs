@@ -181,11 +181,12 @@ type Driver = http1::Connection<TokioIo<MaybeTls>, Body>;
 
 impl Connection {
     /// Sends a request and waits for the head of its response.
-    async fn send(
+    // Not an async function: that would keep room for the request for as long as it waits.
+    fn send(
         &mut self,
         mut request: Request,
         asked: &Asked,
-    ) -> Result<http::Response<Incoming>, TrySendError<Request>> {
+    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<Request>>> + use<'_> {
         if asked.wish.is_some() {
             // Only a connection with a task of its own can stop being HTTP.
             self.detach();
@@ -197,13 +198,15 @@ impl Connection {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.watched(move |_| is_sent.store(true, Ordering::Relaxed));
         }
-        let mut response = pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        poll_fn(|cx| {
-            poll_driver(driver, cx);
-            poll_driven(driver, cx, |cx| response.as_mut().poll(cx))
-        })
-        .await
+        let (response, driver) = (self.sender.try_send_request(request), &mut self.driver);
+        async move {
+            let mut response = pin!(response);
+            poll_fn(|cx| {
+                poll_driver(driver, cx);
+                poll_driven(driver, cx, |cx| response.as_mut().poll(cx))
+            })
+            .await
+        }
     }
 
     /// The next piece of the response's body.
