@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use pilotlight_net::headers::Marks;
 use pilotlight_net::{
     Client, Fault, Handler, Request, Response, SendError, error, headers, hold_while, prepare_forward,
     prepare_response, with_timeouts,
@@ -21,7 +22,10 @@ use crate::{probes, refusal};
 impl Handler for Activator {
     async fn handle(&self, client: &Client, mut request: Request) -> Response {
         let shared = &*self.shared;
-        if let Some(answer) = probes::answer(request.headers(), shared.health()) {
+        let marks = Marks::of(request.headers());
+        if marks.any(Marks::PROBE)
+            && let Some(answer) = probes::answer(request.headers(), shared.health())
+        {
             return answer;
         }
         if !shared.params.behind_ingress {
@@ -44,8 +48,8 @@ impl Handler for Activator {
             shared.outbox.push([(revision.id().clone(), stat)]);
         }
 
-        prepare_forward(&mut request, client);
-        mark(&mut request);
+        prepare_forward(&mut request, client, marks);
+        mark(&mut request, marks);
         let place = revision.throttler().arrive();
         let is_waiting = AtomicBool::new(true);
         // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
@@ -143,11 +147,14 @@ async fn slot(shared: &Shared, place: &Place, request: &mut Request) -> Result<S
 }
 
 /// Says to the queue-proxy who forwards this, whatever the client said, and which host the client asked for.
-fn mark(request: &mut Request) {
+fn mark(request: &mut Request, marks: Marks) {
     let headers = request.headers_mut();
     headers.insert(headers::PROXY_REQUEST, HeaderValue::from_static(headers::ACTIVATOR));
-    headers.remove(headers::NETWORK_HASH);
-    if !headers.contains_key(headers::ORIGINAL_HOST)
+    if marks.any(Marks::NETWORK_HASH) {
+        headers.remove(headers::NETWORK_HASH);
+    }
+    // Looked up: a client may have had it taken away as one of its hop.
+    if !(marks.any(Marks::ORIGINAL_HOST) && headers.contains_key(headers::ORIGINAL_HOST))
         && let Some(host) = headers.get(header::HOST).cloned()
     {
         headers.insert(headers::ORIGINAL_HOST, host);

@@ -15,7 +15,8 @@ use pilotlight_config::duration;
 use pilotlight_config::process::{MetricsProtocol, PrometheusEnv, TelemetryEnv, TlsEnv};
 use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsPolicy, TlsWords, keep_renewed};
 use pilotlight_net::{
-    Admin, Body, Clock, Drain, Request, Response, StopSignals, flush_logs, install_metrics, plain, start_logs,
+    Admin, Body, Clock, Drain, Request, Response, StopSignals, flush_logs, install_metrics, listen, plain,
+    start_logs,
 };
 use pilotlight_telemetry::{RevisionNames, Telemetry, TelemetryParams, process, prometheus_tls};
 use tokio::net::TcpListener;
@@ -161,12 +162,10 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     process::started();
     let env = telemetry_env()?;
     let tables = endpoints::follow(&flags.endpoints).context("--endpoints")?;
-    let listen = |addr: SocketAddr| async move {
-        TcpListener::bind(addr).await.with_context(|| format!("listening on {addr}"))
-    };
-    let listener = listen(flags.listen).await?;
+    let listen = |addr: SocketAddr| listen(addr).with_context(|| format!("listening on {addr}"));
+    let listener = listen(flags.listen)?;
     let admin = match admin_address(&flags, &env.prometheus)? {
-        Some(addr) => Some(listen(addr).await?),
+        Some(addr) => Some(listen(addr)?),
         None => None,
     };
     let admin_tls = match &env.prometheus.tls {
@@ -177,7 +176,7 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr()?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let over_tls = match server_tls(&flags)? {
-        Some(tls) => Some((listen(flags.listen_tls).await?, tls)),
+        Some(tls) => Some((listen(flags.listen_tls)?, tls)),
         None => None,
     };
     let pods_over_tls = pods_over_tls(&flags)?;

@@ -57,8 +57,7 @@ impl Stack {
     /// Starts everything. When this returns, requests are taken; no pod is running yet.
     pub async fn start(params: StackParams) -> anyhow::Result<Stack> {
         let clock = Clock::start();
-        let listener = TcpListener::bind(params.listen)
-            .await
+        let listener = pilotlight_net::listen(params.listen)
             .with_context(|| format!("cannot listen on {} (choose another with --listen)", params.listen))?;
         let admin_listener = bind_admin(params.admin).await?;
         let stats_listener =

@@ -26,12 +26,19 @@ use crate::upgrade::Tunnel;
 /// that a client can never take a part for the whole.
 pub struct Body {
     content: Content,
-    timer: Option<Box<Timer>>,
+    // Boxed: bodies are moved about a lot, and most of them are requests that have nothing with them.
+    company: Option<Box<Company>>,
+    failed: bool,
+}
+
+/// What travels with a body.
+#[derive(Default)]
+struct Company {
+    timer: Option<Timer>,
     watcher: Option<Watcher>,
     // Bytes read so far, for whoever asked to have them counted.
     counter: Option<Arc<AtomicU64>>,
-    failed: bool,
-    // What is left to be said after it was taken away.
+    // What is left to be said after the content was taken away.
     late: Option<Error>,
 }
 
@@ -99,7 +106,8 @@ impl Body {
 
     /// Calls `watcher` once, when the body has ended or is dropped.
     pub fn watched(mut self, watcher: impl FnOnce(Ending) + Send + 'static) -> Self {
-        self.watcher = Some(match self.watcher.take() {
+        let company = self.company();
+        company.watcher = Some(match company.watcher.take() {
             None => Box::new(watcher),
             Some(inner) => Box::new(move |ending| {
                 inner(ending);
@@ -111,7 +119,7 @@ impl Body {
 
     /// Adds the bytes of the body to `counter` as they are read.
     pub fn counted(mut self, counter: Arc<AtomicU64>) -> Self {
-        self.counter = Some(counter);
+        self.company().counter = Some(counter);
         self
     }
 
@@ -131,28 +139,28 @@ impl Body {
     }
 
     pub(crate) fn timed(mut self, timer: Timer) -> Self {
-        debug_assert!(self.timer.is_none(), "one layer of timeouts is enough");
-        self.timer = Some(Box::new(timer));
+        let company = self.company();
+        debug_assert!(company.timer.is_none(), "one layer of timeouts is enough");
+        company.timer = Some(timer);
         self
     }
 
     /// Lets the connection that writes this response know when it must have ended.
     pub(crate) fn announce(&mut self, connection: &Overdue) {
-        if let Some(timer) = &mut self.timer {
+        if let Some(timer) = self.company.as_mut().and_then(|company| company.timer.as_mut()) {
             timer.announce(connection);
         }
     }
 
     /// When it must have ended, if it has a time limit.
     pub(crate) fn total_at(&self) -> Option<Instant> {
-        self.timer.as_ref().map(|timer| timer.total_at())
+        Some(self.company.as_ref()?.timer.as_ref()?.total_at())
     }
 
     /// It has not ended in time, and nobody reads it: lets go of all that it holds. A late reader finds an error.
     pub(crate) fn expire(&mut self) {
-        if let Some(timer) = self.timer.take() {
-            self.fail();
-            self.late = Some(timer.error());
+        if let Some(timer) = self.company.as_mut().and_then(|company| company.timer.take()) {
+            self.fail_late(timer.error());
         }
     }
 
@@ -182,14 +190,20 @@ impl Body {
         Ok(())
     }
 
+    fn company(&mut self) -> &mut Company {
+        self.company.get_or_insert_default()
+    }
+
     fn finish(&mut self, ending: Ending) {
-        self.timer = None;
+        if let Some(company) = &mut self.company {
+            company.timer = None;
+        }
         if let Content::Http1(connection) = std::mem::replace(&mut self.content, Content::Empty)
             && ending == Ending::Complete
         {
             connection.give_back();
         }
-        if let Some(watcher) = self.watcher.take() {
+        if let Some(watcher) = self.company.as_mut().and_then(|company| company.watcher.take()) {
             watcher(ending);
         }
     }
@@ -230,41 +244,40 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if this.failed {
-            return Poll::Ready(this.late.take().map(Err));
+            return Poll::Ready(this.company.as_mut().and_then(|company| company.late.take()).map(Err));
         }
         // The timer is asked first: a stream that is always ready must not outrun its total.
-        if let Some(timer) = &this.timer
+        if let Some(Company { timer: Some(timer), .. }) = this.company.as_deref()
             && let Poll::Ready(error) = timer.poll_expired(cx)
         {
             this.fail();
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(this.poll_content(cx));
-        match &frame {
+        Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                if let Some(timer) = &mut this.timer {
-                    timer.written();
+                if let Some(company) = &mut this.company {
+                    company.read(&frame);
                 }
-                if let (Some(counter), Some(data)) = (&this.counter, frame.data_ref()) {
-                    counter.fetch_add(data.len() as u64, Ordering::Relaxed);
-                }
+                Some(Ok(frame))
             }
-            Some(Err(_)) => {
-                this.fail();
+            Some(Err(error)) => {
                 // Said at the next opportunity, or the writer would cut its connection before it has written what
                 // came first.
-                this.late = frame.and_then(Result::err);
+                this.fail_late(error);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            None => this.finish(Ending::Complete),
-        }
-        Poll::Ready(frame)
+            None => {
+                this.finish(Ending::Complete);
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => self.late.is_none(),
+            Content::Empty => self.company.as_ref().is_none_or(|company| company.late.is_none()),
             Content::Full(_) => false,
             Content::FromClient(incoming) => incoming.is_end_stream(),
             Content::Http1(connection) => connection.is_end_stream(),
@@ -298,6 +311,24 @@ impl Body {
         self.content = Content::Empty;
         self.finish(Ending::Failed);
     }
+
+    // Whoever reads next finds the error.
+    fn fail_late(&mut self, error: Error) {
+        self.fail();
+        self.company().late = Some(error);
+    }
+}
+
+impl Company {
+    /// A piece was read.
+    fn read(&mut self, frame: &Frame<Bytes>) {
+        if let Some(timer) = &mut self.timer {
+            timer.written();
+        }
+        if let (Some(counter), Some(data)) = (&self.counter, frame.data_ref()) {
+            counter.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Body {
@@ -327,7 +358,7 @@ fn poll_client(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Res
 
 impl From<Content> for Body {
     fn from(content: Content) -> Self {
-        Body { content, timer: None, watcher: None, counter: None, failed: false, late: None }
+        Body { content, company: None, failed: false }
     }
 }
 
@@ -347,5 +378,16 @@ impl fmt::Debug for Body {
             Content::Tunnel(_) => "tunnel",
         };
         f.debug_struct("Body").field("kind", &kind).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_small() {
+        // It is part of every request and response, which are moved some twenty times on their way.
+        assert!(size_of::<Body>() <= 64, "{}", size_of::<Body>());
     }
 }

@@ -8,7 +8,7 @@ use http::HeaderValue;
 use crate::alarm::Alarm;
 
 /// The client at the other end of a connection.
-#[derive(Clone)]
+// Not to be cloned: its alarm wakes one task, and a handler that takes a copy to another would wait for ever.
 pub struct Client {
     address: SocketAddr,
     forwarded_for: HeaderValue,
@@ -26,7 +26,8 @@ impl Client {
 
     /// The same client, as one of many who ask at the same time.
     pub(crate) fn of_stream(&self) -> Self {
-        Client { alarm: Alarm::default(), ..self.clone() }
+        let Client { address, forwarded_for, .. } = self;
+        Client { address: *address, forwarded_for: forwarded_for.clone(), alarm: Alarm::default() }
     }
 
     /// Where it is.

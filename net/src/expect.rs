@@ -35,8 +35,11 @@ enum Word {
 impl Permission {
     /// Has the request wait for the upstream's word, if its client does. To be called before it is sent.
     pub(crate) fn asked_for(request: &mut Request) -> Option<Permission> {
+        if request.body().is_end_stream() {
+            return None;
+        }
         let expect = request.headers().get(header::EXPECT)?;
-        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") || request.body().is_end_stream() {
+        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             return None;
         }
         let word = watch::Sender::new(Word::None);

@@ -113,7 +113,8 @@ impl Upstreams {
             return Err(SendError::Failed { source: Error::UnsupportedConnect });
         }
         match request.version() {
-            Version::HTTP_2 => self.http2.send(to, request).await,
+            // Boxed: the larger of the two.
+            Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,
             _ => self.http1.send(to, request).await,
         }
     }

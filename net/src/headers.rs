@@ -1,10 +1,13 @@
 //! The names that Knative's components speak to each other with, and what a proxy does to the headers of what it
 //! forwards.
 
+mod marks;
+
 use http::header::{CONNECTION, Entry, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
+pub use self::marks::Marks;
 use crate::{Client, Request, Response};
 
 /// The name of the revision a request is for, set by the ingress; never forwarded to the app.
@@ -92,20 +95,26 @@ pub fn is_set(headers: &HeaderMap, name: &HeaderName) -> bool {
 /// Path and query stay as they are, byte for byte. `Trailer` stays, since the trailers it announces are forwarded;
 /// and so does a wish to [upgrade](crate::Upstreams::send), except to HTTP/2: a server may pass over that one
 /// (RFC 9110, 7.8), and clients that insist begin with HTTP/2 right away.
-pub fn prepare_forward(request: &mut Request, client: &Client) {
+///
+/// `marks` are those of the request as it came.
+pub fn prepare_forward(request: &mut Request, client: &Client, marks: Marks) {
     to_origin_form(request);
     let speaks_http1 = request.version() == Version::HTTP_11;
     let headers = request.headers_mut();
-    let takes_trailers = lists_token(headers, &TE, "trailers");
-    let upgrade =
-        upgrade(headers).filter(|name| speaks_http1 && !name.as_bytes().eq_ignore_ascii_case(b"h2c"));
-    remove_hop_by_hop(headers);
-    restore_upgrade(headers, upgrade);
-    if takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+    if marks.any(ONE_HOP) {
+        let takes_trailers = lists_token(headers, &TE, "trailers");
+        let upgrade =
+            upgrade(headers).filter(|name| speaks_http1 && !name.as_bytes().eq_ignore_ascii_case(b"h2c"));
+        remove_hop_by_hop(headers);
+        restore_upgrade(headers, upgrade);
+        if takes_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
     }
-    headers.remove(REVISION);
-    headers.remove(NAMESPACE);
+    if marks.any(Marks::REVISION) {
+        headers.remove(REVISION);
+        headers.remove(NAMESPACE);
+    }
     append_forwarded_for(headers, client.forwarded_for());
 }
 
@@ -114,6 +123,9 @@ pub fn prepare_forward(request: &mut Request, client: &Client) {
 pub fn prepare_response(response: &mut Response) {
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
+    if !Marks::of(headers).any(ONE_HOP) {
+        return;
+    }
     let upgrade = upgrade(headers).filter(|_| switches);
     remove_hop_by_hop(headers);
     restore_upgrade(headers, upgrade);
@@ -187,6 +199,9 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
+/// All of [`HOP_BY_HOP`].
+const ONE_HOP: Marks = Marks::CONNECTION.and(Marks::TE).and(Marks::UPGRADE).and(Marks::HOP_BY_HOP);
+
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     TE,
@@ -209,7 +224,8 @@ mod tests {
         for (name, value) in before {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
-        prepare_forward(&mut request, &Client::new(([10, 0, 0, 9], 1).into()));
+        let marks = Marks::of(request.headers());
+        prepare_forward(&mut request, &Client::new(([10, 0, 0, 9], 1).into()), marks);
         request
     }
 
@@ -300,7 +316,8 @@ mod tests {
     #[test]
     fn an_ipv4_client_of_an_ipv6_socket_is_written_as_ipv4() {
         let mut request = Request::new(Body::empty());
-        prepare_forward(&mut request, &Client::new("[::ffff:10.0.0.9]:1".parse().unwrap()));
+        let client = Client::new("[::ffff:10.0.0.9]:1".parse().unwrap());
+        prepare_forward(&mut request, &client, Marks::of(&HeaderMap::new()));
         assert_eq!(request.headers()[X_FORWARDED_FOR], "10.0.0.9");
     }
 

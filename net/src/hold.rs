@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri, header};
+use http_body::Body as _;
 
 use crate::{Error, Request};
 
@@ -23,9 +25,13 @@ pub async fn hold_while<T>(
     budget: &ByteBudget,
     wait: impl Future<Output = T>,
 ) -> Result<T, Error> {
-    let reads_ahead = !request.headers().contains_key(header::EXPECT);
-    let body = request.body_mut();
     let mut wait = pin!(wait);
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await {
+        return Ok(done);
+    }
+    leave_read_buffer(request);
+    let reads_ahead = !request.body().is_end_stream() && !request.headers().contains_key(header::EXPECT);
+    let body = request.body_mut();
     poll_fn(|cx| {
         if let Poll::Ready(done) = wait.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));
@@ -36,6 +42,27 @@ pub async fn hold_while<T>(
         Poll::Pending
     })
     .await
+}
+
+/// Copies a request's head out of the 8 KiB into which it was read, and which it would keep for as long as it waits.
+fn leave_read_buffer(request: &mut Request) {
+    if request.uri().authority().is_none()
+        && let Some(path) = request.uri().path_and_query()
+        && let Ok(path) = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(path.as_str().as_bytes()))
+    {
+        *request.uri_mut() = Uri::from(path);
+    }
+    let headers = request.headers_mut();
+    // In one piece: there may be many, and most are short.
+    let mut copies = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
+    headers.values().for_each(|value| copies.extend_from_slice(value.as_bytes()));
+    let mut copies = copies.freeze();
+    for value in headers.values_mut() {
+        if let Ok(mut copy) = HeaderValue::from_maybe_shared(copies.split_to(value.len())) {
+            copy.set_sensitive(value.is_sensitive());
+            *value = copy;
+        }
+    }
 }
 
 /// How many bytes of bodies all waiting requests together may keep in memory. Clones are the same budget.
@@ -115,3 +142,29 @@ impl Drop for Early {
 
 /// How much of a waiting request's body is kept in memory.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Body;
+
+    #[tokio::test]
+    async fn a_request_that_waits_lets_go_of_what_it_was_read_into_and_stays_the_same() {
+        let read = Bytes::from(b"/path?query one  two".to_vec());
+        let value = |range| HeaderValue::from_maybe_shared(read.slice(range)).unwrap();
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from(PathAndQuery::from_maybe_shared(read.slice(..11)).unwrap());
+        request.headers_mut().insert("x-a", value(12..15));
+        request.headers_mut().append("x-a", value(16..16));
+        request.headers_mut().append("x-b", value(17..20));
+        assert!(!read.is_unique());
+
+        let budget = ByteBudget::new(0);
+        hold_while(&mut request, &budget, tokio::task::yield_now()).await.unwrap();
+        assert!(read.is_unique());
+        assert_eq!(request.uri(), "/path?query");
+        let headers = request.headers().iter();
+        let headers: Vec<_> = headers.map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(headers, [("x-a", "one"), ("x-a", ""), ("x-b", "two")]);
+    }
+}

@@ -28,8 +28,8 @@ pub(crate) struct Wish {
 impl Wish {
     /// What the request asks for, if it asks and its connection can.
     pub(crate) fn of(request: &Request) -> Option<Wish> {
+        let client = request.extensions().get::<OnUpgrade>()?.clone();
         let protocol = headers::upgrade(request.headers())?;
-        let client = request.extensions().get::<OnUpgrade>().cloned()?;
         Some(Wish { protocol, client })
     }
 }

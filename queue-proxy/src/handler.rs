@@ -9,7 +9,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_core::RequestKind;
-use pilotlight_net::headers::{self, is_kubelet_probe, is_probe};
+use pilotlight_net::headers::{self, Marks, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
     Body, Breaker, ByteBudget, Client, Fault, Handler, Request, Response, Timeouts, UpstreamParams,
@@ -43,12 +43,14 @@ pub(crate) struct Proxy {
 impl Handler for Proxy {
     async fn handle(&self, client: &Client, mut request: Request) -> Response {
         let told = self.telemetry.begin(client.address(), &mut request);
-        let response = match self.answer_probe(request.headers()).await {
+        let marks = Marks::of(request.headers());
+        let answer = if marks.any(Marks::PROBE) { self.answer_probe(request.headers()).await } else { None };
+        let response = match answer {
             Some(answer) => answer,
             None => {
                 self.quiet.request_arrived();
                 // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
-                let call = pin!(self.proxy(client, &mut request));
+                let call = pin!(self.proxy(client, &mut request, marks));
                 with_timeouts(client, self.timeouts, "request timeout", call).await
             }
         };
@@ -61,13 +63,17 @@ impl Handler for Proxy {
 
 impl Proxy {
     /// A request that is no probe for us. The time it waits for its turn counts: as load, and against its timeouts.
-    async fn proxy(&self, client: &Client, request: &mut Request) -> Response {
-        add_forwarded(request.headers_mut());
-        if is_kubelet_probe(request.headers()) {
-            return self.forward(client, request).await;
+    async fn proxy(&self, client: &Client, request: &mut Request, marks: Marks) -> Response {
+        if marks.any(Marks::FORWARDED) {
+            add_forwarded(request.headers_mut());
         }
-        let counted = self.reporter.request_started(kind(request.headers()));
-        restore_original_host(request.headers_mut());
+        if marks.any(Marks::PROBE) && is_kubelet_probe(request.headers()) {
+            return self.forward(client, request, marks).await;
+        }
+        let counted = self.reporter.request_started(kind(request.headers(), marks));
+        if marks.any(Marks::ORIGINAL_HOST) {
+            restore_original_host(request.headers_mut());
+        }
         let proxying = self.telemetry.enter(request, "kn.queueproxy.proxy");
         let permit = match &self.breaker {
             None => None,
@@ -80,9 +86,10 @@ impl Proxy {
                 }
             }
         };
-        let metrics = self.metrics.as_ref().filter(|_| !is_probe(request.headers()));
+        let is_probe = marks.any(Marks::PROBE) && is_probe(request.headers());
+        let metrics = self.metrics.as_ref().filter(|_| !is_probe);
         let invocation = metrics.map(Metrics::invocation_started);
-        let response = self.forward(client, request).await;
+        let response = self.forward(client, request, marks).await;
         let status = response.status();
         response.map(|body| {
             body.watched(move |ending| {
@@ -100,8 +107,8 @@ impl Proxy {
         self.breaker.clone()
     }
 
-    async fn forward(&self, client: &Client, request: &mut Request) -> Response {
-        prepare_forward(request, client);
+    async fn forward(&self, client: &Client, request: &mut Request, marks: Marks) -> Response {
+        prepare_forward(request, client, marks);
         let sending = self.telemetry.sending(self.app, request);
         let mut outcome = self.upstreams.send(self.app, request).await;
         if let Some(sending) = sending {
@@ -183,8 +190,9 @@ impl Proxy {
     }
 }
 
-fn kind(headers: &HeaderMap) -> RequestKind {
-    let proxied = headers.get(headers::PROXY_REQUEST).is_some_and(|by| by == headers::ACTIVATOR);
+fn kind(headers: &HeaderMap, marks: Marks) -> RequestKind {
+    let proxied = marks.any(Marks::PROXY_REQUEST)
+        && headers.get(headers::PROXY_REQUEST).is_some_and(|by| by == headers::ACTIVATOR);
     if proxied { RequestKind::Proxied } else { RequestKind::Direct }
 }
 

@@ -27,7 +27,7 @@ use pilotlight_net::tls::{
     CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
 };
 use pilotlight_net::{
-    Admin, Clock, Drain, Handler, StopSignals, error, flush_logs, serve, serve_tls, start_logs,
+    Admin, Clock, Drain, Handler, StopSignals, error, flush_logs, listen, serve, serve_tls, start_logs,
 };
 use pilotlight_telemetry::{OverTls, PrometheusError, Telemetry, TraceError};
 use tokio::net::TcpListener;
@@ -149,13 +149,12 @@ pub struct Addresses {
 impl QueueProxy {
     /// Opens all ports, or none.
     pub async fn bind(env: QueueProxyEnv) -> Result<Self, StartError> {
-        let listen = async |port, purpose| {
+        let listen = |port, purpose| {
             let address = SocketAddr::new(env.bind_address, port);
-            let bound = TcpListener::bind(address).await;
-            bound.map_err(|source| StartError::Bind { address, purpose, source })
+            listen(address).map_err(|source| StartError::Bind { address, purpose, source })
         };
         let requests_over_tls = match tls(&env)? {
-            Some(tls) => Some((listen(env.serving_tls_port, "requests over TLS").await?, tls)),
+            Some(tls) => Some((listen(env.serving_tls_port, "requests over TLS")?, tls)),
             None => None,
         };
         let metrics = Metrics::start(&env);
@@ -164,10 +163,10 @@ impl QueueProxy {
             None => None,
         };
         Ok(QueueProxy {
-            requests: listen(env.serving_port, "requests").await?,
+            requests: listen(env.serving_port, "requests")?,
             requests_over_tls,
-            stats: listen(env.metrics_port, "stats").await?,
-            admin: listen(env.admin_port, "the drain").await?,
+            stats: listen(env.metrics_port, "stats")?,
+            admin: listen(env.admin_port, "the drain")?,
             user_metrics,
             telemetry: telling::start(&env, metrics.as_ref())?,
             metrics,

@@ -1,6 +1,5 @@
 //! The metrics users see: how long the app takes, and how many wait for it.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +23,8 @@ pub(crate) struct Metrics {
 
 struct Shared {
     recorder: PrometheusRecorder,
-    // By status; filled as statuses occur.
-    invocations: Mutex<HashMap<StatusCode, Histogram>>,
+    // Filled as statuses occur: a handful.
+    invocations: Mutex<Vec<(StatusCode, Histogram)>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -97,14 +96,16 @@ impl Metrics {
         })
     }
 
-    fn invocation(&self, status: StatusCode) -> Histogram {
+    fn record(&self, status: StatusCode, duration: Duration) {
         let mut invocations = self.shared.invocations.lock();
-        let histogram = invocations.entry(status).or_insert_with(|| {
-            let label = Label::new("http_response_status_code", status.as_str().to_owned());
-            let key = Key::from_parts(INVOCATION_DURATION, vec![SCOPE, label]);
-            self.shared.recorder.register_histogram(&key, &METADATA)
-        });
-        histogram.clone()
+        if let Some((_, histogram)) = invocations.iter().find(|(of, _)| *of == status) {
+            return histogram.record(duration);
+        }
+        let label = Label::new("http_response_status_code", status.as_str().to_owned());
+        let key = Key::from_parts(INVOCATION_DURATION, vec![SCOPE, label]);
+        let histogram = self.shared.recorder.register_histogram(&key, &METADATA);
+        histogram.record(duration);
+        invocations.push((status, histogram));
     }
 }
 
@@ -126,8 +127,7 @@ impl Invocation {
 
 impl Drop for Invocation {
     fn drop(&mut self) {
-        let duration = self.started.elapsed();
-        self.metrics.invocation(self.status).record(duration);
+        self.metrics.record(self.status, self.started.elapsed());
     }
 }
 

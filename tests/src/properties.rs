@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use http::header::{CONNECTION, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use pilotlight_net::headers::{FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use pilotlight_net::headers::{FORWARDED, Marks, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use pilotlight_net::{Body, Client, Request, Response, prepare_forward, prepare_response, wire};
 use pilotlight_queue_proxy::add_forwarded;
 
@@ -17,7 +17,8 @@ pub fn request_headers(bytes: &[u8]) {
     let before = headers_of(bytes);
     let mut request = Request::new(Body::empty());
     *request.headers_mut() = before.clone();
-    prepare_forward(&mut request, &Client::new(SocketAddr::from(([10, 0, 0, 9], 1))));
+    let marks = Marks::of(request.headers());
+    prepare_forward(&mut request, &Client::new(SocketAddr::from(([10, 0, 0, 9], 1))), marks);
     let after = request.headers();
 
     let mut gone = one_hop(&before);

@@ -42,7 +42,7 @@ impl Collector {
 }
 
 impl Handler for Collector {
-    async fn handle(&self, _: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _: &pilotlight_net::Client, request: Request) -> Response {
         let message = request.into_body().collect().await.unwrap().to_bytes();
         let seen = ExportTraceServiceRequest::decode(message).unwrap().resource_spans;
         let scopes = seen.into_iter().flat_map(|resource| resource.scope_spans);

@@ -190,11 +190,12 @@ type Driver = http1::Connection<TokioIo<MaybeTls>, Body>;
 
 impl Connection {
     /// Sends a request and waits for the head of its response.
-    async fn send(
+    // Not an async function: that would keep room for the request for as long as it waits.
+    fn send(
         &mut self,
         mut request: Request,
         asked: &Asked,
-    ) -> Result<http::Response<Incoming>, TrySendError<Request>> {
+    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<Request>>> + use<'_> {
         if asked.wish.is_some() {
             // Only a connection with a task of its own can stop being HTTP.
             self.detach();
@@ -206,13 +207,15 @@ impl Connection {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.watched(move |_| is_sent.store(true, Ordering::Relaxed));
         }
-        let mut response = pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        poll_fn(|cx| {
-            poll_driver(driver, cx);
-            poll_driven(driver, cx, |cx| response.as_mut().poll(cx))
-        })
-        .await
+        let (response, driver) = (self.sender.try_send_request(request), &mut self.driver);
+        async move {
+            let mut response = pin!(response);
+            poll_fn(|cx| {
+                poll_driver(driver, cx);
+                poll_driven(driver, cx, |cx| response.as_mut().poll(cx))
+            })
+            .await
+        }
     }
 
     /// The next piece of the response's body.
@@ -339,8 +342,8 @@ fn complete_head(to: SocketAddr, request: &mut Request) {
             request.headers_mut().insert(header::HOST, host);
         }
     }
-    let has_length = request.headers().contains_key(header::CONTENT_LENGTH);
-    if !has_length && request.body().size_hint().exact().is_none() {
+    let has_length = request.body().size_hint().exact().is_some();
+    if !has_length && !request.headers().contains_key(header::CONTENT_LENGTH) {
         // hyper assumes that a GET of unknown length has no body, unless it is told.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }

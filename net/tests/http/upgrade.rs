@@ -136,7 +136,8 @@ impl Handler for Limited {
         self.inside.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(Arc::clone(&self.inside));
         let call = async {
-            prepare_forward(&mut request, client);
+            let marks = pilotlight_net::headers::Marks::of(request.headers());
+            prepare_forward(&mut request, client, marks);
             match self.upstreams.send(self.to, &mut request).await {
                 Ok(mut response) => {
                     prepare_response(&mut response);

@@ -32,7 +32,7 @@ impl Way {
 struct App;
 
 impl Handler for App {
-    async fn handle(&self, _: SocketAddr, request: Request) -> Response {
+    async fn handle(&self, _: &pilotlight_net::Client, request: Request) -> Response {
         match request.uri().path() {
             "/file" => file(request.headers()),
             "/upload" if request.method() == Method::POST || request.method() == Method::PUT => {
