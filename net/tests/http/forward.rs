@@ -338,7 +338,7 @@ async fn of_all_upstreams_together_no_more_connections_are_kept_than_allowed() {
         let asking = async {
             let mut request = Request::new(Body::empty());
             *request.uri_mut() = "/".parse().unwrap();
-            let response = upstreams.send(app.address, request).await.unwrap();
+            let response = upstreams.send(app.address, &mut request).await.unwrap();
             response.into_body().collect().await.unwrap();
         };
         tokio::join!(answering, soon("the exchange", asking)).0
@@ -347,7 +347,7 @@ async fn of_all_upstreams_together_no_more_connections_are_kept_than_allowed() {
     assert_eq!(exchange(&other).await.read_to_end().await, "", "there is one already");
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = "/again".parse().unwrap();
-    let asking = upstreams.send(one.address, request);
+    let asking = upstreams.send(one.address, &mut request);
     let answering = async {
         assert!(kept.read_head().await.starts_with("GET /again "));
         kept.send(OK).await;
