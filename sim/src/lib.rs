@@ -7,10 +7,12 @@
 
 pub mod assert;
 pub mod cluster;
+pub mod compare;
 pub mod dist;
 mod engine;
 pub mod hpa;
 mod outcome;
+pub mod parallel;
 mod replay;
 pub mod report;
 pub mod scenario;

@@ -123,9 +123,14 @@ impl Draft {
         place::put(&mut self.value, path, value.into())
     }
 
-    /// Whether anything is written at a place.
-    pub fn has(&self, field: &str) -> bool {
-        self.value.get(field).is_some_and(|value| !value.is_null())
+    /// A field as it is written, if it is.
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.value.get(name).filter(|value| !value.is_null())
+    }
+
+    /// All that is written.
+    pub fn value(&self) -> &Value {
+        &self.value
     }
 
     /// Reads everything, and the files it names.
