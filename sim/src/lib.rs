@@ -6,6 +6,7 @@
 //! again.
 
 pub mod assert;
+pub mod capacity;
 pub mod cluster;
 pub mod compare;
 pub mod dist;
@@ -16,7 +17,9 @@ pub mod parallel;
 mod replay;
 pub mod report;
 pub mod scenario;
+pub mod sweep;
 pub mod traffic;
+pub mod tune;
 
 pub use engine::queue::EventQueue;
 pub use engine::{Run, simulate};

@@ -28,6 +28,7 @@ use serde_json::{Map, Value};
 
 use super::{Scenario, Settings};
 use crate::assert::Slo;
+use crate::sweep::Written;
 
 pub use fields::{Field, SECTIONS, Section, markdown};
 
@@ -40,6 +41,8 @@ pub struct ScenarioFile {
     pub description: String,
     /// The settings, at least one: Knative's defaults where none are written.
     pub settings: Vec<Settings>,
+    /// The first of them that go by Knative's algorithm, as they are written: what can be varied.
+    pub written: Option<Written>,
     /// What is expected of latencies, where that is written.
     pub slo: Option<Slo>,
 }
@@ -188,7 +191,7 @@ fn scenario(root: &Node<'_>, draft: &Draft, findings: &mut Findings) -> Option<S
     let platform = world::platform(&root.child("platform"), findings);
     let clients = world::clients(&root.child("clients"), findings);
     let slo: Option<Slo> = read::parsed(&root.child("slo"), findings);
-    let settings = settings::all(&root.child("settings"), base_dir, findings);
+    let (settings, written) = settings::all(&root.child("settings"), base_dir, findings);
     let scales = settings.iter().any(|settings| !matches!(settings.scaler, super::Scaler::Fixed(_)));
     let start_up = ["schedule", "pull", "cached-pull", "init", "ready"];
     if scales && !start_up.iter().any(|phase| root.child("pods").child(phase).is_present()) {
@@ -208,6 +211,7 @@ fn scenario(root: &Node<'_>, draft: &Draft, findings: &mut Findings) -> Option<S
             objective: slo.map(|slo| slo.threshold),
         },
         settings,
+        written,
         slo,
     })
 }

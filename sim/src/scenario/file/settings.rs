@@ -16,25 +16,36 @@ use super::fields;
 use super::read::whole;
 use crate::hpa::HpaSpec;
 use crate::scenario::Settings;
+use crate::sweep::Written;
 
-/// All settings; Knative's defaults where none are written.
-pub(super) fn all(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<Settings> {
+/// Settings, and what they came from if that can be varied.
+type Entry = (Settings, Option<Written>);
+
+/// All settings, Knative's defaults where none are written; and the first that can be varied, as they are written.
+pub(super) fn all(
+    node: &Node<'_>,
+    base_dir: &Path,
+    findings: &mut Findings,
+) -> (Vec<Settings>, Option<Written>) {
     let mut settings: Vec<Settings> = Vec::new();
+    let mut first_written = None;
     for item in node.items(findings) {
-        for one in entry(&item, base_dir, findings) {
+        for (one, written) in entry(&item, base_dir, findings) {
             if settings.iter().any(|other| other.name == one.name) {
                 findings.fault(&item.child("name").path, &one.name, "is the name of other settings already");
             }
             settings.push(one);
+            first_written = first_written.or(written);
         }
     }
     if settings.is_empty() {
         settings.push(Settings::requests("defaults", RevisionSpec::default(), 0));
+        first_written = Some(Written::default());
     }
-    settings
+    (settings, first_written)
 }
 
-fn entry(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<Settings> {
+fn entry(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<Entry> {
     fields::SETTINGS.check(node, findings);
     let name = node.child("name").text(findings);
     let limit = node.child("container-concurrency");
@@ -55,22 +66,22 @@ fn entry(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<Setti
         let plural = if count == Some(1) { "" } else { "s" };
         let fixed = |count| {
             let name = name.unwrap_or_else(|| format!("{count} pod{plural}"));
-            Settings::fixed(&name, count, limit.unwrap_or_default())
+            (Settings::fixed(&name, count, limit.unwrap_or_default()), None)
         };
         return count.map(fixed).into_iter().collect();
     }
     if hpa.is_present() {
         let spec = inline_hpa(&hpa, findings);
         let name = name.unwrap_or_else(|| "hpa".to_owned());
-        return spec.map(|spec| Settings::hpa(&name, spec, limit.unwrap_or_default())).into_iter().collect();
+        let settings = spec.map(|spec| Settings::hpa(&name, spec, limit.unwrap_or_default()));
+        return settings.map(|settings| (settings, None)).into_iter().collect();
     }
     let config = config(&written[1], base_dir, findings);
     if file.is_present() {
-        return from_file(&file, name.as_deref(), limit, config.as_ref(), base_dir, findings);
+        return from_file(&file, name.as_deref(), limit, config, base_dir, findings);
     }
-    requests(&written[0], name, limit.unwrap_or_default(), &config.unwrap_or_default(), findings)
-        .into_iter()
-        .collect()
+    let limit = limit.unwrap_or_default();
+    requests(&written[0], name, limit, config.unwrap_or_default(), findings).into_iter().collect()
 }
 
 /// Knative's algorithm, as annotations and the ConfigMap have it.
@@ -78,9 +89,9 @@ fn requests(
     node: &Node<'_>,
     name: Option<String>,
     limit: u32,
-    config: &AutoscalerConfig,
+    config: Config,
     findings: &mut Findings,
-) -> Option<Settings> {
+) -> Option<Entry> {
     let short = node.bare_strings(findings);
     let name = name.unwrap_or_else(|| {
         let all: Vec<String> = short.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -97,12 +108,15 @@ fn requests(
         let advice = crate::dist::did_you_mean(short, &names);
         node.child(short).fault(format!("is not an annotation of the autoscaler{advice}"), findings);
     }
-    let parsed = resolve(config, &annotations, limit, Reachability::Reachable);
+    let parsed = resolve(&config.parsed, &annotations, limit, Reachability::Reachable);
     let below = |key: String| node.child(key.strip_prefix(PREFIX).unwrap_or(&key)).path;
     let warnings = parsed.warnings.into_iter();
     findings.warnings.extend(warnings.map(|warning| Warning { key: below(warning.key.clone()), ..warning }));
     match parsed.value {
-        Ok(Verdict::Resolved(resolved)) => Some(Settings::requests(&name, resolved.spec, limit)),
+        Ok(Verdict::Resolved(resolved)) => {
+            let written = Written { config: config.data, annotations, container_concurrency: limit };
+            Some((Settings::requests(&name, resolved.spec, limit), Some(written)))
+        }
         Ok(Verdict::OtherClass(class)) => {
             let rule = "is another autoscaler's class: write its settings under `hpa`";
             findings.fault(&node.child("class").path, &class, rule);
@@ -116,20 +130,51 @@ fn requests(
     }
 }
 
-/// The data of the ConfigMap `config-autoscaler`, or the name of a file with it.
-fn config(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Option<AutoscalerConfig> {
+/// The ConfigMap `config-autoscaler`.
+#[derive(Clone, Debug, Default)]
+struct Config {
+    data: BTreeMap<String, String>,
+    parsed: AutoscalerConfig,
+}
+
+/// The data of the ConfigMap, or the name of a file with it.
+fn config(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Option<Config> {
     let value = node.value?;
     if let Some(name) = value.as_str() {
         let (file, text) = text_of(node, name, base_dir, findings)?;
-        return absorb(AutoscalerConfig::from_yaml(&text), findings, |fault| fault.in_file(&file), |warning| {
-            warning.in_file(&file)
-        });
+        let parsed = AutoscalerConfig::from_yaml(&text);
+        let parsed = absorb(parsed, findings, |fault| fault.in_file(&file), |warning| warning.in_file(&file))?;
+        return Some(Config { data: data_of(&text), parsed });
     }
     let data = node.bare_strings(findings);
     let path = &node.path;
-    absorb(AutoscalerConfig::from_map(&data), findings, |fault| fault.below(path), |warning| {
-        warning.below(path)
-    })
+    let parsed = AutoscalerConfig::from_map(&data);
+    let parsed = absorb(parsed, findings, |fault| fault.below(path), |warning| warning.below(path))?;
+    Some(Config { data, parsed })
+}
+
+/// The data of a ConfigMap that is known to be legal: below `data`, or bare.
+fn data_of(text: &str) -> BTreeMap<String, String> {
+    let documents = manifest::documents(text).unwrap_or_default();
+    let mut ignored = Findings::default();
+    let is_map = |node: &Node<'_>| node.child("kind").value.is_some_and(|kind| kind == "ConfigMap");
+    let roots = || documents.iter().map(Document::root);
+    let named = roots().find(|node| {
+        is_map(node) && node.at(&["metadata", "name"]).value.is_some_and(|name| name == "config-autoscaler")
+    });
+    match named.or_else(|| roots().find(is_map)) {
+        Some(map) => map.child("data").strings(&mut ignored),
+        None => roots().next().map(|bare| bare.bare_strings(&mut ignored)).unwrap_or_default(),
+    }
+}
+
+/// The ConfigMap beside workloads, if there is one.
+fn config_beside(text: &str) -> BTreeMap<String, String> {
+    let documents = manifest::documents(text).unwrap_or_default();
+    let has_map = documents.iter().any(|document| {
+        document.root().at(&["metadata", "name"]).value.is_some_and(|name| name == "config-autoscaler")
+    });
+    if has_map { data_of(text) } else { BTreeMap::new() }
 }
 
 /// Everything a manifest names: workloads, or a HorizontalPodAutoscaler.
@@ -137,10 +182,10 @@ fn from_file(
     node: &Node<'_>,
     name: Option<&str>,
     limit: Option<u32>,
-    config: Option<&AutoscalerConfig>,
+    config: Option<Config>,
     base_dir: &Path,
     findings: &mut Findings,
-) -> Vec<Settings> {
+) -> Vec<Entry> {
     let Some((file, text)) = node.text(findings).and_then(|name| text_of(node, &name, base_dir, findings))
     else {
         return Vec::new();
@@ -153,22 +198,27 @@ fn from_file(
         let named = |spec: &HpaSpec| name.map(str::to_owned).or_else(|| spec.name.clone());
         let settings = spec.map(|spec| {
             let name = named(&spec).unwrap_or_else(|| "hpa".to_owned());
-            Settings::hpa(&name, spec, limit.unwrap_or_default())
+            (Settings::hpa(&name, spec, limit.unwrap_or_default()), None)
         });
         return settings.into_iter().collect();
     }
     let manifest = Manifest { file: &file, text: &text };
-    let read = absorb(workload::read(&[manifest], config), findings, |fault| fault, |warning| warning);
+    let read = workload::read(&[manifest], config.as_ref().map(|config| &config.parsed));
+    let read = absorb(read, findings, |fault| fault, |warning| warning);
     let workloads = read.map(|read| read.workloads).unwrap_or_default();
+    // Without another ConfigMap, one in the same file counts.
+    let data = config.map_or_else(|| config_beside(&text), |config| config.data);
     let several = workloads.len() > 1;
     let named = |own: &str| match name {
         Some(name) if several => format!("{name} {own}"),
         Some(name) => name.to_owned(),
         None => own.to_owned(),
     };
-    let settings = workloads.iter().map(|workload| {
+    let settings = workloads.into_iter().map(|workload| {
         let limit = limit.unwrap_or(workload.container_concurrency);
-        Settings::requests(&named(&workload.id.name), workload.spec.clone(), limit)
+        let settings = Settings::requests(&named(&workload.id.name), workload.spec, limit);
+        let annotations = workload.annotations;
+        (settings, Some(Written { config: data.clone(), annotations, container_concurrency: limit }))
     });
     settings.collect()
 }
