@@ -13,5 +13,6 @@ pub mod output;
 pub mod run;
 pub mod sample;
 pub mod screen;
+pub mod sim;
 pub mod stack;
 pub mod summary;

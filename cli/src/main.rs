@@ -1,17 +1,13 @@
 //! The one command people type.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use pilotlight_autoscaler::cluster::process::intercept;
-use pilotlight_cli::output::print;
-use pilotlight_cli::{demo, explain, lint, run, sample};
+use pilotlight_cli::{demo, explain, lint, run, sample, sim};
 
 /// A pilot light for services that are switched off: request-driven autoscaling, down to none and back
 #[derive(Debug, Parser)]
@@ -27,9 +23,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Lint(lint::LintArgs),
     Explain(explain::ExplainArgs),
-    /// Decide again, under another clock than the wall's, what was decided live
-    #[command(subcommand)]
-    Sim(Sim),
+    Sim(sim::SimArgs),
     Sample(sample::SampleArgs),
     /// The queue-proxy as a process of its own; its settings are environment variables
     QueueProxy,
@@ -44,15 +38,6 @@ enum Command {
     Autoscaler {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Sim {
-    /// Decide a journal of the live autoscaler again: every decision must come out as it was written
-    Replay {
-        /// The journal
-        journal: PathBuf,
     },
 }
 
@@ -74,7 +59,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Sample(args) => block_on(sample::run(args)).map(|()| ExitCode::SUCCESS),
-        Command::Sim(Sim::Replay { journal }) => replay(journal),
+        Command::Sim(args) => sim::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -94,14 +79,6 @@ fn with_tip(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
-}
-
-fn replay(journal: PathBuf) -> anyhow::Result<ExitCode> {
-    let name = journal.display().to_string();
-    let file = File::open(journal).with_context(|| format!("cannot read {name}"))?;
-    let found = pilotlight_sim::replay(BufReader::new(file)).with_context(|| name.clone())?;
-    print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
-    Ok(if found.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn with_name(component: &str, args: Vec<OsString>) -> impl Iterator<Item = OsString> {

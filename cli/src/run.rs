@@ -66,7 +66,7 @@ pub struct RunArgs {
 
 /// Settings of the app on the command line; each is the Knative annotation or field of that name.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Settings of COMMAND (those of files are in the files)")]
+#[command(next_help_heading = "Settings of the service (those of files are in the files)")]
 pub struct ServiceArgs {
     /// Its name, and its host name: NAME.default.localhost [default: after the command]
     #[arg(long, value_name = "NAME")]
@@ -230,12 +230,8 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
 }
 
 impl ServiceArgs {
-    /// The command as the Knative Service it stands for, read by the parser that reads files: one set of rules.
-    pub fn workload(
-        &self,
-        command: &[String],
-        config: Option<&Path>,
-    ) -> Result<(Workload, Vec<Warning>), ManifestError> {
+    /// The annotations the flags stand for, without their prefix.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
         let flags = [
             ("min-scale", &self.min),
             ("max-scale", &self.max),
@@ -246,8 +242,18 @@ impl ServiceArgs {
             ("scale-to-zero-pod-retention-period", &self.retention),
         ];
         let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
-        let annotations: BTreeMap<String, String> = flags
-            .chain(self.annotations.clone())
+        flags.chain(self.annotations.clone()).collect()
+    }
+
+    /// The command as the Knative Service it stands for, read by the parser that reads files: one set of rules.
+    pub fn workload(
+        &self,
+        command: &[String],
+        config: Option<&Path>,
+    ) -> Result<(Workload, Vec<Warning>), ManifestError> {
+        let annotations: BTreeMap<String, String> = self
+            .annotations()
+            .into_iter()
             .map(|(key, value)| (format!("autoscaling.knative.dev/{key}"), value))
             .collect();
         let mut container = json!({ "command": command });

@@ -5,6 +5,7 @@
 //! All faults of all files come in one answer. A kind that is not supported is a note, unless a file holds
 //! nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilotlight_core::{Reachability, RevisionId, RevisionSpec};
@@ -32,6 +33,8 @@ pub struct Workload {
     pub spec: RevisionSpec,
     /// The same for people, with where each setting came from.
     pub settings: Vec<Setting>,
+    /// The annotations these settings came from: those written, and those that fields stand for.
+    pub annotations: BTreeMap<String, String>,
     /// How many requests one pod may answer at once; 0: no limit.
     pub container_concurrency: u32,
     /// How long a request may take altogether.
@@ -286,6 +289,7 @@ fn finish(
         id,
         kind: draft.kind,
         settings: resolved.settings,
+        annotations: draft.written.annotations,
         container_concurrency: draft.container_concurrency,
         timeout: draft.timeouts.total,
         response_start_timeout: draft.timeouts.response_start,

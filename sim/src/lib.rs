@@ -6,15 +6,20 @@
 //! again.
 
 pub mod assert;
+pub mod capacity;
 pub mod cluster;
+pub mod compare;
 pub mod dist;
 mod engine;
 pub mod hpa;
 mod outcome;
+pub mod parallel;
 mod replay;
 pub mod report;
 pub mod scenario;
+pub mod sweep;
 pub mod traffic;
+pub mod tune;
 
 pub use engine::queue::EventQueue;
 pub use engine::{Run, simulate};

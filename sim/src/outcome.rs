@@ -3,6 +3,8 @@
 //! Times are in seconds, as floats, because these values are for people and for comparing; nothing is decided
 //! with them in the simulation itself.
 
+mod mean;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;

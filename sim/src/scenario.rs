@@ -1,6 +1,8 @@
 //! What is simulated: load, app, cluster and control plane ([`Scenario`]), and the settings under trial
 //! ([`Settings`]). Everything here is loaded and legal; [`file`] reads it from what people write.
 
+pub mod file;
+
 use std::time::Duration;
 
 use pilotlight_core::{RevisionSpec, ScalingMetric, Time};
@@ -241,6 +243,14 @@ impl Settings {
     /// Always the same number of pods.
     pub fn fixed(name: &str, pods: u32, container_concurrency: u32) -> Self {
         Settings { name: name.to_owned(), scaler: Scaler::Fixed(pods), container_concurrency }
+    }
+
+    /// Whether there is an activator: a HorizontalPodAutoscaler has none, wherever it is.
+    pub(crate) fn path(&self, platform: &Platform) -> Path {
+        match self.scaler {
+            Scaler::Hpa(_) => Path::Never,
+            Scaler::Requests(_) | Scaler::Fixed(_) => platform.path,
+        }
     }
 
     /// How many requests a pod can work on at once without slowing down, or is meant to.

@@ -54,7 +54,7 @@ impl Control {
             Scaler::Fixed(pods) => ScalerState::Fixed(*pods),
         };
         // Traffic goes through the activator until a plan says otherwise.
-        let in_path = scenario.platform.path != Path::Never;
+        let in_path = settings.path(&scenario.platform) != Path::Never;
         Control {
             scaler,
             away: false,

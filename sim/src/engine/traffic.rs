@@ -41,7 +41,7 @@ impl Front {
     pub(super) fn new(scenario: &Scenario, settings: &Settings) -> Self {
         let platform = &scenario.platform;
         let limit = settings.container_concurrency;
-        let has_activators = platform.path != Path::Never;
+        let has_activators = settings.path(platform) != Path::Never;
         let number = if has_activators { platform.activators.max(1) } else { 0 };
         let client = scenario.clients.timeout.unwrap_or(Duration::MAX);
         Front {
