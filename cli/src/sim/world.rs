@@ -158,10 +158,8 @@ impl LoadArgs {
         let missing = |flag: &str| Fault::without_value(flag, "needs --for, such as --for 5m");
         if let Some(rate) = self.rate {
             let length = length.ok_or_else(|| missing("--rate"))?;
-            let mut pattern = Map::from_iter([
-                ("rate".to_owned(), json!(rate)),
-                ("for".to_owned(), json!(length)),
-            ]);
+            let mut pattern =
+                Map::from_iter([("rate".to_owned(), json!(rate)), ("for".to_owned(), json!(length))]);
             if let Some(process) = &self.process {
                 pattern.insert("arrivals".to_owned(), json!(process));
             }

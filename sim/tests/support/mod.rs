@@ -6,7 +6,7 @@ use std::time::Duration;
 use pilotlight_core::Time;
 use pilotlight_sim::dist::Distribution;
 use pilotlight_sim::scenario::Load;
-use pilotlight_sim::traffic::{Arrival, Process, Source, Traffic, TrafficSpec};
+use pilotlight_sim::traffic::{Arrival, Process, Traffic};
 
 pub fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -27,8 +27,7 @@ pub fn lognormal(p50_s: f64, p99_s: f64) -> Distribution {
 
 /// Requests at random, for longer than any test takes.
 pub fn poisson(per_second: f64) -> Load {
-    let source = Source::Constant { rate: per_second, length: secs(1_000_000), arrivals: Process::Poisson };
-    Load::Open(TrafficSpec::from(source).load(".".as_ref()).expect("a legal rate"))
+    Load::Open(Traffic::constant(per_second, secs(1_000_000), Process::Poisson).expect("a legal rate"))
 }
 
 /// A request at each of these times.

@@ -1,6 +1,5 @@
 //! An app with a file to give and an appetite for uploads, behind both proxies.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;

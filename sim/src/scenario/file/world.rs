@@ -189,7 +189,8 @@ fn outage(node: &Node<'_>, findings: &mut Findings) -> Option<Outage> {
     Some(Outage { at: Time::EPOCH + time(&at, findings)?, lasts: positive_time(&lasts, findings)? })
 }
 
-const PLATFORMS: &[(&str, fn() -> Platform)] =
+type MakePlatform = fn() -> Platform;
+const PLATFORMS: &[(&str, MakePlatform)] =
     &[("local", Platform::local), ("knative", Platform::knative), ("kubernetes", Platform::knative)];
 const PATHS: &[(&str, Path)] = &[("always", Path::Always), ("by-plan", Path::ByPlan), ("never", Path::Never)];
 const VICTIMS: &[(&str, Victim)] = &[("least-busy", Victim::LeastBusy), ("youngest", Victim::Youngest)];
