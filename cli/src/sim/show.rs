@@ -127,7 +127,7 @@ pub(super) fn page(world: &World, seed: u64, contenders: &[Contender]) -> Page {
         seed,
         scenario: world.text.clone(),
         runs: contenders.iter().map(run).collect(),
-        tuning: None,
+        tuning: world.tuning.clone(),
     }
 }
 

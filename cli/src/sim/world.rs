@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pilotlight_config::{Fault, Faults, duration};
+use pilotlight_sim::report::Tuning;
 use pilotlight_sim::scenario::file::{Draft, ScenarioFile};
 use serde_json::{Map, Value, json};
 
@@ -74,6 +75,8 @@ pub(super) struct World {
     pub(super) file: ScenarioFile,
     /// As text, with what flags have changed.
     pub(super) text: String,
+    /// What a search found, if there was one.
+    pub(super) tuning: Option<Tuning>,
 }
 
 impl WorldArgs {
@@ -84,7 +87,7 @@ impl WorldArgs {
         for warning in parsed.warnings {
             eprintln!("warning: {warning}");
         }
-        Ok(World { file: parsed.value?, text: draft.text() })
+        Ok(World { file: parsed.value?, text: draft.text(), tuning: None })
     }
 
     fn draft(&self) -> Result<Draft, Faults> {
