@@ -99,7 +99,7 @@ fn describe(name: &str, answer: &Answer, slo: &Expression, args: &CapacityArgs) 
     // Writing to a string cannot fail.
     let _ = match (answer.value, args.needed) {
         (Some(value), false) => writeln!(text, "{name}: {} within {slo}", amount(value, answer.unit)),
-        (Some(value), true) => writeln!(text, "{} needed within {slo}", amount(value, answer.unit)),
+        (Some(value), true) => writeln!(text, "{} needed for {slo}", amount(value, answer.unit)),
         (None, false) => writeln!(text, "{name}: not even the least load is within {slo}"),
         (None, true) => writeln!(text, "{} are not enough for {slo}", amount(args.most, answer.unit)),
     };

@@ -15,6 +15,7 @@ use crate::run::ServiceArgs;
 #[derive(Debug, Args)]
 pub(super) struct WorldArgs {
     /// The scenario, in YAML; without it, flags say what comes and what there is
+    #[arg(required_unless_present_any = ["rate", "users", "trace"])]
     scenario: Option<PathBuf>,
     /// Change a field of the scenario: app.service-time=200ms, settings[0].annotations.target=5
     #[arg(long = "set", value_name = "FIELD=VALUE")]
@@ -42,10 +43,10 @@ pub(super) struct WorldArgs {
 #[command(next_help_heading = "Load and app (instead of the scenario's)")]
 struct LoadArgs {
     /// Requests per second
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["users", "trace"])]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["users", "trace"], requires = "length")]
     rate: Option<f64>,
     /// Users, each of whom waits for an answer before the next request
-    #[arg(long, value_name = "NUMBER", conflicts_with = "trace")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "trace", requires = "length")]
     users: Option<u32>,
     /// What was recorded: access logs, CSV, Prometheus, a journal; `sim import` says what is in it
     #[arg(long, value_name = "FILE")]
@@ -113,11 +114,6 @@ impl WorldArgs {
         for change in &self.changes {
             draft.set(change)?;
         }
-        if draft.field("load").is_none() && self.scenario.is_none() {
-            let rule = "nothing to simulate: name a scenario, or say --rate 100 --for 5m, --users 25 --for 5m, or \
-                        --trace FILE";
-            return Err(Fault::without_value("", rule).into());
-        }
         Ok(draft)
     }
 
@@ -158,9 +154,7 @@ impl WorldArgs {
 impl LoadArgs {
     fn write(&self, draft: &mut Draft, has_file: bool) -> Result<(), Faults> {
         let length = self.length.as_deref();
-        let missing = |flag: &str| Fault::without_value(flag, "needs --for, such as --for 5m");
         if let Some(rate) = self.rate {
-            let length = length.ok_or_else(|| missing("--rate"))?;
             let mut pattern = Map::from_iter([
                 ("rate".to_owned(), json!(rate)),
                 ("for".to_owned(), json!(length)),
@@ -171,13 +165,12 @@ impl LoadArgs {
             draft.put("load", json!({ "constant": pattern }))?;
             draft.put("duration", Value::Null)?;
         } else if let Some(users) = self.users {
-            let length = length.ok_or_else(|| missing("--users"))?;
             let users = json!({ "steps": [{ "users": users }], "think": self.think });
             draft.put("load", json!({ "users": users }))?;
-            draft.put("duration", length)?;
+            draft.put("duration", json!(length))?;
         } else if let Some(trace) = &self.trace {
             draft.put("load", json!({ "trace": { "file": named_from(trace, has_file) } }))?;
-            draft.put("duration", self.length.clone().map_or(Value::Null, Value::String))?;
+            draft.put("duration", json!(length))?;
         } else if let Some(length) = length {
             draft.put("duration", length)?;
         }

@@ -98,9 +98,10 @@ impl Description {
                 bins.arrive(arrival.at);
             }
             if let Some(service) = arrival.service {
-                // Three digits are always a legal precision, and the histogram grows to what it is given.
+                // Three digits are always a legal precision, and the histogram grows to what is recorded; saturating
+                // would keep it from growing.
                 let histogram = services.get_or_insert_with(|| Histogram::new(3).expect("three digits"));
-                histogram.saturating_record(service.as_nanos() as u64);
+                histogram.record(service.as_nanos() as u64).expect("it grows");
             }
         }
         let end = Time::EPOCH + traffic.duration();
