@@ -5,19 +5,24 @@
 //! | `world.rs` | what is simulated: a scenario, flags, or both |
 //! | `show.rs` | what comes out, as text, JSON, CSV and HTML |
 //! | `patience.rs` | how far it is, for who waits at a terminal |
-//! | `run.rs`, `compare.rs`, `import.rs`, `replay.rs` | a verb each |
+//! | `run.rs`, `compare.rs`, `sweep.rs`, `tune.rs`, `capacity.rs`, `import.rs`, `replay.rs` | a verb each |
 
+mod capacity;
 mod compare;
 mod import;
 mod patience;
 mod replay;
 mod run;
 mod show;
+mod sweep;
+mod tune;
 mod world;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use pilotlight_sim::assert::{Expression, ExpressionError, Slo};
 
 /// Say what will happen under a load, with the decisions that production makes
 #[derive(Debug, Args)]
@@ -31,6 +36,9 @@ pub struct SimArgs {
 enum Verb {
     Run(Box<run::RunArgs>),
     Compare(Box<compare::CompareArgs>),
+    Sweep(Box<sweep::SweepArgs>),
+    Tune(Box<tune::TuneArgs>),
+    Capacity(Box<capacity::CapacityArgs>),
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
 }
@@ -42,9 +50,25 @@ pub fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
     match args.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Compare(args) => compare::run(&args),
+        Verb::Sweep(args) => sweep::run(&args),
+        Verb::Tune(args) => tune::run(&args),
+        Verb::Capacity(args) => capacity::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Replay(args) => replay::run(&args),
     }
+}
+
+/// Says what is wrong with what was written.
+fn refuse(faults: &dyn Display) -> anyhow::Result<ExitCode> {
+    eprintln!("{faults}");
+    Ok(ExitCode::FAILURE)
+}
+
+/// The objective as something to search with: in words where its quantile is measured, else by the share of requests
+/// within it.
+fn requirement(slo: Slo) -> Result<Expression, ExpressionError> {
+    let by_share = format!("slo >= {}", slo.quantile);
+    Expression::parse(&slo.to_string()).or_else(|_| Expression::parse(&by_share))
 }
 
 const EXAMPLES: &str = "\
@@ -52,6 +76,8 @@ Examples:
   pilotlight sim run --rate 100 --for 5m --service-time lognormal:p50=80ms,p99=900ms --startup 3s
   pilotlight sim run sim/scenarios/slow-model.yaml --report out.html
   pilotlight sim compare sim/scenarios/locust-steps-full-cluster.yaml --runs 10
+  pilotlight sim tune sim/scenarios/slow-model.yaml
+  pilotlight sim capacity sim/scenarios/twelve-cores.yaml --slo 'p95<1s'
   pilotlight sim import access.log --out plain.csv
 
 A scenario is a YAML file; docs/simulation.md has its fields. The same seed gives the same bytes.";

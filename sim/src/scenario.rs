@@ -245,11 +245,12 @@ impl Settings {
         Settings { name: name.to_owned(), scaler: Scaler::Fixed(pods), container_concurrency }
     }
 
-    /// Whether there is an activator: a HorizontalPodAutoscaler has none, wherever it is.
+    /// Whether there is an activator: none where a HorizontalPodAutoscaler scales, nor where nobody does, because
+    /// there is no plan that it could go by.
     pub(crate) fn path(&self, platform: &Platform) -> Path {
-        match self.scaler {
-            Scaler::Hpa(_) => Path::Never,
-            Scaler::Requests(_) | Scaler::Fixed(_) => platform.path,
+        match (&self.scaler, platform.path) {
+            (Scaler::Hpa(_), _) | (Scaler::Fixed(_), Path::ByPlan) => Path::Never,
+            (_, path) => path,
         }
     }
 

@@ -45,7 +45,7 @@ fn more_pods_cost_exactly_so_much_more_and_wait_less_beyond_noise() {
         (cost.change.mean, cost.change.range, cost.verdict),
         (300.0, Some((300.0, 300.0)), Verdict::Worse)
     );
-    assert_eq!(cost.relative().unwrap().mean, 1.0 / 3.0);
+    assert_eq!(cost.relative.unwrap().mean, 1.0 / 3.0);
     let wait = comparison.difference(1, "wait-mean").unwrap();
     assert_eq!(wait.verdict, Verdict::Better);
     assert!(wait.change.range.unwrap().1 < 0.0);

@@ -32,10 +32,7 @@ pub(super) struct CompareArgs {
 pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let world = match args.world.load() {
         Ok(world) => world,
-        Err(faults) => {
-            eprintln!("{faults}");
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(faults) => return super::refuse(&faults),
     };
     let patience = Patience::with("comparing");
     let trials = Trials::seeds(args.seed, args.runs);

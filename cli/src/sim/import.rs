@@ -45,16 +45,14 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         Ok(spec) => spec,
         Err(fault) => {
             drop(patience);
-            eprintln!("{fault}");
-            return Ok(ExitCode::FAILURE);
+            return super::refuse(&fault);
         }
     };
     let traffic = match spec.load(Path::new("")) {
         Ok(traffic) => traffic,
         Err(error) => {
             drop(patience);
-            eprintln!("{error}");
-            return Ok(ExitCode::FAILURE);
+            return super::refuse(&error);
         }
     };
     let description = traffic.describe(args.seed);

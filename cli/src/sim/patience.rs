@@ -40,10 +40,17 @@ impl Patience {
     }
 
     /// All cores; how far they are is said here.
-    pub(super) fn workers(&self) -> Workers<'_> {
-        Workers::all().on_progress(|Progress { stage, done, total }| {
-            *self.shared.line.lock() = format!("{stage}: {done} of {total}");
+    pub(super) fn workers(&self) -> Workers<'static> {
+        let shared = self.shared.clone();
+        Workers::all().on_progress(move |Progress { stage, done, total }| {
+            *shared.line.lock() = format!("{stage}: {done} of {total}");
         })
+    }
+    /// Does something that writes where the line is.
+    pub(super) fn aside<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _line = self.shared.line.lock();
+        clear_line();
+        act()
     }
 }
 

@@ -31,10 +31,7 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let world = match args.world.load() {
         Ok(world) => world,
-        Err(faults) => {
-            eprintln!("{faults}");
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(faults) => return super::refuse(&faults),
     };
     let (scenario, settings) = (&world.file.scenario, &world.file.settings);
     let runs = args.runs as usize;

@@ -130,7 +130,7 @@ pub(super) fn page(world: &World, seed: u64, contenders: &[Contender]) -> Page {
         seed,
         scenario: world.text.clone(),
         runs: contenders.iter().map(run).collect(),
-        tuning: None,
+        tuning: world.tuning.clone(),
     }
 }
 
@@ -161,8 +161,8 @@ fn slo_lines(slo: Option<Slo>, runs: &[report::Run]) -> String {
         let (Some(share), Some(is_kept)) = (outcome.slo_fraction, slo.is_kept(outcome)) else { continue };
         let verdict = if is_kept { "kept" } else { "missed" };
         let shown = pilotlight_sim::Unit::Fraction.show(share);
-        let of = if runs.len() > 1 { format!(" by {name}") } else { String::new() };
-        text += &format!("{slo} is {verdict}{of}: {shown} of requests within it\n");
+        let lead = if runs.len() > 1 { format!("{name}: ") } else { String::new() };
+        text += &format!("{lead}{slo} is {verdict}: {shown} of requests within it\n");
     }
     text
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pilotlight_config::{Fault, Faults, duration};
+use pilotlight_sim::report::Tuning;
 use pilotlight_sim::scenario::file::{Draft, ScenarioFile};
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,7 @@ use crate::run::ServiceArgs;
 #[derive(Debug, Args)]
 pub(super) struct WorldArgs {
     /// The scenario, in YAML; without it, flags say what comes and what there is
+    #[arg(required_unless_present_any = ["rate", "users", "trace"])]
     scenario: Option<PathBuf>,
     /// Change a field of the scenario: app.service-time=200ms, settings[0].annotations.target=5
     #[arg(long = "set", value_name = "FIELD=VALUE")]
@@ -41,10 +43,10 @@ pub(super) struct WorldArgs {
 #[command(next_help_heading = "Load and app (instead of the scenario's)")]
 struct LoadArgs {
     /// Requests per second
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["users", "trace"])]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["users", "trace"], requires = "length")]
     rate: Option<f64>,
     /// Users, each of whom waits for an answer before the next request
-    #[arg(long, value_name = "NUMBER", conflicts_with = "trace")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "trace", requires = "length")]
     users: Option<u32>,
     /// What was recorded: access logs, CSV, Prometheus, a journal; `sim import` says what is in it
     #[arg(long, value_name = "FILE")]
@@ -74,6 +76,8 @@ pub(super) struct World {
     pub(super) file: ScenarioFile,
     /// As text, with what flags have changed.
     pub(super) text: String,
+    /// What a search found, if there was one.
+    pub(super) tuning: Option<Tuning>,
 }
 
 impl WorldArgs {
@@ -84,7 +88,7 @@ impl WorldArgs {
         for warning in parsed.warnings {
             eprintln!("warning: {warning}");
         }
-        Ok(World { file: parsed.value?, text: draft.text() })
+        Ok(World { file: parsed.value?, text: draft.text(), tuning: None })
     }
 
     fn draft(&self) -> Result<Draft, Faults> {
@@ -109,11 +113,6 @@ impl WorldArgs {
         }
         for change in &self.changes {
             draft.set(change)?;
-        }
-        if draft.field("load").is_none() && self.scenario.is_none() {
-            let rule = "nothing to simulate: name a scenario, or say --rate 100 --for 5m, --users 25 --for 5m, or \
-                        --trace FILE";
-            return Err(Fault::without_value("", rule).into());
         }
         Ok(draft)
     }
@@ -155,9 +154,7 @@ impl WorldArgs {
 impl LoadArgs {
     fn write(&self, draft: &mut Draft, has_file: bool) -> Result<(), Faults> {
         let length = self.length.as_deref();
-        let missing = |flag: &str| Fault::without_value(flag, "needs --for, such as --for 5m");
         if let Some(rate) = self.rate {
-            let length = length.ok_or_else(|| missing("--rate"))?;
             let mut pattern =
                 Map::from_iter([("rate".to_owned(), json!(rate)), ("for".to_owned(), json!(length))]);
             if let Some(process) = &self.process {
@@ -166,13 +163,12 @@ impl LoadArgs {
             draft.put("load", json!({ "constant": pattern }))?;
             draft.put("duration", Value::Null)?;
         } else if let Some(users) = self.users {
-            let length = length.ok_or_else(|| missing("--users"))?;
             let users = json!({ "steps": [{ "users": users }], "think": self.think });
             draft.put("load", json!({ "users": users }))?;
-            draft.put("duration", length)?;
+            draft.put("duration", json!(length))?;
         } else if let Some(trace) = &self.trace {
             draft.put("load", json!({ "trace": { "file": named_from(trace, has_file) } }))?;
-            draft.put("duration", self.length.clone().map_or(Value::Null, Value::String))?;
+            draft.put("duration", json!(length))?;
         } else if let Some(length) = length {
             draft.put("duration", length)?;
         }

@@ -26,7 +26,7 @@ use pilotlight_config::workload::manifest::{self, Node};
 use pilotlight_config::{Fault, Faults, Findings, Parsed};
 use serde_json::{Map, Value};
 
-use super::{Scenario, Settings};
+use super::{Scaler, Scenario, Settings};
 use crate::assert::Slo;
 use crate::sweep::Written;
 
@@ -195,7 +195,11 @@ fn scenario(root: &Node<'_>, draft: &Draft, findings: &mut Findings) -> Option<S
     let clients = world::clients(&root.child("clients"), findings);
     let slo: Option<Slo> = read::parsed(&root.child("slo"), findings);
     let (settings, written) = settings::all(&root.child("settings"), base_dir, findings);
-    let scales = settings.iter().any(|settings| !matches!(settings.scaler, super::Scaler::Fixed(_)));
+    let scales = settings.iter().any(|settings| match &settings.scaler {
+        Scaler::Requests(spec) => spec.max_scale != Some(spec.min_scale),
+        Scaler::Hpa(_) => true,
+        Scaler::Fixed(_) => false,
+    });
     let start_up = ["schedule", "pull", "cached-pull", "init", "ready"];
     if scales && !start_up.iter().any(|phase| root.child("pods").child(phase).is_present()) {
         findings.warn("pods", "pods start in no time: write how long it takes, such as `pods: {init: 2s}`");

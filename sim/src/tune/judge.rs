@@ -117,7 +117,7 @@ impl Axis {
         Gain {
             defaults: self.as_it_was.baseline.mean,
             chosen: self.as_it_was.contender.mean,
-            change: self.like_it.relative(),
+            change: self.like_it.relative,
         }
     }
 

@@ -125,6 +125,13 @@ impl<'a> Search<'a> {
                 point = simpler;
             }
         }
+        // What each of the changes that are left is good for.
+        let without = (0..point.len()).map(|at| {
+            let mut simpler = point.clone();
+            simpler[at] = self.space.defaults()[at];
+            simpler
+        });
+        self.evaluate("simplifying", without.collect(), self.worlds.len(), workers)?;
         Ok(point)
     }
 

@@ -1,6 +1,8 @@
 //! The real trace: an hour of requests to a language model that writes code, and the times it took to load a model
 //! in production. They are not part of the project.
 
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{env, fs};

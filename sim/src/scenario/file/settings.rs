@@ -100,18 +100,21 @@ fn requests(
     let whole_key = |key: &str| if key.contains('/') { key.to_owned() } else { format!("{PREFIX}{key}") };
     let annotations: BTreeMap<String, String> =
         short.into_iter().map(|(key, value)| (whole_key(&key), value)).collect();
-    // A key that nobody knows is passed over in a cluster; here it is most likely misspelt.
-    let known: Vec<&str> = annotation::ALL.iter().map(|key| key.name()).collect();
-    for key in annotations.keys().filter(|key| key.starts_with(PREFIX) && !known.contains(&key.as_str())) {
-        let short = key.strip_prefix(PREFIX).unwrap_or(key);
-        let names: Vec<&str> = known.iter().map(|key| key.rsplit('/').next().unwrap_or(key)).collect();
-        let advice = crate::dist::did_you_mean(short, &names);
-        node.child(short).fault(format!("is not an annotation of the autoscaler{advice}"), findings);
-    }
     let parsed = resolve(&config.parsed, &annotations, limit, Reachability::Reachable);
     let below = |key: String| node.child(key.strip_prefix(PREFIX).unwrap_or(&key)).path;
-    let warnings = parsed.warnings.into_iter();
-    findings.warnings.extend(warnings.map(|warning| Warning { key: below(warning.key.clone()), ..warning }));
+    let is_known = |key: &str| {
+        let mut known = annotation::ALL.iter().flat_map(|entry| [Some(entry.name()), entry.alias()]);
+        !annotations.contains_key(key) || !key.starts_with(PREFIX) || known.any(|name| name == Some(key))
+    };
+    for warning in parsed.warnings {
+        let place = below(warning.key.clone());
+        // In a cluster a key that nobody knows is passed over; here it is most likely misspelt.
+        if is_known(&warning.key) {
+            findings.warn(&place, warning.advice);
+        } else {
+            findings.faults.push(Fault::without_value(place, warning.advice));
+        }
+    }
     match parsed.value {
         Ok(Verdict::Resolved(resolved)) => {
             let written = Written { config: config.data, annotations, container_concurrency: limit };
