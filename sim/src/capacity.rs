@@ -183,7 +183,9 @@ impl Question {
         let outcomes = workers.map("loading", &worlds, |_, world| {
             simulate(&world.scenario, settings, Run { seed: world.seed, timeline: false })
         })?;
-        let kept = outcomes.iter().filter(|outcome| self.slo.evaluate(outcome).holds).count();
+        // Where nobody came, nothing was kept.
+        let keeps = |outcome: &&Outcome| outcome.requests > 0 && self.slo.evaluate(outcome).holds;
+        let kept = outcomes.iter().filter(keeps).count();
         let passes = kept as f64 >= self.sure_fraction * outcomes.len() as f64;
         Ok(Step { value, kept: kept as u32, passes, outcomes })
     }

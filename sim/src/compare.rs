@@ -78,6 +78,8 @@ pub struct Difference {
     pub contender: Interval,
     /// Contender less baseline, trial by trial.
     pub change: Interval,
+    /// The change as a share of the baseline: -0.3 is 30 % less. `None` where the baseline is 0.
+    pub relative: Option<Interval>,
     /// What that means.
     pub verdict: Verdict,
 }
@@ -113,7 +115,7 @@ pub enum Verdict {
 /// let comparison = compare(&scenario, &settings, trials, &mut Workers::all())?;
 /// let wait = comparison.difference(1, "wait-p95").unwrap();
 /// assert_eq!(wait.verdict, Verdict::Better);
-/// # Ok::<(), pilotlight_sim::parallel::Cancelled>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn compare(
     scenario: &Scenario,
@@ -199,12 +201,21 @@ impl Comparison {
             (Better::Higher, Some(sign)) if sign > 0.0 => Verdict::Better,
             (Better::Lower | Better::Higher, Some(_)) => Verdict::Worse,
         };
-        Some(Difference {
-            baseline: self.interval(&baseline),
-            contender: self.interval(&values),
-            change,
-            verdict,
-        })
+        let relative = self.relative(&values, &baseline);
+        let (baseline, contender) = (self.interval(&baseline), self.interval(&values));
+        Some(Difference { baseline, contender, change, relative, verdict })
+    }
+
+    fn relative(&self, values: &[f64], baseline: &[f64]) -> Option<Interval> {
+        let base = estimate::mean(baseline);
+        let changes: Vec<f64> = values.iter().zip(baseline).map(|(value, base)| value - base).collect();
+        let in_all = (base != 0.0).then(|| self.interval(&changes).scaled(1.0 / base.abs()))?;
+        // Resampled loads differ a lot: a great saving on a busy one is no share of what a quiet one costs.
+        if self.noise != Noise::Blocks || baseline.iter().any(|&base| base <= 0.0) {
+            return Some(in_all);
+        }
+        let shares: Vec<f64> = changes.iter().zip(baseline).map(|(change, base)| change / base).collect();
+        Some(Interval { range: self.interval(&shares).range, ..in_all })
     }
 
     fn interval(&self, values: &[f64]) -> Interval {
@@ -221,12 +232,5 @@ impl Contender {
     pub fn values(&self, metric: &str) -> Option<Vec<f64>> {
         let values: Option<Vec<f64>> = self.outcomes.iter().map(|outcome| outcome.metric(metric)).collect();
         values.filter(|values| !values.is_empty())
-    }
-}
-
-impl Difference {
-    /// The change as a share of the baseline: -0.3 is 30 % less. `None` where the baseline is 0.
-    pub fn relative(&self) -> Option<Interval> {
-        (self.baseline.mean != 0.0).then(|| self.change.scaled(1.0 / self.baseline.mean.abs()))
     }
 }

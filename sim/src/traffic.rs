@@ -212,6 +212,13 @@ impl Traffic {
         Ok(requests)
     }
 
+    /// The same rate, in requests a second, throughout.
+    pub fn constant(rate: f64, duration: Duration, arrivals: Process) -> Result<Traffic, TrafficError> {
+        let source = Source::Constant { rate, length: duration, arrivals };
+        // It names no file.
+        TrafficSpec::from(source).load(Path::new(""))
+    }
+
     /// Exactly these arrivals, in order of time; those at `duration` and later are left out.
     pub fn recorded(mut arrivals: Vec<Arrival>, duration: Duration) -> Traffic {
         arrivals.sort_by_key(|arrival| arrival.at);

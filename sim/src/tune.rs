@@ -176,6 +176,15 @@ impl Plan {
 }
 
 impl Goal {
+    /// The latency as clients feel it, of which the goal's may be a part. On a smooth load hardly anybody waits, and
+    /// a share of next to nothing says nothing.
+    fn felt_latency(&self) -> &str {
+        match self.latency.split_once('-') {
+            Some(("wait" | "queue" | "cold", quantile)) => quantile,
+            _ => &self.latency,
+        }
+    }
+
     /// How well a standing serves the goal; above 0 if better than the defaults do.
     fn merit(&self, standing: &Standing) -> f64 {
         let (cheaper, faster) = standing.gains();

@@ -113,7 +113,12 @@ settings:
     for section in SECTIONS {
         for field in section.fields {
             let is_elsewhere = ["pods-per-node", "cores-per-pod", "file"].contains(&field.name);
-            assert!(is_elsewhere || text.contains(&format!("{}:", field.name)), "{} {}", section.path, field.name);
+            assert!(
+                is_elsewhere || text.contains(&format!("{}:", field.name)),
+                "{} {}",
+                section.path,
+                field.name
+            );
         }
     }
 }
@@ -131,18 +136,17 @@ clients: {timeout: 0s}
 slo: p95
 settings: [{pods: 1, hpa: {}}, {annotations: {target: ten, windw: 6s}}]
 ";
-    let expected = "\
-s.yaml: laod: unknown field; did you mean `load`?
-s.yaml: load.users.think: \"gauss:1s\" unknown distribution";
     let told = read(text).unwrap_err();
-    assert!(told.starts_with(expected), "{told}");
+    assert_eq!(told.lines().count(), 16, "{told}");
     for part in [
+        "s.yaml: laod: unknown field; did you mean `load`?",
+        "s.yaml: load.users.think: \"gauss\" is not a distribution: ",
         "s.yaml: load.users.steps[1].users: \"-1\" is not a whole number between 0 and 10000000",
         "s.yaml: duration: is missing: users come for as long as one says",
-        "s.yaml: app.service-time: \"5\" ",
+        "s.yaml: app.service-time: \"5\": a number needs a unit, such as 5s",
         "s.yaml: app.errors: \"120%\" is not a share, such as 0.05 or 5%",
         "s.yaml: app.cores: \"many\" is not a number of cores, such as 2, 0.5 or 500m",
-        "s.yaml: pods.init: \"2\" ",
+        "s.yaml: pods.init: \"2\": a number needs a unit, such as 2s",
         "s.yaml: cluster.nodes: stands beside `pods`, which says how much room there is in all",
         "s.yaml: cluster.pods: \"0\" is not a whole number between 1 and 4294967295",
         "s.yaml: platform: \"knativ\" is not one of local, knative, kubernetes (did you mean \"knative\"?)",
@@ -216,7 +220,8 @@ spec: {maxReplicas: 9, scaleTargetRef: {kind: Deployment, name: web, apiVersion:
         panic!("{again:?}")
     };
     assert_eq!(again, first);
-    let missing = read_in(folder.path(), &format!("{LEAST}settings: [{{file: nowhere.yaml}}]\n")).unwrap_err();
+    let missing =
+        read_in(folder.path(), &format!("{LEAST}settings: [{{file: nowhere.yaml}}]\n")).unwrap_err();
     assert!(missing.starts_with("s.yaml: settings[0].file: \"nowhere.yaml\" cannot be read: "), "{missing}");
 }
 
@@ -243,15 +248,21 @@ fn a_draft_can_be_changed_and_written_and_read_again() {
     assert!(matches!(file.settings[0].scaler, Scaler::Fixed(3)));
     let again = Draft::parse("s.yaml", &draft.text(), Path::new(".")).unwrap();
     assert_eq!(again.value(), draft.value());
-    assert_eq!(draft.set("app").unwrap_err().rule, "is not of the form PLACE=VALUE, such as app.service-time=200ms");
+    assert_eq!(
+        draft.set("app").unwrap_err().rule,
+        "is not of the form PLACE=VALUE, such as app.service-time=200ms"
+    );
 }
 
 #[test]
 fn under_an_hpa_there_is_no_activator_and_without_a_pod_requests_fail() {
-    let text = format!("{LEAST}pods: {{init: 20s, warm: 0}}\nplatform: kubernetes\nsettings: [{{hpa: {{maxReplicas: 2}}}}, \
-                        {{annotations: {{target: 10}}}}]\n");
+    let text = format!(
+        "{LEAST}pods: {{init: 20s, warm: 0}}\nplatform: kubernetes\nsettings: [{{hpa: {{maxReplicas: 2}}}}, \
+                        {{annotations: {{target: 10}}}}]\n"
+    );
     let file = read(&text).unwrap();
-    let run = |index: usize| simulate(&file.scenario, &file.settings[index], Run { seed: 1, timeline: false });
+    let run =
+        |index: usize| simulate(&file.scenario, &file.settings[index], Run { seed: 1, timeline: false });
     assert!(run(0).metric("503") > Some(0.0));
     assert_eq!(run(1).metric("errors"), Some(0.0));
 }
@@ -267,7 +278,10 @@ fn the_docs_have_every_field() {
         fs::write(path, expected).unwrap();
         return;
     }
-    assert_eq!(page, expected, "PILOTLIGHT_BLESS=1 cargo test -p pilotlight-sim --test scenario_file writes it anew");
+    assert_eq!(
+        page, expected,
+        "PILOTLIGHT_BLESS=1 cargo test -p pilotlight-sim --test scenario_file writes it anew"
+    );
 }
 
 const BEGIN: &str = "<!-- the fields: sim/src/scenario/file/fields.rs -->";

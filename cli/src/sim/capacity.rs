@@ -48,13 +48,13 @@ pub(super) fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
         Err(faults) => return super::refuse(&faults),
     };
     let Some(slo) = world.file.slo else {
-        return super::refuse(&"within which objective? Say --slo 'p95<1s', or write `slo` into the scenario");
+        return super::refuse(
+            &"within which objective? Say --slo 'p95<1s', or write `slo` into the scenario",
+        );
     };
     let slo = super::requirement(slo)?;
-    let question = Question {
-        trials: Trials::seeds(args.seed, args.runs),
-        ..Question::new(slo.clone(), args.most)
-    };
+    let question =
+        Question { trials: Trials::seeds(args.seed, args.runs), ..Question::new(slo.clone(), args.most) };
     let scenario = &world.file.scenario;
     let mut answers = Vec::new();
     for settings in &world.file.settings {
@@ -88,7 +88,10 @@ pub(super) fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
         Format::Json => {
             let answers: Vec<_> =
                 answers.iter().map(|(name, answer)| json!({ "settings": name, "answer": answer })).collect();
-            print(&format!("{:#}\n", json!({ "slo": slo.to_string(), "seed": args.seed, "answers": answers })))?;
+            print(&format!(
+                "{:#}\n",
+                json!({ "slo": slo.to_string(), "seed": args.seed, "answers": answers })
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -107,14 +110,12 @@ fn describe(name: &str, answer: &Answer, slo: &Expression, args: &CapacityArgs) 
     steps.sort_by(|a, b| a.value.total_cmp(&b.value));
     for step in steps {
         let measured = slo.evaluate(&pilotlight_sim::Outcome::mean(&step.outcomes));
-        let terms: Vec<String> = measured
-            .terms
-            .iter()
-            .filter_map(|term| shown(step, &term.comparison.metric))
-            .collect();
+        let terms: Vec<String> =
+            measured.terms.iter().filter_map(|term| shown(step, &term.comparison.metric)).collect();
         let trials = step.outcomes.len();
         let amount = amount(step.value, answer.unit);
-        let _ = writeln!(text, "  {amount:>28}: {}, kept with {} of {trials} seeds", terms.join(", "), step.kept);
+        let _ =
+            writeln!(text, "  {amount:>28}: {}, kept with {} of {trials} seeds", terms.join(", "), step.kept);
     }
     if answer.value.is_some() && answer.beyond.is_none() {
         let _ = writeln!(text, "  nothing beyond was tried: say --most to look further");
@@ -142,7 +143,8 @@ fn amount(value: f64, unit: Unit) -> String {
 fn shown(step: &Step, metric: &str) -> Option<String> {
     let interval = step.metric(metric)?;
     let unit = Metric::named(metric).map_or(MetricUnit::Ratio, |metric| metric.unit);
-    let range = interval.range.map(|(low, high)| format!(" ({} to {})", unit.show(low.max(0.0)), unit.show(high)));
+    let range =
+        interval.range.map(|(low, high)| format!(" ({} to {})", unit.show(low.max(0.0)), unit.show(high)));
     Some(format!("{metric} {}{}", unit.show(interval.mean), range.unwrap_or_default()))
 }
 

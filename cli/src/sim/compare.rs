@@ -79,8 +79,18 @@ fn signed(unit: Unit, value: f64) -> String {
 }
 
 /// What differences are told of.
-const JUDGED: &[&str] =
-    &["p50", "p95", "p99", "wait-p95", "success", "slo", "cold-requests", "pod-seconds", "node-seconds", "starts"];
+const JUDGED: &[&str] = &[
+    "p50",
+    "p95",
+    "p99",
+    "wait-p95",
+    "success",
+    "slo",
+    "cold-requests",
+    "pod-seconds",
+    "node-seconds",
+    "starts",
+];
 
 const EXAMPLES: &str = "\
 Examples:

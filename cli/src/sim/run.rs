@@ -46,7 +46,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         |index| {
             let (setting, trial) = (index / runs, index % runs);
             let timeline = trial == 0 && args.show.wants_timeline();
-            simulate(scenario, &settings[setting], Run { seed: args.seed.wrapping_add(trial as u64), timeline })
+            simulate(
+                scenario,
+                &settings[setting],
+                Run { seed: args.seed.wrapping_add(trial as u64), timeline },
+            )
         },
         |index, outcome| contenders[index / runs].outcomes.push(outcome),
     )?;

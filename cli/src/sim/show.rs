@@ -98,7 +98,10 @@ impl ShowArgs {
                     if !verdict.holds {
                         holds = false;
                         let failures = verdict.failures().join("; ");
-                        eprintln!("assertion failed: {expression} ({name}, seed {}): {failures}", outcome.seed);
+                        eprintln!(
+                            "assertion failed: {expression} ({name}, seed {}): {failures}",
+                            outcome.seed
+                        );
                     }
                 }
             }
@@ -168,7 +171,11 @@ fn slo_lines(slo: Option<Slo>, runs: &[report::Run]) -> String {
 fn command() -> String {
     let words = std::env::args().skip(1).map(|word| {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-        if !word.is_empty() && word.chars().all(is_plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+        if !word.is_empty() && word.chars().all(is_plain) {
+            word
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
     });
     std::iter::once("pilotlight".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }

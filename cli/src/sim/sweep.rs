@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use pilotlight_sim::assert::Objective;
 use pilotlight_sim::assert::Direction;
+use pilotlight_sim::assert::Objective;
 use pilotlight_sim::compare::Trials;
 use pilotlight_sim::sweep::{Grid, Knob, Row, sweep};
 use pilotlight_sim::{Metric, Unit};
@@ -51,7 +51,9 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
         Err(faults) => return super::refuse(&faults),
     };
     let Some(written) = world.file.written else {
-        return super::refuse(&"there are no settings that go by requests; write `annotations` or a manifest");
+        return super::refuse(
+            &"there are no settings that go by requests; write `annotations` or a manifest",
+        );
     };
     let grid = match Grid::new(written, args.vary.clone()) {
         Ok(grid) => grid,
@@ -66,17 +68,24 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     }
     let mut result = Ok(());
     let patience = Patience::with("sweeping");
-    sweep(&world.file.scenario, &grid, Trials::seeds(args.seed, args.runs), &mut patience.workers(), |row| {
-        let line = match args.format {
-            Format::Text => table.row(&row),
-            Format::Csv => row.csv(&metrics),
-            // An object a line: rows come while the sweep goes on.
-            Format::Json => serde_json::to_string(&row.json(&metrics)).map_or_else(|_| String::new(), |row| row + "\n"),
-        };
-        if result.is_ok() {
-            result = patience.aside(|| print(&line));
-        }
-    })?;
+    sweep(
+        &world.file.scenario,
+        &grid,
+        Trials::seeds(args.seed, args.runs),
+        &mut patience.workers(),
+        |row| {
+            let line = match args.format {
+                Format::Text => table.row(&row),
+                Format::Csv => row.csv(&metrics),
+                // An object a line: rows come while the sweep goes on.
+                Format::Json => serde_json::to_string(&row.json(&metrics))
+                    .map_or_else(|_| String::new(), |row| row + "\n"),
+            };
+            if result.is_ok() {
+                result = patience.aside(|| print(&line));
+            }
+        },
+    )?;
     drop(patience);
     result?;
     if args.format == Format::Text {

@@ -66,7 +66,9 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         Err(faults) => return super::refuse(&faults),
     };
     let Some(written) = world.file.written.clone() else {
-        return super::refuse(&"there are no settings that go by requests; write `annotations` or a manifest");
+        return super::refuse(
+            &"there are no settings that go by requests; write `annotations` or a manifest",
+        );
     };
     let scenario = &world.file.scenario;
     let space = if args.vary.is_empty() {
@@ -80,8 +82,7 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     };
     let slo = world.file.slo.map(super::requirement).transpose()?;
     let goal = Goal { cost: args.minimize.clone(), latency: args.latency.clone(), slo };
-    let plan =
-        Plan { goal, training_fraction: args.training, effort: args.effort.effort(), seed: args.seed };
+    let plan = Plan { goal, training_fraction: args.training, effort: args.effort.effort(), seed: args.seed };
     let patience = Patience::with("searching");
     let tuned = match tune(scenario, &space, &plan, &mut patience.workers()) {
         Ok(tuned) => tuned,

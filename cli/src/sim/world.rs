@@ -155,10 +155,8 @@ impl LoadArgs {
     fn write(&self, draft: &mut Draft, has_file: bool) -> Result<(), Faults> {
         let length = self.length.as_deref();
         if let Some(rate) = self.rate {
-            let mut pattern = Map::from_iter([
-                ("rate".to_owned(), json!(rate)),
-                ("for".to_owned(), json!(length)),
-            ]);
+            let mut pattern =
+                Map::from_iter([("rate".to_owned(), json!(rate)), ("for".to_owned(), json!(length))]);
             if let Some(process) = &self.process {
                 pattern.insert("arrivals".to_owned(), json!(process));
             }

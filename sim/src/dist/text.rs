@@ -207,7 +207,7 @@ fn read_column(
         if value.is_empty() {
             continue;
         }
-        let time = value.parse().ok().and_then(|number| unit.time(number));
+        let time = unit.parse(value);
         samples.push(time.ok_or_else(|| DistError::Value {
             file: file.to_owned(),
             line: record.position().map_or(0, csv::Position::line),
@@ -226,6 +226,20 @@ impl TimeUnit {
     pub fn time(self, number: f64) -> Option<Duration> {
         let nanos = number * self.nanos();
         ((0.0..18_446_744_073_709_549_568.0).contains(&nanos)).then(|| super::rounded(nanos))
+    }
+
+    /// A number written in it, to the nearest nanosecond. Plain decimals are read exactly: as a float, a Unix time
+    /// would be off by a hundred nanoseconds.
+    pub(crate) fn parse(self, text: &str) -> Option<Duration> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+        let is_plain = !whole.is_empty() && is_digits(whole) && is_digits(fraction);
+        if !is_plain || whole.len() > 18 || fraction.len() > 18 {
+            return text.parse().ok().and_then(|number| self.time(number));
+        }
+        let (unit, scale) = (self.nanos() as u128, 10_u128.pow(fraction.len() as u32));
+        let parts = format!("{whole}{fraction}").parse::<u128>().ok()? * unit;
+        u64::try_from((parts + scale / 2) / scale).ok().map(Duration::from_nanos)
     }
 
     /// Its length in nanoseconds.
@@ -494,6 +508,18 @@ mod tests {
         let text = "at,took\r\n1, 2.5\r\n2,\r\n3,\"1\"\r\n";
         let samples = read_column(text.as_bytes(), "f", "took", TimeUnit::Millis).unwrap();
         assert_eq!(samples, [Duration::from_micros(2_500), Duration::from_millis(1)]);
+    }
+
+    #[test]
+    fn decimals_are_read_to_the_nanosecond() {
+        let nanos = |unit: TimeUnit, text| unit.parse(text).map(|time| time.as_nanos());
+        assert_eq!(nanos(TimeUnit::Seconds, "1700000010.123456789"), Some(1_700_000_010_123_456_789));
+        assert_eq!(nanos(TimeUnit::Millis, "0.0000015"), Some(2));
+        assert_eq!(nanos(TimeUnit::Seconds, "1e-3"), Some(1_000_000));
+        assert_eq!(nanos(TimeUnit::Seconds, ".5"), Some(500_000_000));
+        for text in ["", ".", "-1", "inf", "NaN", "1 s", "20000000000"] {
+            assert_eq!(nanos(TimeUnit::Seconds, text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -95,7 +95,11 @@ impl Draft {
         let fault = |rule: String| Fault::without_value("", rule).in_file(file);
         let documents = manifest::documents(text).map_err(fault)?;
         let [document] = documents.as_slice() else {
-            let rule = if documents.is_empty() { "is empty" } else { "holds several YAML documents, and one is needed" };
+            let rule = if documents.is_empty() {
+                "is empty"
+            } else {
+                "holds several YAML documents, and one is needed"
+            };
             return Err(fault(rule.to_owned()).into());
         };
         let value = document.root().value.cloned().unwrap_or_default();
@@ -156,9 +160,8 @@ impl Draft {
         match file {
             Some(file) => Parsed::new(file, findings),
             None => Parsed {
-                value: Err(Faults::all(findings.faults).unwrap_or_else(|| {
-                    Fault::without_value("", "cannot be read as a scenario").into()
-                })),
+                value: Err(Faults::all(findings.faults)
+                    .unwrap_or_else(|| Fault::without_value("", "cannot be read as a scenario").into())),
                 warnings: findings.warnings,
             },
         }

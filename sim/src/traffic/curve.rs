@@ -164,10 +164,17 @@ impl Walk {
             line = &curve.lines[self.line];
         }
         let needed = (due - line.mass_before).max(0.0);
-        // The stable solution of the quadratic equation; for a level line it is `needed / rate`, to the last digit.
-        let root = (line.rate * line.rate + line.bend * needed).max(0.0).sqrt();
-        // Nothing needed is nothing to divide: a ramp may begin at a rate of zero.
-        let x = if needed > 0.0 { (2.0 * needed / (line.rate + root)).min(line.length_nanos) } else { 0.0 };
+        let x = if line.bend == 0.0 {
+            needed / line.rate
+        } else if needed > 0.0 {
+            // The stable solution of the quadratic equation.
+            let root = (line.rate * line.rate + line.bend * needed).max(0.0).sqrt();
+            2.0 * needed / (line.rate + root)
+        } else {
+            // A ramp may begin at a rate of zero.
+            0.0
+        };
+        let x = x.min(line.length_nanos);
         let nanos = self.period_start_nanos.checked_add(line.start_nanos)?;
         let at = Time::from_nanos(nanos.saturating_add((x + 0.5) as u64)).max(self.last);
         self.last = at;

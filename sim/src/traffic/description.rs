@@ -98,10 +98,8 @@ impl Description {
                 bins.arrive(arrival.at);
             }
             if let Some(service) = arrival.service {
-                // Three digits are always a legal precision, and the histogram grows to what is recorded; saturating
-                // would keep it from growing.
-                let histogram = services.get_or_insert_with(|| Histogram::new(3).expect("three digits"));
-                histogram.record(service.as_nanos() as u64).expect("it grows");
+                let histogram = services.get_or_insert_with(nanos_histogram);
+                histogram.saturating_record(service.as_nanos() as u64);
             }
         }
         let end = Time::EPOCH + traffic.duration();
@@ -233,6 +231,11 @@ impl fmt::Display for Description {
         }
         Ok(())
     }
+}
+
+/// Counts of nanoseconds, to three digits.
+fn nanos_histogram() -> Histogram<u64> {
+    Histogram::new_with_max(u64::MAX / 2, 3).expect("bounds and digits that are legal")
 }
 
 /// Three digits that matter.

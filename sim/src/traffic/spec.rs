@@ -377,8 +377,8 @@ impl Operator {
                 }
                 traffic.cut(from, to)
             }
-            Operator::Repeat(0) => return Err(setting("repeat", 0, "must be above zero")),
-            Operator::Repeat(times) => traffic.repeat(times),
+            Operator::Repeat(times) if (1..=1_000_000).contains(&times) => traffic.repeat(times),
+            Operator::Repeat(times) => return Err(setting("repeat", times, "must be from 1 to 1000000")),
         })
     }
 }

@@ -40,7 +40,7 @@ pub struct Gain {
     pub change: Option<Interval>,
 }
 
-/// Both on a smooth load: pairs of cost and latency.
+/// Both on smooth loads: pairs of cost and latency, the latter as clients feel it (`p95` for `wait-p95`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Smooth {
     /// With the defaults.
@@ -117,7 +117,7 @@ impl Axis {
         Gain {
             defaults: self.as_it_was.baseline.mean,
             chosen: self.as_it_was.contender.mean,
-            change: self.like_it.relative(),
+            change: self.like_it.relative,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The search: many settings briefly, the best of them thoroughly.
 //!
-//! First settings spread over the whole space, each in two worlds; the better part of them in four. Then, round after
+//! First settings spread over the whole space, each in two worlds; the better part of them in six. Then, round after
 //! round, the neighbours of the best, until none of them is better. The finalists are tried in all worlds. Everything
 //! is compared with the defaults in the same worlds: most of the noise is common to both.
 
@@ -58,8 +58,8 @@ pub(super) struct Standing {
     pub(super) cost: f64,
     pub(super) latency: f64,
     /// The same, a standard error to the worse.
-    cautious_cost: f64,
-    cautious_latency: f64,
+    pub(super) cautious_cost: f64,
+    pub(super) cautious_latency: f64,
     /// The share of worlds in which it keeps the objective; 1 if there is none.
     pub(super) kept_fraction: f64,
     /// It fails no more requests, and does no harm to a smooth load.
@@ -79,7 +79,7 @@ impl<'a> Search<'a> {
         workers: &mut Workers<'_>,
     ) -> Result<Point, Cancelled> {
         let all = self.worlds.len();
-        let (few, some) = (2.min(all), 4.min(all));
+        let (few, some) = (2.min(all), 6.min(all));
         self.evaluate("trying", vec![self.space.defaults().clone()], all, workers)?;
         let mut first = self.space.one_at_a_time();
         first.extend(self.space.spread(effort.points, &mut Rng::new(seed)));
@@ -92,7 +92,8 @@ impl<'a> Search<'a> {
                 break;
             }
         }
-        self.evaluate("finalists", self.best(effort.finalists, some), all, workers)?;
+        // What a few worlds say of the best is flattering: more than are wanted have to prove themselves in all.
+        self.evaluate("finalists", self.best(3 * effort.finalists, some), all, workers)?;
         for _ in 0..effort.rounds {
             let winner = self.winner();
             self.evaluate("finalists", self.around(std::slice::from_ref(&winner)), all, workers)?;
@@ -124,6 +125,13 @@ impl<'a> Search<'a> {
                 point = simpler;
             }
         }
+        // What each of the changes that are left is good for.
+        let without = (0..point.len()).map(|at| {
+            let mut simpler = point.clone();
+            simpler[at] = self.space.defaults()[at];
+            simpler
+        });
+        self.evaluate("simplifying", without.collect(), self.worlds.len(), workers)?;
         Ok(point)
     }
 
@@ -160,7 +168,8 @@ impl<'a> Search<'a> {
         }
         let trials = workers.map(stage, &jobs, |_, job| {
             let run = Run { seed: job.world.seed, timeline: false };
-            Trial::of(&simulate(&job.world.scenario, job.settings, run), self.goal)
+            let latency = if job.is_smooth { self.goal.felt_latency() } else { &self.goal.latency };
+            Trial::of(&simulate(&job.world.scenario, job.settings, run), self.goal, latency)
         })?;
         let places: Vec<(Point, bool)> = jobs.iter().map(|job| (job.point.clone(), job.is_smooth)).collect();
         self.runs += trials.len();
@@ -190,7 +199,7 @@ impl<'a> Search<'a> {
     /// The best points that were tried in so many worlds at least: of those that are not dominated first those that
     /// serve the goal best, then of the rest.
     fn best(&self, count: usize, worlds: usize) -> Vec<Point> {
-        let mut rest: Vec<(&Point, Standing)> = self.harmless(worlds);
+        let mut rest = self.distinct(worlds);
         rest.sort_by(|(_, a), (_, b)| self.goal.merit(b).total_cmp(&self.goal.merit(a)));
         let mut best = Vec::new();
         while best.len() < count && !rest.is_empty() {
@@ -215,6 +224,20 @@ impl<'a> Search<'a> {
             .filter(|candidate| merit(candidate) > 0.0)
             .map_or(self.space.defaults(), |(point, _)| point)
             .clone()
+    }
+
+    /// One of all that do exactly the same, and the one that changes least: there is nothing to learn from the others.
+    fn distinct(&self, worlds: usize) -> Vec<(&Point, Standing)> {
+        let mut seen: BTreeMap<(u64, u64), (&Point, Standing)> = BTreeMap::new();
+        for (point, standing) in self.harmless(worlds) {
+            let key = (standing.cost.to_bits(), standing.latency.to_bits());
+            let changes = |point: &Point| self.space.changes(point).len();
+            let entry = seen.entry(key).or_insert((point, standing));
+            if changes(point) < changes(entry.0) {
+                *entry = (point, standing);
+            }
+        }
+        seen.into_values().collect()
     }
 
     fn harmless(&self, worlds: usize) -> Vec<(&Point, Standing)> {
@@ -260,11 +283,11 @@ fn means(trials: &[Trial]) -> (f64, f64) {
 }
 
 impl Trial {
-    fn of(outcome: &Outcome, goal: &Goal) -> Self {
+    fn of(outcome: &Outcome, goal: &Goal, latency: &str) -> Self {
         let metric = |name: &str| outcome.metric(name).unwrap_or(f64::INFINITY);
         Trial {
             cost: metric(&goal.cost),
-            latency: metric(&goal.latency),
+            latency: metric(latency),
             keeps_slo: goal.slo.as_ref().is_none_or(|slo| slo.evaluate(outcome).holds),
             errors: metric("errors"),
             requests: outcome.requests as f64,

@@ -45,9 +45,11 @@ impl Section {
 pub fn markdown() -> String {
     let mut text = String::new();
     for section in SECTIONS {
-        let name = if section.path.is_empty() { "The whole".to_owned() } else { format!("`{}`", section.path) };
+        let name =
+            if section.path.is_empty() { "The whole".to_owned() } else { format!("`{}`", section.path) };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "### {name}\n\n{}\n\n| field | value | default | what it says |", section.about);
+        let _ =
+            writeln!(text, "### {name}\n\n{}\n\n| field | value | default | what it says |", section.about);
         text.push_str("|---|---|---|---|\n");
         for Field { name, value, default, about } in section.fields {
             let _ = writeln!(text, "| `{name}` | {value} | {default} | {about} |");
@@ -57,19 +59,13 @@ pub fn markdown() -> String {
     text
 }
 
-const fn field(
-    name: &'static str,
-    value: &'static str,
-    default: &'static str,
-    about: &'static str,
-) -> Field {
+const fn field(name: &'static str, value: &'static str, default: &'static str, about: &'static str) -> Field {
     Field { name, value, default, about }
 }
 
 /// All sections, in the order one writes them.
-pub const SECTIONS: &[&Section] = &[
-    &ROOT, &LOAD, &USERS, &STEP, &APP, &PODS, &CLUSTER, &NODES, &PLATFORM, &OUTAGE, &CLIENTS, &SETTINGS,
-];
+pub const SECTIONS: &[&Section] =
+    &[&ROOT, &LOAD, &USERS, &STEP, &APP, &PODS, &CLUSTER, &NODES, &PLATFORM, &OUTAGE, &CLIENTS, &SETTINGS];
 
 pub(super) const ROOT: Section = Section {
     path: "",
@@ -94,7 +90,12 @@ pub(super) const LOAD: Section = Section {
     about: "Users, or one kind of traffic: `constant`, `steps`, `ramp`, `sine`, `diurnal`, `bursts`, `mmpp`, \
             `concurrent`, `trace`, `merge`, `sequence`; as the first of a list, with operators behind it: `scale`, \
             `speed`, `stretch`, `shift`, `cut`, `repeat`.",
-    fields: &[field("users", "map", "", "a closed loop: each user waits for an answer before the next request")],
+    fields: &[field(
+        "users",
+        "map",
+        "",
+        "a closed loop: each user waits for an answer before the next request",
+    )],
 };
 
 pub(super) const USERS: Section = Section {
@@ -120,8 +121,18 @@ pub(super) const APP: Section = Section {
     path: "app",
     about: "What a pod does with a request.",
     fields: &[
-        field("service-time", "distribution", "the trace's", "how long a request takes that is alone on a pod"),
-        field("contention", "number", "0", "the share of the work that only one request can do at a time (sigma)"),
+        field(
+            "service-time",
+            "distribution",
+            "the trace's",
+            "how long a request takes that is alone on a pod",
+        ),
+        field(
+            "contention",
+            "number",
+            "0",
+            "the share of the work that only one request can do at a time (sigma)",
+        ),
         field("coherency", "number", "0", "the cost of keeping in step with each other (kappa)"),
         field("cores", "cores", "as many as needed", "a pod's cores; requests share them"),
         field("cores-per-request", "number", "1 with `cores`, else 0", "what a request alone keeps busy"),
@@ -135,14 +146,24 @@ pub(super) const PODS: Section = Section {
             anew for each pod.",
     fields: &[
         field("schedule", "distribution", "`0s`", "from the wish for a pod to its place on a node"),
-        field("provision", "distribution", "`0s`", "from the wish for a node to the node, in a cluster that grows"),
+        field(
+            "provision",
+            "distribution",
+            "`0s`",
+            "from the wish for a node to the node, in a cluster that grows",
+        ),
         field("pull", "distribution", "`0s`", "loading the image on a node that does not have it"),
         field("cached-pull", "distribution", "`0s`", "loading it on a node that does"),
         field("init", "distribution", "`0s`", "starting the container; a model is loaded here"),
         field("ready", "distribution", "`0s`", "from then to being ready"),
         field("warm", "number", "what the settings begin with", "pods that are ready when the load begins"),
         field("crash-after", "distribution", "never", "how long a pod that is ready lives"),
-        field("drain-quiet", "duration", "`500ms`", "how long nothing has come to a leaving pod before it ends"),
+        field(
+            "drain-quiet",
+            "duration",
+            "`500ms`",
+            "how long nothing has come to a leaving pod before it ends",
+        ),
         field("termination-grace", "duration", "`5m`", "how long a leaving pod may take altogether"),
     ],
 };
@@ -182,14 +203,34 @@ pub(super) const PLATFORM: Section = Section {
             `kubernetes`: the activator leaves the path when pods can take the load, everybody learns of pods 200 ms \
             late, and the youngest pod goes first. Settings with `hpa` never have an activator.",
     fields: &[
-        field("kind", "`local`, `knative`, `kubernetes`", "`local`", "what is true where nothing else is written"),
+        field(
+            "kind",
+            "`local`, `knative`, `kubernetes`",
+            "`local`",
+            "what is true where nothing else is written",
+        ),
         field("activator", "`always`, `by-plan`, `never`", "by `kind`", "when the activator is in the path"),
         field("activators", "number", "1", "how many there are"),
-        field("activator-queue", "number", "10000", "requests that may wait in each; more are answered with 503"),
-        field("request-timeout", "duration", "`5m`", "how long an attempt may take before it is answered with 504"),
+        field(
+            "activator-queue",
+            "number",
+            "10000",
+            "requests that may wait in each; more are answered with 503",
+        ),
+        field(
+            "request-timeout",
+            "duration",
+            "`5m`",
+            "how long an attempt may take before it is answered with 504",
+        ),
         field("endpoint-delay", "duration", "by `kind`", "from a change of pods to everybody knowing"),
         field("scrape-loss", "share", "0", "scrapes that fail"),
-        field("outages", "list", "none", "times at which the autoscaler is away; it comes back without memory"),
+        field(
+            "outages",
+            "list",
+            "none",
+            "times at which the autoscaler is away; it comes back without memory",
+        ),
         field("victim", "`least-busy`, `youngest`", "by `kind`", "which pod goes when there are too many"),
         field("balancing", "`pilotlight`, `knative`", "`pilotlight`", "how an activator chooses among pods"),
     ],
@@ -198,10 +239,7 @@ pub(super) const PLATFORM: Section = Section {
 pub(super) const OUTAGE: Section = Section {
     path: "platform.outages[]",
     about: "The autoscaler goes away, and comes back without its memory.",
-    fields: &[
-        field("at", "duration", "", "when"),
-        field("for", "duration", "", "for how long"),
-    ],
+    fields: &[field("at", "duration", "", "when"), field("for", "duration", "", "for how long")],
 };
 
 pub(super) const CLIENTS: Section = Section {
@@ -222,7 +260,12 @@ pub(super) const SETTINGS: Section = Section {
         field("annotations", "map", "none", "as on a revision; `autoscaling.knative.dev/` may be left out"),
         field("config", "map or file", "Knative's", "the data of the ConfigMap `config-autoscaler`"),
         field("container-concurrency", "number", "0: no limit", "requests a pod works on at once"),
-        field("file", "file", "", "a Knative Service, InferenceService, Deployment or HorizontalPodAutoscaler"),
+        field(
+            "file",
+            "file",
+            "",
+            "a Knative Service, InferenceService, Deployment or HorizontalPodAutoscaler",
+        ),
         field("hpa", "map", "", "the `spec` of a HorizontalPodAutoscaler"),
         field("pods", "number", "", "always so many pods"),
     ],

@@ -76,7 +76,8 @@ fn room(node: &Node<'_>, app: &Node<'_>, findings: &mut Findings) -> Option<Room
         (false, true) => {
             let of_pod = if of_pod.is_present() { of_pod } else { app.child("cores") };
             if !of_pod.is_present() {
-                node.child("cores-per-pod").fault("is missing, and `app.cores` is not written either", findings);
+                node.child("cores-per-pod")
+                    .fault("is missing, and `app.cores` is not written either", findings);
             }
             return Some(Room::Cores {
                 node_millicores: millicores(&on_node, findings)?,

@@ -146,7 +146,8 @@ fn config(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Option<C
     if let Some(name) = value.as_str() {
         let (file, text) = text_of(node, name, base_dir, findings)?;
         let parsed = AutoscalerConfig::from_yaml(&text);
-        let parsed = absorb(parsed, findings, |fault| fault.in_file(&file), |warning| warning.in_file(&file))?;
+        let parsed =
+            absorb(parsed, findings, |fault| fault.in_file(&file), |warning| warning.in_file(&file))?;
         return Some(Config { data: data_of(&text), parsed });
     }
     let data = node.bare_strings(findings);
@@ -244,7 +245,12 @@ fn inline_hpa(node: &Node<'_>, findings: &mut Findings) -> Option<HpaSpec> {
 }
 
 /// A file that is named in a scenario, and how messages name it.
-fn text_of(node: &Node<'_>, name: &str, base_dir: &Path, findings: &mut Findings) -> Option<(String, String)> {
+fn text_of(
+    node: &Node<'_>,
+    name: &str,
+    base_dir: &Path,
+    findings: &mut Findings,
+) -> Option<(String, String)> {
     let path = base_dir.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => Some((path.display().to_string(), text)),

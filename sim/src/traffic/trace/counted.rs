@@ -10,7 +10,7 @@ use pilotlight_core::Rng;
 
 use super::events::Table;
 use super::{Content, Reading, TrafficError, stamp};
-use crate::dist::Distribution;
+use crate::dist::{Distribution, TimeUnit};
 
 /// Service times of several functions, drawn as often as each is called.
 #[derive(Clone, Debug)]
@@ -193,7 +193,7 @@ fn read_percentiles(
         let mut highest = Duration::ZERO;
         for &(share, column) in &columns {
             let text = row.get(column).unwrap_or("");
-            let time = text.parse().ok().and_then(|millis| crate::dist::TimeUnit::Millis.time(millis));
+            let time = TimeUnit::Millis.parse(text);
             let time = time.ok_or_else(|| format!("a percentile is {text:?}, not milliseconds"))?;
             // They are averages of percentiles, and sometimes out of order by a little.
             highest = highest.max(time);
@@ -212,7 +212,7 @@ fn read_percentiles(
     }
     let missing = calls.len() - found.len();
     if missing > 0 {
-        reading.notes.push(format!("{missing} functions have no durations and take those of the others"));
+        reading.notes.push(format!("{missing} of them without durations, which take those of the others"));
     }
     Ok(Services::new(found.into_values().filter(|(weight, _)| *weight > 0.0)))
 }

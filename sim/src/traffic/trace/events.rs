@@ -211,7 +211,7 @@ fn positive(row: &StringRecord, name: &str, column: usize, unit: TimeUnit) -> Re
 
 fn time(row: &StringRecord, name: &str, column: usize, unit: TimeUnit) -> Result<Duration, String> {
     let value = cell(row, name, column)?;
-    let time = value.parse().ok().and_then(|number| unit.time(number));
+    let time = unit.parse(value);
     time.ok_or_else(|| format!("{name} is {value:?}, not a number of at least zero"))
 }
 

@@ -56,7 +56,7 @@ fn nginx(line: &str) -> Result<Event, String> {
     let mut bare = behind.filter(|part| part.kind == Kind::Bare).skip(2);
     let service = bare.find_map(|part| {
         let number = part.text.rsplit_once('=').map_or(part.text, |(_, number)| number);
-        number.parse().ok().and_then(|seconds| TimeUnit::Seconds.time(seconds))
+        TimeUnit::Seconds.parse(number)
     });
     Ok(Event { start_nanos, service })
 }
