@@ -107,7 +107,8 @@ fn a_command_that_is_none_ends_with_two_and_a_faulty_scenario_with_one() {
     let faults: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("warning: ")).collect();
     assert_eq!(faults.len(), 2, "{stderr}");
     assert!(
-        faults[0].contains("app.service-time: \"5\"") && faults[1].contains("did you mean `init`?"),
+        faults[0].contains("app.service-time: \"5\": a number needs a unit")
+            && faults[1].contains("did you mean `init`?"),
         "{stderr}"
     );
 }
@@ -154,7 +155,7 @@ fn a_trace_is_described_and_written_as_plain_csv_that_runs() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = String::from_utf8(output.stdout).expect("text");
     assert!(said.contains("recognised as azure-functions-2021, 3 requests"), "{said}");
-    assert!(said.contains("max 1."), "{said}");
+    assert!(said.contains("max 1"), "{said}");
     let output =
         pilotlight(&["sim", "run", "--trace", arg(&plain), "--startup", "1s", "--assert", "requests==3"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -167,9 +168,11 @@ fn every_example_of_the_help_is_a_command_line_that_is_understood() {
         let help = String::from_utf8(help.stdout).expect("text");
         let (_, examples) =
             help.split_once("Examples:\n").unwrap_or_else(|| panic!("sim {verb} has examples"));
-        for example in examples.lines().filter(|line| !line.trim().is_empty()) {
+        // Long ones are wrapped.
+        let examples = examples.split_whitespace().collect::<Vec<_>>().join(" ");
+        for example in examples.split("pilotlight sim ").skip(1) {
             // Files that nobody has are a fault (1); a command line that is not understood would be 2.
-            let output = shell(example.trim());
+            let output = shell(&format!("pilotlight sim {example}"));
             assert_ne!(output.status.code(), Some(2), "{example}: {output:?}");
         }
     }

@@ -50,7 +50,8 @@ pub(super) fn distribution(
 ) -> Option<Distribution> {
     let text = scalar(node, findings)?;
     let loaded = text.parse::<DistributionSpec>().and_then(|spec| spec.load(base_dir));
-    loaded.inspect_err(|error: &DistError| findings.fault(&node.path, &text, error.to_string())).ok()
+    // The error quotes what is wrong by itself.
+    loaded.inspect_err(|error: &DistError| node.fault(error.to_string(), findings)).ok()
 }
 
 /// A number from `least` to `most`.
