@@ -1,5 +1,5 @@
 //! What is simulated: load, app, cluster and control plane ([`Scenario`]), and the settings under trial
-//! ([`Settings`]). Everything here is loaded and legal; [`file`] reads it from what people write.
+//! ([`Settings`]). Everything here is loaded and legal; [`mod@file`] reads it from what people write.
 
 pub mod file;
 

@@ -261,7 +261,10 @@ impl Engine<'_> {
     pub(super) fn work_done(&mut self, id: RequestId) {
         let fails = self.scenario.app.error_fraction;
         let failed = fails > 0.0 && self.random.errors.unit() < fails;
-        self.fleet.work_done += self.requests.at(id).work.as_secs_f64();
+        // What comes after the load is not counted; neither is the time in which it is done.
+        if self.now <= self.end {
+            self.fleet.work_done += self.requests.at(id).work.as_secs_f64();
+        }
         self.finish_attempt(id, Ending::Status(if failed { 500 } else { 200 }));
     }
 

@@ -189,8 +189,10 @@ fn outage(node: &Node<'_>, findings: &mut Findings) -> Option<Outage> {
     Some(Outage { at: Time::EPOCH + time(&at, findings)?, lasts: positive_time(&lasts, findings)? })
 }
 
-type MakePlatform = fn() -> Platform;
-const PLATFORMS: &[(&str, MakePlatform)] =
+/// A platform as it is where nothing else is written.
+type Preset = fn() -> Platform;
+
+const PLATFORMS: &[(&str, Preset)] =
     &[("local", Platform::local), ("knative", Platform::knative), ("kubernetes", Platform::knative)];
 const PATHS: &[(&str, Path)] = &[("always", Path::Always), ("by-plan", Path::ByPlan), ("never", Path::Never)];
 const VICTIMS: &[(&str, Victim)] = &[("least-busy", Victim::LeastBusy), ("youngest", Victim::Youngest)];
