@@ -133,8 +133,11 @@ pub fn compare(
         "comparing",
         settings.len() * worlds.len(),
         |index| {
-            let World { scenario, seed } = &worlds[index % worlds.len()];
-            simulate(scenario, &settings[index / worlds.len()], Run { seed: *seed, timeline: false })
+            let world = index % worlds.len();
+            let World { scenario, seed } = &worlds[world];
+            // What one trial was like over time is worth a look; of all of them it would be worth a library.
+            let run = Run { seed: *seed, timeline: world == 0 };
+            simulate(scenario, &settings[index / worlds.len()], run)
         },
         |index, outcome| contenders[index / worlds.len()].outcomes.push(outcome),
     )?;
