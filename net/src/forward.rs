@@ -3,6 +3,7 @@
 //! What came in as HTTP/2 goes out as HTTP/2, by prior knowledge; all else as HTTP/1.1. So an app speaks with its
 //! clients in their own protocol, and nothing that only one of the two can say is lost on the way.
 
+mod driven;
 pub(crate) mod h1;
 pub(crate) mod h2;
 mod kept;

@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::driven::Driven;
 use super::{SendError, UpstreamParams, copy_head, is_replayable};
 use crate::dial::Dialer;
 use crate::expect::Permission;
@@ -121,7 +122,7 @@ impl Pool {
             pool: Arc::downgrade(self),
             to,
             sender,
-            driver: Some(connection),
+            driver: Driven::new(connection),
             response: None,
             is_sent: Arc::default(),
         }))
@@ -178,8 +179,7 @@ pub(crate) struct Connection {
     pool: Weak<Pool>,
     to: SocketAddr,
     sender: SendRequest<Body>,
-    // None: it has ended, or a task drives it.
-    driver: Option<Driver>,
+    driver: Driven<Driver>,
     // The response that is being read.
     response: Option<Incoming>,
     // Whether there is nothing more to be read of the request's body.
@@ -207,12 +207,13 @@ impl Connection {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.watched(move |_| is_sent.store(true, Ordering::Relaxed));
         }
-        let (response, driver) = (self.sender.try_send_request(request), &mut self.driver);
+        let Connection { sender, driver, .. } = self;
+        let response = driver.leave(|| sender.try_send_request(request));
         async move {
             let mut response = pin!(response);
             poll_fn(|cx| {
                 poll_driver(driver, cx);
-                poll_driven(driver, cx, |cx| response.as_mut().poll(cx))
+                driver.look(cx, |cx| response.as_mut().poll(cx))
             })
             .await
         }
@@ -221,10 +222,10 @@ impl Connection {
     /// The next piece of the response's body.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Connection { driver, response: Some(incoming), .. } = self else { return Poll::Ready(None) };
-        let mut frame = poll_driven(driver, cx, |cx| Pin::new(&mut *incoming).poll_frame(cx));
-        if frame.is_pending() && driver.is_some() {
+        let mut frame = driver.look(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx));
+        if frame.is_pending() && driver.is_here() {
             poll_driver(driver, cx);
-            frame = poll_driven(driver, cx, |cx| Pin::new(&mut *incoming).poll_frame(cx));
+            frame = driver.look(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx));
         }
         frame.map_err(Error::from_client)
     }
@@ -272,29 +273,9 @@ impl Connection {
     }
 }
 
-/// Brings a connection forward.
-fn poll_driver(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if let Some(connection) = driver
-        && let Poll::Ready(ended) = Pin::new(connection).poll(cx)
-    {
-        if let Err(error) = ended {
-            debug!(%error, "Upstream connection failed");
-        }
-        // What still waits for it learns of its end by this.
-        *driver = None;
-    }
-}
-
-/// Looks for what a connection has brought. The connection brings it while we drive it and at no other time, so that
-/// nobody needs to be woken; unless a task drives it.
-fn poll_driven<T>(
-    driver: &Option<Driver>,
-    cx: &mut Context<'_>,
-    mut brought: impl FnMut(&mut Context<'_>) -> Poll<T>,
-) -> Poll<T> {
-    match driver {
-        Some(_) => brought(&mut Context::from_waker(Waker::noop())),
-        None => brought(cx),
+fn poll_driver(driver: &mut Driven<Driver>, cx: &mut Context<'_>) {
+    if let Some(Err(error)) = driver.poll(cx) {
+        debug!(%error, "Upstream connection failed");
     }
 }
 

@@ -1,3 +1,5 @@
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use http::Method;
@@ -353,4 +355,31 @@ async fn of_all_upstreams_together_no_more_connections_are_kept_than_allowed() {
         kept.send(OK).await;
     };
     tokio::join!(asking, answering).0.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_over_a_kept_connection_wakes_its_task_once() {
+    let (app, upstreams) = (App::listen().await, upstreams());
+    let to = app.address;
+    let asking = tokio::spawn(async move {
+        let mut polls = 0;
+        for _ in 0..2 {
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = "/".parse().unwrap();
+            let mut sending = pin!(upstreams.send(to, &mut request));
+            polls = 0;
+            let response = poll_fn(|cx| {
+                polls += 1;
+                sending.as_mut().poll(cx)
+            });
+            response.await.unwrap().into_body().collect().await.unwrap();
+        }
+        polls
+    });
+    let mut upstream = app.accept().await;
+    for _ in 0..2 {
+        upstream.read_head().await;
+        upstream.send(OK).await;
+    }
+    assert_eq!(soon("both responses", asking).await.unwrap(), 2, "once to send, once for the answer");
 }
