@@ -12,12 +12,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
+use crate::h2c::{self, OneThread};
 use crate::process::tell_ports;
 
 /// Serves on so many ports of its own choice, which it tells its parent, until it is killed.
@@ -43,7 +44,16 @@ async fn accept(listener: TcpListener, held: Rc<Cell<u32>>) {
             let held = Rc::clone(&held);
             async move { Ok::<_, Infallible>(answer(request.uri().path(), &held).await) }
         });
-        spawn_local(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        spawn_local(async move {
+            let speaks_http2 = h2c::is_spoken_by(&stream).await?;
+            let stream = TokioIo::new(stream);
+            if speaks_http2 {
+                http2::Builder::new(OneThread).serve_connection(stream, service).await?;
+            } else {
+                http1::Builder::new().serve_connection(stream, service).await?;
+            }
+            anyhow::Ok(())
+        });
     }
 }
 

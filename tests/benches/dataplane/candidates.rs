@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::endpoints::Endpoints;
 use crate::process::{Meter, Process, free_ports};
+use crate::wrk::Shape;
 
 /// A running proxy (or the app itself), ready for requests.
 pub(crate) struct Candidate {
@@ -24,8 +25,10 @@ pub(crate) struct Candidate {
     pub(crate) meter: Meter,
     /// After its first request, before any load.
     pub(crate) idle_mib: f64,
-    /// With more connections it refuses some requests, as it should.
-    pub(crate) most_connections: u32,
+    /// With more requests at a time it refuses some, as it should.
+    pub(crate) most_requests: u32,
+    /// On the same port as HTTP/1.1, by prior knowledge.
+    pub(crate) speaks_http2: bool,
     _process: Option<Process>,
     _folder: Option<TempDir>,
 }
@@ -69,10 +72,16 @@ impl Candidate {
             host: host.to_owned(),
             meter,
             idle_mib: meter.resident_mib(),
-            most_connections: u32::MAX,
+            most_requests: u32::MAX,
+            speaks_http2: true,
             _process: None,
             _folder: None,
         })
+    }
+
+    /// Whether it can be asked so.
+    pub(crate) fn takes(&self, shape: Shape) -> bool {
+        shape.requests() <= self.most_requests && (self.speaks_http2 || !shape.is_http2())
     }
 
     fn of(self, process: Process) -> Self {
@@ -99,8 +108,8 @@ async fn queue_proxy(name: &str, app: u16, concurrency: u32) -> anyhow::Result<C
     let process = Process::start(queue_proxy_command(app, concurrency, ports))?;
     let candidate = Candidate::ready(name, ports[0], "app", process.meter()).await?;
     // Ten wait for each that runs; what is beyond is answered 503.
-    let most_connections = if concurrency == 0 { u32::MAX } else { concurrency * 11 };
-    Ok(Candidate { most_connections, ..candidate }.of(process))
+    let most_requests = if concurrency == 0 { u32::MAX } else { concurrency * 11 };
+    Ok(Candidate { most_requests, ..candidate }.of(process))
 }
 
 /// A queue-proxy with everything in its environment that a controller would put there. The first port is where it
@@ -171,7 +180,7 @@ async fn nginx(app: u16) -> anyhow::Result<Option<Candidate>> {
     command.arg("-e").arg("stderr").arg("-p").arg(folder.path()).arg("-c").arg(config);
     let process = Process::start(command)?;
     let candidate = Candidate::ready("nginx", port, "app", process.meter()).await?;
-    Ok(Some(Candidate { _folder: Some(folder), ..candidate }.of(process)))
+    Ok(Some(Candidate { _folder: Some(folder), speaks_http2: false, ..candidate }.of(process)))
 }
 
 /// A proxy of one process that keeps its connections and writes nothing to disk.
@@ -212,5 +221,6 @@ http {{
 async fn named_peer(peer: &str) -> anyhow::Result<Candidate> {
     let (name, place) = peer.split_once('=').context("no `=`")?;
     let (port, pid) = place.split_once(':').context("no `:`")?;
-    Candidate::ready(name, port.parse()?, "app", Meter::of(pid.parse()?)).await
+    let candidate = Candidate::ready(name, port.parse()?, "app", Meter::of(pid.parse()?)).await?;
+    Ok(Candidate { speaks_http2: false, ..candidate })
 }

@@ -2,14 +2,17 @@
 //!
 //! `cargo bench -p pilotlight-tests --bench dataplane [-- --full]`
 //!
-//! Needs wrk; takes nginx along if it is there, and any other proxy named by `PEER=name=port:pid`. All candidates take
-//! turns, round by round, and the ratios are made within a round, so that what else the machine does hits all alike.
+//! Needs wrk; takes HTTP/2 (with h2load) and nginx along if they are there, and any other proxy named by
+//! `PEER=name=port:pid`. All candidates take turns, round by round, and the ratios are made within a round, so that
+//! what else the machine does hits all alike.
 //! `PILOTLIGHT_ROUNDS` (3) and `PILOTLIGHT_SECONDS` (2, of each run) make it longer; docs/benchmarks.md says what the
 //! columns are.
 
 mod backend;
 mod candidates;
 mod endpoints;
+mod h2c;
+mod h2load;
 mod moments;
 mod process;
 mod relay;
@@ -68,14 +71,19 @@ impl Plan {
     fn read(words: &[String]) -> anyhow::Result<Plan> {
         // Cargo says `--bench` to every benchmark.
         let mut words = words.iter().map(String::as_str).filter(|word| *word != "--bench");
-        let shapes = match words.next() {
+        let mut shapes = match words.next() {
             None => DEFAULT_SHAPES.to_vec(),
             Some("--full") => FULL_CONNECTIONS
                 .into_iter()
-                .flat_map(|connections| FULL_KILOBYTES.map(|kilobytes| Shape { connections, kilobytes }))
+                .flat_map(|connections| FULL_KILOBYTES.map(|kilobytes| Shape::http1(connections, kilobytes)))
                 .collect(),
             Some(word) => bail!("unknown argument {word}; there is only --full"),
         };
+        if h2load::is_installed() {
+            shapes.push(HTTP2);
+        } else {
+            eprintln!("no h2load (of nghttp2) in PATH: measuring without HTTP/2");
+        }
         Ok(Plan {
             shapes,
             rounds: number("PILOTLIGHT_ROUNDS", 3)?,
@@ -122,8 +130,8 @@ fn start_app() -> anyhow::Result<(Process, Vec<u16>)> {
 
 fn round(candidates: &[Candidate], shape: Shape, seconds: u32) -> anyhow::Result<Vec<Option<wrk::Sample>>> {
     let measured = candidates.iter().map(|candidate| {
-        let is_asked = shape.connections <= candidate.most_connections;
-        is_asked.then(|| wrk::run(candidate, shape, seconds)).transpose()
+        let run = if shape.is_http2() { h2load::run } else { wrk::run };
+        candidate.takes(shape).then(|| run(candidate, shape, seconds)).transpose()
     });
     measured.collect()
 }
@@ -173,7 +181,8 @@ fn of_rates(candidates: &[Candidate], all: &[Series]) -> Vec<Goal> {
             }));
         };
         goal("idle memory".to_owned(), Some(candidates[at].idle_mib), idle_mib, "MiB");
-        for series in all {
+        // Nothing is promised of HTTP/2 yet.
+        for series in all.iter().filter(|series| !series.shape.is_http2()) {
             let at_shape = format!("with {}", series.shape);
             goal(format!("CPU {at_shape}"), series.ratio(at, CPU), cpu, "x");
             if name == candidates::QUEUE_PROXY && series.shape.connections == 1 {
@@ -188,12 +197,13 @@ const BACKEND_ROLE: &str = "__backend";
 const RELAY_ROLE: &str = "__relay";
 
 const DEFAULT_SHAPES: [Shape; 5] = [
-    Shape { connections: 1, kilobytes: 1 },
-    Shape { connections: 64, kilobytes: 0 },
-    Shape { connections: 64, kilobytes: 1 },
-    Shape { connections: 64, kilobytes: 100 },
-    Shape { connections: 512, kilobytes: 1 },
+    Shape::http1(1, 1),
+    Shape::http1(64, 0),
+    Shape::http1(64, 1),
+    Shape::http1(64, 100),
+    Shape::http1(512, 1),
 ];
+const HTTP2: Shape = Shape { connections: 8, streams: 8, kilobytes: 1 };
 const FULL_CONNECTIONS: [u32; 3] = [1, 64, 512];
 const FULL_KILOBYTES: [u32; 4] = [0, 1, 10, 100];
 

@@ -1,4 +1,4 @@
-//! One run of wrk: started, watched, and its words turned into numbers.
+//! One run of wrk: started, watched, and its words turned into numbers. What is asked, by whatever means.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,15 +11,35 @@ use crate::candidates::Candidate;
 /// What is asked of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Connections, each with one request at a time.
     pub(crate) connections: u32,
+    /// Requests at a time on each connection. One is HTTP/1.1, more are HTTP/2.
+    pub(crate) streams: u32,
     /// The length of each response's body.
     pub(crate) kilobytes: u32,
 }
 
+impl Shape {
+    /// Over HTTP/1.1.
+    pub(crate) const fn http1(connections: u32, kilobytes: u32) -> Self {
+        Shape { connections, streams: 1, kilobytes }
+    }
+
+    pub(crate) fn is_http2(self) -> bool {
+        self.streams > 1
+    }
+
+    /// Requests at a time.
+    pub(crate) fn requests(self) -> u32 {
+        self.connections * self.streams
+    }
+}
+
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { connections, kilobytes } = self;
+        let Shape { connections, streams, kilobytes } = self;
+        if self.is_http2() {
+            return write!(f, "HTTP/2, {connections} x {streams}, {kilobytes} KB");
+        }
         write!(f, "{connections} connection{}, {kilobytes} KB", if *connections == 1 { "" } else { "s" })
     }
 }
@@ -38,7 +58,12 @@ pub(crate) struct Sample {
 
 /// Whether there is a wrk to run.
 pub(crate) fn is_installed() -> bool {
-    let mut command = Command::new("wrk");
+    is_there("wrk")
+}
+
+/// Whether there is such a program.
+pub(crate) fn is_there(program: &str) -> bool {
+    let mut command = Command::new(program);
     let started = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     !matches!(started, Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
@@ -50,25 +75,39 @@ pub(crate) fn run(candidate: &Candidate, shape: Shape, seconds: u32) -> anyhow::
     command.args([format!("-c{}", shape.connections), format!("-d{seconds}s")]);
     command.args(["-H", &format!("Host: {}", candidate.host)]);
     command.arg(format!("http://127.0.0.1:{}/{}", candidate.port, shape.kilobytes));
-    let meter = candidate.meter;
-    let before = meter.cpu();
-    let mut wrk = command.stdout(Stdio::piped()).spawn().context("cannot start wrk")?;
-    let mut resident_mib = 0f64;
-    while wrk.try_wait()?.is_none() {
-        resident_mib = resident_mib.max(meter.resident_mib());
-        thread::sleep(LOOK_EVERY);
-    }
-    let used = meter.cpu() - before;
-    let said = wrk.wait_with_output()?;
-    let said = String::from_utf8_lossy(&said.stdout);
+    let Watched { said, cpu, resident_mib } = watch(candidate, &mut command)?;
     let report = Report::parse(&said).with_context(|| format!("{}: wrk said:\n{said}", candidate.name))?;
     Ok(Sample {
         requests_per_second: report.requests_per_second,
-        cpu_micros: used.as_secs_f64() * 1e6 / report.requests,
+        cpu_micros: cpu.as_secs_f64() * 1e6 / report.requests,
         p50_micros: report.p50_micros,
         p99_micros: report.p99_micros,
         resident_mib,
     })
+}
+
+/// What was seen of a candidate while something loaded it.
+pub(crate) struct Watched {
+    /// By the one that loaded it.
+    pub(crate) said: String,
+    pub(crate) cpu: Duration,
+    pub(crate) resident_mib: f64,
+}
+
+/// Runs what loads a candidate, to its end.
+pub(crate) fn watch(candidate: &Candidate, command: &mut Command) -> anyhow::Result<Watched> {
+    let meter = candidate.meter;
+    let before = meter.cpu();
+    let started = command.stdout(Stdio::piped()).spawn();
+    let mut load = started.with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let mut resident_mib = 0f64;
+    while load.try_wait()?.is_none() {
+        resident_mib = resident_mib.max(meter.resident_mib());
+        thread::sleep(LOOK_EVERY);
+    }
+    let cpu = meter.cpu() - before;
+    let said = String::from_utf8_lossy(&load.wait_with_output()?.stdout).into_owned();
+    Ok(Watched { said, cpu, resident_mib })
 }
 
 struct Report {
