@@ -57,7 +57,7 @@ impl Handler for Activator {
             client,
             route.timeouts,
             TIMEOUT_MESSAGE,
-            pin!(forward(shared, &exchange, &place, &is_waiting, &mut request)),
+            pin!(forward(shared, client, &exchange, &place, &is_waiting, &mut request)),
         )
         .await;
         if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
@@ -79,6 +79,7 @@ fn tell(told: Option<Call>, response: Response) -> Response {
 /// Sends the request to a pod, as soon as there is one; to another, as long as no pod has seen any of it.
 async fn forward(
     shared: &Shared,
+    client: &Client,
     exchange: &Exchange,
     place: &Place,
     is_waiting: &AtomicBool,
@@ -101,7 +102,7 @@ async fn forward(
         request.headers_mut().insert(header::HOST, slot.pod.host.clone());
         let proxying = telemetry.span(request, "activator_proxy");
         let sending = telemetry.sending_in(&proxying, slot.pod.address, request);
-        let mut outcome = shared.upstreams.send(exchange.namespace(), &slot.pod, request).await;
+        let mut outcome = shared.upstreams.send(client, exchange.namespace(), &slot.pod, request).await;
         if let Some(sending) = sending {
             outcome = sending.answered(outcome);
         }

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
 use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Input, Listing};
 use pilotlight_core::{Place, RevisionEndpoints, RevisionId, Time};
-use pilotlight_net::{Body, Clock, Request, Upstreams, headers};
+use pilotlight_net::{Body, Client, Clock, Request, Upstreams, headers};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 use tracing::info;
@@ -194,7 +194,7 @@ async fn ask(upstreams: &Upstreams, to: SocketAddr) -> Option<Answer> {
     let fields = request.headers_mut();
     fields.insert(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE));
     fields.insert(header::USER_AGENT, HeaderValue::from_static(headers::ACTIVATOR_USER_AGENT));
-    let (head, body) = upstreams.send(to, &mut request).await.ok()?.into_parts();
+    let (head, body) = upstreams.send(&Client::ourselves(), to, &mut request).await.ok()?.into_parts();
     match head.status {
         // What a mesh says in a pod's place.
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pilotlight_core::{EndpointTable, RevisionEndpoints};
 use pilotlight_net::tls::PodTls;
-use pilotlight_net::{Request, Response, SendError, UpstreamParams, Upstreams};
+use pilotlight_net::{Client, Request, Response, SendError, UpstreamParams, Upstreams};
 
 use crate::throttler::Pod;
 
@@ -58,19 +58,22 @@ impl PodUpstreams {
 
     pub(crate) async fn send(
         &self,
+        client: &Client,
         namespace: &str,
         pod: &Pod,
         request: &mut Request,
     ) -> Result<Response, SendError> {
-        let Some(over_tls) = &self.over_tls else { return self.plain.send(pod.address, request).await };
+        let Some(over_tls) = &self.over_tls else {
+            return self.plain.send(client, pod.address, request).await;
+        };
         let address = if pod.is_cluster_ip {
             over_tls.address_of_service(pod.address)
         } else {
             over_tls.address_of(pod.address, pod.tls_address)
         };
         match address {
-            Some(address) => self.of_namespace(namespace, &over_tls.tls).send(address, request).await,
-            None => self.plain.send(pod.address, request).await,
+            Some(address) => self.of_namespace(namespace, &over_tls.tls).send(client, address, request).await,
+            None => self.plain.send(client, pod.address, request).await,
         }
     }
 

@@ -3,14 +3,14 @@
 //! Knative's name: statserver. Any path; binary frames of `WireStatMessages`; a kubelet's probe gets its 200.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use pilotlight_net::{
-    Body, Client, Clock, Drain, Handler, Request, Response, is_kubelet_probe, plain, serve, wire,
+    Body, Client, Clock, Drain, Handler, Request, Response, Transport, is_kubelet_probe, plain, serve, wire,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -19,18 +19,26 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::run::{Autoscaler, Report, Source};
 
 impl Autoscaler {
     /// Takes stats in on `listener` until `drain` starts; then says goodbye to every activator.
     pub async fn serve_stats(&self, clock: Clock, listener: TcpListener, drain: Drain) {
-        let (open, mut all_closed) = mpsc::channel::<()>(1);
-        let server = StatServer { clock, reports: self.inbox(), drain: drain.clone(), open };
-        serve(listener, Arc::new(server), drain).await;
-        // The server is gone, and with it the last sender but those of the websockets.
-        let _ = tokio::time::timeout(GOODBYE_BUDGET, all_closed.recv()).await;
+        // Its own: a stop says goodbye even if it cuts all else.
+        let closing = Drain::default();
+        let server = StatServer { clock, reports: self.inbox(), drain: closing.clone() };
+        let mut serving = pin!(serve(listener, Arc::new(server), closing.clone()));
+        tokio::select! {
+            () = &mut serving => return,
+            () = drain.started() => closing.start(),
+        }
+        // Each has been told; whoever does not answer is not waited for.
+        if tokio::time::timeout(GOODBYE_BUDGET, &mut serving).await.is_err() {
+            closing.force();
+            serving.await;
+        }
     }
 }
 
@@ -38,39 +46,26 @@ struct StatServer {
     clock: Clock,
     reports: mpsc::Sender<Report>,
     drain: Drain,
-    open: mpsc::Sender<()>,
 }
 
 impl Handler for StatServer {
-    async fn handle(&self, client: &Client, mut request: Request) -> Response {
+    async fn handle(&self, client: &Client, request: Request) -> Response {
         let peer = client.address();
         if is_kubelet_probe(request.headers()) {
             return Response::new(Body::empty());
         }
-        let accepted = match accept(request.headers()) {
+        let mut accepted = match accept(request.headers()) {
             Ok(accepted) => accepted,
             Err((status, why)) => return plain(status, why),
         };
-        let upgrade = hyper::upgrade::on(&mut request);
-        let session = Session {
-            peer,
-            clock: self.clock,
-            reports: self.reports.clone(),
-            drain: self.drain.clone(),
-            _open: self.open.clone(),
-        };
-        tokio::spawn(async move {
-            match upgrade.await {
-                Ok(upgraded) => {
-                    // No reports are that large; a peer that sends more is not an activator.
-                    let config = WebSocketConfig::default()
-                        .max_message_size(Some(MAX_MESSAGE_BYTES))
-                        .max_frame_size(Some(MAX_MESSAGE_BYTES));
-                    let io = TokioIo::new(upgraded);
-                    session.run(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await).await;
-                }
-                Err(error) => debug!(%peer, %error, "Activator left during the handshake"),
-            }
+        let session =
+            Session { peer, clock: self.clock, reports: self.reports.clone(), drain: self.drain.clone() };
+        *accepted.body_mut() = Body::switched(async move |connection| {
+            // No reports are that large; a peer that sends more is not an activator.
+            let config = WebSocketConfig::default()
+                .max_message_size(Some(MAX_MESSAGE_BYTES))
+                .max_frame_size(Some(MAX_MESSAGE_BYTES));
+            session.run(WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await).await;
         });
         accepted
     }
@@ -81,10 +76,9 @@ struct Session {
     clock: Clock,
     reports: mpsc::Sender<Report>,
     drain: Drain,
-    _open: mpsc::Sender<()>,
 }
 
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+type Socket = WebSocketStream<Transport>;
 
 impl Session {
     async fn run(self, mut socket: Socket) {

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
 use pilotlight_core::cadence::SCRAPE;
 use pilotlight_core::{Candidate, RevisionId, Rng, Stat, ask_order, extrapolate, sample_size};
-use pilotlight_net::{Body, Clock, Request, SendError, UpstreamParams, Upstreams, headers, wire};
+use pilotlight_net::{Body, Client, Clock, Request, SendError, UpstreamParams, Upstreams, headers, wire};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -148,7 +148,11 @@ impl<C: Cluster> Scraper<C> {
         request.headers_mut().insert(header::HOST, host);
         let accept = HeaderValue::from_static(headers::STATS_CONTENT_TYPE);
         request.headers_mut().insert(header::ACCEPT, accept);
-        let response = self.upstreams.send(address, &mut request).await.map_err(SendError::into_error)?;
+        let response = self
+            .upstreams
+            .send(&Client::ourselves(), address, &mut request)
+            .await
+            .map_err(SendError::into_error)?;
         if !response.status().is_success() {
             return Err(ScrapeError::Status(response.status()));
         }

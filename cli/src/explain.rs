@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use pilotlight_autoscaler::{Change, RevisionStatus};
 use pilotlight_core::{Record, Time};
-use pilotlight_net::{Body, Request, SendError, UpstreamParams, Upstreams};
+use pilotlight_net::{Body, Client, Request, SendError, UpstreamParams, Upstreams};
 
 use crate::output::print;
 use crate::stack::USUAL_ADMIN_ADDRESS;
@@ -61,8 +61,11 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
     *request.uri_mut() = http::Uri::from_static("/v1/decisions");
     *request.headers_mut() =
         HeaderMap::from_iter([(header::HOST, HeaderValue::try_from(admin.to_string())?)]);
-    let response =
-        upstreams.send(admin, &mut request).await.map_err(SendError::into_error).map_err(|error| {
+    let response = upstreams
+        .send(&Client::ourselves(), admin, &mut request)
+        .await
+        .map_err(SendError::into_error)
+        .map_err(|error| {
             // Its own words end with those of its source.
             anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
         })?;

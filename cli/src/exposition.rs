@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use pilotlight_autoscaler::Cluster;
 use pilotlight_autoscaler::cluster::PodPhase;
 use pilotlight_autoscaler::cluster::local::LocalCluster;
-use pilotlight_net::{Admin, Body, Request, Response, UpstreamParams, Upstreams};
+use pilotlight_net::{Admin, Body, Client, Request, Response, UpstreamParams, Upstreams};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -59,7 +59,7 @@ async fn ask(upstreams: Upstreams, pod: SocketAddr) -> Option<String> {
     *request.uri_mut() = http::Uri::from_static("/metrics");
     let host = HeaderValue::try_from(pod.to_string()).ok()?;
     *request.headers_mut() = HeaderMap::from_iter([(header::HOST, host)]);
-    let response = upstreams.send(pod, &mut request).await.ok()?;
+    let response = upstreams.send(&Client::ourselves(), pod, &mut request).await.ok()?;
     let body = response.into_body().collect().await.ok()?.to_bytes();
     String::from_utf8(body.to_vec()).ok()
 }

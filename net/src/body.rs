@@ -10,14 +10,15 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::error::{Error, chain};
+use crate::forward::kept::Replayed;
 use crate::forward::{h1, h2};
+use crate::h1::server;
 use crate::hold::{ByteBudget, Early};
-use crate::server::Overdue;
 use crate::timeout::Timer;
+use crate::transport::Transport;
 use crate::upgrade::Tunnel;
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
@@ -52,11 +53,43 @@ enum Content {
     // What was read ahead of a client's body, and the rest of it.
     Held(Box<Held>),
     // The upstream's connection, returned to its pool when the body has been read.
-    Http1(Box<h1::Connection>),
+    Http1(h1::Incoming),
     Http2(Box<h2::Stream>),
     Stream(Boxed),
-    // Not for hyper: see `upgrade`.
-    Tunnel(Box<Tunnel>),
+    // See `upgrade`.
+    Tunnel(Tunnel),
+}
+
+/// What a client sends, by either protocol.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Http1(server::Incoming),
+    Http2(hyper::body::Incoming),
+}
+
+impl Incoming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Incoming::Http1(incoming) => incoming.poll_frame(cx),
+            Incoming::Http2(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map_err(|error| Error::Downstream(chain(&error)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Incoming::Http1(incoming) => incoming.is_end_stream(),
+            Incoming::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Incoming::Http1(incoming) => incoming.size_hint(),
+            Incoming::Http2(incoming) => incoming.size_hint(),
+        }
+    }
 }
 
 struct Held {
@@ -90,7 +123,7 @@ impl Body {
     }
 
     /// What a client sends.
-    pub fn incoming(incoming: Incoming) -> Self {
+    pub(crate) fn incoming(incoming: Incoming) -> Self {
         Content::FromClient(incoming).into()
     }
 
@@ -124,8 +157,8 @@ impl Body {
     }
 
     /// What an upstream sends.
-    pub(crate) fn http1(connection: Box<h1::Connection>) -> Self {
-        Content::Http1(connection).into()
+    pub(crate) fn http1(incoming: h1::Incoming) -> Self {
+        Content::Http1(incoming).into()
     }
 
     /// What an upstream sends.
@@ -135,7 +168,27 @@ impl Body {
 
     /// What follows a `101`.
     pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
-        Content::Tunnel(Box::new(tunnel)).into()
+        Content::Tunnel(tunnel).into()
+    }
+
+    /// What was read already, and the rest.
+    pub(crate) fn replayed(early: impl IntoIterator<Item = Bytes>, rest: Body) -> Self {
+        Body::stream(Replayed::new(early, rest))
+    }
+
+    /// What a `101` is followed by: the client's connection, which `begin` takes over. The server waits for it as for
+    /// any other response.
+    pub fn switched<F: Future<Output = ()> + Send + 'static>(
+        begin: impl FnOnce(Transport) -> F + Send + 'static,
+    ) -> Self {
+        Body::tunnel(Tunnel::Waiting(Box::new(|connection| Box::pin(begin(connection)))))
+    }
+
+    /// The head of this `101` is with the client, and its connection is no longer HTTP.
+    pub(crate) fn open_tunnel(&mut self, connection: Transport) {
+        if let Content::Tunnel(tunnel) = &mut self.content {
+            tunnel.open(connection);
+        }
     }
 
     pub(crate) fn timed(mut self, timer: Timer) -> Self {
@@ -143,13 +196,6 @@ impl Body {
         debug_assert!(company.timer.is_none(), "one layer of timeouts is enough");
         company.timer = Some(timer);
         self
-    }
-
-    /// Lets the connection that writes this response know when it must have ended.
-    pub(crate) fn announce(&mut self, connection: &Overdue) {
-        if let Some(timer) = self.company.as_mut().and_then(|company| company.timer.as_mut()) {
-            timer.announce(connection);
-        }
     }
 
     /// When it must have ended, if it has a time limit.
@@ -180,7 +226,7 @@ impl Body {
         };
         let Content::Held(held) = &mut self.content else { return Ok(()) };
         while held.early.has_room()
-            && let Poll::Ready(Some(frame)) = poll_client(&mut held.rest, cx)?
+            && let Poll::Ready(Some(frame)) = held.rest.poll_frame(cx)?
         {
             match frame.into_data() {
                 Ok(piece) => held.early.push(&piece),
@@ -198,10 +244,11 @@ impl Body {
         if let Some(company) = &mut self.company {
             company.timer = None;
         }
-        if let Content::Http1(connection) = std::mem::replace(&mut self.content, Content::Empty)
-            && ending == Ending::Complete
-        {
-            connection.give_back();
+        if let Content::Http1(incoming) = std::mem::replace(&mut self.content, Content::Empty) {
+            match ending {
+                Ending::Complete => incoming.give_back(),
+                Ending::Failed | Ending::Dropped => incoming.cut(),
+            }
         }
         if let Some(watcher) = self.company.as_mut().and_then(|company| company.watcher.take()) {
             watcher(ending);
@@ -216,12 +263,12 @@ impl Body {
                 self.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Content::FromClient(incoming) => poll_client(incoming, cx),
+            Content::FromClient(incoming) => incoming.poll_frame(cx),
             Content::Held(held) => {
                 let early = held.early.take().map(Frame::data);
                 match early.or_else(|| held.trailers.take().map(Frame::trailers)) {
                     Some(frame) => Poll::Ready(Some(Ok(frame))),
-                    None => poll_client(&mut held.rest, cx),
+                    None => held.rest.poll_frame(cx),
                 }
             }
             Content::Http1(connection) => connection.poll_frame(cx),
@@ -308,7 +355,6 @@ impl Body {
     // The content goes at once, and with it the upstream connection: nobody will read the rest.
     fn fail(&mut self) {
         self.failed = true;
-        self.content = Content::Empty;
         self.finish(Ending::Failed);
     }
 
@@ -333,7 +379,7 @@ impl Company {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        // hyper does not read past the last byte of a body of known length; it just drops it.
+        // Nobody reads past the last byte of a body of known length; it is just dropped.
         let complete = !self.failed && self.is_end_stream();
         self.finish(if complete { Ending::Complete } else { Ending::Dropped });
     }
@@ -350,10 +396,6 @@ impl Held {
         }
         hint
     }
-}
-
-fn poll_client(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-    Pin::new(incoming).poll_frame(cx).map_err(|error| Error::Downstream(chain(&error)))
 }
 
 impl From<Content> for Body {

@@ -1,11 +1,14 @@
 //! Who asks: what all requests of one connection have in common.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::Response;
 use crate::alarm::Alarm;
+use crate::h1::server::Link;
 
 /// The client at the other end of a connection.
 // Not to be cloned: its alarm wakes one task, and a handler that takes a copy to another would wait for ever.
@@ -13,6 +16,8 @@ pub struct Client {
     address: SocketAddr,
     forwarded_for: HeaderValue,
     alarm: Alarm,
+    // None: answers before the last cannot be told.
+    link: Option<Arc<Link>>,
 }
 
 impl Client {
@@ -21,13 +26,31 @@ impl Client {
         // An address is always a legal header value.
         let forwarded_for = HeaderValue::try_from(address.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
-        Client { address, forwarded_for, alarm: Alarm::default() }
+        Client { address, forwarded_for, alarm: Alarm::default(), link: None }
+    }
+
+    /// Ourselves: for what no client has asked for.
+    pub fn ourselves() -> Self {
+        Client::new((Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     /// The same client, as one of many who ask at the same time.
     pub(crate) fn of_stream(&self) -> Self {
         let Client { address, forwarded_for, .. } = self;
-        Client { address: *address, forwarded_for: forwarded_for.clone(), alarm: Alarm::default() }
+        let (address, forwarded_for) = (*address, forwarded_for.clone());
+        Client { address, forwarded_for, alarm: Alarm::default(), link: None }
+    }
+
+    /// The same client, whose connection this is.
+    pub(crate) fn over(self, link: Arc<Link>) -> Self {
+        Client { link: Some(link), ..self }
+    }
+
+    /// Tells of an answer before the last, if the client can be told.
+    pub(crate) fn inform(&self, response: &Response) {
+        if let Some(link) = &self.link {
+            link.inform(response);
+        }
     }
 
     /// Where it is.

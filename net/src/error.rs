@@ -42,6 +42,15 @@ pub enum Error {
     /// The upstream closed the connection before its response was complete.
     #[error("EOF")]
     UpstreamClosed,
+    /// The connection to the upstream broke.
+    #[error("{}", describe(.0))]
+    Broken(io::Error),
+    /// What the upstream said is not HTTP.
+    #[error("malformed HTTP response: {0}")]
+    Malformed(&'static str),
+    /// A body is longer or shorter than was said before it.
+    #[error("the body is {0} than its Content-Length")]
+    Length(&'static str),
     /// The upstream failed in another way.
     #[error("{}", chain(.0))]
     Upstream(hyper::Error),
@@ -132,7 +141,7 @@ pub fn empty(status: StatusCode) -> Response {
 }
 
 /// The operating system's words without Rust's `(os error 111)`, in lower case, as Go prints them.
-fn describe(error: &io::Error) -> String {
+pub(crate) fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     text.to_lowercase()

@@ -1,6 +1,6 @@
 //! `Expect: 100-continue`, end to end: the client is told to go on when the app says so.
 //!
-//! hyper tells a client to go on when somebody reads its body. So the body is not read until the upstream has said
+//! A client is told to go on when somebody reads its body. So the body is not read until the upstream has said
 //! `100`, or has answered, or has been silent for as long as servers are that do not know of this.
 
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::header;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -43,17 +43,16 @@ impl Permission {
             return None;
         }
         let word = watch::Sender::new(Word::None);
-        let heard = word.clone();
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                say(&heard, Word::GoOn);
-            }
-        });
         let (body, listening) = (std::mem::take(request.body_mut()), word.subscribe());
         let spoken = said(word.subscribe(), |word| word != Word::None);
         let wait = Box::pin(async move { drop(timeout(PATIENCE, spoken).await) });
         *request.body_mut() = Body::stream(WaitingBody::Waiting { body, word: listening, wait });
         Some(Permission { word })
+    }
+
+    /// The upstream wants the body.
+    pub(crate) fn granted(&self) {
+        say(&self.word, Word::GoOn);
     }
 
     /// The upstream has answered. To be kept for as long as the answer is being read.

@@ -3,10 +3,9 @@
 //! What came in as HTTP/2 goes out as HTTP/2, by prior knowledge; all else as HTTP/1.1. So an app speaks with its
 //! clients in their own protocol, and nothing that only one of the two can say is lost on the way.
 
-mod driven;
 pub(crate) mod h1;
 pub(crate) mod h2;
-mod kept;
+pub(crate) mod kept;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use http_body::Body as _;
 
 use crate::dial::Dialer;
 use crate::tls::PodTls;
-use crate::{Error, Request, Response};
+use crate::{Client, Error, Request, Response};
 
 /// The pools of kept connections. One per proxy process.
 #[derive(Clone, Debug)]
@@ -109,14 +108,21 @@ impl Upstreams {
     /// A kept connection that turns out to be closed costs nothing but a new one: a request that was not
     /// written, or that the upstream says it has not touched, is sent again whatever it is; one that was written,
     /// only if it is bodyless and idempotent.
-    pub async fn send(&self, to: SocketAddr, request: &mut Request) -> Result<Response, SendError> {
+    ///
+    /// `client` hears of answers before the last, such as `103 Early Hints`.
+    pub async fn send(
+        &self,
+        client: &Client,
+        to: SocketAddr,
+        request: &mut Request,
+    ) -> Result<Response, SendError> {
         if request.method() == Method::CONNECT {
             return Err(SendError::Failed { source: Error::UnsupportedConnect });
         }
         match request.version() {
             // Boxed: the larger of the two.
             Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,
-            _ => self.http1.send(to, request).await,
+            _ => self.http1.send(client, to, request).await,
         }
     }
 

@@ -190,7 +190,7 @@ fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
     }
 }
 
-fn lists_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+pub(crate) fn lists_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     headers.contains_key(name) && tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 

@@ -17,6 +17,7 @@ pub mod error;
 mod expect;
 mod forward;
 pub mod grpc;
+mod h1;
 mod h2;
 pub mod headers;
 mod hold;
@@ -29,6 +30,7 @@ mod server;
 mod signals;
 mod timeout;
 pub mod tls;
+mod transport;
 mod upgrade;
 pub mod wire;
 
@@ -48,6 +50,7 @@ pub use pilotlight_core::QueueFull;
 pub use server::{Handler, serve, serve_tls};
 pub use signals::StopSignals;
 pub use timeout::{Timeouts, with_timeouts};
+pub use transport::Transport;
 
 /// A request whose body is a [`Body`].
 pub type Request = http::Request<Body>;

@@ -3,7 +3,6 @@
 //! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
 //! with or without TLS: nobody has to negotiate what it is about to say anyway.
 
-mod heads;
 mod overdue;
 mod preface;
 mod refusal;
@@ -17,11 +16,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, StatusCode, header};
+use http::{Method, header};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,14 +28,13 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
 use tracing::{debug, warn};
 
-use self::heads::HeadTimer;
-pub(crate) use self::overdue::Overdue;
 use self::overdue::Stragglers;
-use self::preface::{Protocol, Rewound, sniff};
-use self::refusal::refusal;
+use self::preface::{Protocol, sniff};
+pub(crate) use self::refusal::refusal;
 use crate::alarm::Alarm;
-use crate::tls::{MaybeTls, ServerTls};
-use crate::{Body, Client, Drain, Request, Response, h2, headers};
+use crate::tls::ServerTls;
+use crate::transport::Transport;
+use crate::{Body, Client, Drain, Request, Response, body, h1, h2, headers};
 
 /// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
 /// that ends with an error, which cuts the connection.
@@ -68,6 +65,7 @@ async fn accept<H: Handler>(
     handler: Arc<H>,
     drain: Drain,
 ) {
+    // Every connection holds one; when the last has gone, all have.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
     loop {
@@ -81,7 +79,8 @@ async fn accept<H: Handler>(
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
                 let tls = tls.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, tls, peer, handler, drain, alive).await;
+                    serve_connection(stream, tls, peer, handler, drain).await;
+                    drop(alive);
                 });
             }
             Err(error) if is_about_one_connection(&error) => {
@@ -105,7 +104,6 @@ async fn serve_connection<H: Handler>(
     peer: SocketAddr,
     handler: Arc<H>,
     drain: Drain,
-    alive: Alive,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "Client left before its first request");
@@ -113,12 +111,12 @@ async fn serve_connection<H: Handler>(
     }
     let sniffed = tokio::select! {
         biased;
-        sniffed = timeout(HEADER_READ_TIMEOUT, begin(stream, tls)) => sniffed,
+        sniffed = timeout(FIRST_WORDS_TIMEOUT, begin(stream, tls)) => sniffed,
         // Nothing was asked yet.
         () = drain.started() => return,
     };
     match sniffed {
-        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain, alive).await,
+        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain).await,
         // Boxed: twice as large as the other, which need not carry the room for it.
         Ok(Ok((Protocol::Http2, stream))) => Box::pin(serve_http2(stream, peer, handler, drain)).await,
         Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
@@ -127,75 +125,43 @@ async fn serve_connection<H: Handler>(
 }
 
 /// What the client speaks, and over what.
-async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Protocol, Stream)> {
-    let stream = match tls {
-        None => MaybeTls::from(stream),
+async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Protocol, Transport)> {
+    let mut transport = match tls {
+        None => Transport::new(stream),
         // Boxed: connections in the clear need not carry the room for a handshake.
-        Some(tls) => TlsStream::from(Box::pin(tls.accept(stream)).await?).into(),
+        Some(tls) => Transport::new(TlsStream::from(Box::pin(tls.accept(stream)).await?)),
     };
-    sniff(stream).await
+    Ok((sniff(&mut transport).await?, transport))
 }
 
-async fn serve_http1<H: Handler>(
-    mut stream: Stream,
-    peer: SocketAddr,
-    handler: Arc<H>,
-    drain: Drain,
-    alive: Alive,
-) {
-    let served = Arc::new(Served {
-        handler,
-        client: Client::new(peer),
-        overdue: Overdue::default(),
-        drain: drain.clone(),
-        alive,
-    });
-    let (overdue, alarm) = (served.overdue.clone(), served.client.alarm().clone());
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let served = Arc::clone(&served);
-        async move {
-            let request = request.map(Body::incoming);
-            let mut response = match refusal(&request) {
-                Some(response) => response,
-                None => served.handler.handle(&served.client, request).await,
-            };
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let tunnel = std::mem::take(response.body_mut());
-                tokio::spawn(carry(tunnel, served.drain.clone(), served.alive.clone()));
-            }
-            response.body_mut().announce(&served.overdue);
-            Ok::<_, Infallible>(response)
+async fn serve_http1<H: Handler>(stream: Transport, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+    let client = |link| Client::new(peer).over(link);
+    until_forced(&drain, h1::server::serve(stream, client, &*handler, &drain)).await;
+}
+
+/// Drives the connection to its end, or until it is cut. It is polled when the drain starts.
+async fn until_forced(drain: &Drain, connection: impl Future<Output = ()>) {
+    let (mut connection, mut started, mut forced) =
+        (pin!(connection), pin!(drain.started()), pin!(drain.forced()));
+    let mut is_draining = false;
+    poll_fn(|cx| {
+        is_draining = is_draining || started.as_mut().poll(cx).is_ready();
+        if is_draining && forced.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
         }
-    });
-    let heads = HeadTimer::new(alarm.clone());
-    stream.tell(heads.clone());
-    let connection = http1::Builder::new()
-        .timer(heads)
-        .header_read_timeout(HEADER_READ_TIMEOUT)
-        .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
-    drive(connection, graceful_shutdown, |cx| overdue.poll(cx, &alarm), peer, drain).await;
+        connection.as_mut().poll(cx)
+    })
+    .await;
 }
 
-/// What the requests of one connection share.
-struct Served<H> {
-    handler: Arc<H>,
-    client: Client,
-    overdue: Overdue,
-    drain: Drain,
-    alive: Alive,
-}
-
-async fn serve_http2<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+async fn serve_http2<H: Handler>(stream: Transport, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
     let stragglers = Stragglers::default();
     let (watching, client) = (stragglers.clone(), Client::new(peer));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         // Each stream has a task of its own.
         let (handler, watching, client) = (Arc::clone(&handler), watching.clone(), client.of_stream());
         async move {
-            let mut request = request.map(Body::incoming);
+            let mut request = request.map(|incoming| Body::incoming(body::Incoming::Http2(incoming)));
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             let mut response = match refusal(&request) {
@@ -219,15 +185,6 @@ async fn serve_http2<H: Handler>(stream: Stream, peer: SocketAddr, handler: Arc<
     let alarm = Alarm::default();
     let graceful_shutdown = http2::Connection::graceful_shutdown;
     drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &alarm), peer, drain).await;
-}
-
-/// Sees an upgraded connection through, which is the body of a `101`. The server waits for it as for any other.
-async fn carry(mut tunnel: Body, drain: Drain, _alive: Alive) {
-    let all = async { while let Some(Ok(_)) = tunnel.frame().await {} };
-    tokio::select! {
-        () = all => {}
-        () = drain.forced() => {}
-    }
 }
 
 /// Sees a connection through: until it has ended, or is cut because the drain is forced or `must_cut` is ready.
@@ -283,10 +240,5 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-type Stream = Rewound<MaybeTls>;
-
-/// Every connection holds one; when the last has gone, all have.
-type Alive = mpsc::Sender<Infallible>;
-
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

@@ -10,7 +10,6 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use crate::alarm::Alarm;
-use crate::server::Overdue;
 use crate::{Body, Client, Error, Response, headers};
 
 /// How long a request may take. All three start when the request arrives.
@@ -58,7 +57,6 @@ pub async fn with_timeouts(
             idle: timeouts.idle,
             quiet_since: Instant::now(),
             message,
-            connection: None,
         })
     })
 }
@@ -70,17 +68,9 @@ pub(crate) struct Timer {
     idle: Option<Duration>,
     quiet_since: Instant,
     message: &'static str,
-    // Where the connection that writes this response looks.
-    connection: Option<Overdue>,
 }
 
 impl Timer {
-    /// Lets the connection know when the response must have ended.
-    pub(crate) fn announce(&mut self, connection: &Overdue) {
-        connection.set(Some(self.total_at));
-        self.connection = Some(connection.clone());
-    }
-
     /// When the response must have ended, whatever happens.
     pub(crate) fn total_at(&self) -> Instant {
         self.total_at
@@ -105,14 +95,6 @@ impl Timer {
             None => self.total_at,
         };
         self.alarm.poll(deadline, cx).map(|()| self.error())
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        if let Some(connection) = &self.connection {
-            connection.set(None);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! After a `101` the bytes are carried both ways as they are, by a [`Tunnel`]. It travels as the body of the `101`,
 //! so that all that holds for a body holds for it: what was acquired is returned when it ends, the timers bound
-//! it, and it is over when either side fails. The server, which cannot write such a body, sees it through.
+//! it, and it is over when either side fails. The server gives it the client's connection and sees it through.
 
 use std::future::Future;
 use std::io;
@@ -10,89 +10,90 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Version};
 use http_body::Frame;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::transport::Transport;
 use crate::{Error, Request, headers};
 
-/// A client's wish to speak something else.
-#[derive(Clone)]
-pub(crate) struct Wish {
-    protocol: HeaderValue,
-    client: OnUpgrade,
-}
-
-impl Wish {
-    /// What the request asks for, if it asks and its connection can.
-    pub(crate) fn of(request: &Request) -> Option<Wish> {
-        let client = request.extensions().get::<OnUpgrade>()?.clone();
-        let protocol = headers::upgrade(request.headers())?;
-        Some(Wish { protocol, client })
+/// What the request asks to switch to, if it asks and its connection can.
+pub(crate) fn wish(request: &Request) -> Option<HeaderValue> {
+    if request.version() != Version::HTTP_11 {
+        return None;
     }
+    headers::upgrade(request.headers())
 }
 
-/// What follows an upstream's `101`.
-pub(crate) fn switch<B>(wish: Option<Wish>, mut response: http::Response<B>) -> Result<Tunnel, Error> {
-    let switched = headers::upgrade(response.headers());
-    let text = |protocol: Option<&HeaderValue>| {
-        protocol.map_or_else(String::new, |name| String::from_utf8_lossy(name.as_bytes()).into_owned())
-    };
-    match (wish, switched) {
-        (Some(wish), Some(protocol))
-            if protocol.as_bytes().eq_ignore_ascii_case(wish.protocol.as_bytes()) =>
-        {
-            Ok(Tunnel {
-                client: End::Opening(wish.client),
-                upstream: End::Opening(hyper::upgrade::on(&mut response)),
-                to_upstream: Pump::new(),
-                to_client: Pump::new(),
-            })
-        }
-        (wish, switched) => Err(Error::SwitchedProtocol {
-            switched: text(switched.as_ref()),
-            requested: text(wish.as_ref().map(|wish| &wish.protocol)),
-        }),
-    }
+/// What follows a `101`, once the client's connection is [there](Tunnel::open).
+pub(crate) enum Tunnel {
+    /// Two connections, each of which hears what the other says.
+    Relay(Box<Relay>),
+    /// Goes to Running.
+    Waiting(Box<dyn FnOnce(Transport) -> Conversation + Send>),
+    /// We are who the client speaks with.
+    Running(Conversation),
 }
 
-/// Two connections, each of which hears what the other says.
-pub(crate) struct Tunnel {
-    client: End,
-    upstream: End,
+pub(crate) struct Relay {
+    // None: not there yet.
+    client: Option<Transport>,
+    upstream: Transport,
     to_upstream: Pump,
     to_client: Pump,
 }
 
-/// One connection's end.
-enum End {
-    /// Goes to Open once HTTP is left behind.
-    Opening(OnUpgrade),
-    Open(TokioIo<Upgraded>),
-}
+pub(crate) type Conversation = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl End {
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut TokioIo<Upgraded>, Error>> {
-        if let End::Opening(upgrade) = self {
-            let upgraded = ready!(Pin::new(upgrade).poll(cx)).map_err(Error::Upstream)?;
-            *self = End::Open(TokioIo::new(upgraded));
+impl Tunnel {
+    /// To an upstream that has answered a wish with a `101` and these headers.
+    pub(crate) fn relay(
+        wish: Option<&HeaderValue>,
+        headers: &HeaderMap,
+        upstream: Transport,
+    ) -> Result<Tunnel, Error> {
+        let switched = headers::upgrade(headers);
+        let text = |protocol: Option<&HeaderValue>| {
+            protocol.map_or_else(String::new, |name| String::from_utf8_lossy(name.as_bytes()).into_owned())
+        };
+        match (wish, &switched) {
+            (Some(wish), Some(protocol)) if protocol.as_bytes().eq_ignore_ascii_case(wish.as_bytes()) => {
+                let (to_upstream, to_client) = (Pump::new(), Pump::new());
+                Ok(Tunnel::Relay(Box::new(Relay { client: None, upstream, to_upstream, to_client })))
+            }
+            _ => Err(Error::SwitchedProtocol { switched: text(switched.as_ref()), requested: text(wish) }),
         }
+    }
+
+    /// The client's connection is no longer HTTP.
+    pub(crate) fn open(&mut self, connection: Transport) {
         match self {
-            End::Open(stream) => Poll::Ready(Ok(stream)),
-            End::Opening(_) => Poll::Pending,
+            Tunnel::Relay(relay) => relay.client = Some(connection),
+            Tunnel::Waiting(begin) => {
+                let begin = std::mem::replace(begin, Box::new(|_| Box::pin(async {})));
+                *self = Tunnel::Running(begin(connection));
+            }
+            Tunnel::Running(_) => {}
+        }
+    }
+
+    /// Carries what there is. An empty frame says that something was carried; the end, that it is over.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Tunnel::Relay(relay) => relay.poll_frame(cx),
+            Tunnel::Running(conversation) => conversation.as_mut().poll(cx).map(|()| None),
+            // Nobody can have it switched.
+            Tunnel::Waiting(_) => Poll::Ready(None),
         }
     }
 }
 
-impl Tunnel {
-    /// Carries what there is. An empty frame says that something was carried, in either direction; the end, that
-    /// both have closed, or that the client has left without a word.
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Tunnel { client, upstream, to_upstream, to_client } = self;
-        let client = ready!(client.poll_open(cx))?;
-        let upstream = ready!(upstream.poll_open(cx))?;
+impl Relay {
+    // The end says that both have closed, or that the client has left without a word.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Relay { client: Some(client), upstream, to_upstream, to_client } = self else {
+            return Poll::Ready(None);
+        };
         let up = to_upstream.poll(cx, client, upstream);
         let down = to_client.poll(cx, upstream, client);
         match (up, down) {

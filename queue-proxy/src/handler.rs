@@ -110,7 +110,7 @@ impl Proxy {
     async fn forward(&self, client: &Client, request: &mut Request, marks: Marks) -> Response {
         prepare_forward(request, client, marks);
         let sending = self.telemetry.sending(self.app, request);
-        let mut outcome = self.upstreams.send(self.app, request).await;
+        let mut outcome = self.upstreams.send(client, self.app, request).await;
         if let Some(sending) = sending {
             outcome = sending.answered(outcome);
         }

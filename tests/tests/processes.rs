@@ -137,7 +137,11 @@ async fn sigterm_ends_each_politely() {
     let told =
         async || (house.activator.times_said("Lost the connection to the autoscaler") == 1).then_some(());
     eventually("the activator has heard of it", SOON, told).await;
-    assert!(house.activator.said().contains("closed by the autoscaler: it restarts"));
+    assert!(
+        house.activator.said().contains("closed by the autoscaler: it restarts"),
+        "{}",
+        house.activator.said()
+    );
     let status = house.activator.terminate().await;
     assert!(status.success(), "{status}");
 }

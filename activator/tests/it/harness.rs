@@ -152,7 +152,9 @@ impl World {
     /// Sends a request in the background.
     pub(crate) fn send(&self, mut request: Request) -> JoinHandle<Response> {
         let (client, address) = (self.client.clone(), self.address);
-        tokio::spawn(async move { client.send(address, &mut request).await.expect("the activator answers") })
+        tokio::spawn(async move {
+            client.send(&Client::ourselves(), address, &mut request).await.expect("the activator answers")
+        })
     }
 
     /// Sends `GET /` in the background.

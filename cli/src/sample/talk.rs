@@ -2,15 +2,11 @@
 //! message, and in calls of gRPC's shape byte by byte, with the status in the trailers. They take no place and are
 //! not counted in flight.
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt, stream};
+use futures_util::{SinkExt, StreamExt};
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use pilotlight_net::{Body, Request, Response, plain};
+use http_body_util::BodyExt;
+use pilotlight_net::{Body, Request, Response, Transport, plain};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -39,7 +35,7 @@ impl Talk {
     /// Begins it. The answer's head says which pod this is.
     pub(super) fn begin(self, pod_name: &str, request: Request) -> Response {
         let mut response = match self {
-            Talk::WebSocket => websocket(request),
+            Talk::WebSocket => websocket(request.headers()),
             Talk::Grpc => call(request),
         };
         if let Ok(name) = HeaderValue::try_from(pod_name) {
@@ -53,15 +49,12 @@ fn says(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-fn websocket(mut request: Request) -> Response {
-    let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {
+fn websocket(headers: &HeaderMap) -> Response {
+    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
         return plain(StatusCode::BAD_REQUEST, "a WebSocket begins with a Sec-WebSocket-Key");
     };
     let accept = derive_accept_key(key.as_bytes());
-    let conversation = say_back(hyper::upgrade::on(&mut request));
-    // The server sees the body of a 101 through, as it does with any other: a stop waits for its end.
-    let body = stream::once(conversation).map(|()| Ok(Frame::data(Bytes::new())));
-    let mut response = Response::new(Body::stream(StreamBody::new(body)));
+    let mut response = Response::new(Body::switched(say_back));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -73,9 +66,8 @@ fn websocket(mut request: Request) -> Response {
 }
 
 /// Until the client closes, however it does.
-async fn say_back(upgrade: OnUpgrade) {
-    let Ok(connection) = upgrade.await else { return };
-    let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
+async fn say_back(connection: Transport) {
+    let mut socket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {
         // Pings and the close are answered by the library, as the messages before them are read.
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {

@@ -1,37 +1,29 @@
 //! The pool of HTTP/1.1 connections: one request at a time each, kept for the next one.
-//!
-//! A connection has no task of its own. Whoever uses it drives it: first the request, then its response's body, both
-//! polled by the task of the client's connection. So a request goes through a proxy without any task waking another.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::driven::Driven;
-use super::{SendError, UpstreamParams, copy_head, is_replayable};
+use super::{SendError, UpstreamParams, is_replayable};
 use crate::dial::Dialer;
 use crate::expect::Permission;
-use crate::tls::MaybeTls;
-use crate::upgrade::{Wish, switch};
-use crate::{Body, Error, Request, Response};
+use crate::h1::client::{Connection, SendFailure, Unanswered};
+use crate::transport::Transport;
+use crate::upgrade::{Tunnel, wish};
+use crate::{Body, Client, Error, Request, Response, prepare_response};
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -42,12 +34,6 @@ pub(super) struct Pool {
     idle: Mutex<IdleConnections>,
 }
 
-/// What the client wants besides a response.
-struct Asked {
-    wish: Option<Wish>,
-    permission: Option<Permission>,
-}
-
 #[derive(Debug, Default)]
 struct IdleConnections {
     hosts: HashMap<SocketAddr, Vec<Idle>>,
@@ -56,8 +42,16 @@ struct IdleConnections {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Box<Connection>,
+    connection: Box<Pooled>,
     since: Instant,
+}
+
+/// A connection, and where it goes when it has nothing to do.
+#[derive(Debug)]
+pub(crate) struct Pooled {
+    connection: Connection,
+    pool: Weak<Pool>,
+    to: SocketAddr,
 }
 
 impl Pool {
@@ -72,36 +66,37 @@ impl Pool {
 
     pub(super) async fn send(
         self: &Arc<Self>,
+        client: &Client,
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
         complete_head(to, request);
-        let wish = Wish::of(request);
-        let asked = Asked { permission: Permission::asked_for(request), wish };
-        while let Some(mut connection) = self.take(to) {
-            let spare = is_replayable(request).then(|| copy_head(request));
-            match connection.send(std::mem::take(request), &asked).await {
-                Ok(response) => return accept(connection, response, asked),
-                Err(mut failure) => match (failure.take_message(), spare) {
-                    (Some(unsent), _) => *request = unsent,
-                    (None, Some(spare)) if is_stale(failure.error()) => *request = spare,
-                    (None, _) => {
-                        return Err(SendError::Failed { source: Error::from_client(failure.into_error()) });
-                    }
-                },
+        let permission = Permission::asked_for(request);
+        let inform = |mut response: Response| match (&permission, response.status()) {
+            (Some(permission), StatusCode::CONTINUE) => permission.granted(),
+            (None, StatusCode::CONTINUE) => {}
+            _ => {
+                prepare_response(&mut response);
+                client.inform(&response);
+            }
+        };
+        while let Some(mut pooled) = self.take(to) {
+            let may_replay = is_replayable(request);
+            match pooled.connection.send(request, inform).await {
+                Ok(response) => return accept(pooled, request, response, permission),
+                Err(Unanswered::Unsent(_)) => {}
+                Err(Unanswered::Stale(_)) if may_replay => {}
+                Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => {
+                    return Err(SendError::Failed { source });
+                }
             }
         }
         // Boxed: rare, and large enough to weigh on every request that finds a kept connection.
-        let mut connection = Box::pin(self.connect(to)).await.map_err(SendError::not_dialed)?;
-        match connection.send(std::mem::take(request), &asked).await {
-            Ok(response) => accept(connection, response, asked),
-            Err(mut failure) => match failure.take_message() {
-                Some(unsent) => {
-                    *request = unsent;
-                    Err(SendError::NotSent { source: Error::from_client(failure.into_error()) })
-                }
-                None => Err(SendError::Failed { source: Error::from_client(failure.into_error()) }),
-            },
+        let mut pooled = Box::pin(self.connect(to)).await.map_err(SendError::not_dialed)?;
+        match pooled.connection.send(request, inform).await {
+            Ok(response) => accept(pooled, request, response, permission),
+            Err(Unanswered::Unsent(source)) => Err(SendError::NotSent { source }),
+            Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => Err(SendError::Failed { source }),
         }
     }
 
@@ -109,38 +104,23 @@ impl Pool {
         self.idle.lock().hosts.remove(&to);
     }
 
-    async fn connect(self: &Arc<Self>, to: SocketAddr) -> Result<Box<Connection>, Error> {
-        let stream = self.dialer.dial(to).await?;
-        let (sender, connection) = http1::Builder::new()
-            // Go's canonical casing, which apps behind Knative are used to. Carrying the client's own casing
-            // through would cost a map per request.
-            .title_case_headers(true)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Error::Upstream)?;
-        Ok(Box::new(Connection {
-            pool: Arc::downgrade(self),
-            to,
-            sender,
-            driver: Driven::new(connection),
-            response: None,
-            is_sent: Arc::default(),
-        }))
+    async fn connect(self: &Arc<Self>, to: SocketAddr) -> Result<Box<Pooled>, Error> {
+        let transport = Transport::new(self.dialer.dial(to).await?);
+        Ok(Box::new(Pooled { connection: Connection::new(transport), pool: Arc::downgrade(self), to }))
     }
 
     // The most recently used first: it is the least likely to be closed, and the others can age.
-    fn take(&self, to: SocketAddr) -> Option<Box<Connection>> {
-        let mut idle = self.idle.lock();
-        let connections = idle.hosts.get_mut(&to)?;
-        while let Some(Idle { connection, .. }) = connections.pop() {
-            if connection.sender.is_ready() {
-                return Some(connection);
+    fn take(&self, to: SocketAddr) -> Option<Box<Pooled>> {
+        loop {
+            // Not kept locked while the connection is looked at.
+            let Idle { connection: mut pooled, .. } = self.idle.lock().hosts.get_mut(&to)?.pop()?;
+            if pooled.connection.is_usable() {
+                return Some(pooled);
             }
         }
-        None
     }
 
-    fn put(self: &Arc<Self>, connection: Box<Connection>) {
+    fn put(self: &Arc<Self>, connection: Box<Pooled>) {
         let max_idle = self.max_idle.load(Ordering::Relaxed);
         let mut idle = self.idle.lock();
         let is_full = max_idle < usize::MAX && idle.hosts.values().map(Vec::len).sum::<usize>() >= max_idle;
@@ -149,9 +129,12 @@ impl Pool {
             return;
         }
         connections.push(Idle { connection, since: Instant::now() });
-        if !idle.swept {
+        // No runtime: the process is on its way out.
+        if !idle.swept
+            && let Ok(runtime) = Handle::try_current()
+        {
             idle.swept = true;
-            tokio::spawn(sweep(Arc::downgrade(self), self.params.idle_timeout));
+            runtime.spawn(sweep(Arc::downgrade(self), self.params.idle_timeout));
         }
     }
 }
@@ -164,7 +147,9 @@ async fn sweep(pool: Weak<Pool>, idle_timeout: Duration) {
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = pool.idle.lock();
         idle.hosts.retain(|_, connections| {
-            connections.retain_mut(|idle| idle.since.elapsed() < idle_timeout && idle.connection.is_open());
+            connections.retain_mut(|idle| {
+                idle.since.elapsed() < idle_timeout && idle.connection.connection.is_usable()
+            });
             !connections.is_empty()
         });
         if idle.hosts.is_empty() {
@@ -174,138 +159,168 @@ async fn sweep(pool: Weak<Pool>, idle_timeout: Duration) {
     }
 }
 
-/// A connection to an upstream, idle or with one request or response on it.
-pub(crate) struct Connection {
-    pool: Weak<Pool>,
-    to: SocketAddr,
-    sender: SendRequest<Body>,
-    driver: Driven<Driver>,
-    // The response that is being read.
-    response: Option<Incoming>,
-    // Whether there is nothing more to be read of the request's body.
-    is_sent: Arc<AtomicBool>,
-}
-
-type Driver = http1::Connection<TokioIo<MaybeTls>, Body>;
-
-impl Connection {
-    /// Sends a request and waits for the head of its response.
-    // Not an async function: that would keep room for the request for as long as it waits.
-    fn send(
-        &mut self,
-        mut request: Request,
-        asked: &Asked,
-    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<Request>>> + use<'_> {
-        if asked.wish.is_some() {
-            // Only a connection with a task of its own can stop being HTTP.
-            self.detach();
-        }
-        let has_body = !request.body().is_end_stream();
-        self.is_sent.store(!has_body, Ordering::Relaxed);
-        if has_body {
-            let is_sent = Arc::clone(&self.is_sent);
-            let body = std::mem::take(request.body_mut());
-            *request.body_mut() = body.watched(move |_| is_sent.store(true, Ordering::Relaxed));
-        }
-        let Connection { sender, driver, .. } = self;
-        let response = driver.leave(|| sender.try_send_request(request));
-        async move {
-            let mut response = pin!(response);
-            poll_fn(|cx| {
-                poll_driver(driver, cx);
-                driver.look(cx, |cx| response.as_mut().poll(cx))
-            })
-            .await
+impl Pooled {
+    /// Keeps the connection for the next request, if there can be one.
+    fn give_back(self: Box<Self>) {
+        if self.connection.is_free()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.put(self);
         }
     }
+}
 
-    /// The next piece of the response's body.
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Connection { driver, response: Some(incoming), .. } = self else { return Poll::Ready(None) };
-        let mut frame = driver.look(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx));
-        if frame.is_pending() && driver.is_here() {
-            poll_driver(driver, cx);
-            frame = driver.look(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx));
+/// The body of a response, and the connection it comes by.
+pub(crate) enum Incoming {
+    Whole(Box<Pooled>),
+    /// The request is still on its way, in a task of its own: a client that sends all before it reads anything would
+    /// otherwise wait for us, and we for it.
+    Duplex(Arc<Mutex<Duplex>>),
+}
+
+/// A connection that two tasks use.
+pub(crate) struct Duplex {
+    // None: neither needs it any more.
+    pooled: Option<Box<Pooled>>,
+    sender: Option<Waker>,
+    reader: Option<Waker>,
+    // What the request's body ended with.
+    failure: Option<Error>,
+}
+
+impl Incoming {
+    fn new(pooled: Box<Pooled>) -> Self {
+        if pooled.connection.is_sent() {
+            return Incoming::Whole(pooled);
         }
-        frame.map_err(Error::from_client)
+        let duplex = Duplex { pooled: Some(pooled), sender: None, reader: None, failure: None };
+        let duplex = Arc::new(Mutex::new(duplex));
+        let sending = Arc::clone(&duplex);
+        tokio::spawn(poll_fn(move |cx| sending.lock().poll_send(cx)));
+        Incoming::Duplex(duplex)
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Incoming::Whole(pooled) => pooled.connection.poll_frame(cx),
+            Incoming::Duplex(duplex) => duplex.lock().poll_frame(cx),
+        }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.response.as_ref().is_none_or(Incoming::is_end_stream)
+        self.with(Connection::has_ended).unwrap_or(true)
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.response.as_ref().map_or(SizeHint::with_exact(0), Incoming::size_hint)
+        self.with(Connection::size_hint).unwrap_or_default()
     }
 
-    /// The response has been read to its end: keep the connection for the next request.
-    pub(crate) fn give_back(mut self: Box<Self>) {
-        self.response = None;
-        // No pool or no runtime: the process is on its way out, and the connection closes.
-        let (Some(pool), Ok(runtime)) = (self.pool.upgrade(), Handle::try_current()) else { return };
-        if self.sender.is_ready() {
-            pool.put(self);
-        } else if !self.sender.is_closed() {
-            // The request's body is still on its way.
-            self.detach();
-            runtime.spawn(async move {
-                if self.sender.ready().await.is_ok() {
-                    pool.put(self);
-                }
-            });
+    fn with<T>(&self, look: impl FnOnce(&Connection) -> T) -> Option<T> {
+        match self {
+            Incoming::Whole(pooled) => Some(look(&pooled.connection)),
+            Incoming::Duplex(duplex) => duplex.lock().pooled.as_ref().map(|pooled| look(&pooled.connection)),
         }
     }
 
-    /// Gives the connection a task of its own, since nobody may be there to drive it.
-    fn detach(&mut self) {
-        let (Some(driver), to) = (self.driver.take(), self.to) else { return };
-        tokio::spawn(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                debug!(%to, %error, "Upstream connection failed");
+    /// The response has been read to its end: keep the connection for the next request.
+    pub(crate) fn give_back(self) {
+        match self {
+            Incoming::Whole(pooled) => pooled.give_back(),
+            Incoming::Duplex(duplex) => {
+                // Otherwise its other user gives it back.
+                let mut duplex = duplex.lock();
+                if let Some(pooled) = duplex.pooled.take_if(|pooled| pooled.connection.is_sent()) {
+                    pooled.give_back();
+                }
             }
-        });
+        }
     }
 
-    /// Whether an idle connection can still be used. Whoever used it last is forgotten.
-    fn is_open(&mut self) -> bool {
-        poll_driver(&mut self.driver, &mut Context::from_waker(Waker::noop()));
-        !self.sender.is_closed()
+    /// The response will not be read any further.
+    pub(crate) fn cut(self) {
+        if let Incoming::Duplex(duplex) = self {
+            let mut duplex = duplex.lock();
+            let (pooled, sender) = (duplex.pooled.take(), duplex.sender.take());
+            drop(duplex);
+            drop(pooled);
+            if let Some(sender) = sender {
+                sender.wake();
+            }
+        }
     }
 }
 
-fn poll_driver(driver: &mut Driven<Driver>, cx: &mut Context<'_>) {
-    if let Some(Err(error)) = driver.poll(cx) {
-        debug!(%error, "Upstream connection failed");
+impl Duplex {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pooled) = &mut self.pooled else { return Poll::Ready(()) };
+        match pooled.connection.poll_send(cx) {
+            Poll::Pending => {
+                self.sender = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(SendFailure::Peer(error))) => {
+                debug!(to = %pooled.to, %error, "The upstream takes no more of a request");
+                pooled.connection.stop_sending();
+            }
+            Poll::Ready(Err(SendFailure::Body(error))) => {
+                pooled.connection.stop_sending();
+                self.failure = Some(error);
+            }
+        }
+        if let Some(pooled) = self.pooled.take_if(|pooled| pooled.connection.has_ended()) {
+            pooled.give_back();
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        let Some(pooled) = &mut self.pooled else { return Poll::Ready(None) };
+        let frame = pooled.connection.poll_frame(cx);
+        if frame.is_pending() {
+            self.reader = Some(cx.waker().clone());
+        }
+        frame
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("to", &self.to).finish_non_exhaustive()
+        f.debug_struct("Incoming").finish_non_exhaustive()
     }
 }
 
 fn accept(
-    mut connection: Box<Connection>,
-    response: http::Response<Incoming>,
-    asked: Asked,
+    mut pooled: Box<Pooled>,
+    request: &Request,
+    mut response: Response,
+    permission: Option<Permission>,
 ) -> Result<Response, SendError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let mut answer = Response::default();
-        (*answer.status_mut(), *answer.headers_mut()) = (response.status(), response.headers().clone());
-        let tunnel = switch(asked.wish, response).map_err(|source| SendError::Failed { source })?;
-        *answer.body_mut() = Body::tunnel(tunnel);
-        return Ok(answer);
+        let tunnel =
+            Tunnel::relay(wish(request).as_ref(), response.headers(), pooled.connection.into_transport());
+        *response.body_mut() = Body::tunnel(tunnel.map_err(|source| SendError::Failed { source })?);
+        return Ok(response);
     }
-    if !connection.is_sent.load(Ordering::Relaxed) {
-        // A client that sends all before it reads anything would otherwise wait for us, and we for it.
-        connection.detach();
-    }
-    let mut response = response.map(|incoming| {
-        connection.response = Some(incoming);
-        Body::http1(connection)
-    });
-    if let Some(permission) = asked.permission {
+    *response.body_mut() = match pooled.connection.take_body() {
+        // All is here: nothing holds the connection any longer.
+        Some(body) if pooled.connection.is_sent() => {
+            pooled.give_back();
+            Body::full(body)
+        }
+        Some(body) => {
+            let early = (!body.is_empty()).then_some(body);
+            Body::replayed(early, Body::http1(Incoming::new(pooled)))
+        }
+        None => Body::http1(Incoming::new(pooled)),
+    };
+    if let Some(permission) = permission {
         permission.answered();
         response = response.map(|body| body.guarded(permission));
     }
@@ -322,19 +337,6 @@ fn complete_head(to: SocketAddr, request: &mut Request) {
         if let Ok(host) = HeaderValue::try_from(to.to_string()) {
             request.headers_mut().insert(header::HOST, host);
         }
-    }
-    let has_length = request.body().size_hint().exact().is_some();
-    if !has_length && !request.headers().contains_key(header::CONTENT_LENGTH) {
-        // hyper assumes that a GET of unknown length has no body, unless it is told.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
-/// Whether a kept connection broke as one does that the peer closed while it was idle.
-fn is_stale(error: &hyper::Error) -> bool {
-    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || {
-        let source = std::error::Error::source(error);
-        source.and_then(|cause| cause.downcast_ref::<std::io::Error>()).is_some()
     }
 }
 

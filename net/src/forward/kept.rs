@@ -123,9 +123,15 @@ impl Sending {
 }
 
 /// What was sent once already, and the rest.
-struct Replayed {
+pub(crate) struct Replayed {
     early: VecDeque<Frame<Bytes>>,
     rest: Body,
+}
+
+impl Replayed {
+    pub(crate) fn new(early: impl IntoIterator<Item = Bytes>, rest: Body) -> Self {
+        Replayed { early: early.into_iter().map(Frame::data).collect(), rest }
+    }
 }
 
 impl http_body::Body for Replayed {

@@ -1,9 +1,9 @@
-//! Responses that are past their time and that nobody reads.
+//! Responses over HTTP/2 that are past their time and that nobody reads.
 //!
 //! A body's own timer speaks up when the body is read; but while a client takes nothing, nobody reads the body,
-//! and all that it holds (a slot, an upstream connection) would be held for as long as the client likes. So each
-//! connection keeps an eye on what it is writing: over HTTP/1.1 an overdue response takes its connection with it;
-//! over HTTP/2 it only loses what it holds, for the other streams are not at fault.
+//! and all that it holds (a slot, an upstream connection) would be held for as long as the client likes. So a connection
+//! keeps an eye on what it is writing. Over HTTP/1.1 an overdue response takes its connection with it (see
+//! [`h1`](crate::h1)); here it only loses what it holds, for the other streams are not at fault.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -17,25 +17,6 @@ use tokio::time::Instant;
 
 use crate::alarm::Alarm;
 use crate::{Body, Error};
-
-/// An HTTP/1.1 connection's view of the one response it is writing.
-#[derive(Clone, Default)]
-pub(crate) struct Overdue {
-    total_at: Arc<Mutex<Option<Instant>>>,
-}
-
-impl Overdue {
-    /// A response has begun (it must have ended by then), or has ended.
-    pub(crate) fn set(&self, total_at: Option<Instant>) {
-        *self.total_at.lock() = total_at;
-    }
-
-    /// Ready once the response under way is past its time. To be polled after the connection, by the same task.
-    pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &Alarm) -> Poll<()> {
-        let total_at = *self.total_at.lock();
-        total_at.map_or(Poll::Pending, |at| alarm.poll(at, cx))
-    }
-}
 
 /// An HTTP/2 connection's view of all the responses it is writing.
 #[derive(Clone, Default)]

@@ -1,22 +1,19 @@
-//! Requests that hyper lets pass, and that two readers could take for two different things. Whoever smuggles one
+//! Requests that can be read, and that two readers could take for two different things. Whoever smuggles one
 //! request in another, or to another host, lives on that.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
+use crate::h1::is_only_chunked;
 use crate::{Request, Response, plain};
 
 /// The answer to a request that must not go any further.
-pub(super) fn refusal(request: &Request) -> Option<Response> {
+pub(crate) fn refusal(request: &Request) -> Option<Response> {
     let headers = request.headers();
     let fault = host_fault(request).or_else(|| target_fault(request));
     if let Some(fault) = fault {
         return Some(plain(StatusCode::BAD_REQUEST, format!("400 Bad Request: {fault}")));
     }
-    // hyper takes off the chunks, and the next hop would not hear of any other coding.
-    let is_only_chunked = |headers: &HeaderMap| {
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-        codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    };
+    // The chunks are taken off here, and the next hop would not hear of any other coding.
     (!is_only_chunked(headers))
         .then(|| plain(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented: unsupported transfer encoding"))
 }

@@ -241,7 +241,7 @@ async fn a_request_that_nobody_takes_comes_back_whole() {
     let to = listener.local_addr().unwrap();
     let sending = tokio::spawn(async move {
         let mut request = grpc("/a?b", Body::full("body"));
-        (upstreams().send(to, &mut request).await, request)
+        (upstreams().send(&pilotlight_net::Client::ourselves(), to, &mut request).await, request)
     });
     for _ in 0..3 {
         goes_away(&listener).await;

@@ -128,12 +128,28 @@ async fn an_app_that_knows_nothing_of_continuing_gets_the_body_all_the_same() {
 }
 
 #[tokio::test]
-async fn other_answers_on_the_way_do_not_end_the_request() {
+async fn answers_in_between_reach_the_client_in_front_of_the_last() {
     let (mut client, app, _proxy) = proxied().await;
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     let mut upstream = app.accept().await;
     upstream.read_head().await;
-    upstream.send(&format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{OK}")).await;
+    for link in ["</a>", "</b>"] {
+        upstream.send(&format!("HTTP/1.1 103 Early Hints\r\nLink: {link}\r\nKeep-Alive: 5\r\n\r\n")).await;
+        let hint = client.read_head().await;
+        assert_eq!(hint, format!("HTTP/1.1 103 Early Hints\r\nLink: {link}\r\n\r\n"));
+    }
+    upstream.send(OK).await;
     let response = client.read_message().await;
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("ok"), "{response}");
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_hears_only_the_last_answer() {
+    let (mut client, app, _proxy) = proxied().await;
+    client.send("GET / HTTP/1.0\r\n\r\n").await;
+    let mut upstream = app.accept().await;
+    upstream.read_head().await;
+    upstream.send(&format!("HTTP/1.1 103 Early Hints\r\n\r\n{OK}")).await;
+    let response = client.read_to_end().await;
     assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("ok"), "{response}");
 }

@@ -164,7 +164,7 @@ impl Handler for Proxy {
     async fn handle(&self, client: &pilotlight_net::Client, mut request: Request) -> Response {
         let marks = pilotlight_net::headers::Marks::of(request.headers());
         prepare_forward(&mut request, client, marks);
-        match self.upstreams.send(self.to, &mut request).await {
+        match self.upstreams.send(client, self.to, &mut request).await {
             Ok(mut response) => {
                 prepare_response(&mut response);
                 response

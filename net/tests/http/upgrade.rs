@@ -138,7 +138,7 @@ impl Handler for Limited {
         let call = async {
             let marks = pilotlight_net::headers::Marks::of(request.headers());
             prepare_forward(&mut request, client, marks);
-            match self.upstreams.send(self.to, &mut request).await {
+            match self.upstreams.send(client, self.to, &mut request).await {
                 Ok(mut response) => {
                     prepare_response(&mut response);
                     response.map(|body| body.guarded(inside))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use pilotlight_net::tls::{PodTls, Renewable, TlsWords};
-use pilotlight_net::{Body, Request, Response, SendError, UpstreamParams, Upstreams, error};
+use pilotlight_net::{Body, Client, Request, Response, SendError, UpstreamParams, Upstreams, error};
 use tokio::net::TcpListener;
 
 use crate::support::*;
@@ -37,7 +37,8 @@ async fn outcome(names: &[&str], namespace: &str) -> Result<String, String> {
     let folder = Folder::with(&authority, names);
     let server = start(folder.load(TlsWords::default())).await;
     let (upstreams, _) = upstreams(vec![folder.write("ca.crt", &authority.pem)], namespace);
-    match soon("the outcome", upstreams.send(server.address, &mut post("hello"))).await {
+    match soon("the outcome", upstreams.send(&Client::ourselves(), server.address, &mut post("hello"))).await
+    {
         Ok(response) => Ok(text(response).await),
         Err(SendError::Failed { source }) => {
             let response = error::respond(&source);
@@ -73,7 +74,7 @@ async fn an_unknown_authority_is_refused() {
     let folder = Folder::with(&Authority::new(), &POD);
     let server = start(folder.load(TlsWords::default())).await;
     let (upstreams, _) = upstreams(vec![folder.write("ca.crt", &Authority::new().pem)], "default");
-    let failure = upstreams.send(server.address, &mut post("")).await.unwrap_err();
+    let failure = upstreams.send(&Client::ourselves(), server.address, &mut post("")).await.unwrap_err();
     assert!(matches!(&failure, SendError::Failed { .. }), "{failure}");
 }
 
@@ -84,7 +85,7 @@ async fn a_pod_that_speaks_only_tls_1_2_is_refused() {
     let words = TlsWords { min_version: "1.2", max_version: "1.2", ..TlsWords::default() };
     let server = start(folder.load(words)).await;
     let (upstreams, _) = upstreams(vec![folder.write("ca.crt", &authority.pem)], "default");
-    let failure = upstreams.send(server.address, &mut post("")).await.unwrap_err();
+    let failure = upstreams.send(&Client::ourselves(), server.address, &mut post("")).await.unwrap_err();
     assert!(matches!(&failure, SendError::Failed { .. }), "{failure}");
 }
 
@@ -101,7 +102,8 @@ async fn a_request_comes_back_whole_from_a_pod_that_hangs_up_during_the_handshak
     });
     let (upstreams, _) = upstreams(vec![folder.write("ca.crt", &authority.pem)], "default");
     let mut request = post("all of it");
-    let failure = soon("the failure", upstreams.send(address, &mut request)).await.unwrap_err();
+    let failure =
+        soon("the failure", upstreams.send(&Client::ourselves(), address, &mut request)).await.unwrap_err();
     assert!(matches!(failure, SendError::NotSent { .. }), "it may go elsewhere: {failure}");
     assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "all of it");
 }
@@ -116,7 +118,10 @@ async fn each_request_is_spoken_as_it_came() {
         let mut request = post("hello");
         *request.version_mut() = version;
         *request.uri_mut() = "http://pod/".parse().unwrap();
-        let response = soon("the response", upstreams.send(server.address, &mut request)).await.unwrap();
+        let response =
+            soon("the response", upstreams.send(&Client::ourselves(), server.address, &mut request))
+                .await
+                .unwrap();
         assert_eq!(response.headers()["spoken"], format!("{version:?}"));
         assert_eq!(text(response).await, "hello");
     }
@@ -130,7 +135,8 @@ async fn megabytes_go_both_ways() {
     let (upstreams, _) = upstreams(vec![folder.write("ca.crt", &authority.pem)], "default");
     // A period that no record and no buffer has.
     let body: Vec<u8> = (0..8_000_000_u32).map(|at| (at % 251) as u8).collect();
-    let response = upstreams.send(server.address, &mut post(body.clone())).await.unwrap();
+    let response =
+        upstreams.send(&Client::ourselves(), server.address, &mut post(body.clone())).await.unwrap();
     let echoed = soon("the body", response.into_body().collect()).await.unwrap().to_bytes();
     assert!(echoed == body, "{} bytes that differ", echoed.len());
 }
@@ -146,7 +152,7 @@ async fn bad_bundles_are_passed_over_as_long_as_one_is_good() {
         folder.write("two.crt", &format!("{}{}", Authority::new().pem, authority.pem)),
     ];
     let (upstreams, _) = upstreams(bundles.clone(), "default");
-    assert!(upstreams.send(server.address, &mut post("")).await.is_ok());
+    assert!(upstreams.send(&Client::ourselves(), server.address, &mut post("")).await.is_ok());
     let error = PodTls::load(bundles[..2].to_vec()).unwrap_err().to_string();
     assert!(error.contains("bad.crt") && error.contains("absent.crt"), "{error}");
     assert!(PodTls::load(vec![]).is_err());
@@ -158,10 +164,10 @@ async fn a_new_authority_is_trusted_as_soon_as_its_bundle_is_there() {
     let folder = Folder::with(&new, &POD);
     let server = start(folder.load(TlsWords::default())).await;
     let (upstreams, tls) = upstreams(vec![folder.write("ca.crt", &old.pem)], "default");
-    assert!(upstreams.send(server.address, &mut post("")).await.is_err());
+    assert!(upstreams.send(&Client::ourselves(), server.address, &mut post("")).await.is_err());
     folder.write("ca.crt", "nothing");
     assert!(tls.renew().is_err(), "the old one stays");
     folder.write("ca.crt", &new.pem);
     assert!(tls.renew().unwrap());
-    assert!(upstreams.send(server.address, &mut post("")).await.is_ok());
+    assert!(upstreams.send(&Client::ourselves(), server.address, &mut post("")).await.is_ok());
 }

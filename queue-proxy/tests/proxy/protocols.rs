@@ -25,7 +25,9 @@ fn h2_get(headers: &[(&'static str, &'static str)]) -> Request {
 
 fn send(client: &Upstreams, proxy: &Running, mut request: Request) -> JoinHandle<Response> {
     let (client, to) = (client.clone(), proxy.at.requests);
-    tokio::spawn(async move { client.send(to, &mut request).await.expect("an answer") })
+    tokio::spawn(async move {
+        client.send(&pilotlight_net::Client::ourselves(), to, &mut request).await.expect("an answer")
+    })
 }
 
 async fn text(response: JoinHandle<Response>) -> (u16, String) {

@@ -153,6 +153,7 @@ async fn time_in_the_queue_counts_against_the_timeout_and_the_place_is_freed() {
     let proxy = Running::start(settings).await;
     let (first, second) = tokio::join!(proxy.ask(GET), proxy.ask(GET));
     assert_eq!((status(&first), status(&second)), (504, 504));
+    gate.holds(0).await;
     gate.let_through(1);
     assert_eq!(status(&proxy.ask(GET).await), 200);
 }

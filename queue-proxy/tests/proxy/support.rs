@@ -153,6 +153,14 @@ pub(crate) struct Gate {
     gate: Arc<Semaphore>,
 }
 
+struct Leaving(Arc<AtomicUsize>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Gate {
     pub(crate) async fn closed() -> Self {
         let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -163,8 +171,9 @@ impl Gate {
             async move {
                 let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
+                // Also when whoever asked has left.
+                let _leaving = Leaving(inside);
                 gate.acquire().await.unwrap().forget();
-                inside.fetch_sub(1, Ordering::SeqCst);
                 Response::new(Body::full("through"))
             }
         })

@@ -1,0 +1,254 @@
+//! The half that asks: one upstream's connection, one request at a time.
+//!
+//! It has no task: whoever uses it drives it. So a request goes through a proxy without any task waking another.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::head::{self, HeadError, Partial};
+use super::length::{self, Length};
+use super::reading::{ReadError, Reader};
+pub(crate) use super::writing::SendFailure;
+use super::writing::{Out, Sending};
+use crate::transport::Transport;
+use crate::{Error, Request, Response};
+
+/// A connection to an upstream, idle or with one exchange on it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    transport: Transport,
+    out: Out,
+    // The request's body, for as long as it is on its way.
+    sending: Option<Sending>,
+    partial: Partial,
+    // Of the response's body.
+    reader: Reader,
+    // Another request may follow.
+    is_kept: bool,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// Nothing of the request was written, and it is as it was.
+    Unsent(Error),
+    /// It was written, and nothing came back: as it is with a connection that the upstream closes while it is idle.
+    Stale(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl Connection {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Connection {
+            transport,
+            out: Out::default(),
+            sending: None,
+            partial: Partial::default(),
+            reader: Reader::new(Length::Known(0)),
+            is_kept: true,
+        }
+    }
+
+    /// Whether an idle connection can be used. (If it is closed just now, nobody knows yet.)
+    pub(crate) fn is_usable(&mut self) -> bool {
+        // Whoever speaks without being asked cannot be answered to.
+        self.transport.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Sends the request and returns the head of its response. The request stays where it is, but for its body.
+    ///
+    /// `inform` is told of the answers in between.
+    pub(crate) async fn send(
+        &mut self,
+        request: &mut Request,
+        mut inform: impl FnMut(Response),
+    ) -> Result<Response, Unanswered> {
+        self.begin(request);
+        let mut is_silent = true;
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(failure)) = self.poll_send(cx) {
+                match failure {
+                    SendFailure::Body(error) => return Poll::Ready(Err(Unanswered::Failed(error))),
+                    SendFailure::Peer(error) if !self.out.has_begun() => {
+                        let back = match self.sending.take() {
+                            None => true,
+                            Some(sending) => match sending.take_back() {
+                                Some(body) => {
+                                    *request.body_mut() = body;
+                                    true
+                                }
+                                None => false,
+                            },
+                        };
+                        let error = Error::Broken(error);
+                        return Poll::Ready(Err(if back {
+                            Unanswered::Unsent(error)
+                        } else {
+                            Unanswered::Failed(error)
+                        }));
+                    }
+                    // Maybe it has answered before it closed.
+                    SendFailure::Peer(_) => self.stop_sending(),
+                }
+            }
+            self.poll_head(cx, request.method(), &mut is_silent, &mut inform)
+        })
+        .await
+    }
+
+    fn begin(&mut self, request: &mut Request) {
+        self.is_kept = true;
+        self.out.begin();
+        let bytes = self.out.bytes();
+        head::write_request(request, bytes);
+        let body = request.body();
+        let said = request.headers().get(header::CONTENT_LENGTH);
+        let length = match said.and_then(length::number) {
+            _ if body.is_end_stream() => {
+                // Whoever expects a body is told that there is none.
+                if said.is_none() && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+                    bytes.extend_from_slice(b"Content-Length: 0\r\n");
+                }
+                Length::Known(0)
+            }
+            Some(length) => Length::Known(length),
+            None => match body.size_hint().exact() {
+                Some(length) => {
+                    bytes.extend_from_slice(b"Content-Length: ");
+                    bytes.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                    bytes.extend_from_slice(b"\r\n");
+                    Length::Known(length)
+                }
+                None => {
+                    bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                    Length::Chunked
+                }
+            },
+        };
+        bytes.extend_from_slice(b"\r\n");
+        if !body.is_end_stream() {
+            self.sending = Some(Sending::new_kept(std::mem::take(request.body_mut()), length));
+        }
+    }
+
+    /// Brings the request forward. `Ok` once all of it is with the operating system.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendFailure>> {
+        let Connection { transport, out, sending, .. } = self;
+        let sent = match sending {
+            None if out.is_empty() => return Poll::Ready(Ok(())),
+            None => out.poll_write(transport.io(), cx).map_err(SendFailure::Peer),
+            Some(sending) => sending.poll(out, cx, |out, cx| out.poll_write(transport.io(), cx)),
+        };
+        if let Poll::Ready(Ok(())) = sent {
+            self.sending = None;
+        }
+        sent
+    }
+
+    /// All of the request is with the operating system.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sending.is_none() && self.out.is_empty()
+    }
+
+    /// The upstream takes no more of the request.
+    pub(crate) fn stop_sending(&mut self) {
+        self.sending = None;
+        self.out.clear();
+        self.is_kept = false;
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        asked: &Method,
+        is_silent: &mut bool,
+        inform: &mut impl FnMut(Response),
+    ) -> Poll<Result<Response, Unanswered>> {
+        let malformed = |error| {
+            Unanswered::Failed(Error::Malformed(match error {
+                HeadError::Malformed(what) => what,
+                HeadError::TargetTooLong | HeadError::TooLarge => "the head is too large",
+            }))
+        };
+        loop {
+            match self.partial.response(&mut self.transport.unread).map_err(malformed)? {
+                Some(response) if is_in_between(response.status()) => inform(response),
+                Some(mut response) => {
+                    let (status, version) = (response.status(), response.version());
+                    let headers = response.headers_mut();
+                    self.is_kept &= length::is_kept(version, headers);
+                    let length = length::of_response(asked, status, version, headers).map_err(malformed)?;
+                    self.is_kept &= length != Length::UntilClose;
+                    self.reader = Reader::new(length);
+                    return Poll::Ready(Ok(response));
+                }
+                None => {
+                    let closed = match ready!(self.transport.poll_fill(cx)) {
+                        Ok(1..) => {
+                            *is_silent = false;
+                            continue;
+                        }
+                        Ok(0) => Error::UpstreamClosed,
+                        Err(error) => Error::Broken(error),
+                    };
+                    return Poll::Ready(Err(if *is_silent {
+                        Unanswered::Stale(closed)
+                    } else {
+                        Unanswered::Failed(closed)
+                    }));
+                }
+            }
+        }
+    }
+
+    /// The whole body of the response, if it is here already.
+    pub(crate) fn take_body(&mut self) -> Option<Bytes> {
+        let length = usize::try_from(self.reader.size_hint().exact()?).ok()?;
+        if length > self.transport.unread.len() {
+            return None;
+        }
+        self.reader = Reader::new(Length::Known(0));
+        Some(self.transport.take(length))
+    }
+
+    /// The next piece of the response's body.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(self.reader.poll_frame(&mut self.transport, cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| match error {
+                ReadError::Closed => Error::UpstreamClosed,
+                ReadError::Malformed(what) => Error::Malformed(what),
+                ReadError::Broken(error) => Error::Broken(error),
+            })
+        }))
+    }
+
+    /// The response has been read to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.reader.has_ended()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.reader.size_hint()
+    }
+
+    /// Whether nothing of one exchange is left, and another may follow.
+    pub(crate) fn is_free(&self) -> bool {
+        self.is_kept && self.reader.has_ended() && self.is_sent() && self.transport.unread.is_empty()
+    }
+
+    /// Is no longer HTTP.
+    pub(crate) fn into_transport(self) -> Transport {
+        self.transport
+    }
+}
+
+/// Whether another answer follows.
+fn is_in_between(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}

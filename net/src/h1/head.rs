@@ -1,0 +1,341 @@
+//! The heads of messages, read and written.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use hyper::ext::ReasonPhrase;
+
+use crate::{Request, Response};
+
+/// Why a head cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HeadError {
+    #[error("{0}")]
+    Malformed(&'static str),
+    #[error("the request target is too long")]
+    TargetTooLong,
+    #[error("the head is too large")]
+    TooLarge,
+}
+
+/// A head that arrives in pieces. It is looked at when it begins, and not again before it may be complete: whoever
+/// sends it byte by byte makes nobody else wait.
+#[derive(Debug, Default)]
+pub(super) struct Partial {
+    seen: usize,
+}
+
+impl Partial {
+    /// Takes a request off what was read, once all of its head is there.
+    pub(super) fn request(&mut self, unread: &mut Bytes) -> Result<Option<Request>, HeadError> {
+        self.head(unread, parse_request)
+    }
+
+    /// The same for a response.
+    pub(super) fn response(&mut self, unread: &mut Bytes) -> Result<Option<Response>, HeadError> {
+        self.head(unread, parse_response)
+    }
+
+    fn head<T>(
+        &mut self,
+        unread: &mut Bytes,
+        parse: impl Fn(&Bytes) -> Result<Option<(usize, T)>, HeadError>,
+    ) -> Result<Option<T>, HeadError> {
+        if unread.is_empty() || (self.seen > 0 && !has_empty_line(&unread[self.seen.saturating_sub(2)..])) {
+            return self.wait(unread);
+        }
+        let Some((length, head)) = parse(unread)? else { return self.wait(unread) };
+        unread.advance(length);
+        if unread.is_empty() {
+            *unread = Bytes::new();
+        }
+        self.seen = 0;
+        Ok(Some(head))
+    }
+
+    fn wait<T>(&mut self, unread: &Bytes) -> Result<Option<T>, HeadError> {
+        self.seen = unread.len();
+        if self.seen > MAX_BYTES { Err(HeadError::TooLarge) } else { Ok(None) }
+    }
+}
+
+/// Whether there is a line feed with nothing but a carriage return between it and the next.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
+}
+
+fn parse_request(bytes: &Bytes) -> Result<Option<(usize, Request)>, HeadError> {
+    let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(bytes, &mut fields) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let mut fields = vec![MaybeUninit::uninit(); MAX_FIELDS];
+            let mut parsed = httparse::Request::new(&mut []);
+            let status = parsed.parse_with_uninit_headers(bytes, &mut fields);
+            request(bytes, status, &parsed)
+        }
+        status => request(bytes, status, &parsed),
+    }
+}
+
+fn request(
+    bytes: &Bytes,
+    status: httparse::Result<usize>,
+    parsed: &httparse::Request<'_, '_>,
+) -> Result<Option<(usize, Request)>, HeadError> {
+    let Some(length) = length(status)? else { return Ok(None) };
+    let mut request = Request::default();
+    let target = bytes.slice_ref(parsed.path.unwrap_or_default().as_bytes());
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(HeadError::TargetTooLong);
+    }
+    *request.uri_mut() =
+        Uri::from_maybe_shared(target).map_err(|_| HeadError::Malformed("malformed request target"))?;
+    if let Some(method) = parsed.method.filter(|method| *method != "GET") {
+        *request.method_mut() = Method::from_bytes(method.as_bytes())
+            .map_err(|_| HeadError::Malformed("malformed request method"))?;
+    }
+    *request.version_mut() = version(parsed.version);
+    let (headers, spellings) = fields(bytes, parsed.headers)?;
+    *request.headers_mut() = headers;
+    if let Some(spellings) = spellings {
+        request.extensions_mut().insert(spellings);
+    }
+    Ok(Some((length, request)))
+}
+
+fn parse_response(bytes: &Bytes) -> Result<Option<(usize, Response)>, HeadError> {
+    let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let mut fields = vec![MaybeUninit::uninit(); MAX_FIELDS];
+            let mut parsed = httparse::Response::new(&mut []);
+            let status = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+            response(bytes, status, &parsed)
+        }
+        status => response(bytes, status, &parsed),
+    }
+}
+
+fn response(
+    bytes: &Bytes,
+    status: httparse::Result<usize>,
+    parsed: &httparse::Response<'_, '_>,
+) -> Result<Option<(usize, Response)>, HeadError> {
+    let Some(length) = length(status)? else { return Ok(None) };
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::from_u16(parsed.code.unwrap_or_default())
+        .map_err(|_| HeadError::Malformed("malformed HTTP status code"))?;
+    *response.version_mut() = version(parsed.version);
+    let (headers, spellings) = fields(bytes, parsed.headers)?;
+    *response.headers_mut() = headers;
+    if let Some(spellings) = spellings {
+        response.extensions_mut().insert(spellings);
+    }
+    let reason = parsed.reason.unwrap_or_default();
+    if response.status().canonical_reason() != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    Ok(Some((length, response)))
+}
+
+fn length(status: httparse::Result<usize>) -> Result<Option<usize>, HeadError> {
+    match status.map_err(what_is_wrong)? {
+        httparse::Status::Complete(length) if length > MAX_BYTES => Err(HeadError::TooLarge),
+        httparse::Status::Complete(length) => Ok(Some(length)),
+        httparse::Status::Partial => Ok(None),
+    }
+}
+
+fn what_is_wrong(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooLarge,
+        httparse::Error::HeaderName => HeadError::Malformed("malformed header name"),
+        httparse::Error::HeaderValue => HeadError::Malformed("malformed header value"),
+        httparse::Error::NewLine => HeadError::Malformed("malformed line"),
+        httparse::Error::Status => HeadError::Malformed("malformed HTTP status code"),
+        httparse::Error::Token => HeadError::Malformed("malformed first line"),
+        httparse::Error::Version => HeadError::Malformed("malformed HTTP version"),
+    }
+}
+
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
+}
+
+fn fields(
+    bytes: &Bytes,
+    fields: &[httparse::Header<'_>],
+) -> Result<(HeaderMap, Option<Spellings>), HeadError> {
+    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
+    let mut spellings = Vec::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| HeadError::Malformed("malformed header name"))?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
+            .map_err(|_| HeadError::Malformed("malformed header value"))?;
+        headers.append(name, value);
+        if !is_title_case(field.name) {
+            spellings.push(bytes.slice_ref(field.name.as_bytes()));
+        }
+    }
+    let spellings = (!spellings.is_empty()).then(|| Spellings(spellings));
+    Ok((headers, spellings))
+}
+
+/// The names that their sender did not write in `Title-Case`, as it wrote them. Others may rely on that.
+#[derive(Clone, Debug)]
+struct Spellings(Vec<Bytes>);
+
+impl Spellings {
+    fn of(&self, name: &HeaderName) -> Option<&[u8]> {
+        let name = name.as_str().as_bytes();
+        self.0.iter().find(|written| written.eq_ignore_ascii_case(name)).map(|written| &written[..])
+    }
+}
+
+fn is_title_case(name: &str) -> bool {
+    let mut is_first = true;
+    name.bytes().all(|byte| {
+        let is_right = if is_first { !byte.is_ascii_lowercase() } else { !byte.is_ascii_uppercase() };
+        is_first = byte == b'-';
+        is_right
+    })
+}
+
+/// Writes the head of a request, without the empty line at its end.
+pub(super) fn write_request(request: &Request, into: &mut Vec<u8>) {
+    into.extend_from_slice(request.method().as_str().as_bytes());
+    into.push(b' ');
+    into.extend_from_slice(target(request.uri()).as_bytes());
+    into.extend_from_slice(b" HTTP/1.1\r\n");
+    write_fields(request.headers(), request.extensions().get(), into);
+}
+
+fn target(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |path| path.as_str())
+}
+
+/// Writes the head of a response, without the empty line at its end.
+pub(super) fn write_response(response: &Response, into: &mut Vec<u8>) {
+    let status = response.status();
+    into.extend_from_slice(b"HTTP/1.1 ");
+    into.extend_from_slice(status.as_str().as_bytes());
+    into.push(b' ');
+    match response.extensions().get::<ReasonPhrase>() {
+        Some(reason) => into.extend_from_slice(reason.as_bytes()),
+        None => into.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes()),
+    }
+    into.extend_from_slice(b"\r\n");
+    write_fields(response.headers(), response.extensions().get(), into);
+}
+
+fn write_fields(headers: &HeaderMap, spellings: Option<&Spellings>, into: &mut Vec<u8>) {
+    for (name, value) in headers {
+        // Says how long the body is, which is up to who writes the body.
+        if *name == header::TRANSFER_ENCODING {
+            continue;
+        }
+        match spellings.and_then(|spellings| spellings.of(name)) {
+            Some(written) => into.extend_from_slice(written),
+            None => write_title_case(name, into),
+        }
+        into.extend_from_slice(b": ");
+        into.extend_from_slice(value.as_bytes());
+        into.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Go's canonical casing, which apps behind Knative are used to.
+fn write_title_case(name: &HeaderName, into: &mut Vec<u8>) {
+    let name = name.as_str().as_bytes();
+    let start = into.len();
+    into.extend_from_slice(name);
+    let mut is_first = true;
+    for byte in &mut into[start..] {
+        if is_first {
+            byte.make_ascii_uppercase();
+        }
+        is_first = *byte == b'-';
+    }
+}
+
+/// Writes what may follow a body. What would change the meaning of the head has no place there (RFC 9110, 6.5.1).
+pub(super) fn write_trailers(trailers: &HeaderMap, into: &mut Vec<u8>) {
+    for (name, value) in trailers {
+        if !BELONGS_IN_THE_HEAD.contains(name) {
+            write_title_case(name, into);
+            into.extend_from_slice(b": ");
+            into.extend_from_slice(value.as_bytes());
+            into.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Reads what follows a body, up to the empty line, once it is all there.
+pub(super) fn parse_trailers(bytes: &Bytes) -> Result<Option<(usize, HeaderMap)>, HeadError> {
+    let mut parsed = [httparse::EMPTY_HEADER; USUAL_FIELDS];
+    match httparse::parse_headers(bytes, &mut parsed).map_err(what_is_wrong)? {
+        httparse::Status::Partial => Ok(None),
+        httparse::Status::Complete((length, parsed)) => Ok(Some((length, fields(bytes, parsed)?.0))),
+    }
+}
+
+/// Writes the time, as every response tells it.
+pub(super) fn write_date(into: &mut Vec<u8>) {
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (written, mut text) = DATE.get();
+    if written != second {
+        // Its length is given by the standard.
+        text.copy_from_slice(httpdate::fmt_http_date(now).as_bytes());
+        DATE.set((second, text));
+    }
+    into.extend_from_slice(b"Date: ");
+    into.extend_from_slice(&text);
+    into.extend_from_slice(b"\r\n");
+}
+
+thread_local! {
+    static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((u64::MAX, [0; 29])) };
+}
+
+/// The largest head. Go's limit.
+const MAX_BYTES: usize = 1 << 20;
+/// The longest target that `http` takes.
+const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
+/// More than most messages have.
+const USUAL_FIELDS: usize = 64;
+const MAX_FIELDS: usize = 1000;
+/// How many a proxy adds.
+const ADDED_FIELDS: usize = 4;
+
+const BELONGS_IN_THE_HEAD: [HeaderName; 20] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::SET_COOKIE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::WWW_AUTHENTICATE,
+    HeaderName::from_static("keep-alive"),
+];

@@ -1,0 +1,140 @@
+//! The bytes of one connection: what was read of them already and is still to be understood, then the rest.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use crate::tls::MaybeTls;
+
+/// A connection that has ceased to be HTTP, or not begun yet: bytes both ways.
+///
+/// It holds no buffer. What arrives is read into one that all connections of a thread share, and copied out in its
+/// exact size: a connection that waits costs what it has said, and an idle one nothing.
+#[derive(Debug)]
+pub struct Transport {
+    io: MaybeTls,
+    pub(crate) unread: Bytes,
+}
+
+impl Transport {
+    pub(crate) fn new(io: impl Into<MaybeTls>) -> Self {
+        Transport { io: io.into(), unread: Bytes::new() }
+    }
+
+    /// Reads what there is and adds it to what is unread; how many bytes, zero at the end.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SPACE.with_borrow_mut(|space| {
+            let mut into = ReadBuf::new(space);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+            self.append(into.filled());
+            Poll::Ready(Ok(into.filled().len()))
+        })
+    }
+
+    fn append(&mut self, read: &[u8]) {
+        if self.unread.is_empty() {
+            self.unread = Bytes::copy_from_slice(read);
+            return;
+        }
+        let unread = std::mem::take(&mut self.unread);
+        let mut unread = unread.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        unread.extend_from_slice(read);
+        self.unread = unread.freeze();
+    }
+
+    /// The next piece, of no more than `max` bytes; empty at the end.
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>, max: u64) -> Poll<io::Result<Bytes>> {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        if self.unread.is_empty() {
+            if max >= LARGE {
+                // Into a buffer of its own, which it then is: a large body is not copied.
+                let mut into = BytesMut::with_capacity(max.min(PIECE));
+                let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut into))?;
+                let is_mostly_empty = read < into.capacity() / 4;
+                return Poll::Ready(Ok(if is_mostly_empty {
+                    Bytes::copy_from_slice(&into)
+                } else {
+                    into.freeze()
+                }));
+            }
+            ready!(self.poll_fill(cx))?;
+        }
+        Poll::Ready(Ok(self.take(max)))
+    }
+
+    /// Up to `max` of the unread bytes.
+    pub(crate) fn take(&mut self, max: usize) -> Bytes {
+        if max >= self.unread.len() {
+            return std::mem::take(&mut self.unread);
+        }
+        self.unread.split_to(max)
+    }
+
+    /// What is below, past anything unread.
+    pub(crate) fn io(&mut self) -> &mut MaybeTls {
+        &mut self.io
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, into);
+        }
+        let len = into.remaining().min(self.unread.len());
+        into.put_slice(&self.unread[..len]);
+        self.unread.advance(len);
+        if self.unread.is_empty() {
+            self.unread = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+thread_local! {
+    static SPACE: RefCell<Box<[u8]>> = RefCell::new(vec![0; SPACE_BYTES].into());
+}
+
+/// What is read at once, of anything but a large body.
+const SPACE_BYTES: usize = 16 * 1024;
+
+/// From this on, a body gets buffers of its own.
+const LARGE: usize = 8 * 1024;
+
+/// The largest of these.
+const PIECE: usize = 64 * 1024;
