@@ -3,6 +3,7 @@
 //! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
 //! with or without TLS: nobody has to negotiate what it is about to say anyway.
 
+pub(crate) mod h2c;
 mod overdue;
 mod preface;
 mod refusal;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, header};
+use http::{Method, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -118,7 +119,9 @@ async fn serve_connection<H: Handler>(
     match sniffed {
         Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain).await,
         // Boxed: twice as large as the other, which need not carry the room for it.
-        Ok(Ok((Protocol::Http2, stream))) => Box::pin(serve_http2(stream, peer, handler, drain)).await,
+        Ok(Ok((Protocol::Http2, stream))) => {
+            Box::pin(serve_http2(stream, peer, Version::HTTP_2, handler, drain)).await;
+        }
         Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
         Err(_) => debug!(%peer, "Client said nothing"),
     }
@@ -136,25 +139,36 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
 
 async fn serve_http1<H: Handler>(stream: Transport, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
     let client = |link| Client::new(peer).over(link);
-    until_forced(&drain, h1::server::serve(stream, client, &*handler, &drain)).await;
+    let switched = until_forced(&drain, h1::server::serve(stream, client, &*handler, &drain)).await;
+    if let Some(Some(stream)) = switched {
+        // Who offers to switch speaks both, and the app may not: it is spoken to as it would have been.
+        Box::pin(serve_http2(stream, peer, Version::HTTP_11, handler, drain)).await;
+    }
 }
 
-/// Drives the connection to its end, or until it is cut. It is polled when the drain starts.
-async fn until_forced(drain: &Drain, connection: impl Future<Output = ()>) {
+/// Drives the connection to its end; `None`: it was cut. It is polled when the drain starts.
+async fn until_forced<T>(drain: &Drain, connection: impl Future<Output = T>) -> Option<T> {
     let (mut connection, mut started, mut forced) =
         (pin!(connection), pin!(drain.started()), pin!(drain.forced()));
     let mut is_draining = false;
     poll_fn(|cx| {
         is_draining = is_draining || started.as_mut().poll(cx).is_ready();
         if is_draining && forced.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
-        connection.as_mut().poll(cx)
+        connection.as_mut().poll(cx).map(Some)
     })
-    .await;
+    .await
 }
 
-async fn serve_http2<H: Handler>(stream: Transport, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
+/// `version` is what the requests are taken for.
+async fn serve_http2<H: Handler>(
+    stream: Transport,
+    peer: SocketAddr,
+    version: Version,
+    handler: Arc<H>,
+    drain: Drain,
+) {
     let stragglers = Stragglers::default();
     let (watching, client) = (stragglers.clone(), Client::new(peer));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -164,6 +178,7 @@ async fn serve_http2<H: Handler>(stream: Transport, peer: SocketAddr, handler: A
             let mut request = request.map(|incoming| Body::incoming(body::Incoming::Http2(incoming)));
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
+            *request.version_mut() = version;
             let mut response = match refusal(&request) {
                 Some(response) => response,
                 None => handler.handle(&client, request).await,

@@ -21,7 +21,7 @@ use super::length::{self, Length};
 use super::reading::{ReadError, Reader};
 use super::writing::{Out, SendFailure, Sending};
 use crate::body;
-use crate::server::refusal;
+use crate::server::{h2c, refusal};
 use crate::transport::Transport;
 use crate::{Body, Client, Drain, Error, Handler, Request, Response, plain};
 
@@ -48,13 +48,13 @@ struct Half {
     task: Option<Waker>,
 }
 
-/// Serves the requests of one connection. Returns when it is to be closed.
+/// Serves the requests of one connection. Returns when it is to be closed, or what goes on as HTTP/2.
 pub(crate) async fn serve<H: Handler>(
     transport: Transport,
     client: impl FnOnce(Arc<Link>) -> Client,
     handler: &H,
     drain: &Drain,
-) {
+) -> Option<Transport> {
     let link = Arc::new(Link::new(transport));
     let client = client(Arc::clone(&link));
     let (mut partial, mut out) = (Partial::default(), Out::default());
@@ -64,9 +64,21 @@ pub(crate) async fn serve<H: Handler>(
         let next = poll_fn(|cx| link.poll_request(cx, &mut partial, &mut deadline, &client, drain));
         let (request, asked) = match next.await {
             Some(Ok(next)) => next,
-            Some(Err(error)) => return refuse(&link, &client, &mut out, error).await,
-            None => return link.close(&client).await,
+            Some(Err(error)) => {
+                refuse(&link, &client, &mut out, error).await;
+                return None;
+            }
+            None => {
+                link.close(&client).await;
+                return None;
+            }
         };
+        if let Some(first) = h2c::wish(&request)
+            && link.is_plain()
+        {
+            // Boxed: rare.
+            return Box::pin(switch_to_http2(link, client, out, &first)).await;
+        }
         let response = match refusal(&request) {
             Some(response) => {
                 // Nobody will read its body.
@@ -79,18 +91,18 @@ pub(crate) async fn serve<H: Handler>(
                     Poll::Ready(response) => Poll::Ready(Some(response)),
                     Poll::Pending => link.poll_left(cx).map(|()| None),
                 });
-                let Some(response) = answered.await else { return };
-                response
+                answered.await?
             }
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // Boxed: rare.
-            return Box::pin(switch(link, client, out, response)).await;
+            Box::pin(switch(link, client, out, response)).await;
+            return None;
         }
         let is_kept = poll_fn(|cx| Poll::Ready(link.begin_response(cx))).await;
         let is_kept = is_kept && asked.is_kept && !drain.is_started();
         if !respond(&link, &client, &mut out, response, &asked, is_kept).await {
-            return;
+            return None;
         }
     }
 }
@@ -171,6 +183,15 @@ async fn switch(link: Arc<Link>, client: Client, mut out: Out, response: Respons
     let Some(link) = Arc::into_inner(link) else { return };
     body.open_tunnel(link.half.into_inner().transport);
     while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// Goes on with HTTP/2, and with this frame, which the client has sent as a request.
+async fn switch_to_http2(link: Arc<Link>, client: Client, mut out: Out, first: &[u8]) -> Option<Transport> {
+    out.bytes().extend_from_slice(SWITCHED_TO_HTTP2);
+    poll_fn(|cx| link.poll_write(&mut out, cx)).await.ok()?;
+    drop(client);
+    let transport = Arc::into_inner(link)?.half.into_inner().transport;
+    h2c::begin(transport, first).await.ok()
 }
 
 /// Writes the head of a response; the length of the body that follows, and whether another request may come then.
@@ -296,6 +317,11 @@ impl Link {
             *request.body_mut() = Body::incoming(body::Incoming::Http1(Incoming { link: Arc::clone(self) }));
         }
         Ok((request, asked))
+    }
+
+    /// Whether anybody on the way can read what is said.
+    fn is_plain(&self) -> bool {
+        self.half.lock().transport.io().is_plain()
     }
 
     /// Ready once the client has hung up. To be polled last, by the connection's task.
@@ -457,6 +483,9 @@ impl Drop for Incoming {
 /// How long a client may take over the head of a request, once it has begun with it. In between two requests it may be
 /// silent for as long as it likes: a request that crosses the closing of its connection is lost.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+const SWITCHED_TO_HTTP2: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
 
 /// What is read of the next requests while one is served: enough to notice that the client leaves.
 const MAX_AHEAD: usize = 16 * 1024;

@@ -6,7 +6,7 @@ use std::io;
 use crate::transport::Transport;
 
 /// What a client that speaks HTTP/2 by prior knowledge says first (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,13 @@ pub(crate) enum MaybeTls {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl MaybeTls {
+    /// Whether there is no TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, MaybeTls::Plain(_))
+    }
+}
+
 impl From<TcpStream> for MaybeTls {
     fn from(stream: TcpStream) -> Self {
         MaybeTls::Plain(stream)

@@ -9,6 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use pilotlight_net::{
     Handler, Request, Response, Timeouts, Upstreams, error, prepare_forward, prepare_response, with_timeouts,
 };
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
@@ -103,16 +104,98 @@ async fn an_app_that_does_not_switch_answers_as_ever() {
     assert!(client.read_message().await.ends_with("ok"));
 }
 
+const WISH: &str =
+    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
 #[tokio::test]
-async fn a_wish_for_http_2_is_passed_over() {
+async fn a_wish_for_http_2_is_granted_and_the_app_hears_http_1() {
     let (mut client, app, _proxy) = proxied().await;
-    let wish = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
-    client.send(&format!("GET / HTTP/1.1\r\nHost: h\r\n{wish}\r\n")).await;
-    let mut upstream = app.accept().await;
-    let seen = upstream.read_head().await;
-    assert!(!seen.to_lowercase().contains("upgrade") && !seen.contains("Settings"), "{seen}");
-    upstream.send(OK).await;
-    assert!(client.read_message().await.ends_with("ok"));
+    let long = "x".repeat(300);
+    client.send(&format!("GET /a?b HTTP/1.1\r\nHost: h\r\nX-Long: {long}\r\n{WISH}\r\n")).await;
+    let head = client.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(header(&head, "upgrade").as_deref(), Some("h2c"), "{head}");
+
+    const SETTINGS: u8 = 4;
+    // GET, http, "/", h: the third and the second request of a connection that has only one so far.
+    let second = frame(1, 5, 3, &[0x82, 0x86, 0x84, 0x01, 1, b'h']);
+    let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..], &second].concat();
+    // In two pieces, neither of which is enough.
+    let (one, other) = hello.split_at(20);
+    client.try_send(one).await.unwrap();
+    client.try_send(other).await.unwrap();
+
+    for _ in 0..2 {
+        let mut upstream = app.accept().await;
+        let seen = upstream.read_head().await;
+        if seen.starts_with("GET /a?b HTTP/1.1\r\n") {
+            assert_eq!(header(&seen, "x-long"), Some(long.clone()), "{seen}");
+        } else {
+            assert!(seen.starts_with("GET / HTTP/1.1\r\n"), "{seen}");
+        }
+        assert_eq!(header(&seen, "host").as_deref(), Some("h"), "{seen}");
+        assert!(!seen.to_lowercase().contains("upgrade") && !seen.contains("ettings"), "{seen}");
+        upstream.send(OK).await;
+    }
+
+    let mut stream = client.into_stream();
+    let mut answers = std::collections::BTreeMap::<u8, Vec<u8>>::new();
+    soon("both answers", async {
+        while answers.values().filter(|body| &body[..] == b"ok").count() < 2 {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            match head[3] {
+                0 => answers.entry(head[8]).or_default().extend(payload),
+                // Of the static table: 200.
+                1 => assert_eq!(payload[0], 0x88),
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert!(answers.keys().eq(&[1, 3]), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_wish_for_http_2_that_cannot_be_granted_is_passed_over() {
+    let settings = "HTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    for wish in [
+        // With a body.
+        &format!("{WISH}Content-Length: 2\r\n\r\nab"),
+        // Not agreed upon, or not well.
+        "Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        &format!("Connection: Upgrade\r\nUpgrade: h2c\r\n{settings}\r\n"),
+        &format!("{WISH}{settings}\r\n"),
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: a b\r\n\r\n",
+        // Too long for one frame.
+        &format!("{WISH}X-Long: {}\r\n\r\n", "x".repeat(20_000)),
+    ] {
+        let (mut client, app, _proxy) = proxied().await;
+        client.send(&format!("GET / HTTP/1.1\r\nHost: h\r\n{wish}")).await;
+        let mut upstream = app.accept().await;
+        let seen = upstream.read_head().await;
+        assert!(!seen.to_lowercase().contains("upgrade"), "{seen}");
+        upstream.send(OK).await;
+        assert!(client.read_message().await.ends_with("ok"), "{wish}");
+    }
+}
+
+#[tokio::test]
+async fn who_switches_to_http_2_and_speaks_something_else_is_cut_off() {
+    for nonsense in ["GET / HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x06\0\0\0\0\0"] {
+        let (mut client, _app, _proxy) = proxied().await;
+        client.send(&format!("GET / HTTP/1.1\r\nHost: h\r\n{WISH}\r\n")).await;
+        client.read_head().await;
+        client.send(nonsense).await;
+        assert_eq!(client.read_to_end().await, "");
+    }
 }
 
 /// A proxy with time limits, which says how many exchanges it has.

@@ -37,6 +37,7 @@ impl Handler for App {
             "/upload" if request.method() == Method::POST || request.method() == Method::PUT => {
                 take(request).await
             }
+            "/version" => plain(StatusCode::OK, format!("{:?}", request.version())),
             // Before it has seen any of the body.
             "/refuse" => plain(StatusCode::PAYLOAD_TOO_LARGE, "too much"),
             other => plain(StatusCode::NOT_FOUND, format!("no {other}")),

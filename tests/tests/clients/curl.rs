@@ -125,3 +125,11 @@ async fn old_clients_and_large_files_get_along() {
         assert_eq!(said, format!("200 {FILE_BYTES}\n").repeat(times), "{flag}");
     }
 }
+
+#[tokio::test]
+async fn a_client_may_begin_with_http_1_and_switch_to_http_2() {
+    let way = Way::open().await;
+    let Some(curl) = curl(&way) else { return };
+    let said = curl.run(&["--http2", "-w", "HTTP/%{http_version}\n", &url("/version")]).await;
+    assert_eq!(said, "HTTP/1.1\nHTTP/2\n", "the app may not know any other");
+}

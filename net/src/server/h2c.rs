@@ -1,0 +1,173 @@
+//! `Upgrade: h2c`: a client that begins with HTTP/1.1 and would rather go on with HTTP/2 (RFC 7540, 3.2).
+//!
+//! No library begins a connection with a request that came by other means. But what the client says next is known: its
+//! preface and its settings. Behind these the request is slipped in as the frame it would have been, as the first
+//! stream of the connection, which is where its answer belongs.
+
+use std::future::poll_fn;
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, Method};
+use http_body::Body as _;
+use tokio::time::timeout;
+
+use super::FIRST_WORDS_TIMEOUT;
+use super::preface::PREFACE;
+use crate::Request;
+use crate::headers::lists_token;
+use crate::transport::Transport;
+
+/// The request as the frame that begins the first stream, if its client would like to switch and it can be done:
+/// without a body, which would have to be kept until then, and with a head that fits into one frame.
+pub(crate) fn wish(request: &Request) -> Option<Bytes> {
+    let headers = request.headers();
+    if !headers.contains_key(UPGRADE) || !lists_token(headers, &UPGRADE, "h2c") {
+        return None;
+    }
+    let is_agreed = lists_token(headers, &CONNECTION, "upgrade")
+        && lists_token(headers, &CONNECTION, "http2-settings")
+        && settings_are_well_formed(request)
+        && request.body().is_end_stream()
+        && *request.method() != Method::CONNECT;
+    if is_agreed { head_frame(request) } else { None }
+}
+
+/// They come again with the client's preface, and count from then on.
+fn settings_are_well_formed(request: &Request) -> bool {
+    let mut settings = request.headers().get_all(HTTP2_SETTINGS).iter();
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_=".contains(byte);
+    settings.next().is_some_and(|settings| settings.as_bytes().iter().all(is_base64))
+        && settings.next().is_none()
+}
+
+fn head_frame(request: &Request) -> Option<Bytes> {
+    let headers = request.headers();
+    let uri = request.uri();
+    let authority = match uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => headers.get(HOST)?.as_bytes(),
+    };
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut block = BytesMut::new();
+    put_field(&mut block, b":method", request.method().as_str().as_bytes());
+    put_field(&mut block, b":scheme", b"http");
+    put_field(&mut block, b":authority", authority);
+    put_field(&mut block, b":path", path.as_bytes());
+    for (name, value) in headers {
+        let is_listed = || lists_token(headers, &CONNECTION, name.as_str());
+        if !OF_HTTP1.contains(name) && !is_listed() {
+            put_field(&mut block, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    if block.len() > LARGEST_FRAME {
+        return None;
+    }
+    let mut frame = BytesMut::with_capacity(FRAME_HEAD + block.len());
+    // Never more than two bytes of the three.
+    frame.put_uint(block.len() as u64, 3);
+    frame.put_u8(HEADERS);
+    frame.put_u8(END_STREAM | END_HEADERS);
+    frame.put_u32(FIRST_STREAM);
+    frame.put(block);
+    Some(frame.freeze())
+}
+
+/// A field that is not to be remembered for the next one (RFC 7541, 6.2.2).
+fn put_field(block: &mut BytesMut, name: &[u8], value: &[u8]) {
+    block.put_u8(0);
+    for text in [name, value] {
+        put_length(block, text.len());
+        block.put_slice(text);
+    }
+}
+
+/// A number of which seven bits fit into the first byte (RFC 7541, 5.1).
+fn put_length(block: &mut BytesMut, length: usize) {
+    let Some(mut rest) = length.checked_sub(0x7f) else {
+        block.put_u8(length as u8);
+        return;
+    };
+    block.put_u8(0x7f);
+    while rest >= 0x80 {
+        block.put_u8(0x80 | (rest & 0x7f) as u8);
+        rest >>= 7;
+    }
+    block.put_u8(rest as u8);
+}
+
+/// Waits for what the client begins HTTP/2 with, and has its request follow.
+pub(crate) async fn begin(mut transport: Transport, request: &[u8]) -> io::Result<Transport> {
+    let length = timeout(FIRST_WORDS_TIMEOUT, read_greeting(&mut transport)).await??;
+    let mut said = BytesMut::with_capacity(transport.unread.len() + request.len());
+    said.extend_from_slice(&transport.unread[..length]);
+    said.extend_from_slice(request);
+    said.extend_from_slice(&transport.unread[length..]);
+    transport.unread = said.freeze();
+    Ok(transport)
+}
+
+/// How long the preface and the settings are that have arrived.
+async fn read_greeting(transport: &mut Transport) -> io::Result<usize> {
+    loop {
+        let unread = &transport.unread;
+        if !unread.iter().zip(PREFACE).all(|(said, expected)| said == expected) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not the preface of HTTP/2"));
+        }
+        if let Some(frame) = unread.get(PREFACE.len()..).filter(|frame| frame.len() >= FRAME_HEAD) {
+            let length = usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
+            if frame[3] != SETTINGS || length > LARGEST_FRAME {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "no settings behind the preface"));
+            }
+            if frame.len() >= FRAME_HEAD + length {
+                return Ok(PREFACE.len() + FRAME_HEAD + length);
+            }
+        }
+        if poll_fn(|cx| transport.poll_fill(cx)).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// What has no place in HTTP/2, or another one.
+const OF_HTTP1: [HeaderName; 9] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    HOST,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// What anybody must take who has not said otherwise.
+const LARGEST_FRAME: usize = 16 * 1024;
+const FRAME_HEAD: usize = 9;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const FIRST_STREAM: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_those_of_the_standards_examples_with_seven_bits() {
+        let encoded = |length| {
+            let mut block = BytesMut::new();
+            put_length(&mut block, length);
+            block.to_vec()
+        };
+        assert_eq!(encoded(10), [10]);
+        assert_eq!(encoded(126), [126]);
+        assert_eq!(encoded(127), [127, 0]);
+        assert_eq!(encoded(1337), [127, 0b1011_1010, 0b0000_1001]);
+    }
+}
