@@ -139,7 +139,11 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
 
 async fn serve_http1<H: Handler>(stream: Transport, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
     let client = |link| Client::new(peer).over(link);
-    let switched = until_forced(&drain, h1::server::serve(stream, client, &*handler, &drain)).await;
+    let switched = {
+        // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
+        let connection = pin!(h1::server::serve(stream, client, &*handler, &drain));
+        until_forced(&drain, connection).await
+    };
     if let Some(Some(stream)) = switched {
         // Who offers to switch speaks both, and the app may not: it is spoken to as it would have been.
         Box::pin(serve_http2(stream, peer, Version::HTTP_11, handler, drain)).await;
@@ -147,9 +151,8 @@ async fn serve_http1<H: Handler>(stream: Transport, peer: SocketAddr, handler: A
 }
 
 /// Drives the connection to its end; `None`: it was cut. It is polled when the drain starts.
-async fn until_forced<T>(drain: &Drain, connection: impl Future<Output = T>) -> Option<T> {
-    let (mut connection, mut started, mut forced) =
-        (pin!(connection), pin!(drain.started()), pin!(drain.forced()));
+async fn until_forced<T>(drain: &Drain, mut connection: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let (mut started, mut forced) = (pin!(drain.started()), pin!(drain.forced()));
     let mut is_draining = false;
     poll_fn(|cx| {
         is_draining = is_draining || started.as_mut().poll(cx).is_ready();
