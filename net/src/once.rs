@@ -6,11 +6,13 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Collected, Limited};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use crate::h1::client::{Connection, Unanswered};
 use crate::probe::connect;
-use crate::tls::{ClientTls, MaybeTls, handshake_refusal};
+use crate::tls::{ClientTls, handshake_refusal};
+use crate::transport::Transport;
 use crate::{Body, Error, Request};
 
 /// What came back.
@@ -38,29 +40,29 @@ pub async fn ask(
     let stream = connect(to).await?;
     let broken = |source| Error::Connect { to, source };
     stream.set_nodelay(true).map_err(broken)?;
-    let stream = match tls {
-        None => MaybeTls::from(stream),
+    let transport = match tls {
+        None => Transport::new(stream),
         Some(tls) => match Box::pin(tls.connect(stream, request.version())).await {
-            Ok(stream) => tokio_rustls::TlsStream::from(stream).into(),
+            Ok(stream) => Transport::new(tokio_rustls::TlsStream::from(stream)),
             Err(source) => {
                 return Err(handshake_refusal(&source).map_or_else(|| broken(source), Error::Handshake));
             }
         },
     };
-    let stream = TokioIo::new(stream);
     if request.version() == Version::HTTP_2 {
         let request = with_authority(to, tls.is_some(), request);
         let (mut sender, connection) =
-            http2::handshake(TokioExecutor::new(), stream).await.map_err(Error::Upstream)?;
-        let exchange = async { read(sender.send_request(request).await, max_body_bytes).await };
+            http2::handshake(TokioExecutor::new(), TokioIo::new(transport)).await.map_err(Error::Upstream)?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(Error::from_client)?;
+            Ok(read(response, max_body_bytes).await)
+        };
         alongside(exchange, connection).await
     } else {
-        let request = with_host(to, request);
-        let mut builder = http1::Builder::new();
-        let (mut sender, connection) =
-            builder.title_case_headers(true).handshake(stream).await.map_err(Error::Upstream)?;
-        let exchange = async { read(sender.send_request(request).await, max_body_bytes).await };
-        alongside(exchange, connection).await
+        let mut request = with_host(to, request);
+        let mut connection = Connection::new(transport);
+        let response = connection.send(&mut request, drop).await.map_err(Unanswered::into_error)?;
+        Ok(read(response.map(|_| connection), max_body_bytes).await)
     }
 }
 
@@ -74,14 +76,17 @@ async fn alongside<T>(exchange: impl Future<Output = T>, connection: impl Future
 }
 
 async fn read(
-    response: hyper::Result<http::Response<hyper::body::Incoming>>,
+    response: http::Response<
+        impl http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+    >,
     max_body_bytes: usize,
-) -> Result<Answer, Error> {
-    let (head, body) = response.map_err(Error::from_client)?.into_parts();
+) -> Answer {
+    let (head, body) = response.into_parts();
+    // What ends it early is no concern of who asks: there is no body then.
     let collected = Limited::new(body, max_body_bytes).collect().await.ok();
     let trailers = collected.as_ref().and_then(Collected::trailers).cloned().unwrap_or_default();
     let body = collected.map(Collected::to_bytes).unwrap_or_default();
-    Ok(Answer { status: head.status, headers: head.headers, body, trailers })
+    Answer { status: head.status, headers: head.headers, body, trailers }
 }
 
 fn with_host(to: SocketAddr, mut request: Request) -> Request {

@@ -3,6 +3,7 @@
 //! It has no task: whoever uses it drives it. So a request goes through a proxy without any task waking another.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -40,6 +41,14 @@ pub(crate) enum Unanswered {
     Stale(Error),
     /// Anything else.
     Failed(Error),
+}
+
+impl Unanswered {
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Unanswered::Unsent(error) | Unanswered::Stale(error) | Unanswered::Failed(error) => error,
+        }
+    }
 }
 
 impl Connection {
@@ -245,6 +254,16 @@ impl Connection {
     /// Is no longer HTTP.
     pub(crate) fn into_transport(self) -> Transport {
         self.transport
+    }
+}
+
+/// The body of the response.
+impl http_body::Body for Connection {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.get_mut().poll_frame(cx)
     }
 }
 
