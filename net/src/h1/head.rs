@@ -284,8 +284,16 @@ pub(super) fn parse_trailers(bytes: &Bytes) -> Result<Option<(usize, HeaderMap)>
     let mut parsed = [httparse::EMPTY_HEADER; USUAL_FIELDS];
     match httparse::parse_headers(bytes, &mut parsed).map_err(what_is_wrong)? {
         httparse::Status::Partial => Ok(None),
+        // Whoever takes nothing but both bytes for the end of a line reads on here, into the next message.
+        httparse::Status::Complete((length, _)) if has_bare_line_feed(&bytes[..length]) => {
+            Err(HeadError::Malformed("malformed line"))
+        }
         httparse::Status::Complete((length, parsed)) => Ok(Some((length, fields(bytes, parsed)?.0))),
     }
+}
+
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().any(|(at, byte)| *byte == b'\n' && !bytes[..at].ends_with(b"\r"))
 }
 
 /// Writes the time, as every response tells it.
@@ -339,3 +347,24 @@ const BELONGS_IN_THE_HEAD: [HeaderName; 20] = [
     header::WWW_AUTHENTICATE,
     HeaderName::from_static("keep-alive"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_end_with_an_empty_line_and_nothing_like_it() {
+        for (text, fields) in
+            [("\r\n", 0), ("A: b\r\n\r\n", 1), ("A: b\r\nC:\r\n\r\n", 2), ("A: b\r\n\r\nC: d\r\n", 1)]
+        {
+            let (_, trailers) = parse_trailers(&Bytes::from(text)).unwrap().unwrap();
+            assert_eq!(trailers.len(), fields, "{text:?}");
+        }
+        for text in
+            ["\n", "A: b\n\r\n", "A: b\r\n\n", "A: b\n\n", "A: b\r\r\n\r\n", "A b\r\n\r\n", " A: b\r\n\r\n"]
+        {
+            assert!(parse_trailers(&Bytes::from(text)).is_err(), "{text:?}");
+        }
+        assert!(parse_trailers(&Bytes::from("A: b\r\n\r")).unwrap().is_none());
+    }
+}
