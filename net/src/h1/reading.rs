@@ -154,6 +154,9 @@ impl Reader {
                     }
                     let parsed = head::parse_trailers(&from.unread);
                     match parsed.map_err(|_| ReadError::Malformed("malformed trailers"))? {
+                        Some((length, _)) if length > MAX_OVERHEAD => {
+                            return Poll::Ready(Err(ReadError::Malformed("trailers without end")));
+                        }
                         Some((length, trailers)) => {
                             from.unread.advance(length);
                             self.state = State::Ended;
@@ -185,14 +188,16 @@ fn poll_more(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), Read
 /// A line without its end.
 fn poll_line(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<Bytes, ReadError>> {
     loop {
-        if let Some(at) = from.unread.iter().position(|byte| *byte == b'\n') {
+        // No longer line is taken, even if it is all there.
+        let considered = from.unread.len().min(MAX_LINE);
+        if let Some(at) = from.unread[..considered].iter().position(|byte| *byte == b'\n') {
             let line = from.unread.split_to(at + 1);
             return Poll::Ready(match line.strip_suffix(b"\r\n") {
                 Some(rest) => Ok(line.slice(..rest.len())),
                 None => Err(ReadError::Malformed("malformed chunk")),
             });
         }
-        if from.unread.len() > MAX_LINE {
+        if considered == MAX_LINE {
             return Poll::Ready(Err(ReadError::Malformed("chunk extensions without end")));
         }
         ready!(poll_more(from, cx))?;
@@ -223,6 +228,12 @@ const MAX_OVERHEAD: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use http::HeaderMap;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::Runtime;
+
     use super::*;
 
     #[test]
@@ -251,5 +262,86 @@ mod tests {
         ] {
             assert!(parse_chunk_head(line.as_bytes()).is_err(), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_body_may_bring_along_so_much_in_whatever_pieces_it_comes() {
+        let wires = Wires::default();
+        let line = |length| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(length - 4));
+        let trailers = |length| format!("0\r\nA: {}\r\n\r\n", "t".repeat(length - 7));
+        for (body, is_complete) in [
+            (line(MAX_LINE), true),
+            (line(MAX_LINE + 1), false),
+            (line(MAX_OVERHEAD), false),
+            (trailers(MAX_OVERHEAD), true),
+            (trailers(MAX_OVERHEAD + 1), false),
+        ] {
+            for piece in [body.len(), 5000, 1000] {
+                let read = wires.read(Length::Chunked, body.as_bytes().chunks(piece));
+                assert_eq!(read.end == End::Complete, is_complete, "{} in pieces of {piece}", body.len());
+            }
+        }
+    }
+
+    /// What becomes of a body.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Read {
+        data: Vec<u8>,
+        trailers: Option<HeaderMap>,
+        end: End,
+        /// What came after it.
+        left: Bytes,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum End {
+        Complete,
+        /// More would have to come.
+        Waits,
+        Failed,
+    }
+
+    /// A connection on which nothing ever comes: what is read is put there as if it had been.
+    struct Wires {
+        runtime: Runtime,
+        listener: TcpListener,
+    }
+
+    impl Default for Wires {
+        fn default() -> Self {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+            Wires { runtime, listener }
+        }
+    }
+
+    impl Wires {
+        fn read<'a>(&self, length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
+            self.runtime.block_on(async {
+                let _peer = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+                let mut transport = Transport::new(self.listener.accept().await.unwrap().0);
+                read(&mut transport, length, pieces)
+            })
+        }
+    }
+
+    fn read<'a>(from: &mut Transport, length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
+        let (mut reader, mut data, mut trailers) = (Reader::new(length), Vec::new(), None);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut end = End::Waits;
+        for piece in std::iter::once(&b""[..]).chain(pieces) {
+            from.unread = [&from.unread, piece].concat().into();
+            while end == End::Waits
+                && let Poll::Ready(frame) = reader.poll_frame(from, &mut cx)
+            {
+                match frame.map(|frame| frame.map(Frame::into_data)) {
+                    Some(Ok(Ok(piece))) => data.extend_from_slice(&piece),
+                    Some(Ok(Err(frame))) => trailers = frame.into_trailers().ok(),
+                    Some(Err(_)) => end = End::Failed,
+                    None => end = End::Complete,
+                }
+            }
+        }
+        Read { data, trailers, end, left: from.unread.clone() }
     }
 }
