@@ -81,8 +81,9 @@ fn coding(headers: &HeaderMap) -> Coding {
     let Some(last) = headers.get_all(header::TRANSFER_ENCODING).iter().next_back() else {
         return Coding::None;
     };
-    let last = last.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-    if last.trim_ascii().eq_ignore_ascii_case(b"chunked") { Coding::Chunked } else { Coding::Other }
+    // Not even what comes before it may be anything but text: others may end the list elsewhere.
+    let last = last.to_str().unwrap_or_default().rsplit(',').next().unwrap_or_default();
+    if last.trim().eq_ignore_ascii_case("chunked") { Coding::Chunked } else { Coding::Other }
 }
 
 /// What the message says, if it says one thing. Said twice, it is made one.
@@ -151,6 +152,7 @@ mod tests {
         (&[(C, "gzip"), (C, "chunked")], CHUNKED, REFUSED),
         (&[(C, "chunked, chunked")], CHUNKED, REFUSED),
         (&[(C, ",chunked")], CHUNKED, REFUSED),
+        (&[(C, "\u{e9}, chunked")], REFUSED, REFUSED),
         (&[(C, "chunked, gzip")], REFUSED, REFUSED),
         (&[(C, "chunked"), (C, "gzip")], REFUSED, REFUSED),
         (&[(C, "chunked,")], REFUSED, REFUSED),
