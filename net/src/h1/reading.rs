@@ -231,6 +231,9 @@ mod tests {
     use std::task::Waker;
 
     use http::HeaderMap;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::runtime::Runtime;
 
@@ -281,6 +284,40 @@ mod tests {
                 assert_eq!(read.end == End::Complete, is_complete, "{} in pieces of {piece}", body.len());
             }
         }
+    }
+
+    #[test]
+    fn a_body_means_the_same_in_whatever_pieces_it_comes() {
+        let wires = Wires::default();
+        let length =
+            select(&[Length::Known(0), Length::Known(7), Length::Known(300), Length::UntilClose][..]);
+        let length = prop_oneof![1 => length, 4 => Just(Length::Chunked)];
+        let text = prop_oneof![3 => chunks(), 1 => vec(any::<u8>(), 0..100)];
+        proptest!(ProptestConfig::with_cases(1000), |(length in length, text in text, cuts in vec(any::<Index>(), 0..6))| {
+            let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([0, text.len()]).collect();
+            at.sort_unstable();
+            let whole = wires.read(length, [&text[..]]);
+            let pieces = wires.read(length, at.windows(2).map(|ends| &text[ends[0]..ends[1]]));
+            prop_assert_eq!(&whole, &pieces);
+            if whole.end == End::Complete {
+                prop_assert!(text.ends_with(&whole.left));
+            }
+        });
+    }
+
+    /// Parts of which bodies in chunks are made, in an order that makes sense more often than not.
+    fn chunks() -> impl Strategy<Value = Vec<u8>> {
+        let chunk = prop_oneof![
+            6 => ("[ -~\r\n]{1,30}", select(&["", "", ";a=b", " ", "\t;"][..]))
+                .prop_map(|(data, extension)| format!("{:x}{extension}\r\n{data}\r\n", data.len())),
+            1 => select(&["3\r\nabcd\r\n", "3\nabc\r\n", "3\r\nabc\n", "x\r\n", "3;\0\r\nabc\r\n", "\r\n"][..])
+                .prop_map(str::to_owned),
+        ];
+        let last = select(
+            &["0\r\n\r\n", "0\r\nA: b\r\nC: d\r\n\r\n", "0\r\nA b\r\n\r\n", "0\r\n\n", "0\r\nA: b\n\r\n"][..],
+        );
+        (vec(chunk, 0..4), last, "[ -~\r\n]{0,20}")
+            .prop_map(|(chunks, last, rest)| [chunks.concat(), last.into(), rest].concat().into())
     }
 
     /// What becomes of a body.
