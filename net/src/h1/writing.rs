@@ -304,6 +304,25 @@ mod tests {
         });
     }
 
+    proptest! {
+        #[test]
+        fn what_is_written_in_part_goes_on_where_it_stopped(
+            bytes in vec(any::<u8>(), 0..20),
+            piece in vec(any::<u8>(), 0..20),
+            parts in vec(any::<Index>(), 0..20),
+        ) {
+            let mut left = [&bytes[..], &piece, b"\r\n"].concat();
+            let mut out = Out { bytes, piece: piece.into(), after: b"\r\n", ..Out::default() };
+            for part in parts {
+                let written = part.index(left.len() + 1);
+                out.advance(written);
+                left.drain(..written);
+                prop_assert_eq!(&[&out.bytes[out.from..], &out.piece, out.after].concat(), &left);
+                prop_assert_eq!(out.is_empty(), left.is_empty());
+            }
+        }
+    }
+
     #[test]
     fn a_body_of_another_length_than_was_said_is_an_error() {
         let wires = Wires::default();
