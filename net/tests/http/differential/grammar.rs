@@ -68,7 +68,7 @@ fn usually(first: &'static str, others: &'static [&'static str]) -> impl Strateg
     prop_oneof![3 => Just(first), 1 => select(others)].prop_map(str::to_owned)
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Damage {
     Replace(u8),
     Insert(&'static str),
