@@ -117,8 +117,10 @@ mod tests {
 
     const REFUSED: Option<Length> = None;
 
+    type Fields = &'static [(&'static str, &'static str)];
+
     /// Fields, and how long a body they make in a request and in a response.
-    const TABLE: &[(&[(&str, &str)], Option<Length>, Option<Length>)] = &[
+    const TABLE: &[(Fields, Option<Length>, Option<Length>)] = &[
         (&[], known(0), Some(Length::UntilClose)),
         (&[(L, "0")], known(0), known(0)),
         (&[(L, "5")], known(5), known(5)),
@@ -215,7 +217,7 @@ mod tests {
                 let said: Vec<_> = headers.get_all(L).iter().map(|said| number(said).unwrap_or(0)).collect();
                 match length {
                     Some(Length::Known(length)) if !said.is_empty() => {
-                        assert_eq!(said, [*length], "{fields:?}")
+                        assert_eq!(said, [*length], "{fields:?}");
                     }
                     Some(_) => assert!(said.is_empty(), "{fields:?}"),
                     None => {}

@@ -127,12 +127,15 @@ fn trailers_end_with_an_empty_line_and_nothing_like_it() {
     assert!(parse_trailers(&Bytes::from("A: b\r\n\r")).unwrap().is_none());
 }
 
+/// A head, and what follows it.
+type Read = (Vec<u8>, Vec<u8>);
+
 /// What became of a head that came in these pieces, and what was left after it.
 fn read<T>(
     pieces: &[&[u8]],
     take: fn(&mut Partial, &mut Bytes) -> Result<Option<T>, HeadError>,
     bytes: impl Fn(&T) -> Vec<u8>,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, HeadError> {
+) -> Result<Option<Read>, HeadError> {
     let (mut partial, mut unread) = (Partial::default(), Bytes::new());
     for (at, piece) in pieces.iter().enumerate() {
         unread = [&unread, *piece].concat().into();
