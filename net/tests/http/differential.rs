@@ -70,9 +70,9 @@ fn has_odd_bytes(input: &[u8]) -> bool {
     has_control_bytes || input.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
 }
 
-/// As many cases as the environment asks for, or a few hundred.
+/// So many cases, unless the environment says how many.
 fn config() -> Config {
-    Config { failure_persistence: None, ..Config::default() }
+    Config { failure_persistence: None, ..Config::with_cases(2000) }
 }
 
 fn runtime() -> Runtime {
