@@ -1,6 +1,20 @@
 //! Our halves of HTTP/1.1 against hyper's: what one takes for a message, the other must take for the same message, or
-//! refuse. Mostly valid messages are damaged at random and given to both; they may differ where [`requests`] and
-//! [`responses`] say so, and nowhere else.
+//! refuse. Mostly valid messages are damaged at random and given to both. They differ in nothing but this:
+//!
+//! - We refuse requests that name no host, two, or none that could be one, and targets that are neither a path nor a
+//!   URL: `server/refusal.rs` says why. hyper leaves that to its user.
+//! - The length of a request is said in the same words wherever it is said, even beside chunks. hyper takes "5" and
+//!   "05" for the same, and looks at nothing that comes after `Transfer-Encoding`.
+//! - The length of a response is said in the same words, and once in a line: not "5, 5".
+//! - A length that is said twice is passed on once, and not at all beside chunks.
+//! - We refuse responses with other codings than chunks, since what takes off the chunks takes off the header; and
+//!   requests with them, by a 501.
+//! - We refuse a `101` that nobody has asked for.
+//! - We refuse control bytes in what follows the size of a chunk, and a line feed alone at the end of a line of
+//!   trailers. hyper reads on there: it takes the next message for trailers.
+//! - hyper keeps the two largest lengths there are for itself. This is all that we take and hyper does not.
+//!
+//! And where the limits are: of fields, of trailers, of a head, of a chunk's line.
 //!
 //! `PROPTEST_CASES=100000 cargo test -p pilotlight-net --test http differential` looks longer.
 

@@ -103,8 +103,10 @@ fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static
         let is_beyond = values(&mine.fields, "content-length").iter().any(|length| is_beyond_hyper(length));
         return if is_beyond { end(seen.len(), 0) } else { Err("more requests") };
     }
+    // Who hears of a fault only after the first of a head waits for its end, and maybe in vain.
+    let comes_at_once = input.len() < 8 * 1024;
     let refused = hyper.answers.get(hyper.seen.len()).is_some();
-    if refused != answers.next().is_some() {
+    if refused != answers.next().is_some() && comes_at_once {
         return Err("only one of the two refuses the last");
     }
     end(seen.len(), answers.len())
