@@ -108,8 +108,12 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, HeadError> {
 /// Digits and nothing else. Rust would take a plus, too.
 pub(super) fn number(value: &HeaderValue) -> Option<u64> {
     let digits = value.to_str().ok()?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|length| is_number && *length <= MAX_LENGTH)
 }
+
+/// The longest body that others can count, who often do with a sign. Go's limit.
+const MAX_LENGTH: u64 = i64::MAX as u64;
 
 #[cfg(test)]
 mod tests {
@@ -125,7 +129,8 @@ mod tests {
         (&[(L, "0")], known(0), known(0)),
         (&[(L, "5")], known(5), known(5)),
         (&[(L, "005")], known(5), known(5)),
-        (&[(L, "18446744073709551615")], known(u64::MAX), known(u64::MAX)),
+        (&[(L, "9223372036854775807")], known(MAX_LENGTH), known(MAX_LENGTH)),
+        (&[(L, "9223372036854775808")], REFUSED, REFUSED),
         (&[(L, "5"), (L, "5")], known(5), known(5)),
         (&[(L, "5"), (L, "6")], REFUSED, REFUSED),
         (&[(L, "5"), (L, "05")], REFUSED, REFUSED),
