@@ -2,6 +2,8 @@
 //! does not hold. Driven with random bytes by `tests/properties.rs`, and by the targets in `fuzz/` with bytes that a
 //! fuzzer has looked for.
 
+mod http1;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
@@ -10,6 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pilotlight_net::headers::{FORWARDED, Marks, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use pilotlight_net::{Body, Client, Request, Response, prepare_forward, prepare_response, wire};
 use pilotlight_queue_proxy::add_forwarded;
+
+pub use self::http1::{http1_request, http1_response};
 
 /// A proxy takes out what concerns one hop and what names the revision, adds the client's address, and leaves
 /// everything else as it is, value by value.

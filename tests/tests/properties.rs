@@ -18,6 +18,40 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(line, 0..12).prop_map(|lines| lines.join(&b'\n'))
 }
 
+/// Pieces of HTTP/1.1 behind the bytes that say what is done with them, and usually between a good beginning and a body.
+fn http1(good: &'static str, pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+    let pieces = move |most| {
+        let piece = prop_oneof![
+            9 => prop::sample::select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..20),
+        ];
+        prop::collection::vec(piece, 0..=most).prop_map(|pieces| pieces.concat())
+    };
+    let often = |texts: &'static [&'static str]| {
+        prop::option::weighted(0.9, prop::sample::select(texts))
+            .prop_map(|text| text.unwrap_or_default().as_bytes().to_vec())
+    };
+    let good =
+        prop::option::weighted(0.9, Just(good)).prop_map(|good| good.unwrap_or_default().as_bytes().to_vec());
+    (prop::collection::vec(any::<u8>(), 2), good, pieces(2), often(BODIES), pieces(5))
+        .prop_map(|(first, good, fields, body, rest)| [first, good, fields, body, rest].concat())
+}
+
+proptest! {
+    #![proptest_config(Config::with_cases(500))]
+
+    #[test]
+    fn requests_are_the_same_in_pieces_and_behind_a_proxy(bytes in http1("POST /a HTTP/1.1\r\nHost: app.example\r\n", PIECES)) {
+        // The first of the two says where it is cut.
+        properties::http1_request(&bytes[1..]);
+    }
+
+    #[test]
+    fn responses_are_the_same_in_pieces_and_behind_a_proxy(bytes in http1("HTTP/1.1 200 OK\r\n", RESPONSE_PIECES)) {
+        properties::http1_response(&bytes);
+    }
+}
+
 proptest! {
     #![proptest_config(Config::with_cases(2000))]
 
@@ -74,6 +108,44 @@ const PIECES: &[&str] = &[
     "GET /inner HTTP/1.1\r\nHost: app.example\r\n\r\n",
     "\0",
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+];
+
+/// The ends of heads, and what should follow them.
+const BODIES: &[&str] = &[
+    "\r\n",
+    "Content-Length: 5\r\n\r\n",
+    "Content-Length: 5\r\n\r\nhello",
+    "Transfer-Encoding: chunked\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-T: z\r\n\r\n",
+];
+
+const RESPONSE_PIECES: &[&str] = &[
+    "HTTP/1.1 200 OK\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+    "HTTP/1.1 204 No Content\r\n",
+    "HTTP/1.1 304 Not Modified\r\n",
+    "HTTP/1.0 404 Nowhere\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "HTTP/1.1 100 Continue\r\n\r\n",
+    "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+    "Content-Length: 5\r\n",
+    "Content-Length: 3\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "Connection: close\r\n",
+    "Connection: X-A\r\nX-A: y\r\n",
+    "Trailer: X-T\r\n",
+    "X-B: z\r\n",
+    "X : y\r\n",
+    "\r\n",
+    "\r\n",
+    "\n",
+    "hello",
+    "5\r\nhello\r\n",
+    "3;x=y\r\nabc\r\n",
+    "0\r\n\r\n",
+    "0\r\nX-T: z\r\nContent-Length: 5\r\n\r\n",
 ];
 
 #[tokio::test]

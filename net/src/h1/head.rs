@@ -214,7 +214,12 @@ fn is_title_case(name: &str) -> bool {
 pub(super) fn write_request(request: &Request, into: &mut Vec<u8>) {
     into.extend_from_slice(request.method().as_str().as_bytes());
     into.push(b' ');
-    into.extend_from_slice(target(request.uri()).as_bytes());
+    let target = target(request.uri());
+    if target.starts_with('?') {
+        // So a URL may go on after its host. A path must not be empty.
+        into.push(b'/');
+    }
+    into.extend_from_slice(target.as_bytes());
     into.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(request.headers(), request.extensions().get(), into);
 }
@@ -284,8 +289,16 @@ pub(super) fn parse_trailers(bytes: &Bytes) -> Result<Option<(usize, HeaderMap)>
     let mut parsed = [httparse::EMPTY_HEADER; USUAL_FIELDS];
     match httparse::parse_headers(bytes, &mut parsed).map_err(what_is_wrong)? {
         httparse::Status::Partial => Ok(None),
+        // Whoever takes nothing but both bytes for the end of a line reads on here, into the next message.
+        httparse::Status::Complete((length, _)) if has_bare_line_feed(&bytes[..length]) => {
+            Err(HeadError::Malformed("malformed line"))
+        }
         httparse::Status::Complete((length, parsed)) => Ok(Some((length, fields(bytes, parsed)?.0))),
     }
+}
+
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().any(|(at, byte)| *byte == b'\n' && !bytes[..at].ends_with(b"\r"))
 }
 
 /// Writes the time, as every response tells it.
@@ -339,3 +352,6 @@ const BELONGS_IN_THE_HEAD: [HeaderName; 20] = [
     header::WWW_AUTHENTICATE,
     HeaderName::from_static("keep-alive"),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ pub(super) fn of_request(version: Version, headers: &mut HeaderMap) -> Result<Le
     match coding(headers) {
         Coding::None => Ok(Length::Known(content_length(headers)?.unwrap_or(0))),
         Coding::Chunked if version == Version::HTTP_11 => {
+            // It does not count, but if nobody can tell what it says, somebody has tampered with the request.
+            content_length(headers)?;
             headers.remove(header::CONTENT_LENGTH);
             Ok(Length::Chunked)
         }
@@ -63,11 +65,9 @@ pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
 
 /// Whether the connection may be used for another message after this one.
 pub(super) fn is_kept(version: Version, headers: &HeaderMap) -> bool {
-    if version == Version::HTTP_10 {
-        lists_token(headers, &header::CONNECTION, "keep-alive")
-    } else {
-        !lists_token(headers, &header::CONNECTION, "close")
-    }
+    let is_kept_unasked = version != Version::HTTP_10;
+    (is_kept_unasked || lists_token(headers, &header::CONNECTION, "keep-alive"))
+        && !lists_token(headers, &header::CONNECTION, "close")
 }
 
 enum Coding {
@@ -81,8 +81,9 @@ fn coding(headers: &HeaderMap) -> Coding {
     let Some(last) = headers.get_all(header::TRANSFER_ENCODING).iter().next_back() else {
         return Coding::None;
     };
-    let last = last.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-    if last.trim_ascii().eq_ignore_ascii_case(b"chunked") { Coding::Chunked } else { Coding::Other }
+    // Not even what comes before it may be anything but text: others may end the list elsewhere.
+    let last = last.to_str().unwrap_or_default().rsplit(',').next().unwrap_or_default();
+    if last.trim().eq_ignore_ascii_case("chunked") { Coding::Chunked } else { Coding::Other }
 }
 
 /// What the message says, if it says one thing. Said twice, it is made one.
@@ -107,5 +108,162 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, HeadError> {
 /// Digits and nothing else. Rust would take a plus, too.
 pub(super) fn number(value: &HeaderValue) -> Option<u64> {
     let digits = value.to_str().ok()?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|length| is_number && *length <= MAX_LENGTH)
+}
+
+/// The longest body that others can count, who often do with a sign. Go's limit.
+const MAX_LENGTH: u64 = i64::MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: Option<Length> = None;
+
+    type Fields = &'static [(&'static str, &'static str)];
+
+    /// Fields, and how long a body they make in a request and in a response.
+    const TABLE: &[(Fields, Option<Length>, Option<Length>)] = &[
+        (&[], known(0), Some(Length::UntilClose)),
+        (&[(L, "0")], known(0), known(0)),
+        (&[(L, "5")], known(5), known(5)),
+        (&[(L, "005")], known(5), known(5)),
+        (&[(L, "9223372036854775807")], known(MAX_LENGTH), known(MAX_LENGTH)),
+        (&[(L, "9223372036854775808")], REFUSED, REFUSED),
+        (&[(L, "5"), (L, "5")], known(5), known(5)),
+        (&[(L, "5"), (L, "6")], REFUSED, REFUSED),
+        (&[(L, "5"), (L, "05")], REFUSED, REFUSED),
+        (&[(L, "5"), (L, "5"), (L, "6")], REFUSED, REFUSED),
+        (&[(L, "5, 5")], REFUSED, REFUSED),
+        (&[(L, "5,")], REFUSED, REFUSED),
+        (&[(L, "")], REFUSED, REFUSED),
+        (&[(L, "+5")], REFUSED, REFUSED),
+        (&[(L, "-5")], REFUSED, REFUSED),
+        (&[(L, "5 5")], REFUSED, REFUSED),
+        (&[(L, "0x5")], REFUSED, REFUSED),
+        (&[(L, "5.0")], REFUSED, REFUSED),
+        (&[(L, "\u{665}")], REFUSED, REFUSED),
+        (&[(L, "18446744073709551616")], REFUSED, REFUSED),
+        (&[(C, "chunked")], CHUNKED, CHUNKED),
+        (&[(C, "ChUnKeD")], CHUNKED, CHUNKED),
+        (&[(C, "chunked"), (C, "chunked")], CHUNKED, CHUNKED),
+        (&[(C, "chunked"), (L, "5")], CHUNKED, CHUNKED),
+        (&[(L, "5"), (C, "chunked")], CHUNKED, CHUNKED),
+        (&[(L, "5"), (L, "5"), (C, "chunked")], CHUNKED, CHUNKED),
+        (&[(L, "5"), (L, "6"), (C, "chunked")], REFUSED, CHUNKED),
+        (&[(L, "x"), (C, "chunked")], REFUSED, CHUNKED),
+        (&[(C, "chunked"), (L, "x")], REFUSED, CHUNKED),
+        // A request may come so far; it is answered with 501 (see `server::refusal`).
+        (&[(C, "gzip, chunked")], CHUNKED, REFUSED),
+        (&[(C, "gzip"), (C, "chunked")], CHUNKED, REFUSED),
+        (&[(C, "chunked, chunked")], CHUNKED, REFUSED),
+        (&[(C, ",chunked")], CHUNKED, REFUSED),
+        (&[(C, "\u{e9}, chunked")], REFUSED, REFUSED),
+        (&[(C, "chunked, gzip")], REFUSED, REFUSED),
+        (&[(C, "chunked"), (C, "gzip")], REFUSED, REFUSED),
+        (&[(C, "chunked,")], REFUSED, REFUSED),
+        (&[(C, "chunked;q=1")], REFUSED, REFUSED),
+        (&[(C, "\"chunked\"")], REFUSED, REFUSED),
+        (&[(C, "xchunked")], REFUSED, REFUSED),
+        (&[(C, "chunkedx")], REFUSED, REFUSED),
+        (&[(C, "")], REFUSED, REFUSED),
+        (&[(C, "identity")], REFUSED, REFUSED),
+        (&[(C, "identity"), (L, "5")], REFUSED, REFUSED),
+        (&[(C, "gzip"), (L, "5")], REFUSED, REFUSED),
+    ];
+
+    #[test]
+    fn a_length_is_clear_or_the_message_is_refused() {
+        for (fields, of_a_request, of_a_response) in TABLE {
+            let mut headers = headers(fields);
+            assert_eq!(of_request(Version::HTTP_11, &mut headers.clone()).ok(), *of_a_request, "{fields:?}");
+            let length = of_response(&Method::GET, StatusCode::OK, Version::HTTP_11, &mut headers);
+            assert_eq!(length.ok(), *of_a_response, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_comes_in_chunks_from_before_there_were_any() {
+        for (fields, of_a_request, of_a_response) in TABLE {
+            let (mut headers, has_coding) = (headers(fields), fields.iter().any(|(name, _)| *name == C));
+            let length = of_request(Version::HTTP_10, &mut headers.clone());
+            assert_eq!(length.ok(), of_a_request.filter(|_| !has_coding), "{fields:?}");
+            let length = of_response(&Method::GET, StatusCode::OK, Version::HTTP_10, &mut headers);
+            assert_eq!(length.ok(), of_a_response.filter(|_| !has_coding), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_that_cannot_have_a_body_has_none_whatever_it_says() {
+        for (fields, ..) in TABLE {
+            for (asked, status) in
+                [(Method::HEAD, 200), (Method::GET, 204), (Method::POST, 304), (Method::GET, 199)]
+            {
+                let (status, before) = (StatusCode::from_u16(status).unwrap(), headers(fields));
+                let mut after = before.clone();
+                let length = of_response(&asked, status, Version::HTTP_11, &mut after);
+                assert_eq!(length, Ok(Length::Known(0)), "{asked} {status} {fields:?}");
+                assert_eq!(after, before);
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_is_passed_on_once_if_it_counts_and_not_at_all_otherwise() {
+        for (fields, of_a_request, of_a_response) in TABLE {
+            for (is_request, length) in [(true, of_a_request), (false, of_a_response)] {
+                let mut headers = headers(fields);
+                let _ = if is_request {
+                    of_request(Version::HTTP_11, &mut headers)
+                } else {
+                    of_response(&Method::GET, StatusCode::OK, Version::HTTP_11, &mut headers)
+                };
+                let said: Vec<_> = headers.get_all(L).iter().map(|said| number(said).unwrap_or(0)).collect();
+                match length {
+                    Some(Length::Known(length)) if !said.is_empty() => {
+                        assert_eq!(said, [*length], "{fields:?}");
+                    }
+                    Some(_) => assert!(said.is_empty(), "{fields:?}"),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_is_kept_unless_anything_says_that_it_is_closed() {
+        for (lines, if_new, if_old) in [
+            (&[][..], true, false),
+            (&["keep-alive"], true, true),
+            (&["close"], false, false),
+            (&["CLOSE"], false, false),
+            (&["x, Close"], false, false),
+            (&["closed"], true, false),
+            (&["Keep-Alive, x"], true, true),
+            (&["close, keep-alive"], false, false),
+            (&["keep-alive", "close"], false, false),
+            (&["close", "keep-alive"], false, false),
+        ] {
+            let headers = headers(&lines.iter().map(|line| ("connection", *line)).collect::<Vec<_>>());
+            assert_eq!(is_kept(Version::HTTP_11, &headers), if_new, "{lines:?}");
+            assert_eq!(is_kept(Version::HTTP_10, &headers), if_old, "{lines:?}");
+        }
+    }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    const fn known(length: u64) -> Option<Length> {
+        Some(Length::Known(length))
+    }
+
+    const CHUNKED: Option<Length> = Some(Length::Chunked);
+    const L: &str = "content-length";
+    const C: &str = "transfer-encoding";
 }

@@ -154,6 +154,9 @@ impl Reader {
                     }
                     let parsed = head::parse_trailers(&from.unread);
                     match parsed.map_err(|_| ReadError::Malformed("malformed trailers"))? {
+                        Some((length, _)) if length > MAX_OVERHEAD => {
+                            return Poll::Ready(Err(ReadError::Malformed("trailers without end")));
+                        }
                         Some((length, trailers)) => {
                             from.unread.advance(length);
                             self.state = State::Ended;
@@ -185,14 +188,16 @@ fn poll_more(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), Read
 /// A line without its end.
 fn poll_line(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<Bytes, ReadError>> {
     loop {
-        if let Some(at) = from.unread.iter().position(|byte| *byte == b'\n') {
+        // No longer line is taken, even if it is all there.
+        let considered = from.unread.len().min(MAX_LINE);
+        if let Some(at) = from.unread[..considered].iter().position(|byte| *byte == b'\n') {
             let line = from.unread.split_to(at + 1);
             return Poll::Ready(match line.strip_suffix(b"\r\n") {
                 Some(rest) => Ok(line.slice(..rest.len())),
                 None => Err(ReadError::Malformed("malformed chunk")),
             });
         }
-        if from.unread.len() > MAX_LINE {
+        if considered == MAX_LINE {
             return Poll::Ready(Err(ReadError::Malformed("chunk extensions without end")));
         }
         ready!(poll_more(from, cx))?;
@@ -204,13 +209,10 @@ fn parse_chunk_head(line: &[u8]) -> Result<(u64, usize), ReadError> {
     let malformed = ReadError::Malformed("malformed chunk size");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
-    let is_extension = |rest: &[u8]| match rest.trim_ascii_start().first() {
-        None => true,
-        Some(first) => {
-            *first == b';' && rest.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
-        }
-    };
-    if digits.is_empty() || !is_extension(rest) || rest.starts_with(b"\r") {
+    let is_blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
+    let is_extension = rest.iter().find(|byte| !is_blank(byte)).is_none_or(|first| *first == b';')
+        && rest.iter().all(|byte| is_blank(byte) || !byte.is_ascii_control());
+    if digits.is_empty() || !is_extension {
         return Err(malformed);
     }
     let text = std::str::from_utf8(digits).map_err(|_| ReadError::Malformed("malformed chunk size"))?;
@@ -226,6 +228,15 @@ const MAX_OVERHEAD: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use http::HeaderMap;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::Runtime;
+
     use super::*;
 
     #[test]
@@ -236,10 +247,138 @@ mod tests {
             assert_eq!(parse_chunk_head(line.as_bytes()).unwrap().0, size, "{line:?}");
         }
         assert_eq!(parse_chunk_head(b"ffffffffffffffff").unwrap().0, u64::MAX);
-        for line in
-            ["", " 3", "0x3", "+3", "-3", "3g", "3 3", "10000000000000003", "3;\r", "3\r", "3;\0", "3 \r;"]
-        {
+        for line in [
+            "",
+            " 3",
+            "0x3",
+            "+3",
+            "-3",
+            "3g",
+            "3 3",
+            "10000000000000003",
+            "3;\r",
+            "3\r",
+            "3;\0",
+            "3 \r;",
+            "3 \r",
+            "3\x0c",
+        ] {
             assert!(parse_chunk_head(line.as_bytes()).is_err(), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_body_may_bring_along_so_much_in_whatever_pieces_it_comes() {
+        let wires = Wires::default();
+        let line = |length| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(length - 4));
+        let trailers = |length| format!("0\r\nA: {}\r\n\r\n", "t".repeat(length - 7));
+        for (body, is_complete) in [
+            (line(MAX_LINE), true),
+            (line(MAX_LINE + 1), false),
+            (line(MAX_OVERHEAD), false),
+            (trailers(MAX_OVERHEAD), true),
+            (trailers(MAX_OVERHEAD + 1), false),
+        ] {
+            for piece in [body.len(), 5000, 1000] {
+                let read = wires.read(Length::Chunked, body.as_bytes().chunks(piece));
+                assert_eq!(read.end == End::Complete, is_complete, "{} in pieces of {piece}", body.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_means_the_same_in_whatever_pieces_it_comes() {
+        let wires = Wires::default();
+        let length =
+            select(&[Length::Known(0), Length::Known(7), Length::Known(300), Length::UntilClose][..]);
+        let length = prop_oneof![1 => length, 4 => Just(Length::Chunked)];
+        let text = prop_oneof![3 => chunks(), 1 => vec(any::<u8>(), 0..100)];
+        proptest!(ProptestConfig::with_cases(1000), |(length in length, text in text, cuts in vec(any::<Index>(), 0..6))| {
+            let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([0, text.len()]).collect();
+            at.sort_unstable();
+            let whole = wires.read(length, [&text[..]]);
+            let pieces = wires.read(length, at.windows(2).map(|ends| &text[ends[0]..ends[1]]));
+            prop_assert_eq!(&whole, &pieces);
+            if whole.end == End::Complete {
+                prop_assert!(text.ends_with(&whole.left));
+            }
+        });
+    }
+
+    /// Parts of which bodies in chunks are made, in an order that makes sense more often than not.
+    fn chunks() -> impl Strategy<Value = Vec<u8>> {
+        let chunk = prop_oneof![
+            6 => ("[ -~\r\n]{1,30}", select(&["", "", ";a=b", " ", "\t;"][..]))
+                .prop_map(|(data, extension)| format!("{:x}{extension}\r\n{data}\r\n", data.len())),
+            1 => select(&["3\r\nabcd\r\n", "3\nabc\r\n", "3\r\nabc\n", "x\r\n", "3;\0\r\nabc\r\n", "\r\n"][..])
+                .prop_map(str::to_owned),
+        ];
+        let last = select(
+            &["0\r\n\r\n", "0\r\nA: b\r\nC: d\r\n\r\n", "0\r\nA b\r\n\r\n", "0\r\n\n", "0\r\nA: b\n\r\n"][..],
+        );
+        (vec(chunk, 0..4), last, "[ -~\r\n]{0,20}")
+            .prop_map(|(chunks, last, rest)| [chunks.concat(), last.into(), rest].concat().into())
+    }
+
+    /// What becomes of a body.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Read {
+        data: Vec<u8>,
+        trailers: Option<HeaderMap>,
+        end: End,
+        /// What came after it.
+        left: Bytes,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum End {
+        Complete,
+        /// More would have to come.
+        Waits,
+        Failed,
+    }
+
+    /// A connection on which nothing ever comes: what is read is put there as if it had been.
+    struct Wires {
+        runtime: Runtime,
+        listener: TcpListener,
+    }
+
+    impl Default for Wires {
+        fn default() -> Self {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+            Wires { runtime, listener }
+        }
+    }
+
+    impl Wires {
+        fn read<'a>(&self, length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
+            self.runtime.block_on(async {
+                let _peer = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+                let mut transport = Transport::new(self.listener.accept().await.unwrap().0);
+                read(&mut transport, length, pieces)
+            })
+        }
+    }
+
+    fn read<'a>(from: &mut Transport, length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
+        let (mut reader, mut data, mut trailers) = (Reader::new(length), Vec::new(), None);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut end = End::Waits;
+        for piece in std::iter::once(&b""[..]).chain(pieces) {
+            from.unread = [&from.unread, piece].concat().into();
+            while end == End::Waits
+                && let Poll::Ready(frame) = reader.poll_frame(from, &mut cx)
+            {
+                match frame.map(|frame| frame.map(Frame::into_data)) {
+                    Some(Ok(Ok(piece))) => data.extend_from_slice(&piece),
+                    Some(Ok(Err(frame))) => trailers = frame.into_trailers().ok(),
+                    Some(Err(_)) => end = End::Failed,
+                    None => end = End::Complete,
+                }
+            }
+        }
+        Read { data, trailers, end, left: from.unread.clone() }
     }
 }

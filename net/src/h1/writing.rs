@@ -264,3 +264,187 @@ const COPIED: usize = 8 * 1024;
 /// With so much to be written, it is written.
 const FULL: usize = 16 * 1024;
 const MAX_SPARE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::stream;
+    use http::{HeaderName, HeaderValue};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::Runtime;
+
+    use super::super::reading::Reader;
+    use super::*;
+    use crate::transport::Transport;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let wires = Wires::default();
+        let trailers =
+            prop_oneof![1 => Just(None), 1 => vec(("[a-z]{1,8}", "[!-~]{0,9}"), 0..4).prop_map(Some)];
+        proptest!(ProptestConfig::with_cases(100), |(pieces in pieces(), waits in any::<u8>(), trailers in trailers)| {
+            let trailers = trailers.map(|fields| fields.iter().map(|(name, value)| {
+                (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap())
+            }).collect::<HeaderMap>());
+            let data = pieces.concat();
+            for length in [Length::Known(data.len() as u64), Length::Chunked, Length::UntilClose] {
+                let (sent, read) = wires.carry(body(&pieces, trailers.clone(), waits), length);
+                prop_assert!(sent.is_ok());
+                let read = read.unwrap();
+                prop_assert!(read.0 == data, "{length:?}: {} bytes of {}", read.0.len(), data.len());
+                let expected = trailers.clone().filter(|t| length == Length::Chunked && !t.is_empty());
+                prop_assert_eq!(read.1, expected);
+            }
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_in_part_goes_on_where_it_stopped(
+            bytes in vec(any::<u8>(), 0..20),
+            piece in vec(any::<u8>(), 0..20),
+            parts in vec(any::<Index>(), 0..20),
+        ) {
+            let mut left = [&bytes[..], &piece, b"\r\n"].concat();
+            let mut out = Out { bytes, piece: piece.into(), after: b"\r\n", ..Out::default() };
+            for part in parts {
+                let written = part.index(left.len() + 1);
+                out.advance(written);
+                left.drain(..written);
+                prop_assert_eq!(&[&out.bytes[out.from..], &out.piece, out.after].concat(), &left);
+                prop_assert_eq!(out.is_empty(), left.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_length_than_was_said_is_an_error() {
+        let wires = Wires::default();
+        let said = (any::<Index>(), -2_isize..3);
+        proptest!(ProptestConfig::with_cases(100), |(pieces in pieces(), (until, off) in said)| {
+            let data = pieces.concat();
+            let until = until.index(pieces.len() + 1);
+            let said = pieces[..until].iter().map(Bytes::len).sum::<usize>().saturating_add_signed(off);
+            prop_assume!(data.len() != said);
+            let (sent, read) = wires.carry(body(&pieces, None, 0), Length::Known(said as u64));
+            let is_longer = data.len() > said;
+            match sent {
+                Err(SendFailure::Body(Error::Length(how))) => {
+                    prop_assert_eq!(how, if is_longer { "longer" } else { "shorter" });
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+            // The other side is never told more than was said.
+            prop_assert!(read.is_err() || (is_longer && read.unwrap().0 == data[..said]));
+        });
+    }
+
+    #[test]
+    fn a_body_of_which_nothing_was_written_is_taken_back_whole() {
+        let wires = Wires::default();
+        proptest!(|(pieces in pieces(), waits in any::<u8>())| {
+            let mut sending = Sending::new_kept(body(&pieces, None, waits), Length::Chunked);
+            let whole = wires.runtime.block_on(async {
+                let mut out = Out::default();
+                for _ in 0..3 {
+                    let sent = poll_fn(|cx| Poll::Ready(sending.poll(&mut out, cx, |_, _| Poll::Pending)));
+                    prop_assert!(sent.await.is_pending());
+                }
+                Ok(sending.take_back().unwrap().collect().await.unwrap().to_bytes())
+            })?;
+            prop_assert!(whole == pieces.concat());
+        });
+    }
+
+    #[test]
+    fn trailers_do_not_change_what_the_head_has_said() {
+        let wires = Wires::default();
+        let mut trailers: HeaderMap = BELONGS
+            .iter()
+            .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("5")))
+            .collect();
+        let kept: HeaderMap =
+            [(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))].into_iter().collect();
+        trailers.extend(kept.clone());
+        let (_, read) = wires.carry(body(&[], Some(trailers), 0), Length::Chunked);
+        assert_eq!(read.unwrap().1, Some(kept));
+    }
+
+    const BELONGS: [&str; 5] = ["content-length", "transfer-encoding", "host", "connection", "authorization"];
+
+    /// Two connected sockets at a time.
+    struct Wires {
+        runtime: Runtime,
+        listener: TcpListener,
+    }
+
+    impl Default for Wires {
+        fn default() -> Self {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+            Wires { runtime, listener }
+        }
+    }
+
+    type Read = Result<(Vec<u8>, Option<HeaderMap>), String>;
+
+    impl Wires {
+        /// Sends a body through a socket and closes it; what became of it on either side.
+        fn carry(&self, body: Body, length: Length) -> (Result<(), SendFailure>, Read) {
+            self.runtime.block_on(async {
+                let from = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+                let to = Transport::new(self.listener.accept().await.unwrap().0);
+                tokio::join!(send(MaybeTls::from(from), body, length), read(to, length))
+            })
+        }
+    }
+
+    async fn send(mut to: MaybeTls, body: Body, length: Length) -> Result<(), SendFailure> {
+        let (mut sending, mut out) = (Sending::new(body, length), Out::default());
+        let sent = poll_fn(|cx| sending.poll(&mut out, cx, |out, cx| out.poll_write(&mut to, cx))).await;
+        assert!(out.is_empty());
+        sent
+    }
+
+    async fn read(mut from: Transport, length: Length) -> Read {
+        let (mut reader, mut data, mut trailers) = (Reader::new(length), Vec::new(), None);
+        while let Some(frame) = poll_fn(|cx| reader.poll_frame(&mut from, cx)).await {
+            match frame.map_err(|error| error.to_string())?.into_data() {
+                Ok(piece) => data.extend_from_slice(&piece),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        assert!(reader.has_ended() && from.unread.is_empty(), "nothing else was written");
+        Ok((data, trailers))
+    }
+
+    /// A body that comes in these pieces, and is not there yet before some of them.
+    fn body(pieces: &[Bytes], trailers: Option<HeaderMap>, waits: u8) -> Body {
+        let pieces = pieces.iter().cloned().map(Frame::data).chain(trailers.map(Frame::trailers));
+        let frames: Vec<_> = pieces.enumerate().collect();
+        Body::stream(StreamBody::new(Box::pin(stream::unfold(
+            frames.into_iter(),
+            move |mut frames| async move {
+                let (at, frame) = frames.next()?;
+                if waits >> (at % 8) & 1 == 1 {
+                    tokio::task::yield_now().await;
+                }
+                Some((Ok::<_, Error>(frame), frames))
+            },
+        ))))
+    }
+
+    /// From nothing up to what is never copied.
+    fn pieces() -> impl Strategy<Value = Vec<Bytes>> {
+        let length = prop_oneof![1 => Just(0_usize), 3 => 1_usize..100, 2 => COPIED - 2..COPIED + 3, 2 => 0_usize..100 << 10];
+        let piece = (length, any::<u8>())
+            .prop_map(|(length, first)| (0..length).map(|at| first.wrapping_add(at as u8)).collect());
+        vec(piece, 0..8)
+    }
+}

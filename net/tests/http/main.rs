@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod differential;
 mod forward;
 mod h2;
 mod hold;
