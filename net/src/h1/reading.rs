@@ -204,13 +204,9 @@ fn parse_chunk_head(line: &[u8]) -> Result<(u64, usize), ReadError> {
     let malformed = ReadError::Malformed("malformed chunk size");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
-    let is_extension = |rest: &[u8]| match rest.trim_ascii_start().first() {
-        None => true,
-        Some(first) => {
-            *first == b';' && rest.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
-        }
-    };
-    if digits.is_empty() || !is_extension(rest) || rest.starts_with(b"\r") {
+    let is_text = rest.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
+    let is_extension = rest.trim_ascii_start().first().is_none_or(|first| *first == b';');
+    if digits.is_empty() || !is_text || !is_extension {
         return Err(malformed);
     }
     let text = std::str::from_utf8(digits).map_err(|_| ReadError::Malformed("malformed chunk size"))?;
@@ -236,9 +232,21 @@ mod tests {
             assert_eq!(parse_chunk_head(line.as_bytes()).unwrap().0, size, "{line:?}");
         }
         assert_eq!(parse_chunk_head(b"ffffffffffffffff").unwrap().0, u64::MAX);
-        for line in
-            ["", " 3", "0x3", "+3", "-3", "3g", "3 3", "10000000000000003", "3;\r", "3\r", "3;\0", "3 \r;"]
-        {
+        for line in [
+            "",
+            " 3",
+            "0x3",
+            "+3",
+            "-3",
+            "3g",
+            "3 3",
+            "10000000000000003",
+            "3;\r",
+            "3\r",
+            "3 \r",
+            "3\x0c",
+            "3;\0",
+        ] {
             assert!(parse_chunk_head(line.as_bytes()).is_err(), "{line:?}");
         }
     }

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod forward;
+mod framing;
 mod h2;
 mod hold;
 mod probe;
