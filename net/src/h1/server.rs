@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
-use super::reading::{ReadError, Reader};
+use super::reading::Reader;
 use super::writing::{Out, SendFailure, Sending};
 use crate::body;
 use crate::server::refusal;
@@ -125,16 +125,20 @@ async fn respond(
         }
         Poll::Pending
     });
-    match sent.await {
-        Ok(()) => {}
-        Err(SendFailure::Body(error)) => {
-            debug!(client = %client.address(), %error, "Cut a response off");
-            return false;
+    if let Err(failure) = sent.await {
+        match failure {
+            SendFailure::Body(error) => {
+                debug!(client = %client.address(), %error, "Cut a response off");
+            }
+            SendFailure::Peer(error) => {
+                debug!(client = %client.address(), %error, "Client left before the end of its response");
+            }
         }
-        Err(SendFailure::Peer(error)) => {
-            debug!(client = %client.address(), %error, "Client left before the end of its response");
-            return false;
+        if length == Length::UntilClose {
+            // Nothing else tells this end from the right one.
+            link.half.lock().transport.break_off();
         }
+        return false;
     }
     drop(sending);
     // The request may go on after its response.
@@ -333,7 +337,8 @@ impl Link {
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             }
         }
-        half.reader.has_ended() || !(half.is_abandoned || half.reader.is_over())
+        // Who has not been told to send the body never will be.
+        half.reader.has_ended() || !(half.is_abandoned || half.asks_first || half.reader.is_over())
     }
 
     /// Ready once the body of the request has been read, or will not be; whether another request may follow.
@@ -358,28 +363,29 @@ impl Link {
     /// something unread takes back what was not read from it.
     async fn close(&self, client: &Client) {
         let until = Instant::now() + LINGER;
+        let shut = poll_fn(|cx| match Pin::new(self.half.lock().transport.io()).poll_shutdown(cx) {
+            Poll::Ready(shut) => Poll::Ready(shut.is_ok()),
+            Poll::Pending => client.alarm().poll(until, cx).map(|()| false),
+        });
+        if !shut.await {
+            // There is nobody left to wait for.
+            return;
+        }
+        // The request may go on after its response, and what comes is for whoever reads it.
+        poll_fn(|cx| self.poll_body_over(cx)).await;
+        let until = Instant::now() + LINGER;
         let mut left = MAX_DISCARDED;
-        let mut is_shut = false;
+        let mut has_more = false;
         poll_fn(|cx| {
             let half = &mut *self.half.lock();
-            if !is_shut {
-                // An error: there is nobody left to wait for.
-                if ready!(Pin::new(half.transport.io()).poll_shutdown(cx)).is_err() {
-                    return Poll::Ready(());
-                }
-                is_shut = true;
-            }
-            if half.reader.has_ended() && half.transport.unread.is_empty() {
-                return Poll::Ready(());
-            }
+            has_more |= !half.reader.has_ended();
             loop {
+                has_more |= !half.transport.unread.is_empty();
+                half.transport.unread = Bytes::new();
                 match half.transport.poll_fill(cx) {
-                    Poll::Ready(Ok(read @ 1..)) if left > read => {
-                        left -= read;
-                        half.transport.unread = Bytes::new();
-                    }
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return client.alarm().poll(until, cx),
+                    Poll::Ready(Ok(read @ 1..)) if left > read => left -= read,
+                    Poll::Pending if has_more => return client.alarm().poll(until, cx),
+                    _ => return Poll::Ready(()),
                 }
             }
         })
@@ -424,9 +430,10 @@ impl Incoming {
             half.interim.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         half.asks_first = false;
-        if !half.interim.is_empty() {
-            ready!(half.interim.poll_write(half.transport.io(), cx))
-                .map_err(|error| Error::Downstream(ReadError::from(error).to_string()))?;
+        if !half.is_answered && !half.interim.is_empty() {
+            // Not waited for, and not touched once there is a response to be written: of two tasks that wait to write,
+            // only one would be woken. If it fails, so does the reading.
+            let _ = half.interim.poll_write(half.transport.io(), cx);
         }
         let frame = ready!(half.reader.poll_frame(&mut half.transport, cx));
         if half.reader.is_over() && half.task.as_ref().is_some_and(|task| !task.will_wake(cx.waker())) {

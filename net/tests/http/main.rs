@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod closing;
 mod forward;
 mod framing;
 mod h2;
