@@ -75,6 +75,26 @@ async fn two_tasks_that_write_to_one_client_do_not_take_its_attention_from_each_
     upstream.read_until("1\r\nb\r\n").await;
 }
 
+// The clock is paused although the sockets are real: the limit is the only timer there is.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_stalls_after_its_response_is_given_up() {
+    let (client, app, _proxy) = proxied().await;
+    let mut client = client.into_stream();
+    client.write_all(format!("{CHUNKED}\r\n1\r\na\r\n").as_bytes()).await.unwrap();
+    let (mut upstream, _) = app.into_listener().accept().await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"1\r\na\r\n") {
+        assert!(upstream.read_buf(&mut seen).await.unwrap() > 0);
+    }
+    let start = tokio::time::Instant::now();
+    upstream.write_all(OK.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    client.read_to_string(&mut response).await.unwrap();
+    assert!(response.ends_with("ok"), "{response}");
+    assert!(start.elapsed().as_secs() >= 60);
+    assert_eq!(upstream.read_to_end(&mut seen).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_client_is_told_at_once_that_its_connection_ends_with_a_refusal() {
     let (mut client, app, _proxy) = proxied().await;

@@ -6,7 +6,7 @@ use std::task::Poll;
 use pilotlight_net::{Body, Request, Upstreams};
 use tokio::task::coop;
 
-use crate::support::{App, Client, GET, OK, proxied, soon, upstreams};
+use crate::support::{App, Client, GET, OK, header, proxied, soon, upstreams};
 
 #[tokio::test]
 async fn a_target_without_a_path_is_sent_with_one() {
@@ -100,4 +100,17 @@ async fn a_busy_task_notices_what_became_of_its_kept_connections_all_the_same() 
         });
         assert_eq!(body, "ok", "{said:?}");
     }
+}
+
+#[tokio::test]
+async fn a_request_is_sent_whole_before_its_connection_is_no_longer_http() {
+    let (mut client, app, _proxy) = proxied().await;
+    let wish = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    client.send(&format!("POST / HTTP/1.1\r\nHost: h\r\n{wish}Content-Length: 8\r\n\r\npart")).await;
+    let mut upstream = app.accept().await;
+    upstream.read_until("part").await;
+    upstream.send(&format!("HTTP/1.1 101 Switching Protocols\r\n{wish}\r\n")).await;
+    let response = client.read_message().await;
+    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+    assert_eq!(header(&response, "upgrade"), None);
 }

@@ -198,6 +198,10 @@ impl App {
         App { address: listener.local_addr().unwrap(), listener }
     }
 
+    pub(crate) fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+
     pub(crate) async fn accept(&self) -> Client {
         Client::of(soon("a connection", self.listener.accept()).await.unwrap().0)
     }
