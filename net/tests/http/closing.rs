@@ -1,6 +1,6 @@
 //! How connections end: nothing that was said is lost, and nobody waits for ever.
 
-use pilotlight_net::{Body, Response};
+use pilotlight_net::{Body, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
@@ -104,6 +104,17 @@ async fn a_client_is_told_at_once_that_its_connection_ends_with_a_refusal() {
     upstream.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
     let response = client.read_message().await;
     assert_eq!(header(&response, "connection").as_deref(), Some("close"), "{response}");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_said_to_be_kept_is_kept() {
+    let server = start(Answer(|request: Request| async { Response::new(request.into_body()) })).await;
+    let mut client = Client::connect(server.address).await;
+    // Nobody reads the body, which shows only after the head of the response was made.
+    client.send("HEAD / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo").await;
+    let head = client.read_head().await;
+    assert_eq!(header(&head, "connection"), None, "{head}");
+    assert!(client.send(&format!("dy{GET}")).await.read_message().await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]

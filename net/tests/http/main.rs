@@ -7,6 +7,7 @@ mod forward;
 mod framing;
 mod h2;
 mod hold;
+mod pieces;
 mod probe;
 mod server;
 mod stream;
