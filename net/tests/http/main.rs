@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod closing;
+mod fickle;
 mod forward;
 mod framing;
 mod h2;

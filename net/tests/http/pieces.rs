@@ -21,15 +21,15 @@ async fn echo() -> Server {
 }
 
 /// Numbers that look random, by the seed that a failure prints.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
     }
 
-    fn size(&mut self) -> usize {
+    pub(crate) fn size(&mut self) -> usize {
         let limit = [1, 3, 100, 9_000, 20_000, 100_000][self.below(6)];
         self.below(limit)
     }
