@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -53,8 +53,11 @@ impl Transport {
         if self.unread.is_empty() {
             if max >= LARGE {
                 // Into a buffer of its own, which it then is: a large body is not copied.
-                let mut into = BytesMut::with_capacity(max.min(PIECE));
+                let size = max.min(PIECE);
+                // Limited, for it may be larger than it was asked to be.
+                let mut into = BytesMut::with_capacity(size).limit(size);
                 let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut into))?;
+                let into = into.into_inner();
                 let is_mostly_empty = read < into.capacity() / 4;
                 return Poll::Ready(Ok(if is_mostly_empty {
                     Bytes::copy_from_slice(&into)
@@ -73,6 +76,14 @@ impl Transport {
             return std::mem::take(&mut self.unread);
         }
         self.unread.split_to(max)
+    }
+
+    /// Will not end like one that has said all it had to say, but break. (TLS ends in words of its own.)
+    pub(crate) fn break_off(&self) {
+        if let MaybeTls::Plain(stream) = &self.io {
+            // An error: it has ended already.
+            let _ = stream.set_zero_linger();
+        }
     }
 
     /// What is below, past anything unread.

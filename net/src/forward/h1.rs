@@ -122,13 +122,13 @@ impl Pool {
 
     fn put(self: &Arc<Self>, connection: Box<Pooled>) {
         let max_idle = self.max_idle.load(Ordering::Relaxed);
+        let max_idle_per_host = self.params.max_idle_per_host;
         let mut idle = self.idle.lock();
         let is_full = max_idle < usize::MAX && idle.hosts.values().map(Vec::len).sum::<usize>() >= max_idle;
-        let connections = idle.hosts.entry(connection.to).or_default();
-        if is_full || connections.len() >= self.params.max_idle_per_host {
+        if is_full || idle.hosts.get(&connection.to).map_or(0, Vec::len) >= max_idle_per_host {
             return;
         }
-        connections.push(Idle { connection, since: Instant::now() });
+        idle.hosts.entry(connection.to).or_default().push(Idle { connection, since: Instant::now() });
         // No runtime: the process is on its way out.
         if !idle.swept
             && let Ok(runtime) = Handle::try_current()
@@ -196,7 +196,27 @@ impl Incoming {
         let duplex = Duplex { pooled: Some(pooled), sender: None, reader: None, failure: None };
         let duplex = Arc::new(Mutex::new(duplex));
         let sending = Arc::clone(&duplex);
-        tokio::spawn(poll_fn(move |cx| sending.lock().poll_send(cx)));
+        let mut limit = None;
+        tokio::spawn(poll_fn(move |cx| {
+            let mut duplex = sending.lock();
+            if duplex.poll_send(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !duplex.is_answered() {
+                return Poll::Pending;
+            }
+            // Nobody else minds how long it takes from here on, and it may be that neither side reads any more.
+            let limit = limit.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
+            if limit.as_mut().poll(cx).is_ready() {
+                let stalled = duplex.pooled.take();
+                drop(duplex);
+                drop(stalled);
+                return Poll::Ready(());
+            }
+            // Woken before that: it goes on.
+            limit.as_mut().reset(Instant::now() + STALL_TIMEOUT);
+            Poll::Pending
+        }));
         Incoming::Duplex(duplex)
     }
 
@@ -285,8 +305,18 @@ impl Duplex {
         let frame = pooled.connection.poll_frame(cx);
         if frame.is_pending() {
             self.reader = Some(cx.waker().clone());
+        } else if pooled.connection.has_ended()
+            && let Some(sender) = self.sender.take()
+        {
+            // Its time limit begins.
+            sender.wake();
         }
         frame
+    }
+
+    /// The response has been read to its end.
+    fn is_answered(&self) -> bool {
+        self.pooled.as_ref().is_some_and(|pooled| pooled.connection.has_ended())
     }
 }
 
@@ -303,6 +333,10 @@ fn accept(
     permission: Option<Permission>,
 ) -> Result<Response, SendError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if !pooled.connection.is_sent() {
+            let source = Error::Malformed("101 before the end of the request");
+            return Err(SendError::Failed { source });
+        }
         let tunnel =
             Tunnel::relay(wish(request).as_ref(), response.headers(), pooled.connection.into_transport());
         *response.body_mut() = Body::tunnel(tunnel.map_err(|source| SendError::Failed { source })?);
@@ -339,6 +373,9 @@ fn complete_head(to: SocketAddr, request: &mut Request) {
         }
     }
 }
+
+/// How long nothing may come of a request after its response.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How soon the end of an idle connection is noticed. (Whoever takes it notices at once.)
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);

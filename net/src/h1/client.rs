@@ -3,12 +3,13 @@
 //! It has no task: whoever uses it drives it. So a request goes through a proxy without any task waking another.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::task::unconstrained;
 
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
@@ -65,8 +66,9 @@ impl Connection {
 
     /// Whether an idle connection can be used. (If it is closed just now, nobody knows yet.)
     pub(crate) fn is_usable(&mut self) -> bool {
-        // Whoever speaks without being asked cannot be answered to.
-        self.transport.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+        // Whoever speaks without being asked cannot be answered to. A task that has spent its budget sees it, too.
+        let said = unconstrained(poll_fn(|cx| self.transport.poll_fill(cx)));
+        pin!(said).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Sends the request and returns the head of its response. The request stays where it is, but for its body.
@@ -104,6 +106,10 @@ impl Connection {
                     // Maybe it has answered before it closed.
                     SendFailure::Peer(_) => self.stop_sending(),
                 }
+            }
+            // Nothing that comes now can be the answer.
+            if !self.out.has_begun() {
+                return Poll::Pending;
             }
             self.poll_head(cx, request.method(), &mut is_silent, &mut inform)
         })
@@ -190,7 +196,8 @@ impl Connection {
                 Some(mut response) => {
                     let (status, version) = (response.status(), response.version());
                     let headers = response.headers_mut();
-                    self.is_kept &= length::is_kept(version, headers);
+                    self.is_kept &=
+                        length::is_kept(version, headers) && length::is_consistent(status, headers);
                     let length = length::of_response(asked, status, version, headers).map_err(malformed)?;
                     self.is_kept &= length != Length::UntilClose;
                     self.reader = Reader::new(length);

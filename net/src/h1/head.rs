@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use hyper::ext::ReasonPhrase;
 
@@ -44,7 +45,16 @@ impl Partial {
         unread: &mut Bytes,
         parse: impl Fn(&Bytes) -> Result<Option<(usize, T)>, HeadError>,
     ) -> Result<Option<T>, HeadError> {
-        if unread.is_empty() || (self.seen > 0 && !has_empty_line(&unread[self.seen.saturating_sub(2)..])) {
+        // Empty lines in front of a message are nothing, however many (RFC 9112, 2.2).
+        while let Some(rest) = unread.strip_prefix(b"\r\n").or_else(|| unread.strip_prefix(b"\n")) {
+            unread.advance(unread.len() - rest.len());
+            self.seen = 0;
+        }
+        if unread.is_empty() {
+            *unread = Bytes::new();
+            return Ok(None);
+        }
+        if self.seen > 0 && !has_empty_line(&unread[self.seen.saturating_sub(2)..]) {
             return self.wait(unread);
         }
         let Some((length, head)) = parse(unread)? else { return self.wait(unread) };
@@ -214,18 +224,14 @@ fn is_title_case(name: &str) -> bool {
 pub(super) fn write_request(request: &Request, into: &mut Vec<u8>) {
     into.extend_from_slice(request.method().as_str().as_bytes());
     into.push(b' ');
-    let target = target(request.uri());
+    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    // A whole URL may have a query and no path.
     if target.starts_with('?') {
-        // So a URL may go on after its host. A path must not be empty.
         into.push(b'/');
     }
     into.extend_from_slice(target.as_bytes());
     into.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(request.headers(), request.extensions().get(), into);
-}
-
-fn target(uri: &Uri) -> &str {
-    uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
 /// Writes the head of a response, without the empty line at its end.
@@ -236,7 +242,7 @@ pub(super) fn write_response(response: &Response, into: &mut Vec<u8>) {
     into.push(b' ');
     match response.extensions().get::<ReasonPhrase>() {
         Some(reason) => into.extend_from_slice(reason.as_bytes()),
-        None => into.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes()),
+        None => into.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes()),
     }
     into.extend_from_slice(b"\r\n");
     write_fields(response.headers(), response.extensions().get(), into);

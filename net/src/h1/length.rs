@@ -57,10 +57,21 @@ pub(super) fn may_have_body(status: StatusCode) -> bool {
     !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
-/// Whether nothing but chunks is said to make up the transfer.
+/// Whether chunks are all that is said to make up the transfer, if anything is, and said once.
 pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_chunked) && codings.next().is_none()
+}
+
+/// Whether a response says nothing else of where its body ends. If it does, its writer may mean another end, and what
+/// follows may be no response at all.
+pub(super) fn is_consistent(status: StatusCode, headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return may_have_body(status) && length.is_none();
+    }
+    status != StatusCode::NO_CONTENT || length.is_none_or(|length| length == "0")
 }
 
 /// Whether the connection may be used for another message after this one.
@@ -147,7 +158,7 @@ mod tests {
         (&[(L, "18446744073709551616")], REFUSED, REFUSED),
         (&[(C, "chunked")], CHUNKED, CHUNKED),
         (&[(C, "ChUnKeD")], CHUNKED, CHUNKED),
-        (&[(C, "chunked"), (C, "chunked")], CHUNKED, CHUNKED),
+        (&[(C, "chunked"), (C, "chunked")], CHUNKED, REFUSED),
         (&[(C, "chunked"), (L, "5")], CHUNKED, CHUNKED),
         (&[(L, "5"), (C, "chunked")], CHUNKED, CHUNKED),
         (&[(L, "5"), (L, "5"), (C, "chunked")], CHUNKED, CHUNKED),

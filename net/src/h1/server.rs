@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
-use super::reading::{ReadError, Reader};
+use super::reading::Reader;
 use super::writing::{Out, SendFailure, Sending};
 use crate::body;
 use crate::server::{h2c, refusal};
@@ -38,6 +38,8 @@ struct Half {
     reader: Reader,
     // Nobody will read the rest of it.
     is_abandoned: bool,
+    // How much of that may be read in order to be rid of it.
+    discardable: usize,
     // The client sends its body once it is told to.
     asks_first: bool,
     // Answers in between.
@@ -137,20 +139,23 @@ async fn respond(
         }
         Poll::Pending
     });
-    match sent.await {
-        Ok(()) => {}
-        Err(SendFailure::Body(error)) => {
-            debug!(client = %client.address(), %error, "Cut a response off");
-            return false;
+    if let Err(failure) = sent.await {
+        match failure {
+            SendFailure::Body(error) => {
+                debug!(client = %client.address(), %error, "Cut a response off");
+            }
+            SendFailure::Peer(error) => {
+                debug!(client = %client.address(), %error, "Client left before the end of its response");
+            }
         }
-        Err(SendFailure::Peer(error)) => {
-            debug!(client = %client.address(), %error, "Client left before the end of its response");
-            return false;
+        if length == Length::UntilClose {
+            // Nothing else tells this end from the right one.
+            link.half.lock().transport.break_off();
         }
+        return false;
     }
     drop(sending);
-    // The request may go on after its response.
-    let may_go_on = is_kept && poll_fn(|cx| link.poll_body_over(cx)).await;
+    let may_go_on = is_kept && link.end_request(client).await;
     if !may_go_on {
         link.close(client).await;
     }
@@ -252,6 +257,7 @@ impl Link {
                 transport,
                 reader: Reader::new(Length::Known(0)),
                 is_abandoned: false,
+                discardable: 0,
                 asks_first: false,
                 interim: Out::default(),
                 is_answered: true,
@@ -308,6 +314,7 @@ impl Link {
         let expect = headers.get(header::EXPECT);
         half.reader = Reader::new(length);
         half.is_abandoned = false;
+        half.discardable = MAX_DISCARDED;
         // HTTP/1.0 knows of no answers in between.
         half.is_answered = version == Version::HTTP_10;
         half.asks_first = version == Version::HTTP_11
@@ -349,27 +356,37 @@ impl Link {
     fn begin_response(&self, cx: &mut Context<'_>) -> bool {
         let half = &mut *self.half.lock();
         half.is_answered = true;
-        if half.is_abandoned && !half.asks_first {
+        if half.is_abandoned {
             // Often the rest is here already.
-            let mut left = MAX_DISCARDED;
-            while left > 0 && !half.reader.is_over() {
-                let Poll::Ready(Some(Ok(frame))) = half.reader.poll_frame(&mut half.transport, cx) else {
-                    break;
-                };
-                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            }
+            let _ = half.poll_discard(cx);
         }
-        half.reader.has_ended() || !(half.is_abandoned || half.reader.is_over())
+        // Who has not been told to send the body never will be.
+        half.reader.has_ended() || !(half.is_abandoned || half.asks_first || half.reader.is_over())
     }
 
-    /// Ready once the body of the request has been read, or will not be; whether another request may follow.
-    fn poll_body_over(&self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Ready once nobody reads the body of the request any more.
+    fn poll_let_go(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut half = self.half.lock();
         if half.reader.is_over() || half.is_abandoned {
-            return Poll::Ready(half.reader.has_ended());
+            return Poll::Ready(());
         }
         half.wake_when_over(cx);
         Poll::Pending
+    }
+
+    /// Waits for the end of the request, which may come after that of its response; whether another may follow. Its client
+    /// was told so: what was left unread since then is not held against it.
+    async fn end_request(&self, client: &Client) -> bool {
+        poll_fn(|cx| self.poll_let_go(cx)).await;
+        let until = Instant::now() + HEAD_TIMEOUT;
+        poll_fn(|cx| {
+            let half = &mut *self.half.lock();
+            match half.poll_discard(cx) {
+                Poll::Ready(()) => Poll::Ready(half.reader.has_ended()),
+                Poll::Pending => client.alarm().poll(until, cx).map(|()| false),
+            }
+        })
+        .await
     }
 
     fn poll_write(&self, out: &mut Out, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -384,28 +401,29 @@ impl Link {
     /// something unread takes back what was not read from it.
     async fn close(&self, client: &Client) {
         let until = Instant::now() + LINGER;
+        let shut = poll_fn(|cx| match Pin::new(self.half.lock().transport.io()).poll_shutdown(cx) {
+            Poll::Ready(shut) => Poll::Ready(shut.is_ok()),
+            Poll::Pending => client.alarm().poll(until, cx).map(|()| false),
+        });
+        if !shut.await {
+            // There is nobody left to wait for.
+            return;
+        }
+        // The request may go on after its response, and what comes is for whoever reads it.
+        poll_fn(|cx| self.poll_let_go(cx)).await;
+        let until = Instant::now() + LINGER;
         let mut left = MAX_DISCARDED;
-        let mut is_shut = false;
+        let mut has_more = false;
         poll_fn(|cx| {
             let half = &mut *self.half.lock();
-            if !is_shut {
-                // An error: there is nobody left to wait for.
-                if ready!(Pin::new(half.transport.io()).poll_shutdown(cx)).is_err() {
-                    return Poll::Ready(());
-                }
-                is_shut = true;
-            }
-            if half.reader.has_ended() && half.transport.unread.is_empty() {
-                return Poll::Ready(());
-            }
+            has_more |= !half.reader.has_ended();
             loop {
+                has_more |= !half.transport.unread.is_empty();
+                half.transport.unread = Bytes::new();
                 match half.transport.poll_fill(cx) {
-                    Poll::Ready(Ok(read @ 1..)) if left > read => {
-                        left -= read;
-                        half.transport.unread = Bytes::new();
-                    }
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return client.alarm().poll(until, cx),
+                    Poll::Ready(Ok(read @ 1..)) if left > read => left -= read,
+                    Poll::Pending if has_more => return client.alarm().poll(until, cx),
+                    _ => return Poll::Ready(()),
                 }
             }
         })
@@ -424,6 +442,16 @@ impl Link {
 }
 
 impl Half {
+    /// Reads what nobody wants of a body. Ready once that was all, or no more is read.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.discardable > 0 && !self.asks_first && !self.reader.is_over() {
+            let frame = ready!(self.reader.poll_frame(&mut self.transport, cx));
+            let Some(Ok(frame)) = frame else { break };
+            self.discardable = self.discardable.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+        Poll::Ready(())
+    }
+
     fn wake_when_over(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
@@ -450,9 +478,10 @@ impl Incoming {
             half.interim.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         half.asks_first = false;
-        if !half.interim.is_empty() {
-            ready!(half.interim.poll_write(half.transport.io(), cx))
-                .map_err(|error| Error::Downstream(ReadError::from(error).to_string()))?;
+        if !half.is_answered && !half.interim.is_empty() {
+            // Not waited for, and not touched once there is a response to be written: of two tasks that wait to write,
+            // only one would be woken. If it fails, so does the reading.
+            let _ = half.interim.poll_write(half.transport.io(), cx);
         }
         let frame = ready!(half.reader.poll_frame(&mut half.transport, cx));
         if half.reader.is_over() && half.task.as_ref().is_some_and(|task| !task.will_wake(cx.waker())) {

@@ -156,9 +156,10 @@ impl Sending {
         Sending { early: Early::Kept(VecDeque::new()), ..Sending::new(body, length) }
     }
 
-    /// The body as it was, of which nothing was written.
+    /// The body as it was, of which nothing was written. Not one that has failed: it would seem to end where it does.
     pub(super) fn take_back(self) -> Option<Body> {
         match self.early {
+            _ if self.failure.is_some() => None,
             Early::NotKept => None,
             Early::Kept(early) if early.is_empty() => Some(self.body),
             Early::Kept(early) => Some(Body::replayed(early, self.body)),
@@ -446,5 +447,32 @@ mod tests {
         let piece = (length, any::<u8>())
             .prop_map(|(length, first)| (0..length).map(|at| first.wrapping_add(at as u8)).collect());
         vec(piece, 0..8)
+    }
+
+    // What comes back of a body of which nothing could be written.
+    async fn taken_back(pieces: Vec<Result<Frame<Bytes>, Error>>) -> Option<Body> {
+        let body = Body::stream(StreamBody::new(stream::iter(pieces)));
+        let (mut out, mut sending) = (Out::default(), Sending::new_kept(body, Length::Chunked));
+        let mut looks = 0;
+        let sent = poll_fn(|cx| {
+            looks += 1;
+            // A body's failure shows at the second look.
+            let written = |_: &mut Out, _: &mut Context<'_>| match looks {
+                1 => Poll::Pending,
+                _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+            cx.waker().wake_by_ref();
+            sending.poll(&mut out, cx, written)
+        });
+        assert!(matches!(sent.await, Err(SendFailure::Peer(_))));
+        sending.take_back()
+    }
+
+    #[tokio::test]
+    async fn a_body_comes_back_whole_or_not_at_all() {
+        let piece = |text: &'static str| Ok(Frame::data(Bytes::from_static(text.as_bytes())));
+        let back = taken_back(vec![piece("a"), piece("b")]).await.unwrap();
+        assert_eq!(back.collect().await.unwrap().to_bytes(), "ab");
+        assert!(taken_back(vec![piece("a"), Err(Error::UpstreamClosed)]).await.is_none());
     }
 }

@@ -2,10 +2,14 @@
 
 #![allow(missing_docs)]
 
+mod closing;
 mod differential;
+mod fickle;
 mod forward;
+mod framing;
 mod h2;
 mod hold;
+mod pieces;
 mod probe;
 mod server;
 mod stream;

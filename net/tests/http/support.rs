@@ -34,7 +34,9 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(to: SocketAddr) -> Self {
-        Client { stream: TcpStream::connect(to).await.unwrap(), buffered: Vec::new() }
+        let stream = TcpStream::connect(to).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client::of(stream)
     }
 
     pub(crate) fn of(stream: TcpStream) -> Self {
@@ -96,6 +98,29 @@ impl Client {
         let rest = self.buffered.split_off(length);
         message.push_str(std::str::from_utf8(&std::mem::replace(&mut self.buffered, rest)).unwrap());
         message
+    }
+
+    /// A whole message of known length, or what it is to answer `HEAD`; `None` if it breaks off.
+    pub(crate) async fn try_read_message(&mut self, is_head: bool) -> Option<String> {
+        loop {
+            if let Some(at) = find(&self.buffered, b"\r\n\r\n") {
+                let head = std::str::from_utf8(&self.buffered[..at + 4]).unwrap();
+                let length = header(head, "content-length").filter(|_| !is_head);
+                let length = at + 4 + length.map_or(0, |length| length.parse().unwrap());
+                if self.buffered.len() >= length {
+                    let rest = self.buffered.split_off(length);
+                    return Some(String::from_utf8(std::mem::replace(&mut self.buffered, rest)).unwrap());
+                }
+            }
+            if self.stream.read_buf(&mut self.buffered).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Whether nothing has come that was not read.
+    pub(crate) fn has_heard_nothing(&self) -> bool {
+        self.buffered.is_empty()
     }
 
     /// All there is until the other side closes or resets.
@@ -196,6 +221,10 @@ impl App {
     pub(crate) async fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         App { address: listener.local_addr().unwrap(), listener }
+    }
+
+    pub(crate) fn into_listener(self) -> TcpListener {
+        self.listener
     }
 
     pub(crate) async fn accept(&self) -> Client {

@@ -65,6 +65,18 @@ async fn what_an_app_says_right_after_its_101_is_not_lost() {
 }
 
 #[tokio::test]
+async fn what_a_client_says_right_after_its_wish_is_not_lost() {
+    let (mut client, app, _proxy) = proxied().await;
+    client.send(&format!("{UPGRADE}first ")).await;
+    let mut upstream = app.accept().await;
+    upstream.read_head().await;
+    client.send("second").await;
+    upstream.send(SWITCHED).await;
+    client.read_head().await;
+    assert_eq!(upstream.read_until("second").await, "first second");
+}
+
+#[tokio::test]
 async fn half_a_close_closes_half() {
     let (mut client, mut upstream, _proxy) = upgraded().await;
     client.finish().await;

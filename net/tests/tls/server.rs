@@ -32,6 +32,42 @@ async fn a_client_that_trusts_the_authority_is_answered_again_and_again() {
     echo(&mut client, "twice").await;
 }
 
+/// Answers with the request's body, as it comes.
+struct Stream;
+
+impl Handler for Stream {
+    async fn handle(&self, _: &pilotlight_net::Client, request: Request) -> Response {
+        Response::new(request.into_body())
+    }
+}
+
+#[tokio::test]
+async fn what_tls_has_read_ahead_of_us_is_not_waited_for() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start_with(folder.load(TlsWords::default()), Stream).await;
+    let client = connect(server.address, &authority).await;
+    let (mut reader, mut writer) = tokio::io::split(client);
+    // Many in one record, and many records in one.
+    let sizes = [1, 9_000, 1, 1, 300_000, 20_000, 1, 70_000, 16_384, 1];
+    let requests: String = sizes
+        .iter()
+        .map(|&size| {
+            let last = if size == 16_384 { "Connection: close\r\n" } else { "" };
+            format!("POST / HTTP/1.1\r\nHost: h\r\n{last}Content-Length: {size}\r\n\r\n{}", "x".repeat(size))
+        })
+        .collect();
+    let mut answers = String::new();
+    let talk =
+        async { tokio::join!(writer.write_all(requests.as_bytes()), reader.read_to_string(&mut answers)) };
+    let (written, read) = soon("the end", talk).await;
+    written.unwrap();
+    // An end without TLS's own word would be an error.
+    read.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 9);
+    assert_eq!(answers.matches('x').count(), sizes[..9].iter().sum::<usize>());
+}
+
 #[tokio::test]
 async fn a_client_in_the_clear_is_sent_away() {
     let authority = Authority::new();

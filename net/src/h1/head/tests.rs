@@ -35,7 +35,8 @@ proptest! {
             prop_assert_eq!(length, text.len());
             prop_assert_eq!(again.method(), request.method());
             let path = request.uri().path_and_query().map_or("/".to_owned(), ToString::to_string);
-            prop_assert_eq!(target(again.uri()), path);
+            let path = if path.starts_with('?') { format!("/{path}") } else { path };
+            prop_assert_eq!(again.uri().to_string(), path);
             prop_assert_eq!(again.headers(), &without_coding(request.headers()));
             prop_assert_eq!(written(&again, write_request), text);
         }

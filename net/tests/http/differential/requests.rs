@@ -135,8 +135,11 @@ fn stricter(seen: &Seen) -> Option<u16> {
         _ if target.starts_with('/') || target.starts_with('?') => true,
         _ => is_connect && !target.contains('@'),
     };
-    let only_chunks =
-        values(&seen.fields, "transfer-encoding").iter().all(|c| c.eq_ignore_ascii_case(b"chunked"));
+    let only_chunks = match values(&seen.fields, "transfer-encoding")[..] {
+        [] => true,
+        [coding] => coding.eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
     match (is_named && is_target, only_chunks) {
         (false, _) => Some(400),
         (true, false) => Some(501),

@@ -34,9 +34,10 @@ fn responses_are_what_hyper_takes_them_for() {
         if let Err(difference) = compare(expected.clone(), mine.clone(), &input) {
             prop_assert!(false, "{difference}\n{method} {input:?}\nhyper: {expected:#?}\nours: {mine:#?}");
         }
-        if mine.is_some_and(|mine| mine.ends_by_itself(&method)) {
+        if mine.as_ref().is_some_and(|mine| mine.ends_by_itself(&method)) {
             let kept = (hyper_keeps(&ours.runtime, &method, &input), ours.keeps(&method, &input));
-            prop_assert_eq!(kept.0, kept.1, "kept by hyper, by us: {} {:?}", method, input);
+            let is_doubted = expected.as_ref().is_some_and(Seen::says_two_ends);
+            prop_assert_eq!(kept.0 && !is_doubted, kept.1, "kept by hyper, by us: {} {:?}", method, input);
             keeping.set(keeping.get() + u32::from(kept.0));
         }
     });
@@ -56,6 +57,15 @@ struct Seen {
 }
 
 impl Seen {
+    /// Where something else is said about the end as well, what follows may be no response.
+    fn says_two_ends(&self) -> bool {
+        let lengths = values(&self.fields, "content-length");
+        if !values(&self.fields, "transfer-encoding").is_empty() {
+            return !lengths.is_empty() || matches!(self.status.as_u16(), 204 | 304);
+        }
+        self.status == StatusCode::NO_CONTENT && lengths.iter().any(|length| *length != b"0")
+    }
+
     fn ends_by_itself(&self, asked: &Method) -> bool {
         let is_framed =
             ["content-length", "transfer-encoding"].iter().any(|name| !values(&self.fields, name).is_empty());
@@ -72,7 +82,8 @@ fn compare(hyper: Option<Seen>, ours: Option<Seen>, input: &[u8]) -> Result<(), 
         (Some(expected), None) => {
             let codings = values(&expected.fields, "transfer-encoding");
             // We take off nothing but chunks, and the client would not hear of another coding.
-            let is_coded = !codings.iter().all(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            let is_coded =
+                codings.len() > 1 || !codings.iter().all(|coding| coding.eq_ignore_ascii_case(b"chunked"));
             // Nobody has asked for it.
             let has_switched = expected.status == StatusCode::SWITCHING_PROTOCOLS;
             // "5, 5" and "05" mean 5 to some and nothing to others, who may not count very far either.
