@@ -378,12 +378,15 @@ impl Link {
     /// was told so: what was left unread since then is not held against it.
     async fn end_request(&self, client: &Client) -> bool {
         poll_fn(|cx| self.poll_let_go(cx)).await;
-        let until = Instant::now() + HEAD_TIMEOUT;
+        let mut deadline = None;
         poll_fn(|cx| {
             let half = &mut *self.half.lock();
             match half.poll_discard(cx) {
                 Poll::Ready(()) => Poll::Ready(half.reader.has_ended()),
-                Poll::Pending => client.alarm().poll(until, cx).map(|()| false),
+                Poll::Pending => {
+                    let until = *deadline.get_or_insert_with(|| Instant::now() + HEAD_TIMEOUT);
+                    client.alarm().poll(until, cx).map(|()| false)
+                }
             }
         })
         .await
