@@ -315,7 +315,7 @@ impl Link {
             // If it fails, so does all that comes after it.
             let _ = half.interim.poll_write(half.transport.io(), cx);
         }
-        if half.is_abandoned && !half.reader.is_over() {
+        if half.is_abandoned {
             ready!(half.poll_discard(cx));
             if half.is_gone {
                 return Poll::Ready(());
@@ -357,8 +357,8 @@ impl Link {
         Poll::Pending
     }
 
-    /// Waits for the end of the request, which may come after that of its response; whether another may follow. Its client
-    /// was told so: what was left unread since then is not held against it.
+    /// Waits for the end of the request, which may come after that of its response; whether another may follow. The
+    /// client was told so: what was left unread since then is not held against it.
     async fn end_request(&self, client: &Client) -> bool {
         poll_fn(|cx| self.poll_let_go(cx)).await;
         let until = Instant::now() + HEAD_TIMEOUT;
