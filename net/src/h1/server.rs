@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
-use super::reading::Reader;
+use super::reading::{ReadError, Reader};
 use super::writing::{Out, SendFailure, Sending};
 use crate::body;
 use crate::server::{h2c, refusal};
@@ -40,6 +40,8 @@ struct Half {
     is_abandoned: bool,
     // How much of that may be read in order to be rid of it.
     discardable: usize,
+    // Which showed that the client has left.
+    is_gone: bool,
     // The client sends its body once it is told to.
     asks_first: bool,
     // Answers in between.
@@ -258,6 +260,7 @@ impl Link {
                 reader: Reader::new(Length::Known(0)),
                 is_abandoned: false,
                 discardable: 0,
+                is_gone: false,
                 asks_first: false,
                 interim: Out::default(),
                 is_answered: true,
@@ -338,6 +341,12 @@ impl Link {
             // If it fails, so does all that comes after it.
             let _ = half.interim.poll_write(half.transport.io(), cx);
         }
+        if half.is_abandoned {
+            ready!(half.poll_discard(cx));
+            if half.is_gone {
+                return Poll::Ready(());
+            }
+        }
         if !half.reader.has_ended() {
             // The body lies in the way. Its reader notices.
             half.wake_when_over(cx);
@@ -356,7 +365,7 @@ impl Link {
     fn begin_response(&self, cx: &mut Context<'_>) -> bool {
         let half = &mut *self.half.lock();
         half.is_answered = true;
-        if half.is_abandoned {
+        if half.is_abandoned && !half.asks_first {
             // Often the rest is here already.
             let _ = half.poll_discard(cx);
         }
@@ -374,8 +383,8 @@ impl Link {
         Poll::Pending
     }
 
-    /// Waits for the end of the request, which may come after that of its response; whether another may follow. Its client
-    /// was told so: what was left unread since then is not held against it.
+    /// Waits for the end of the request, which may come after that of its response; whether another may follow. The
+    /// client was told so: what was left unread since then is not held against it.
     async fn end_request(&self, client: &Client) -> bool {
         poll_fn(|cx| self.poll_let_go(cx)).await;
         let mut deadline = None;
@@ -447,10 +456,15 @@ impl Link {
 impl Half {
     /// Reads what nobody wants of a body. Ready once that was all, or no more is read.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.discardable > 0 && !self.asks_first && !self.reader.is_over() {
-            let frame = ready!(self.reader.poll_frame(&mut self.transport, cx));
-            let Some(Ok(frame)) = frame else { break };
-            self.discardable = self.discardable.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        while self.discardable > 0 && !self.reader.is_over() {
+            match ready!(self.reader.poll_frame(&mut self.transport, cx)) {
+                Some(Ok(frame)) => {
+                    let len = frame.data_ref().map_or(0, Bytes::len);
+                    self.discardable = self.discardable.saturating_sub(len);
+                }
+                Some(Err(error)) => self.is_gone = !matches!(error, ReadError::Malformed(_)),
+                None => {}
+            }
         }
         Poll::Ready(())
     }

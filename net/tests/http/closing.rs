@@ -107,6 +107,19 @@ async fn a_client_is_told_at_once_that_its_connection_ends_with_a_refusal() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_is_noticed_although_nobody_reads_its_request() {
+    let (mut client, app, _proxy) = proxied().await;
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    let mut upstream = app.accept().await;
+    upstream.read_head().await;
+    // Does not want the body, and takes its time to say so.
+    upstream.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nn").await;
+    client.read_until("\r\n\r\nn").await;
+    drop(client);
+    assert_eq!(upstream.read_to_end().await, "");
+}
+
+#[tokio::test]
 async fn a_connection_that_was_said_to_be_kept_is_kept() {
     let server = start(Answer(|request: Request| async { Response::new(request.into_body()) })).await;
     let mut client = Client::connect(server.address).await;

@@ -1,7 +1,7 @@
 //! Traffic cut into pieces at random: what arrives must not depend on how.
 
 use http_body_util::BodyExt;
-use pilotlight_net::{Body, Request, Response};
+use pilotlight_net::{Body, Request, Response, plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -13,7 +13,10 @@ async fn echo() -> Server {
         let (head, body) = request.into_parts();
         match head.uri.path() {
             "/stream" => Response::new(body),
-            "/whole" => Response::new(Body::full(body.collect().await.unwrap().to_bytes())),
+            "/whole" => match body.collect().await {
+                Ok(body) => Response::new(Body::full(body.to_bytes())),
+                Err(error) => plain(error.status(), error.to_string()),
+            },
             _ => Response::new(Body::full("early")),
         }
     }))
@@ -133,6 +136,64 @@ async fn all_answers_come_whole_and_in_order() {
     let proxy = start_proxy(app.address).await;
     for seed in 0..SEEDS {
         soon(&format!("the end of seed {seed}"), converse(&proxy, seed)).await;
+    }
+}
+
+/// Requests with a few faults in them.
+fn nonsense(dice: &mut Dice) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..4).flat_map(|number| request(dice, number).0.into_bytes()).collect();
+    bytes.truncate(30_000);
+    for _ in 0..=dice.below(3) {
+        let limit = [100, 400, 30_000][dice.below(3)];
+        let at = dice.below(bytes.len().min(limit));
+        let line = bytes[at..].windows(2).position(|two| two == b"\r\n").map_or(at, |end| at + end + 2);
+        let fault = FAULTS[dice.below(FAULTS.len())].bytes();
+        match dice.below(4) {
+            0 => bytes[at] = dice.below(256) as u8,
+            1 => drop(bytes.remove(at)),
+            2 => drop(bytes.splice(at..at, fault)),
+            _ => drop(bytes.splice(line..line, fault)),
+        }
+    }
+    bytes
+}
+
+const FAULTS: [&str; 13] = [
+    "\r\n",
+    "\n",
+    "\r",
+    "\0",
+    " ",
+    ";",
+    "HTTP/1.0",
+    "0\r\n\r\n",
+    "ffffffffffffffff\r\n",
+    "Content-Length: 3\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Connection: close\r\n",
+    "Connection: Upgrade\r\nUpgrade: x\r\n",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_comes_to_an_end() {
+    let app = echo().await;
+    let proxy = start_proxy(app.address).await;
+    for seed in 0..10 * SEEDS {
+        let mut dice = Dice(seed);
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        let asking = async {
+            // Errors: it was told that no more is read.
+            let _ = writer.write_all(&nonsense(&mut dice)).await;
+            let _ = writer.shutdown().await;
+        };
+        let mut heard = Vec::new();
+        let talk = async { tokio::join!(asking, reader.read_to_end(&mut heard)) };
+        soon(&format!("the end of seed {seed}"), talk).await.1.ok();
+    }
+    for server in [proxy, app] {
+        server.drain.start();
+        soon("the end of the server", server.task).await.unwrap();
     }
 }
 
