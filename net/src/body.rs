@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::error::{Error, chain};
 use crate::forward::kept::Replayed;
 use crate::forward::{h1, h2};
-use crate::h1::server;
+use crate::h1::link;
 use crate::hold::{ByteBudget, Early};
 use crate::timeout::Timer;
 use crate::transport::Transport;
@@ -63,7 +63,7 @@ enum Content {
 /// What a client sends, by either protocol.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    Http1(server::Incoming),
+    Http1(link::Incoming),
     Http2(hyper::body::Incoming),
 }
 

@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use crate::Response;
 use crate::alarm::Alarm;
-use crate::h1::server::Link;
+use crate::h1::link::Link;
 
 /// The client at the other end of a connection.
 // Not to be cloned: its alarm wakes one task, and a handler that takes a copy to another would wait for ever.

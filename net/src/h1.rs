@@ -8,11 +8,12 @@
 //! - [`head`]: what comes before a body, read and written
 //! - [`length`]: where a body ends
 //! - [`reading`] and [`writing`]: bodies
-//! - [`server`] and [`client`]: connections
+//! - [`server`] with its [`link`], and [`client`]: connections
 
 pub(crate) mod client;
 mod head;
 mod length;
+pub(crate) mod link;
 mod reading;
 pub(crate) mod server;
 mod writing;

@@ -196,7 +196,8 @@ fn fields(
             spellings.push(bytes.slice_ref(field.name.as_bytes()));
         }
     }
-    let spellings = (!spellings.is_empty()).then(|| Spellings(spellings));
+    // With so many of them, looking each one up would take its time.
+    let spellings = (1..=USUAL_FIELDS).contains(&spellings.len()).then(|| Spellings(spellings));
     Ok((headers, spellings))
 }
 

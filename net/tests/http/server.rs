@@ -259,6 +259,21 @@ async fn a_client_that_takes_nothing_cannot_hold_a_response_past_its_time() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_nothing_cannot_hold_the_rest_of_a_response_past_its_time_either() {
+    let server = start(Answer(|_| {
+        // All of it is with the server at once: there is no body left to be timed.
+        let timeouts = Timeouts { total: Duration::from_millis(200), response_start: None, idle: None };
+        bounded(timeouts, Response::new(Body::full(vec![0; 64 << 20])))
+    }))
+    .await;
+    let mut client = Client::connect(server.address).await;
+    client.send(GET).await.read_head().await;
+    server.drain.start();
+    soon("the end of the server", server.task).await.unwrap();
+    drop(client);
+}
+
+#[tokio::test]
 async fn a_connection_outlives_the_time_limits_of_its_responses() {
     let server = start(Answer(|_| {
         let pieces = futures_util::stream::iter([Ok(http_body::Frame::data("ok".into()))]);
