@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Uri, header};
+use http::{HeaderValue, Uri, Version, header};
 use http_body::Body as _;
 
 use crate::{Error, Request};
@@ -29,8 +29,11 @@ pub async fn hold_while<T>(
     if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await {
         return Ok(done);
     }
-    leave_read_buffer(request);
-    let reads_ahead = !request.body().is_end_stream() && !request.headers().contains_key(header::EXPECT);
+    let has_body = !request.body().is_end_stream();
+    if has_body || request.version() == Version::HTTP_2 {
+        leave_read_buffer(request);
+    }
+    let reads_ahead = has_body && !request.headers().contains_key(header::EXPECT);
     let body = request.body_mut();
     poll_fn(|cx| {
         if let Poll::Ready(done) = wait.as_mut().poll(cx) {
@@ -44,7 +47,8 @@ pub async fn hold_while<T>(
     .await
 }
 
-/// Copies a request's head out of the 8 KiB into which it was read, and which it would keep for as long as it waits.
+/// Copies a request's head out of what was read with it: its body, or what other requests sent at the same time. It would
+/// keep all that for as long as it waits.
 fn leave_read_buffer(request: &mut Request) {
     if request.uri().authority().is_none()
         && let Some(path) = request.uri().path_and_query()
@@ -152,7 +156,7 @@ mod tests {
     async fn a_request_that_waits_lets_go_of_what_it_was_read_into_and_stays_the_same() {
         let read = Bytes::from(b"/path?query one  two".to_vec());
         let value = |range| HeaderValue::from_maybe_shared(read.slice(range)).unwrap();
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(Body::full("body"));
         *request.uri_mut() = Uri::from(PathAndQuery::from_maybe_shared(read.slice(..11)).unwrap());
         request.headers_mut().insert("x-a", value(12..15));
         request.headers_mut().append("x-a", value(16..16));

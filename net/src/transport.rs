@@ -19,15 +19,20 @@ use crate::tls::MaybeTls;
 pub struct Transport {
     io: MaybeTls,
     pub(crate) unread: Bytes,
+    // How reading has failed, behind what was read. An operating system says it only once.
+    failure: Option<io::Error>,
 }
 
 impl Transport {
     pub(crate) fn new(io: impl Into<MaybeTls>) -> Self {
-        Transport { io: io.into(), unread: Bytes::new() }
+        Transport { io: io.into(), unread: Bytes::new(), failure: None }
     }
 
     /// Reads what there is and adds it to what is unread; how many bytes, zero at the end.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Err(failure));
+        }
         SPACE.with_borrow_mut(|space| {
             let mut into = ReadBuf::new(space);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
@@ -50,24 +55,39 @@ impl Transport {
     /// The next piece, of no more than `max` bytes; empty at the end.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>, max: u64) -> Poll<io::Result<Bytes>> {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
+        if max >= LARGE && self.unread.len() < max.min(PIECE) {
+            return self.poll_large(cx, max.min(PIECE));
+        }
         if self.unread.is_empty() {
-            if max >= LARGE {
-                // Into a buffer of its own, which it then is: a large body is not copied.
-                let size = max.min(PIECE);
-                // Limited, for it may be larger than it was asked to be.
-                let mut into = BytesMut::with_capacity(size).limit(size);
-                let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut into))?;
-                let into = into.into_inner();
-                let is_mostly_empty = read < into.capacity() / 4;
-                return Poll::Ready(Ok(if is_mostly_empty {
-                    Bytes::copy_from_slice(&into)
-                } else {
-                    into.freeze()
-                }));
-            }
             ready!(self.poll_fill(cx))?;
         }
         Poll::Ready(Ok(self.take(max)))
+    }
+
+    // Into a buffer of its own, which it then is: a large body is not copied, but for what came with its head.
+    fn poll_large(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Bytes>> {
+        // Limited, for it may be larger than it was asked to be.
+        let mut into = BytesMut::with_capacity(size).limit(size);
+        into.put_slice(&self.unread);
+        // As much as there is: each piece is written by itself.
+        while into.has_remaining_mut() && self.failure.is_none() {
+            match poll_read_buf(Pin::new(&mut self.io), cx, &mut into) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(_)) => break,
+                Poll::Ready(Err(failure)) => self.failure = Some(failure),
+                Poll::Pending if into.get_ref().is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        if into.get_ref().is_empty()
+            && let Some(failure) = self.failure.take()
+        {
+            return Poll::Ready(Err(failure));
+        }
+        self.unread = Bytes::new();
+        let piece = into.into_inner();
+        let is_mostly_empty = piece.len() < piece.capacity() / 4;
+        Poll::Ready(Ok(if is_mostly_empty { Bytes::copy_from_slice(&piece) } else { piece.freeze() }))
     }
 
     /// Up to `max` of the unread bytes.
@@ -99,7 +119,10 @@ impl AsyncRead for Transport {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, into);
+            return match self.failure.take() {
+                Some(failure) => Poll::Ready(Err(failure)),
+                None => Pin::new(&mut self.io).poll_read(cx, into),
+            };
         }
         let len = into.remaining().min(self.unread.len());
         into.put_slice(&self.unread[..len]);
@@ -147,5 +170,5 @@ const SPACE_BYTES: usize = 16 * 1024;
 /// From this on, a body gets buffers of its own.
 const LARGE: usize = 8 * 1024;
 
-/// The largest of these.
-const PIECE: usize = 64 * 1024;
+/// The largest of these. Beyond 128 KiB, allocators have the kernel make a new one each time.
+const PIECE: usize = 120 * 1024;

@@ -59,6 +59,7 @@ pub(super) struct Asked {
     pub(super) version: Version,
     pub(super) is_kept: bool,
 }
+
 impl Link {
     pub(super) fn new(transport: Transport) -> Self {
         Link {
@@ -259,10 +260,10 @@ impl Link {
         self.half.into_inner().transport
     }
 
-    /// Has the client know of an answer before the last.
+    /// Has the client know of an answer before the last, unless it does not even take those that it has been sent.
     pub(crate) fn inform(&self, response: &Response) {
         let mut half = self.half.lock();
-        if !half.is_answered && half.interim.is_empty() {
+        if !half.is_answered && half.interim.has_room() {
             let bytes = half.interim.bytes();
             head::write_response(response, bytes);
             bytes.extend_from_slice(b"\r\n");
@@ -342,6 +343,7 @@ impl Drop for Incoming {
         }
     }
 }
+
 /// What is read of the next requests while one is served: enough to notice that the client leaves.
 const MAX_AHEAD: usize = 16 * 1024;
 

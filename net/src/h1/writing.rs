@@ -60,7 +60,7 @@ impl Out {
     }
 
     /// Whether there is a point in adding more before it is written.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.piece.is_empty() && self.after.is_empty() && self.bytes.len() < FULL
     }
 

@@ -172,6 +172,22 @@ async fn a_response_that_breaks_off_is_never_taken_for_whole() {
 }
 
 #[tokio::test]
+async fn a_response_without_a_length_that_is_reset_is_never_taken_for_whole() {
+    for part in ["part", &"x".repeat(50_000)] {
+        let (mut client, app, _proxy) = proxied().await;
+        client.send(GET).await;
+        let mut upstream = app.accept().await;
+        upstream.read_head().await;
+        upstream.send(&format!("HTTP/1.1 200 OK\r\n\r\n{part}end")).await;
+        let upstream = upstream.into_stream();
+        upstream.set_zero_linger().unwrap();
+        drop(upstream);
+        // However much of it arrives.
+        assert!(!client.read_to_end().await.ends_with("0\r\n\r\n"));
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_takes_its_upstream_connection_with_it() {
     let (mut client, app, _proxy) = proxied().await;
     client.send(GET).await;

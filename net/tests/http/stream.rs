@@ -138,7 +138,11 @@ async fn answers_in_between_reach_the_client_in_front_of_the_last() {
         let hint = client.read_head().await;
         assert_eq!(hint, format!("HTTP/1.1 103 Early Hints\r\nLink: {link}\r\n\r\n"));
     }
-    upstream.send(OK).await;
+    // Two at once, and the last with them.
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </c>\r\n\r\n";
+    upstream.send(&format!("{hint}HTTP/1.1 102 Processing\r\n\r\n{OK}")).await;
+    assert_eq!(client.read_head().await, hint);
+    assert_eq!(client.read_head().await, "HTTP/1.1 102 Processing\r\n\r\n");
     let response = client.read_message().await;
     assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("ok"), "{response}");
 }
