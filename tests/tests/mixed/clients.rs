@@ -54,6 +54,8 @@ pub(crate) struct Done {
     exchanges: BTreeMap<Kind, u64>,
     /// Conversations brought to their proper end.
     conversations: BTreeMap<Kind, u64>,
+    /// How many are under way with each pod.
+    talking: BTreeMap<String, u64>,
     /// The pods whose conversations lasted from before the calm to the end.
     pub(crate) pods_held: BTreeSet<String>,
     /// Everything that was lost or cut.
@@ -62,7 +64,7 @@ pub(crate) struct Done {
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Done { exchanges, conversations, pods_held, failures } = self;
+        let Done { exchanges, conversations, pods_held, failures, .. } = self;
         let failures = failures.len();
         write!(
             f,
@@ -149,6 +151,15 @@ impl Clients {
         eventually("new conversations", PATIENCE, async || {
             self.fail_early();
             enough.iter().all(|(kind, enough)| count(*kind) >= *enough).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until several pods have conversations. Where one begins is a matter of who has least to do at the moment.
+    pub(crate) async fn several_pods_talk(&self) {
+        eventually("conversations with several pods", PATIENCE, async || {
+            self.fail_early();
+            (lock(&self.done).talking.values().filter(|talks| **talks > 0).count() >= 3).then_some(())
         })
         .await;
     }
@@ -250,6 +261,7 @@ impl Client {
             let mut talk = timeout(PATIENCE, way.begin()).await.context("no beginning")?.context("begin")?;
             let pod = talk.pod().to_owned();
             ensure!(!pod.is_empty(), "a pod without a name");
+            *lock(&self.done).talking.entry(pod.clone()).or_default() += 1;
             let mut words = 0_u32;
             let is_held = loop {
                 let phase = *self.phase.borrow_and_update();
@@ -268,6 +280,7 @@ impl Client {
             timeout(PATIENCE, talk.end()).await.context("no end")?.context("end")?;
             let mut done = lock(&self.done);
             *done.conversations.entry(self.kind).or_default() += 1;
+            *done.talking.entry(pod.clone()).or_default() -= 1;
             if is_held {
                 done.pods_held.insert(pod);
                 return Ok(());

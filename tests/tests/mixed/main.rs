@@ -47,6 +47,7 @@ async fn nothing_is_lost_or_cut_while_one_pod_becomes_eight_and_one_again() {
     .await;
     clients.every_kind_goes_on().await;
     clients.short_conversations_begin_anew().await;
+    clients.several_pods_talk().await;
     // From here on no conversation that has begun ends, so that those at the seven pods that go are among them.
     clients.enter(Phase::Calm);
     eventually("one pod is left in service", SCALING, async || {
