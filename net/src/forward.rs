@@ -140,13 +140,3 @@ fn is_replayable(request: &Request) -> bool {
             || request.headers().contains_key("idempotency-key")
             || request.headers().contains_key("x-idempotency-key"))
 }
-
-fn copy_head(request: &Request) -> Request {
-    let mut copy = Request::default();
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    copy
-}

@@ -202,7 +202,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 /// All of [`HOP_BY_HOP`].
 const ONE_HOP: Marks = Marks::CONNECTION.and(Marks::TE).and(Marks::UPGRADE).and(Marks::HOP_BY_HOP);
 
-const HOP_BY_HOP: [HeaderName; 8] = [
+pub(crate) const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     TE,
     TRANSFER_ENCODING,

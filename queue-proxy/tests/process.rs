@@ -97,14 +97,24 @@ fn the_second_signal_ends_it_with_1_at_once() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
+/// An address that no other test has, so that its ports are known and free.
+fn address_of_its_own(number: u8) -> String {
+    let [a, b, ..] = std::process::id().to_le_bytes();
+    format!("127.{}.{b}.{number}", 100 + a % 100)
+}
+
+/// A port on which nobody listens, for as long as the socket is kept.
+fn nobody() -> (tokio::net::TcpSocket, String) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    (socket, port)
+}
+
 #[test]
 fn every_request_is_a_line_on_standard_output_if_asked_for() {
-    // An address of this test's own, so that its port is known and free.
-    let [a, b, ..] = std::process::id().to_le_bytes();
-    let ip = format!("127.{}.{b}.7", 100 + a % 100);
-    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
-    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let app = nobody.local_addr().unwrap().port().to_string();
+    let ip = address_of_its_own(7);
+    let (_nobody, app) = nobody();
     let mut child = queue_proxy(&[
         ("PILOTLIGHT_BIND_ADDRESS", &ip),
         ("QUEUE_SERVING_PORT", "8012"),
@@ -139,12 +149,8 @@ fn every_request_is_a_line_on_standard_output_if_asked_for() {
 
 #[test]
 fn a_log_that_nobody_reads_stops_no_request_and_says_later_what_is_missing() {
-    // An address of this test's own, so that its port is known and free.
-    let [a, b, ..] = std::process::id().to_le_bytes();
-    let ip = format!("127.{}.{b}.8", 100 + a % 100);
-    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
-    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let app = nobody.local_addr().unwrap().port().to_string();
+    let ip = address_of_its_own(8);
+    let (_nobody, app) = nobody();
     let mut child = queue_proxy(&[
         ("PILOTLIGHT_BIND_ADDRESS", &ip),
         ("QUEUE_SERVING_PORT", "8012"),

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::copy_head;
 use crate::{Body, Error, Request};
 
 /// The other half of a request that is being sent.
@@ -78,6 +77,16 @@ impl Kept {
         }
         Some(request)
     }
+}
+
+fn copy_head(request: &Request) -> Request {
+    let mut copy = Request::default();
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 struct SentBody(Arc<Mutex<Sending>>);

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderName, Method};
 use http_body::Body as _;
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::FIRST_WORDS_TIMEOUT;
 use super::preface::PREFACE;
 use crate::Request;
-use crate::headers::lists_token;
+use crate::headers::{HOP_BY_HOP, lists_token};
 use crate::transport::Transport;
 
 /// The request as the frame that begins the first stream, if its client would like to switch and it can be done:
@@ -57,7 +57,7 @@ fn head_frame(request: &Request) -> Option<Bytes> {
     put_field(&mut block, b":path", path.as_bytes());
     for (name, value) in headers {
         let is_listed = || lists_token(headers, &CONNECTION, name.as_str());
-        if !OF_HTTP1.contains(name) && !is_listed() {
+        if *name != HOST && !HOP_BY_HOP.contains(name) && !is_listed() {
             put_field(&mut block, name.as_str().as_bytes(), value.as_bytes());
         }
     }
@@ -131,19 +131,6 @@ async fn read_greeting(transport: &mut Transport) -> io::Result<usize> {
 }
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// What has no place in HTTP/2, or another one.
-const OF_HTTP1: [HeaderName; 9] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    HOST,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 /// What anybody must take who has not said otherwise.
 const LARGEST_FRAME: usize = 16 * 1024;
