@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotlight_core::cadence::TICK;
 use pilotlight_core::{
-    ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time,
+    ActivatorPath, History, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time,
 };
 use pilotlight_net::Clock;
 use tokio::sync::{mpsc, watch};
@@ -207,7 +207,12 @@ impl Entry {
             pods,
             path: ActivatorPath::default(),
             wake_at: None,
-            start: journaled.then(|| Start { at: now, spec: (**spec).clone(), pods }),
+            start: journaled.then(|| Start {
+                at: now,
+                spec: (**spec).clone(),
+                pods,
+                history: History::default(),
+            }),
             inputs: Vec::new(),
         }
     }
@@ -229,13 +234,13 @@ impl Entry {
         cluster.apply(id, &plan, now);
         self.wake_at = plan.wake_at;
         let evaluation = self.revision.evaluation().expect("a plan comes from an evaluation");
-        self.metrics.set(evaluation, self.revision.decision());
-        let changed = board.show(id, &self.spec, evaluation, self.revision.decision());
+        self.metrics.set(evaluation, evaluation.decision.as_ref());
+        let changed = board.show(id, &self.spec, evaluation);
         if let Some(change) = &changed {
             info!(revision = %id, from = change.from, to = change.to, reason = %change.reason, why = %change.why, "Scaling revision");
         }
         if let Some(journal) = journal
-            && (evaluation.decision.is_some() || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
+            && (evaluation.decided || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
         {
             journal.write(&Record {
                 revision: id.clone(),

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::LoadHistory;
 use crate::window::DelayWindow;
 use crate::{Averages, RevisionSpec, TargetBurstCapacity, Time};
 
@@ -92,6 +93,35 @@ impl Decider {
             max_panic_pods: ready_pods,
             delay: DelayWindow::new(spec.scale_down_delay),
         }
+    }
+
+    /// A decider that goes on from what another one remembered.
+    pub(crate) fn resume(spec: &RevisionSpec, history: &LoadHistory) -> Self {
+        Decider {
+            mode: history.mode,
+            max_panic_pods: history.max_panic_pods,
+            delay: DelayWindow::resume(spec.scale_down_delay, &history.delayed),
+        }
+    }
+
+    /// A decider that knows the last decision but not the load that led to it. Panic holds those pods until the windows
+    /// have filled, be it only one: an average over a second or two must not take away what a minute called for.
+    pub(crate) fn hold(now: Time, spec: &RevisionSpec, pods: u32) -> Self {
+        Decider {
+            mode: if pods > 0 { ScalingMode::Panic { since: now } } else { ScalingMode::Stable },
+            max_panic_pods: pods,
+            delay: DelayWindow::new(spec.scale_down_delay),
+        }
+    }
+
+    /// The floor while there is panic.
+    pub(crate) fn max_panic_pods(&self) -> u32 {
+        self.max_panic_pods
+    }
+
+    /// What `scale-down-delay` still holds.
+    pub(crate) fn delayed(&self) -> Vec<(u64, u32)> {
+        self.delay.as_ref().map_or_else(Vec::new, DelayWindow::maxima)
     }
 
     /// Which window leads now.

@@ -143,7 +143,7 @@ fn replay(trace: Trace, evaluations: &mut usize, differences: &mut Vec<String>) 
 }
 
 fn compare(revision: &Revision, expected: &Expected) -> Result<(), String> {
-    let decision = revision.evaluation().expect("a tick is always evaluated").decision.as_ref();
+    let decision = revision.evaluation().expect("a tick is always evaluated").new_decision();
     let got = decision.map(|d| (d.desired, d.excess_burst_capacity, d.is_panicking()));
     let want = expected.valid.then(|| {
         let missing = "a valid expectation names desired, ebc and panicking";

@@ -81,7 +81,7 @@ pub fn replay(journal: impl BufRead) -> Result<Replay, ReplayError> {
         };
         let Record { revision: id, start, inputs, evaluation: recorded, .. } = record;
         if let Some(start) = start {
-            revisions.insert(id.clone(), Revision::new(start.at, start.spec, start.pods));
+            revisions.insert(id.clone(), Revision::resume(start.at, start.spec, start.pods, start.history));
         }
         let Some(revision) = revisions.get_mut(&id) else {
             return Err(ReplayError::NoStart { line, revision: id });
@@ -107,14 +107,19 @@ pub fn replay(journal: impl BufRead) -> Result<Replay, ReplayError> {
 mod tests {
     use std::time::Duration;
 
-    use pilotlight_core::{Input, PodCounts, RevisionSpec, Start, Stat, Time};
+    use pilotlight_core::{History, Input, PodCounts, RevisionSpec, Start, Stat, Time};
 
     use super::*;
 
     /// A life of one minute, written down as the autoscaler does.
     fn journal() -> Vec<Record> {
         let spec = RevisionSpec { target: 7.0, total: 10.0, initial_scale: 0, ..RevisionSpec::default() };
-        let start = Start { at: Time::from_secs(1_000), spec, pods: PodCounts::default() };
+        let start = Start {
+            at: Time::from_secs(1_000),
+            spec,
+            pods: PodCounts::default(),
+            history: History::default(),
+        };
         let mut revision = Revision::new(start.at, start.spec.clone(), start.pods);
         let (mut records, mut inputs, mut next_start) = (Vec::new(), Vec::new(), Some(start));
         for second in 0..60_u64 {

@@ -261,7 +261,7 @@ impl Engine<'_> {
             return;
         }
         let Some(plan) = revision.step(self.now, input) else { return };
-        if let Some(decision) = revision.evaluation().and_then(|evaluation| evaluation.decision.as_ref()) {
+        if let Some(decision) = revision.evaluation().and_then(|evaluation| evaluation.new_decision()) {
             let panicking = f64::from(u8::from(matches!(decision.mode, ScalingMode::Panic { .. })));
             let begins = panicking > self.meter.levels.panicking.value();
             self.meter.levels.panicking.set(self.now, panicking);
