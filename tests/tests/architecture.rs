@@ -9,6 +9,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, Package
 /// Who may use whom within the workspace. The tests may use everybody.
 const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-core", &[]),
+    ("pilotlight-feed", &[]),
     ("pilotlight-config", &["pilotlight-core"]),
     ("pilotlight-net", &["pilotlight-core"]),
     ("pilotlight-telemetry", &["pilotlight-config", "pilotlight-net"]),
@@ -20,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "pilotlight",
         &[
             "pilotlight-core",
+            "pilotlight-feed",
             "pilotlight-config",
             "pilotlight-net",
             "pilotlight-autoscaler",
@@ -31,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 const COMPONENT: &[&str] =
-    &["pilotlight-core", "pilotlight-config", "pilotlight-net", "pilotlight-telemetry"];
+    &["pilotlight-core", "pilotlight-feed", "pilotlight-config", "pilotlight-net", "pilotlight-telemetry"];
 
 /// What must not be reachable from a crate, however indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[
