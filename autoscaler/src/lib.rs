@@ -10,12 +10,16 @@ mod ingest;
 mod journal;
 pub mod manifests;
 pub mod metrics;
+#[cfg(test)]
+mod pretend;
 pub mod process;
+mod report;
 mod run;
 mod scrape;
 mod status;
 
-pub use cluster::{Cluster, ClusterView};
+pub use cluster::Cluster;
 pub use journal::{Journal, JournalError};
-pub use run::{Autoscaler, AutoscalerParams};
+pub use report::{Forwarded, Owner, Owners};
+pub use run::{Autoscaler, AutoscalerParams, OnPodStat};
 pub use status::{Board, Change, RevisionStatus};

@@ -2,7 +2,7 @@
 //!
 //! Knative's name: the stats scraper, in its pod-address mode.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,17 @@ use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
 use pilotlight_core::cadence::SCRAPE;
 use pilotlight_core::{Candidate, RevisionId, Rng, Stat, ask_order, extrapolate, sample_size};
+use pilotlight_feed::{Change, Follower};
 use pilotlight_net::{Body, Client, Clock, Request, SendError, UpstreamParams, Upstreams, headers, wire};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::cluster::{Cluster, PodPhase, RevisionView};
+use crate::cluster::{PodPhase, RevisionView};
 use crate::metrics::scrape_duration;
-use crate::run::{Report, Source};
+use crate::report::{Report, Source};
+use crate::run::OnPodStat;
 
 /// Why one pod's stat could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +44,12 @@ enum ScrapeError {
 }
 
 /// Scrapes until the receiver is gone.
-pub(crate) async fn run(clock: Clock, cluster: Arc<impl Cluster>, reports: mpsc::Sender<Report>) {
+pub(crate) async fn run(
+    clock: Clock,
+    mut changes: Follower<RevisionId, RevisionView>,
+    reports: mpsc::Sender<Report>,
+    on_pod_stat: Option<OnPodStat>,
+) {
     let scraper = Arc::new(Scraper {
         clock,
         upstreams: Upstreams::new(UpstreamParams {
@@ -50,42 +57,53 @@ pub(crate) async fn run(clock: Clock, cluster: Arc<impl Cluster>, reports: mpsc:
             idle_timeout: Duration::from_secs(90),
             connect_timeout: SCRAPE_TIMEOUT,
         }),
-        cluster: Arc::clone(&cluster),
+        on_pod_stat,
         rng: Mutex::new(Rng::new(clock.now().as_nanos())),
         failing: Mutex::default(),
     });
-    let view = cluster.view();
+    // Those that have something to ask: a revision at rest costs nothing here.
+    let mut scraped = BTreeMap::new();
     let mut under_way = JoinSet::new();
     while !reports.is_closed() {
         sleep_until(clock.instant_at(SCRAPE.next(clock.now()))).await;
         // What has not answered by now would land in a bucket that is not its own.
         under_way.abort_all();
         while under_way.join_next().await.is_some() {}
-        let view = Arc::clone(&view.borrow());
-        for (id, revision) in &view.revisions {
-            if revision.spec.scraped && revision.counts().ready > 0 {
-                let (scraper, id, revision) = (Arc::clone(&scraper), id.clone(), revision.clone());
-                let reports = reports.clone();
-                under_way.spawn(async move {
-                    if let Some(stat) = scraper.scrape(&id, &revision).await {
-                        let _ = reports.send(Report { revision: id, stat, source: Source::Scrape }).await;
-                    }
-                });
+        while let Some(change) = changes.try_next() {
+            match change {
+                Change::Set(id, revision) if revision.spec.scraped && revision.counts().ready > 0 => {
+                    scraped.insert(id, revision);
+                }
+                Change::Set(id, _) | Change::Gone(id) => {
+                    scraped.remove(&id);
+                    scraper.failing.lock().remove(&id);
+                }
+                Change::Complete => {}
             }
+        }
+        for (id, revision) in &scraped {
+            let (scraper, id, revision) = (Arc::clone(&scraper), Arc::clone(id), Arc::clone(revision));
+            let reports = reports.clone();
+            under_way.spawn(async move {
+                if let Some(stat) = scraper.scrape(&id, &revision).await {
+                    let report = Report { revision: (*id).clone(), stat, source: Source::Scrape };
+                    let _ = reports.send(report).await;
+                }
+            });
         }
     }
 }
 
-struct Scraper<C> {
+struct Scraper {
     clock: Clock,
     upstreams: Upstreams,
-    cluster: Arc<C>,
+    on_pod_stat: Option<OnPodStat>,
     rng: Mutex<Rng>,
     /// Revisions whose last scrape failed: said once, and again when it is over.
     failing: Mutex<BTreeSet<RevisionId>>,
 }
 
-impl<C: Cluster> Scraper<C> {
+impl Scraper {
     /// The sum over a revision's ready pods, reckoned from a sample; `None`, and nothing recorded, if too few
     /// answered: half a sum would look like half the load.
     async fn scrape(&self, id: &RevisionId, revision: &RevisionView) -> Option<Stat> {
@@ -97,7 +115,7 @@ impl<C: Cluster> Scraper<C> {
         let pods = candidates.len();
         let wanted = sample_size(pods);
         let order = ask_order(started, revision.spec.stable_window, candidates, &mut self.rng.lock());
-        let answers = self.ask(order, wanted).await;
+        let answers = self.ask(id, order, wanted).await;
         scrape_duration(&id.namespace).record((self.clock.now() - started).as_secs_f64());
         match answers {
             Ok(answers) => {
@@ -116,7 +134,12 @@ impl<C: Cluster> Scraper<C> {
     }
 
     /// Asks `wanted` pods at a time, others in place of those that fail, until that many have answered.
-    async fn ask(&self, order: Vec<(String, SocketAddr)>, wanted: usize) -> Result<Vec<Stat>, ScrapeError> {
+    async fn ask(
+        &self,
+        id: &RevisionId,
+        order: Vec<(String, SocketAddr)>,
+        wanted: usize,
+    ) -> Result<Vec<Stat>, ScrapeError> {
         let mut order = order.into_iter();
         let mut asking = FuturesUnordered::new();
         let ask = |(name, address): (String, SocketAddr)| async move {
@@ -128,7 +151,9 @@ impl<C: Cluster> Scraper<C> {
         while let Some((name, answer)) = asking.next().await {
             match answer {
                 Ok(stat) => {
-                    self.cluster.observe(&name, &stat);
+                    if let Some(on_pod_stat) = &self.on_pod_stat {
+                        on_pod_stat(id, &name, &stat);
+                    }
                     answers.push(stat);
                 }
                 Err(error) => {

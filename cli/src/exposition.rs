@@ -7,7 +7,6 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusHandle;
-use pilotlight_autoscaler::Cluster;
 use pilotlight_autoscaler::cluster::PodPhase;
 use pilotlight_autoscaler::cluster::local::LocalCluster;
 use pilotlight_net::{Admin, Body, Client, Request, Response, UpstreamParams, Upstreams};
@@ -33,8 +32,7 @@ pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admi
         async move {
             let mut texts = vec![own.render()];
             let mut asking = JoinSet::new();
-            let view = cluster.view().borrow().clone();
-            for (id, revision) in &view.revisions {
+            for (id, revision) in &cluster.revisions() {
                 for pod in revision.pods.iter().filter(|pod| pod.phase != PodPhase::Starting) {
                     let labels = format!(
                         "pod=\"{}\",revision=\"{}\",namespace=\"{}\"",

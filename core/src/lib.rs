@@ -35,7 +35,7 @@ pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 pub use reporter::Reporter;
-pub use revision::{Evaluation, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
+pub use revision::{Evaluation, Gap, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
 pub use rng::Rng;
 pub use sample::{Candidate, ask_order, extrapolate, sample_size};
 pub use spec::{

@@ -143,6 +143,15 @@ pub struct Record {
     pub why: String,
 }
 
+/// A line of the journal that stands for lines which are missing: whoever writes it could not keep up. A journal with a
+/// gap cannot be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// How many.
+    pub dropped: u64,
+}
+
 /// How a revision's life under this autoscaler began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
@@ -167,15 +176,20 @@ impl Revision {
     /// happened; where the load is lost, no pod goes before a whole stable window has been seen.
     pub fn resume(now: Time, spec: RevisionSpec, pods: PodCounts, history: History) -> Self {
         let History { activity, initialized, decision, path, load } = history;
-        let (collector, decider) = match (&load, &decision) {
+        let (collector, decider) = match (&load, activity) {
             (Some(load), _) => (
                 Collector::resume(now, &spec, &load.concurrency, &load.requests),
                 Decider::resume(&spec, load),
             ),
-            (None, Some(decision)) => {
-                (Collector::new(&spec), Decider::hold(now, &spec, decision.desired.max(pods.ready)))
-            }
             (None, None) => (Collector::new(&spec), Decider::new(now, &spec, pods.ready)),
+            (None, Some(activity)) => {
+                let decided = match (&decision, activity) {
+                    (Some(decision), _) => decision.desired,
+                    (None, Activity::Inactive { .. }) => 0,
+                    (None, _) => pods.ready,
+                };
+                (Collector::new(&spec), Decider::hold(now, &spec, decided))
+            }
         };
         Revision {
             collector,

@@ -267,14 +267,9 @@ impl Keeper {
             // There is no way around the activator here.
             path: ActivatorPath { populated_since: Some(self.since), probed: true },
             pods: self.pods.iter().map(|kept| kept.pod.clone()).collect(),
+            history: None,
         };
-        self.shared.view.send_if_modified(|cluster| {
-            if cluster.revisions.get(id).is_some_and(|before| before.pods == view.pods) {
-                return false;
-            }
-            Arc::make_mut(cluster).revisions.insert(id.clone(), view);
-            true
-        });
+        self.shared.revisions.set(id.clone(), view);
     }
 
     fn live(&self) -> u32 {
