@@ -15,6 +15,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-autoscaler", COMPONENT),
     ("pilotlight-activator", COMPONENT),
     ("pilotlight-queue-proxy", COMPONENT),
+    (
+        "pilotlight-local",
+        &[
+            "pilotlight-core",
+            "pilotlight-config",
+            "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-autoscaler",
+        ],
+    ),
     ("pilotlight-sim", &["pilotlight-core", "pilotlight-config"]),
     (
         "pilotlight",
@@ -25,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-autoscaler",
             "pilotlight-activator",
             "pilotlight-queue-proxy",
+            "pilotlight-local",
             "pilotlight-sim",
         ],
     ),
@@ -38,6 +49,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pilotlight-core", &["tokio", "hyper", "kube", "rand", "tracing", "metrics"]),
     ("pilotlight-sim", &["tokio", "hyper", "kube"]),
     ("pilotlight-queue-proxy", &["kube"]),
+    ("pilotlight-autoscaler", &["rustix", "clap"]),
 ];
 
 /// A file longer than this holds two things.
