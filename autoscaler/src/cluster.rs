@@ -1,10 +1,7 @@
 //! Where pods come from: what the autoscaler needs of whatever runs them.
 //!
-//! [`local`] runs pods as child processes of this one. A Kubernetes adapter implements the same trait: watches
+//! `pilotlight-local` runs pods as child processes of this one. A Kubernetes adapter implements the same trait: watches
 //! feed the revisions, `apply` patches the scale subresource and writes the status.
-
-pub mod local;
-pub mod process;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

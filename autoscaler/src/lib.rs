@@ -8,11 +8,9 @@ pub mod admin;
 pub mod cluster;
 mod ingest;
 mod journal;
-pub mod manifests;
 pub mod metrics;
 #[cfg(test)]
 mod pretend;
-pub mod process;
 mod report;
 mod run;
 mod scrape;

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use pilotlight_autoscaler::cluster::PodPhase;
-use pilotlight_autoscaler::cluster::local::LocalCluster;
+use pilotlight_local::LocalCluster;
 use pilotlight_net::{Admin, Body, Client, Request, Response, UpstreamParams, Upstreams};
 use tokio::task::JoinSet;
 use tokio::time::timeout;

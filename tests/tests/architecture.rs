@@ -16,6 +16,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-autoscaler", COMPONENT),
     ("pilotlight-activator", COMPONENT),
     ("pilotlight-queue-proxy", COMPONENT),
+    (
+        "pilotlight-local",
+        &[
+            "pilotlight-core",
+            "pilotlight-config",
+            "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-autoscaler",
+        ],
+    ),
     ("pilotlight-sim", &["pilotlight-core", "pilotlight-config"]),
     (
         "pilotlight",
@@ -27,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-autoscaler",
             "pilotlight-activator",
             "pilotlight-queue-proxy",
+            "pilotlight-local",
             "pilotlight-sim",
         ],
     ),
@@ -40,6 +51,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pilotlight-core", &["tokio", "hyper", "kube", "rand", "tracing", "metrics"]),
     ("pilotlight-sim", &["tokio", "hyper", "kube"]),
     ("pilotlight-queue-proxy", &["kube"]),
+    ("pilotlight-autoscaler", &["rustix", "clap"]),
 ];
 
 /// A file longer than this holds two things.
