@@ -7,6 +7,7 @@
 
 pub mod admin;
 mod alarm;
+mod backoff;
 mod body;
 mod breaker;
 mod client;
@@ -28,6 +29,7 @@ pub mod once;
 pub mod probe;
 mod server;
 mod signals;
+mod target;
 mod timeout;
 pub mod tls;
 mod transport;
@@ -35,10 +37,12 @@ mod upgrade;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};
+pub use backoff::Backoff;
 pub use body::{Body, Ending};
 pub use breaker::{Breaker, Permit};
 pub use client::Client;
 pub use clock::Clock;
+pub use dial::connect;
 pub use drain::Drain;
 pub use error::{Error, Fault, plain};
 pub use forward::{SendError, UpstreamParams, Upstreams};
@@ -49,6 +53,7 @@ pub use logging::{flush_logs, start_logs};
 pub use pilotlight_core::QueueFull;
 pub use server::{Handler, serve, serve_tls};
 pub use signals::StopSignals;
+pub use target::{Target, TargetError};
 pub use timeout::{Timeouts, with_timeouts};
 pub use transport::Transport;
 
