@@ -22,8 +22,8 @@ use crate::{Client, Error, Request, Response};
 /// The pools of kept connections. One per proxy process.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    http1: Arc<h1::Pool>,
-    http2: Arc<h2::Pool>,
+    http1: Arc<h1::Http1Pool>,
+    http2: Arc<h2::Http2Pool>,
 }
 
 /// How [`Upstreams`] keeps connections.
@@ -91,7 +91,7 @@ impl Upstreams {
     }
 
     fn over(dialer: &Dialer, params: UpstreamParams) -> Self {
-        Upstreams { http1: h1::Pool::new(dialer, params), http2: h2::Pool::new(dialer, params) }
+        Upstreams { http1: h1::Http1Pool::new(dialer, params), http2: h2::Http2Pool::new(dialer, params) }
     }
 
     /// Keeps no more than this many idle connections to all upstreams together, beside the limit for each.
