@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "pilotlight-local",
         &[
             "pilotlight-core",
+            "pilotlight-feed",
             "pilotlight-config",
             "pilotlight-net",
             "pilotlight-telemetry",

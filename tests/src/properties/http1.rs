@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use pilotlight_net::headers::Marks;
 use pilotlight_net::{
-    Body, Client, Drain, Handler, Request, Response, UpstreamParams, Upstreams, error, prepare_forward,
+    Body, Client, Drain, Handler, Request, Response, UpstreamParams, Upstreams, message, prepare_forward,
     prepare_response, serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -261,7 +261,7 @@ impl Handler for App {
         let message = Message::read(http::Request::from_parts(head, ()), body).await;
         let status = if message.is_broken_off { StatusCode::BAD_REQUEST } else { StatusCode::OK };
         lock(&self.seen).push(message);
-        error::empty(status)
+        message::empty(status)
     }
 }
 
@@ -280,7 +280,7 @@ impl Handler for Proxy {
                 prepare_response(&mut response);
                 response
             }
-            Err(failure) => error::respond(failure.error()),
+            Err(failure) => message::respond(failure.error()),
         }
     }
 }
