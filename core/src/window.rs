@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::cadence::TICK;
 use crate::{Aggregation, Time};
 
 /// A sliding window over one-second buckets. What lands in the same second adds up; the average is per second.
@@ -242,8 +243,8 @@ fn second_of(time: Time) -> i64 {
 /// Before any second there can be, with room to subtract from.
 const NEVER: i64 = i64::MIN / 2;
 
-/// The decision period, which is how finely the delay window remembers.
-const SLOT_SECONDS: u64 = 2;
+/// The delay window remembers as finely as there are decisions.
+const SLOT_SECONDS: u64 = TICK.period.as_secs();
 
 #[cfg(test)]
 mod tests {
