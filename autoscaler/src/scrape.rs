@@ -105,7 +105,7 @@ struct Scraper {
 
 impl Scraper {
     /// The sum over a revision's ready pods, reckoned from a sample; `None`, and nothing recorded, if too few
-    /// answered: half a sum would look like half the load.
+    /// answered.
     async fn scrape(&self, id: &RevisionId, revision: &RevisionView) -> Option<Stat> {
         let started = self.clock.now();
         let ready = revision.pods.iter().filter(|pod| pod.phase == PodPhase::Ready);
@@ -115,31 +115,29 @@ impl Scraper {
         let pods = candidates.len();
         let wanted = sample_size(pods);
         let order = ask_order(started, revision.spec.stable_window, candidates, &mut self.rng.lock());
-        let answers = self.ask(id, order, wanted).await;
+        let (answers, failure) = self.ask(id, order, wanted).await;
         scrape_duration(&id.namespace).record((self.clock.now() - started).as_secs_f64());
-        match answers {
-            Ok(answers) => {
-                if self.failing.lock().remove(id) {
-                    info!(revision = %id, pods, "Scrapes work again");
-                }
-                extrapolate(&answers, pods)
+        let sum = extrapolate(&answers, pods);
+        if sum.is_some() {
+            if self.failing.lock().remove(id) {
+                info!(revision = %id, pods, "Scrapes work again");
             }
-            Err(error) => {
-                if self.failing.lock().insert(id.clone()) {
-                    warn!(revision = %id, %error, pods, "Scrapes fail, nothing is recorded");
-                }
-                None
-            }
+        } else if let Some(error) = failure
+            && self.failing.lock().insert(id.clone())
+        {
+            warn!(revision = %id, %error, pods, "Scrapes fail, nothing is recorded");
         }
+        sum
     }
 
-    /// Asks `wanted` pods at a time, others in place of those that fail, until that many have answered.
+    /// Asks `wanted` pods at a time, others in place of those that fail, until that many have answered; or until there
+    /// are no others, with the failure that came last.
     async fn ask(
         &self,
         id: &RevisionId,
         order: Vec<(String, SocketAddr)>,
         wanted: usize,
-    ) -> Result<Vec<Stat>, ScrapeError> {
+    ) -> (Vec<Stat>, Option<ScrapeError>) {
         let mut order = order.into_iter();
         let mut asking = FuturesUnordered::new();
         let ask = |(name, address): (String, SocketAddr)| async move {
@@ -157,13 +155,13 @@ impl Scraper {
                     answers.push(stat);
                 }
                 Err(error) => {
-                    let Some(next) = order.next() else { return Err(error) };
+                    let Some(next) = order.next() else { return (answers, Some(error)) };
                     debug!(pod = name, %error, "Pod did not answer, asking another");
                     asking.push(ask(next));
                 }
             }
         }
-        Ok(answers)
+        (answers, None)
     }
 
     async fn ask_one(&self, address: SocketAddr) -> Result<Stat, ScrapeError> {

@@ -27,7 +27,7 @@ mod stat;
 mod time;
 mod window;
 
-pub use breaker::{Admission, Breaker, QueueFull, Ticket};
+pub use breaker::{Admission, Breaker, QueueFull, Ticket, queue_depth};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
 pub use endpoints::{EndpointTable, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};

@@ -140,6 +140,19 @@ fn what_a_crashing_pod_had_is_lost_and_told() {
 }
 
 #[test]
+fn a_request_that_a_dead_pod_refuses_keeps_its_place() {
+    // One at a time, a second each. The pod dies at 2.5 s with the third request; the fourth, next in line, is refused.
+    // The pod that replaces it is known at 2.7 s: the fourth is done at 3.7 s, and the latecomer, of 2.4 s, at 4.7 s.
+    let mut scenario = Scenario::new(at(&[ms(0), ms(0), ms(0), ms(0), ms(2_400)]), ms(4_900), secs(1));
+    scenario.pods.crash_after = Some(ms(2_500).into());
+    scenario.platform.endpoint_delay = ms(200);
+    let outcome = simulate(&scenario, &Settings::fixed("one pod", 1, 1), SEED);
+    assert_eq!((outcome.statuses[&200], outcome.statuses[&502], outcome.lost), (4, 1, 1));
+    assert_eq!(outcome.latency.max, 3.7, "not 4.7 s, as if it had come last");
+    assert_eq!(outcome.latency.mean, (1.0 + 2.0 + 3.7 + 2.3) / 4.0, "what is lost has no latency");
+}
+
+#[test]
 fn a_full_cluster_keeps_pods_waiting_until_nodes_come() {
     let mut scenario = Scenario::new(users(30, Duration::ZERO), secs(120), ms(100));
     let group = NodeGroup::new(1, 3, Room::Pods(2));

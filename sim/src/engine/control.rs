@@ -161,10 +161,6 @@ impl Engine<'_> {
         let order = ask_order(self.now, window, pods, rng);
         let answers: Vec<Stat> =
             order.into_iter().filter(|_| loss == 0.0 || rng.unit() >= loss).take(wanted).cloned().collect();
-        // Half a sum would look like half the load.
-        if answers.len() < wanted {
-            return;
-        }
         if let Some(stat) = extrapolate(&answers, number) {
             self.tell(Input::Scraped(stat));
         }
