@@ -105,6 +105,30 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     }
 }
 
+/// Clippy reads the nearest `clippy.toml`, and no other.
+#[test]
+fn lists_of_what_is_banned_repeat_that_of_the_workspace() {
+    let metadata = metadata();
+    let root = metadata.workspace_root.as_std_path();
+    let rows = |folder: &Path| {
+        let text = fs::read_to_string(folder.join("clippy.toml")).ok()?;
+        Some(
+            text.lines().filter(|line| line.starts_with("    {")).map(str::to_owned).collect::<BTreeSet<_>>(),
+        )
+    };
+    let everywhere = rows(root).expect("a clippy.toml in the root");
+    assert!(!everywhere.is_empty(), "no rows found");
+    let mut own_lists = 0;
+    for package in metadata.workspace_packages() {
+        let folder = package.manifest_path.parent().expect("a manifest lies in a folder");
+        let Some(own) = rows(folder.as_std_path()) else { continue };
+        own_lists += 1;
+        let missing: Vec<_> = everywhere.difference(&own).collect();
+        assert!(missing.is_empty(), "{folder}/clippy.toml has not {missing:#?}");
+    }
+    assert!(own_lists >= 2, "core and sim have lists of their own");
+}
+
 #[test]
 fn no_file_is_longer_than_a_reader_bears() {
     let crates = crates();
