@@ -175,3 +175,6 @@ const GOODBYE_BUDGET: Duration = Duration::from_secs(5);
 
 /// 4 MiB: some 40,000 revisions in one frame.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,9 @@ impl Intake {
                     (false, true) => {
                         warn!("Stats for another autoscaler are dropped: it does not take them fast enough")
                     }
-                    (true, false) => info!("Stats reach the other autoscaler again"),
+                    (true, false) => {
+                        info!("Stats reach the other autoscaler again");
+                    }
                     _ => {}
                 }
             }

@@ -58,22 +58,14 @@ impl Autoscaler {
         let (done, finished) = watch::channel(false);
         let board = Arc::new(Board::default());
         let AutoscalerParams { clock, journal, owners, on_pod_stat } = params;
-        let deciding = Loop {
-            clock,
-            entries: BTreeMap::new(),
-            effects: Effects {
-                cluster: Arc::clone(&cluster),
-                journal,
-                board: Arc::clone(&board),
-                wakes: BTreeSet::new(),
-            },
-        };
-        let changes = cluster.follow();
+        let (changes, pods) = (cluster.follow(), cluster.follow());
+        let effects = Effects { cluster, journal, board: Arc::clone(&board), wakes: BTreeSet::new() };
+        let deciding = Loop { clock, entries: BTreeMap::new(), effects };
         tokio::spawn(async move {
             deciding.run(changes, inbox, stopped).await;
             let _ = done.send(true);
         });
-        tokio::spawn(crate::scrape::run(clock, cluster.follow(), reports.clone(), on_pod_stat));
+        tokio::spawn(crate::scrape::run(clock, pods, reports.clone(), on_pod_stat));
         let intake = Intake { reports, owners, is_behind: Arc::default() };
         Autoscaler { intake, board, finished, stop }
     }

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderValue, header};
 use parking_lot::Mutex;
 use pilotlight_core::cadence::SCRAPE;
 use pilotlight_core::{Candidate, RevisionId, Rng, Stat, ask_order, extrapolate, sample_size};
 use pilotlight_feed::{Change, Follower};
-use pilotlight_net::{Body, Client, Clock, Request, SendError, UpstreamParams, Upstreams, headers, wire};
+use pilotlight_net::once::{Get, GetError};
+use pilotlight_net::{Clock, UpstreamParams, Upstreams, headers, wire};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use crate::cluster::{PodPhase, RevisionView};
@@ -29,16 +29,10 @@ use crate::run::OnPodStat;
 /// Why one pod's stat could not be had.
 #[derive(Debug, thiserror::Error)]
 enum ScrapeError {
-    #[error("no answer within {SCRAPE_TIMEOUT:?}")]
-    TimedOut,
     #[error(transparent)]
-    Net(#[from] pilotlight_net::Error),
-    #[error("status {0}")]
-    Status(StatusCode),
+    Get(#[from] GetError),
     #[error("content type is not {}", headers::STATS_CONTENT_TYPE)]
     ContentType,
-    #[error("the body is cut or longer than {MAX_STAT_BYTES} bytes")]
-    Body,
     #[error(transparent)]
     Decode(#[from] wire::DecodeError),
 }
@@ -50,17 +44,7 @@ pub(crate) async fn run(
     reports: mpsc::Sender<Report>,
     on_pod_stat: Option<OnPodStat>,
 ) {
-    let scraper = Arc::new(Scraper {
-        clock,
-        upstreams: Upstreams::new(UpstreamParams {
-            max_idle_per_host: 1,
-            idle_timeout: Duration::from_secs(90),
-            connect_timeout: SCRAPE_TIMEOUT,
-        }),
-        on_pod_stat,
-        rng: Mutex::new(Rng::new(clock.now().as_nanos())),
-        failing: Mutex::default(),
-    });
+    let scraper = Arc::new(Scraper::new(clock, on_pod_stat));
     // Those that have something to ask: a revision at rest costs nothing here.
     let mut scraped = BTreeMap::new();
     let mut under_way = JoinSet::new();
@@ -97,6 +81,7 @@ pub(crate) async fn run(
 struct Scraper {
     clock: Clock,
     upstreams: Upstreams,
+    question: Get<'static>,
     on_pod_stat: Option<OnPodStat>,
     rng: Mutex<Rng>,
     /// Revisions whose last scrape failed: said once, and again when it is over.
@@ -104,6 +89,24 @@ struct Scraper {
 }
 
 impl Scraper {
+    fn new(clock: Clock, on_pod_stat: Option<OnPodStat>) -> Self {
+        Scraper {
+            clock,
+            upstreams: Upstreams::new(UpstreamParams {
+                max_idle_per_host: 1,
+                idle_timeout: Duration::from_secs(90),
+                connect_timeout: SCRAPE_TIMEOUT,
+            }),
+            question: Get::new("/metrics")
+                .header(header::ACCEPT, HeaderValue::from_static(headers::STATS_CONTENT_TYPE))
+                .within(SCRAPE_TIMEOUT)
+                .at_most(MAX_STAT_BYTES),
+            on_pod_stat,
+            rng: Mutex::new(Rng::new(clock.now().as_nanos())),
+            failing: Mutex::default(),
+        }
+    }
+
     /// The sum over a revision's ready pods, reckoned from a sample; `None`, and nothing recorded, if too few
     /// answered.
     async fn scrape(&self, id: &RevisionId, revision: &RevisionView) -> Option<Stat> {
@@ -140,10 +143,7 @@ impl Scraper {
     ) -> (Vec<Stat>, Option<ScrapeError>) {
         let mut order = order.into_iter();
         let mut asking = FuturesUnordered::new();
-        let ask = |(name, address): (String, SocketAddr)| async move {
-            let answer = timeout(SCRAPE_TIMEOUT, self.ask_one(address)).await;
-            (name, answer.unwrap_or(Err(ScrapeError::TimedOut)))
-        };
+        let ask = |(name, address): (String, SocketAddr)| async move { (name, self.ask_one(address).await) };
         asking.extend(order.by_ref().take(wanted).map(ask));
         let mut answers = Vec::with_capacity(wanted);
         while let Some((name, answer)) = asking.next().await {
@@ -165,25 +165,12 @@ impl Scraper {
     }
 
     async fn ask_one(&self, address: SocketAddr) -> Result<Stat, ScrapeError> {
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = http::Uri::from_static("/metrics");
-        let host = HeaderValue::try_from(address.to_string()).expect("an address is a legal value");
-        request.headers_mut().insert(header::HOST, host);
-        let accept = HeaderValue::from_static(headers::STATS_CONTENT_TYPE);
-        request.headers_mut().insert(header::ACCEPT, accept);
-        let response = self
-            .upstreams
-            .send(&Client::ourselves(), address, &mut request)
-            .await
-            .map_err(SendError::into_error)?;
-        if !response.status().is_success() {
-            return Err(ScrapeError::Status(response.status()));
-        }
-        if response.headers().get(header::CONTENT_TYPE).is_none_or(|it| it != headers::STATS_CONTENT_TYPE) {
+        let answer = self.upstreams.get(address, &self.question).await?;
+        let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
+        let bytes = answer.success()?;
+        if content_type.is_none_or(|it| it != headers::STATS_CONTENT_TYPE) {
             return Err(ScrapeError::ContentType);
         }
-        let body = Limited::new(response.into_body(), MAX_STAT_BYTES).collect().await;
-        let bytes = body.map_err(|_| ScrapeError::Body)?.to_bytes();
         Ok(wire::decode_stat(&bytes)?)
     }
 }
@@ -193,3 +180,6 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_millis(450);
 
 /// Six doubles with their tags, an integer and a pod name: a stat is never longer.
 const MAX_STAT_BYTES: usize = 6 * 10 + 256 + 20;
+
+#[cfg(test)]
+mod tests;
