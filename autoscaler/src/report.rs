@@ -60,14 +60,11 @@ impl Intake {
             }
             Owner::Other(owner) => {
                 let is_behind = owner.try_send((revision, stat)).is_err();
-                match (self.is_behind.swap(is_behind, Ordering::Relaxed), is_behind) {
-                    (false, true) => {
-                        warn!("Stats for another autoscaler are dropped: it does not take them fast enough")
-                    }
-                    (true, false) => {
-                        info!("Stats reach the other autoscaler again");
-                    }
-                    _ => {}
+                let was_behind = self.is_behind.swap(is_behind, Ordering::Relaxed);
+                if is_behind && !was_behind {
+                    warn!("Stats for another autoscaler are dropped: it is behind");
+                } else if was_behind && !is_behind {
+                    info!("Stats reach the other autoscaler again");
                 }
             }
             Owner::Nobody => {}
