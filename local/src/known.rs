@@ -1,0 +1,20 @@
+//! What keepers make known: each workload's pods, as the autoscaler and as the activator see them, and what they used.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pilotlight_autoscaler::ClusterView;
+use pilotlight_core::{EndpointTable, RevisionId};
+use pilotlight_net::Clock;
+use tokio::sync::watch;
+
+use crate::usage::Meter;
+
+/// What every keeper makes known.
+pub(crate) struct Known {
+    pub(crate) clock: Clock,
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
+    pub(crate) endpoints: watch::Sender<Arc<EndpointTable>>,
+    pub(crate) meters: Mutex<BTreeMap<RevisionId, Meter>>,
+}
