@@ -147,7 +147,10 @@ impl<P: Clone + Ord> Pods<P> {
                 commands.extend(self.count_failure(now, now, reason));
             }
             Event::Ready(pod) => commands.extend(self.note_ready(now, pod)),
-            Event::Load(pod, load) => self.note_load(&pod, load),
+            Event::Load(pod, load) => {
+                self.note_load(&pod, load);
+                return commands;
+            }
             Event::Stopped(pod) => {
                 self.pods.remove(&pod);
             }

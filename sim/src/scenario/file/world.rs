@@ -133,6 +133,7 @@ pub(super) fn pods(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings
         ready: phase("ready", defaults.ready, findings),
         warm: whole(&node.child("warm"), 0, MOST_PODS, findings),
         crash_after: distribution(&node.child("crash-after"), base_dir, findings),
+        failing_starts: None,
         drain_quiet: time(&node.child("drain-quiet"), findings).unwrap_or(defaults.drain_quiet),
         termination_grace: time(&node.child("termination-grace"), findings)
             .unwrap_or(defaults.termination_grace),
