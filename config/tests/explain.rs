@@ -1,11 +1,8 @@
 //! Explanations carry the numbers that are in force, worked out.
 
-use std::time::Duration;
-
-use pilotlight_config::explain::{explain, pods_without_activator, render, render_json, time_to_zero};
+use pilotlight_config::explain::{explain, render, render_json};
 use pilotlight_config::workload::{self, Manifest, Workloads};
 use pilotlight_config::{Parsed, Workload};
-use pilotlight_core::{RevisionSpec, TargetBurstCapacity};
 
 fn parsed(annotations: &str, spec: &str) -> Parsed<Workloads> {
     let text = format!(
@@ -57,38 +54,6 @@ fn what_a_revision_sets_is_explained() {
     ] {
         assert!(sentences.iter().any(|sentence| sentence == expected), "{expected} is not in {sentences:#?}");
     }
-}
-
-#[test]
-fn the_last_pod_goes_when_window_delay_hand_over_and_retention_have_passed() {
-    let at = |change: &dyn Fn(&mut RevisionSpec)| {
-        let mut spec = RevisionSpec::default();
-        change(&mut spec);
-        time_to_zero(&spec).map(|after| after.as_secs())
-    };
-    assert_eq!(at(&|_| ()), Some(62));
-    // Without the activator in front it must first take over: the grace period.
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Off), Some(92));
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Of(100.0)), Some(92));
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Of(101.0)), Some(62));
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Unlimited), Some(62));
-    assert_eq!(at(&|spec| spec.pod_retention = Duration::from_secs(65)), Some(127));
-    assert_eq!(at(&|spec| spec.scale_down_delay = Duration::from_secs(900)), Some(962));
-    assert_eq!(at(&|spec| spec.min_scale = 1), None);
-    assert_eq!(at(&|spec| spec.enable_scale_to_zero = false), None);
-}
-
-#[test]
-fn the_activator_leaves_when_idle_pods_have_room_for_the_burst() {
-    let pods = |burst, max_scale| {
-        let spec = RevisionSpec { target_burst_capacity: burst, max_scale, ..RevisionSpec::default() };
-        pods_without_activator(&spec)
-    };
-    assert_eq!(pods(TargetBurstCapacity::Of(211.0), None), Some(3));
-    assert_eq!(pods(TargetBurstCapacity::Of(200.0), None), Some(2));
-    assert_eq!(pods(TargetBurstCapacity::Of(211.0), Some(2)), None);
-    assert_eq!(pods(TargetBurstCapacity::Off, None), Some(1));
-    assert_eq!(pods(TargetBurstCapacity::Unlimited, None), None);
 }
 
 #[test]

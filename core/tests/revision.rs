@@ -70,7 +70,7 @@ fn changes_are_evaluated_without_deciding_anew() {
     for input in [Input::Pods(pods(2)), Input::Path(path), Input::Spec(Box::new(spec())), Input::Wake] {
         let plan = revision.step(s(1), input).expect("a plan");
         assert_eq!((plan.scale, trigger(&revision)), (Some(1), Trigger::Change));
-        assert_eq!(revision.evaluation().expect("evaluated").decision, None);
+        assert_eq!(revision.evaluation().expect("evaluated").new_decision(), None);
     }
     assert_eq!(revision.decision().expect("it stands").stable, 5.0);
 }
@@ -85,7 +85,7 @@ fn without_data_the_last_decision_stands() {
     assert_eq!(revision.decision().expect("decided").desired, 4);
     let plan = revision.step(s(61), Input::Tick).expect("a plan");
     assert_eq!(plan.scale, Some(4));
-    assert_eq!(revision.evaluation().expect("evaluated").decision, None);
+    assert_eq!(revision.evaluation().expect("evaluated").new_decision(), None);
     assert_eq!(revision.evaluation().expect("evaluated").why(&spec()), "No data");
 }
 

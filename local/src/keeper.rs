@@ -257,14 +257,9 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
             // There is no way around the activator here.
             path: ActivatorPath { populated_since: Some(self.since), probed: true },
             pods: self.kept.iter().map(|kept| kept.pod.clone()).collect(),
+            history: None,
         };
-        self.known.view.send_if_modified(|cluster| {
-            if cluster.revisions.get(id).is_some_and(|before| before.pods == view.pods) {
-                return false;
-            }
-            Arc::make_mut(cluster).revisions.insert(id.clone(), view);
-            true
-        });
+        self.known.revisions.set(id.clone(), view);
     }
 
     fn trouble(&self) -> Option<Trouble> {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pilotlight_autoscaler::ClusterView;
+use pilotlight_autoscaler::cluster::RevisionView;
 use pilotlight_core::{EndpointTable, RevisionId};
+use pilotlight_feed::Feed;
 use pilotlight_net::Clock;
 use tokio::sync::watch;
 
@@ -14,7 +15,7 @@ use crate::usage::Meter;
 /// What every keeper makes known.
 pub(crate) struct Known {
     pub(crate) clock: Clock,
-    pub(crate) view: watch::Sender<Arc<ClusterView>>,
+    pub(crate) revisions: Feed<RevisionId, RevisionView>,
     pub(crate) endpoints: watch::Sender<Arc<EndpointTable>>,
     pub(crate) meters: Mutex<BTreeMap<RevisionId, Meter>>,
 }

@@ -2,7 +2,7 @@
 //! them, as a process of its own ([`process`]).
 //!
 //! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
-//! Everything they know is published twice: as the autoscaler's [`ClusterView`], and as the activator's
+//! Everything they know is published twice: as the autoscaler's [`RevisionView`], and as the activator's
 //! [`EndpointTable`].
 
 mod address;
@@ -20,8 +20,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pilotlight_autoscaler::{Cluster, ClusterView};
-use pilotlight_core::{EndpointTable, Plan, RevisionId, Stat, Time};
+use pilotlight_autoscaler::cluster::RevisionView;
+use pilotlight_autoscaler::{Cluster, OnPodStat};
+use pilotlight_core::{EndpointTable, Evaluation, RevisionId};
+use pilotlight_feed::{Feed, Follower};
 use tokio::sync::{mpsc, watch};
 
 use address::Addresses;
@@ -47,7 +49,7 @@ impl LocalCluster {
     pub fn start(params: LocalParams, workloads: Vec<LocalWorkload>) -> LocalCluster {
         let known = Arc::new(Known {
             clock: params.clock,
-            view: watch::Sender::default(),
+            revisions: Feed::default(),
             endpoints: watch::Sender::default(),
             meters: Mutex::default(),
         });
@@ -72,6 +74,7 @@ impl LocalCluster {
                 drop(until_done);
             });
         }
+        known.revisions.complete();
         LocalCluster { known, keepers: Arc::new(keepers), running }
     }
 
@@ -80,10 +83,26 @@ impl LocalCluster {
         self.known.endpoints.subscribe()
     }
 
+    /// Every workload and its pods, as they are now.
+    pub fn revisions(&self) -> BTreeMap<Arc<RevisionId>, Arc<RevisionView>> {
+        self.known.revisions.snapshot()
+    }
+
     /// What each workload's pods have used so far.
     pub fn usage(&self) -> BTreeMap<RevisionId, Usage> {
         let now = self.known.clock.now();
         self.known.meters.lock().iter().map(|(id, meter)| (id.clone(), meter.read(now))).collect()
+    }
+
+    /// Takes what pods report: of pods that work, the one with least to do goes first.
+    pub fn on_pod_stat(&self) -> OnPodStat {
+        let keepers = Arc::clone(&self.keepers);
+        Arc::new(move |revision, pod, stat| {
+            if let Some(keeper) = keepers.get(revision) {
+                let requests = stat.average_concurrent_requests;
+                let _ = keeper.send(Order::Load { pod: pod.into(), requests });
+            }
+        })
     }
 
     /// Stops every pod, politely: each finishes what it has. Returns when all are gone. May be dropped and called
@@ -104,20 +123,13 @@ impl LocalCluster {
 }
 
 impl Cluster for LocalCluster {
-    fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
-        self.known.view.subscribe()
+    fn follow(&self) -> Follower<RevisionId, RevisionView> {
+        self.known.revisions.follow()
     }
 
-    fn apply(&self, revision: &RevisionId, plan: &Plan, decided: Time) {
-        if let (Some(pods), Some(keeper)) = (plan.scale, self.keepers.get(revision)) {
-            let _ = keeper.send(Order::Scale { pods, decided });
-        }
-    }
-
-    fn observe(&self, pod: &str, stat: &Stat) {
-        for keeper in self.keepers.values() {
-            let requests = stat.average_concurrent_requests;
-            let _ = keeper.send(Order::Load { pod: pod.into(), requests });
+    fn apply(&self, revision: &RevisionId, evaluation: &Evaluation) {
+        if let (Some(pods), Some(keeper)) = (evaluation.plan.scale, self.keepers.get(revision)) {
+            let _ = keeper.send(Order::Scale { pods, decided: evaluation.at });
         }
     }
 }

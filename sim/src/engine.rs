@@ -131,6 +131,12 @@ enum Event {
     StartDue,
     /// Everybody learns whether pods come up.
     Trouble,
+    /// An activator sends to a pod again that refused a connection, if it has had no new list since.
+    TakeBack {
+        activator: u32,
+        pod: u32,
+        list: u32,
+    },
     /// The request path follows the plan.
     Mode {
         version: u32,
@@ -296,6 +302,7 @@ impl<'a> Engine<'a> {
             Event::Killed(pod) | Event::Crash(pod) => self.break_down(pod, matches!(event, Event::Crash(_))),
             Event::StartDue => self.start_due(),
             Event::Trouble => self.publish_pods(),
+            Event::TakeBack { activator, pod, list } => self.take_back(activator, pod, list),
             Event::Mode { version } => self.follow_mode(version),
             Event::Wake { version } => self.wake(version),
             Event::UserSends { user } => self.user_sends(user),

@@ -143,6 +143,20 @@ fn what_a_crashing_pod_had_is_lost_and_told() {
 }
 
 #[test]
+fn a_request_that_a_dead_pod_refuses_keeps_its_place() {
+    // One at a time, a second each. The pod dies at 2.5 s with the third request; the fourth, next in line, is refused.
+    // The pod that replaces it starts 0.1 s later and is known at 2.8 s: the fourth is done at 3.8 s, and the latecomer,
+    // of 2.4 s, at 4.8 s.
+    let mut scenario = Scenario::new(at(&[ms(0), ms(0), ms(0), ms(0), ms(2_400)]), ms(4_900), secs(1));
+    scenario.pods.crash_after = Some(ms(2_500).into());
+    scenario.platform.endpoint_delay = ms(200);
+    let outcome = simulate(&scenario, &Settings::fixed("one pod", 1, 1), SEED);
+    assert_eq!((outcome.statuses[&200], outcome.statuses[&502], outcome.lost), (4, 1, 1));
+    assert_eq!(outcome.latency.max, 3.8, "not 4.8 s, as if it had come last");
+    assert_eq!(outcome.latency.mean, (1.0 + 2.0 + 3.8 + 2.4) / 4.0, "what is lost has no latency");
+}
+
+#[test]
 fn in_a_crash_loop_starts_come_later_each_time_and_requests_are_answered_after_the_third() {
     let mut scenario = Scenario::new(at(&[ms(200), ms(3_600), ms(12_000), ms(13_000)]), secs(20), ms(100));
     let failing = |until, reason| FailingStarts { fraction: 1.0, after: secs(1).into(), until, reason };

@@ -168,10 +168,6 @@ impl Engine<'_> {
                 self.keep(pods::Event::Load(id, stat.average_concurrent_requests));
             }
         }
-        // Half a sum would look like half the load.
-        if answers.len() < wanted {
-            return;
-        }
         if let Some(stat) = extrapolate(&answers, number) {
             self.tell(Input::Scraped(stat));
         }
@@ -268,7 +264,7 @@ impl Engine<'_> {
             return;
         }
         let Some(plan) = revision.step(self.now, input) else { return };
-        if let Some(decision) = revision.evaluation().and_then(|evaluation| evaluation.decision.as_ref()) {
+        if let Some(decision) = revision.evaluation().and_then(|evaluation| evaluation.new_decision()) {
             let panicking = f64::from(u8::from(matches!(decision.mode, ScalingMode::Panic { .. })));
             let begins = panicking > self.meter.levels.panicking.value();
             self.meter.levels.panicking.set(self.now, panicking);
