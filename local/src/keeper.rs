@@ -307,3 +307,6 @@ impl Kept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

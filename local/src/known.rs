@@ -19,3 +19,14 @@ pub(crate) struct Known {
     pub(crate) endpoints: watch::Sender<Arc<EndpointTable>>,
     pub(crate) meters: Mutex<BTreeMap<RevisionId, Meter>>,
 }
+
+impl Known {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Known {
+            clock,
+            revisions: Feed::default(),
+            endpoints: watch::Sender::default(),
+            meters: Mutex::default(),
+        }
+    }
+}

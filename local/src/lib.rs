@@ -19,11 +19,10 @@ mod workload;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use pilotlight_autoscaler::cluster::RevisionView;
 use pilotlight_autoscaler::{Cluster, OnPodStat};
 use pilotlight_core::{EndpointTable, Evaluation, RevisionId};
-use pilotlight_feed::{Feed, Follower};
+use pilotlight_feed::Follower;
 use tokio::sync::{mpsc, watch};
 
 use address::Addresses;
@@ -47,12 +46,7 @@ pub struct LocalCluster {
 impl LocalCluster {
     /// Starts with no pod running, on the current runtime.
     pub fn start(params: LocalParams, workloads: Vec<LocalWorkload>) -> LocalCluster {
-        let known = Arc::new(Known {
-            clock: params.clock,
-            revisions: Feed::default(),
-            endpoints: watch::Sender::default(),
-            meters: Mutex::default(),
-        });
+        let known = Arc::new(Known::new(params.clock));
         let (params, addresses) = (Arc::new(params), Arc::new(Addresses::new()));
         let mut keepers = BTreeMap::new();
         let running = watch::Sender::new(());
