@@ -133,8 +133,8 @@ pub struct FailingStarts {
     pub fraction: f64,
     /// How long after its image was pulled a pod fails.
     pub after: Distribution,
-    /// From then on, none does.
-    pub until: Time,
+    /// From then on, none does; `None`: they never stop failing.
+    pub until: Option<Time>,
     /// How it fails: what may pass is given up after three failures in a row, what lasts at once.
     pub reason: TroubleReason,
 }

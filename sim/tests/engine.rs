@@ -160,7 +160,7 @@ fn a_request_that_a_dead_pod_refuses_keeps_its_place() {
 fn in_a_crash_loop_starts_come_later_each_time_and_requests_are_answered_after_the_third() {
     let mut scenario = Scenario::new(at(&[ms(200), ms(3_600), ms(12_000), ms(13_000)]), secs(20), ms(100));
     let failing = |until, reason| FailingStarts { fraction: 1.0, after: secs(1).into(), until, reason };
-    scenario.pods.failing_starts = Some(failing(Time::from_secs(10), TroubleReason::Exited));
+    scenario.pods.failing_starts = Some(failing(Some(Time::from_secs(10)), TroubleReason::Exited));
     let outcome = under(spec(), &scenario);
     // Starts at 0.2, 1.3, 2.5, 3.9, 5.7, 8.3 s fail a second later; the next one, 3.2 s after that, does not.
     assert_eq!((outcome.pods.starts, outcome.pods.crashes), (7, 6));
@@ -176,7 +176,7 @@ fn in_a_crash_loop_starts_come_later_each_time_and_requests_are_answered_after_t
     // What lasts is given up with the first failure, and tried again as before.
     scenario.clients.retries = 0;
     scenario.load = at(&[ms(200), ms(1_250)]);
-    scenario.pods.failing_starts = Some(failing(Time::from_secs(1_000), TroubleReason::CannotStart));
+    scenario.pods.failing_starts = Some(failing(None, TroubleReason::CannotStart));
     let outcome = under(spec(), &scenario);
     assert_eq!((outcome.statuses.len(), outcome.statuses[&503]), (1, 2));
     assert_eq!(outcome.pods.starts, 8, "at 12.5 s, and 6.4 s after its end");
@@ -188,7 +188,7 @@ fn starts_that_fail_at_times_delay_the_pods_and_lose_no_request() {
     scenario.pods.failing_starts = Some(FailingStarts {
         fraction: 0.5,
         after: ms(500).into(),
-        until: Time::from_secs(1_000),
+        until: None,
         reason: TroubleReason::Exited,
     });
     let outcome = under(RevisionSpec { initial_scale: 1, ..spec() }, &scenario);

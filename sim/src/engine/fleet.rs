@@ -154,7 +154,9 @@ impl Engine<'_> {
             init: pods.init.sample(rng),
             ready: pods.ready.sample(rng),
         };
-        if let Some(failing) = pods.failing_starts.as_ref().filter(|failing| !warm && failing.until > now)
+        if let Some(failing) = &pods.failing_starts
+            && !warm
+            && failing.until.is_none_or(|until| now < until)
             && self.random.fail.unit() < failing.fraction
         {
             // The container runs for a while and ends: what comes after that does not come.
