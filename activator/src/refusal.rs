@@ -24,7 +24,7 @@ pub(crate) fn refused(refusal: &Refusal, now: Time) -> Response {
             let wait = trouble.retry_at.map_or(0, |at| (at - now).as_nanos().div_ceil(1_000_000_000));
             let seconds = u64::try_from(wait).unwrap_or(u64::MAX).max(1);
             let response = plain(StatusCode::SERVICE_UNAVAILABLE, describe(trouble));
-            retry_after(with_reason(response, &trouble.reason), seconds)
+            retry_after(with_reason(response, trouble.reason.as_str()), seconds)
         }
     }
 }
@@ -97,11 +97,13 @@ fn retry_after(mut response: Response, seconds: u64) -> Response {
 mod tests {
     use http_body_util::BodyExt;
 
+    use pilotlight_core::TroubleReason;
+
     use super::*;
 
     fn trouble(retry_at: Option<Time>) -> Trouble {
         Trouble {
-            reason: "exited".to_owned(),
+            reason: TroubleReason::Exited,
             message: "`./app` exited 3 times in a row".to_owned(),
             exit_code: Some(2),
             log_tail: vec!["panic: no database".to_owned()],

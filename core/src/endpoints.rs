@@ -4,6 +4,7 @@
 //! every change; the activator compares and converges. Plain data, so that it can cross a process boundary.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -174,8 +175,8 @@ pub struct PodTimeline {
 /// Why pods of a revision do not come up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// A machine-readable word: `exited`, `never-ready`, `cannot-start`.
-    pub reason: String,
+    /// The same for machines.
+    pub reason: TroubleReason,
     /// One sentence for people.
     pub message: String,
     /// The exit code, if a process exited.
@@ -188,6 +189,41 @@ pub struct Trouble {
     pub retry_at: Option<Time>,
     /// Whether waiting requests should be answered now rather than held for the next try.
     pub give_up: bool,
+}
+
+/// Why a pod does not come up. In JSON a word, the same as its `Display`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TroubleReason {
+    /// A process of the pod ended by itself.
+    Exited,
+    /// The pod was not ready when its time was over.
+    NeverReady,
+    /// There is nothing that could be run.
+    CannotStart,
+}
+
+impl TroubleReason {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TroubleReason::Exited => "exited",
+            TroubleReason::NeverReady => "never-ready",
+            TroubleReason::CannotStart => "cannot-start",
+        }
+    }
+
+    /// Whether the next start will hardly do better. A process that exits may; one that cannot be run, or took its
+    /// whole time, will not.
+    pub fn is_lasting(self) -> bool {
+        self != TroubleReason::Exited
+    }
+}
+
+impl fmt::Display for TroubleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 #[cfg(test)]
@@ -240,6 +276,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<RevisionEndpoints>(&json).unwrap(), hello);
         let ports: Vec<u16> = hello.pods().map(|pod| pod.address.port()).collect();
         assert_eq!(ports, [1, 2]);
+    }
+
+    #[test]
+    fn a_reason_is_the_same_word_in_json_and_in_text() {
+        for reason in [TroubleReason::Exited, TroubleReason::NeverReady, TroubleReason::CannotStart] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.to_string());
+        }
     }
 
     #[test]

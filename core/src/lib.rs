@@ -6,7 +6,8 @@
 //! thin drivers around these types, so they cannot disagree about what the algorithm does.
 //!
 //! Where to start: [`Revision::step`] is the whole of the autoscaler's thinking, [`Decider`] is Knative's
-//! formula in it; [`Breaker`], [`balance`] and [`backends`] are what the data plane decides with.
+//! formula in it; [`Breaker`], [`balance`] and [`backends`] are what the data plane decides with, [`pods`] is what
+//! keeps their number where no cluster does.
 
 pub mod backends;
 pub mod balance;
@@ -18,6 +19,7 @@ mod endpoints;
 mod history;
 mod id;
 mod lifecycle;
+pub mod pods;
 mod reporter;
 mod revision;
 mod rng;
@@ -31,7 +33,9 @@ mod window;
 pub use breaker::{Admission, Breaker, QueueFull, Ticket, queue_depth};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
-pub use endpoints::{EndpointTable, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+pub use endpoints::{
+    EndpointTable, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble, TroubleReason,
+};
 pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};

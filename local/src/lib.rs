@@ -9,146 +9,94 @@ mod address;
 mod diagnose;
 pub mod guard;
 mod keeper;
+mod known;
 pub mod manifests;
 mod pod;
 pub mod process;
+mod usage;
 mod workload;
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use pilotlight_autoscaler::cluster::RevisionView;
 use pilotlight_autoscaler::{Cluster, OnPodStat};
-use pilotlight_core::{EndpointTable, Evaluation, RevisionId, Time};
-use pilotlight_feed::{Feed, Follower};
-use pilotlight_net::Clock;
+use pilotlight_core::{EndpointTable, Evaluation, RevisionId};
+use pilotlight_feed::Follower;
 use tokio::sync::{mpsc, watch};
 
 use address::Addresses;
-use guard::Guard;
 use keeper::{Keeper, Order};
+use known::Known;
+pub use pod::LocalParams;
+use pod::PodTask;
+pub use usage::Usage;
 pub(crate) use workload::find_program;
 pub use workload::{LocalWorkload, NoneRunnable, NotRunnable};
-
-/// What a local cluster is made of.
-pub struct LocalParams {
-    /// The process's clock.
-    pub clock: Clock,
-    /// Starts the processes, and answers for their end.
-    pub guard: Guard,
-    /// The executable to run as `<executable> queue-proxy`.
-    pub queue_proxy: PathBuf,
-    /// For how long nothing must have arrived at a leaving pod before it stops.
-    pub drain_quiet: Duration,
-    /// How long an app may take to stop after SIGTERM before it is killed.
-    pub termination_grace: Duration,
-}
-
-impl LocalParams {
-    /// Long enough for a request that an activator had already given to a pod when it learned that the pod leaves.
-    pub const DRAIN_QUIET: Duration = Duration::from_millis(500);
-    /// What people are used to from `docker stop`.
-    pub const TERMINATION_GRACE: Duration = Duration::from_secs(10);
-}
 
 /// A cluster of child processes. Clones are the same one.
 #[derive(Clone)]
 pub struct LocalCluster {
-    shared: Arc<Shared>,
+    known: Arc<Known>,
     keepers: Arc<BTreeMap<RevisionId, mpsc::UnboundedSender<Order>>>,
     /// Every keeper holds a receiver for as long as it has something to do.
     running: watch::Sender<()>,
 }
 
-/// What every keeper and every pod shares.
-struct Shared {
-    params: LocalParams,
-    addresses: Arc<Addresses>,
-    revisions: Feed<RevisionId, RevisionView>,
-    endpoints: watch::Sender<Arc<EndpointTable>>,
-    /// Requests in flight per pod, as last reported: the least busy one goes first.
-    busy: Mutex<HashMap<String, f64>>,
-    meters: Mutex<BTreeMap<RevisionId, Meter>>,
-}
-
-/// What a workload's pods have used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Usage {
-    /// Time all pods together have existed, from start to end.
-    pub pod_time: Duration,
-    /// Pods that were started.
-    pub started: u32,
-    /// Pods that ended by themselves, or never came up.
-    pub failed: u32,
-    /// The most pods there were at once.
-    pub peak: u32,
-}
-
-/// Adds up usage between changes of the number of pods.
-#[derive(Clone, Copy, Debug)]
-struct Meter {
-    usage: Usage,
-    pods: u32,
-    since: Time,
-}
-
-impl Meter {
-    fn read(&self, now: Time) -> Usage {
-        Usage { pod_time: self.usage.pod_time + (now - self.since) * self.pods, ..self.usage }
-    }
-
-    fn set_pods(&mut self, now: Time, pods: u32) {
-        self.usage = self.read(now);
-        self.usage.peak = self.usage.peak.max(pods);
-        (self.pods, self.since) = (pods, now);
-    }
-}
-
 impl LocalCluster {
     /// Starts with no pod running, on the current runtime.
     pub fn start(params: LocalParams, workloads: Vec<LocalWorkload>) -> LocalCluster {
-        let shared = Arc::new(Shared {
-            params,
-            addresses: Arc::new(Addresses::new()),
-            revisions: Feed::default(),
-            endpoints: watch::Sender::default(),
-            busy: Mutex::default(),
-            meters: Mutex::default(),
-        });
+        let known = Arc::new(Known::new(params.clock));
+        let (params, addresses) = (Arc::new(params), Arc::new(Addresses::new()));
         let mut keepers = BTreeMap::new();
         let running = watch::Sender::new(());
-        for workload in workloads {
+        for workload in workloads.into_iter().map(Arc::new) {
             let (orders, inbox) = mpsc::unbounded_channel();
-            let id = workload.id.clone();
-            let keeper = Keeper::new(Arc::clone(&shared), workload);
+            keepers.insert(workload.id.clone(), orders);
+            let (params, addresses, of_pod) =
+                (Arc::clone(&params), Arc::clone(&addresses), Arc::clone(&workload));
+            let launch = move |launch| {
+                let lease = addresses.lease()?;
+                let address = lease.address;
+                PodTask::start(Arc::clone(&params), Arc::clone(&of_pod), lease, launch);
+                Ok(address)
+            };
+            let keeper = Keeper::new(Arc::clone(&known), workload, launch);
             let until_done = running.subscribe();
             tokio::spawn(async move {
                 keeper.run(inbox).await;
                 drop(until_done);
             });
-            keepers.insert(id, orders);
         }
-        shared.revisions.complete();
-        LocalCluster { shared, keepers: Arc::new(keepers), running }
+        known.revisions.complete();
+        LocalCluster { known, keepers: Arc::new(keepers), running }
     }
 
     /// Where each workload's pods are, always current.
     pub fn endpoints(&self) -> watch::Receiver<Arc<EndpointTable>> {
-        self.shared.endpoints.subscribe()
+        self.known.endpoints.subscribe()
     }
 
     /// Every workload and its pods, as they are now.
     pub fn revisions(&self) -> BTreeMap<Arc<RevisionId>, Arc<RevisionView>> {
-        self.shared.revisions.snapshot()
+        self.known.revisions.snapshot()
     }
 
     /// What each workload's pods have used so far.
     pub fn usage(&self) -> BTreeMap<RevisionId, Usage> {
-        let now = self.shared.params.clock.now();
-        self.shared.meters.lock().iter().map(|(id, meter)| (id.clone(), meter.read(now))).collect()
+        let now = self.known.clock.now();
+        self.known.meters.lock().iter().map(|(id, meter)| (id.clone(), meter.read(now))).collect()
+    }
+
+    /// Takes what pods report: of pods that work, the one with least to do goes first.
+    pub fn on_pod_stat(&self) -> OnPodStat {
+        let keepers = Arc::clone(&self.keepers);
+        Arc::new(move |revision, pod, stat| {
+            if let Some(keeper) = keepers.get(revision) {
+                let requests = stat.average_concurrent_requests;
+                let _ = keeper.send(Order::Load { pod: pod.into(), requests });
+            }
+        })
     }
 
     /// Stops every pod, politely: each finishes what it has. Returns when all are gone. May be dropped and called
@@ -168,21 +116,9 @@ impl LocalCluster {
     }
 }
 
-impl LocalCluster {
-    /// Takes what pods report: the one with least to do goes first.
-    pub fn on_pod_stat(&self) -> OnPodStat {
-        let shared = Arc::clone(&self.shared);
-        Arc::new(move |_, pod, stat| {
-            if let Some(busy) = shared.busy.lock().get_mut(pod) {
-                *busy = stat.average_concurrent_requests;
-            }
-        })
-    }
-}
-
 impl Cluster for LocalCluster {
     fn follow(&self) -> Follower<RevisionId, RevisionView> {
-        self.shared.revisions.follow()
+        self.known.revisions.follow()
     }
 
     fn apply(&self, revision: &RevisionId, evaluation: &Evaluation) {

@@ -81,11 +81,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     for warning in &manifests.warnings {
         warn!(%warning, "Suspicious setting");
     }
-    let workloads: Vec<LocalWorkload> = manifests
-        .workloads
-        .iter()
-        .map(|it| LocalWorkload::new(it, args.startup_timeout))
-        .collect::<Result<_, _>>()?;
+    let workloads = LocalWorkload::all(&manifests.workloads, args.startup_timeout)?;
     let queue_proxy = args.pilotlight.unwrap_or_else(|| near(std::env::current_exe().ok().as_deref()));
     if let Err(why) = find_program(&queue_proxy.to_string_lossy(), None) {
         anyhow::bail!("cannot run {}: {why} (say where it is with --pilotlight)", queue_proxy.display());

@@ -42,7 +42,7 @@ fn supply(
 
 fn gives_up() -> Trouble {
     Trouble {
-        reason: "exited".to_owned(),
+        reason: pilotlight_core::TroubleReason::Exited,
         message: "the process exited".to_owned(),
         exit_code: Some(1),
         log_tail: vec![],

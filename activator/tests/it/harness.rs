@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{
-    EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble,
+    EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble, TroubleReason,
 };
 use pilotlight_net::{
     Body, Client, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire,
@@ -57,7 +57,7 @@ pub(crate) fn revision(container_concurrency: u32) -> RevisionEndpoints {
 
 pub(crate) fn trouble(give_up: bool) -> Trouble {
     Trouble {
-        reason: "exited".to_owned(),
+        reason: TroubleReason::Exited,
         message: "`./app` exited".to_owned(),
         exit_code: Some(3),
         log_tail: vec!["no database".to_owned()],

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use pilotlight_core::pods;
 use pilotlight_core::{
-    ActivatorPath, Candidate, Input, Plan, PodCounts, Revision, RevisionSpec, ScalingMode, ServingMode, Stat,
-    Time, ask_order, extrapolate, sample_size,
+    ActivatorPath, Candidate, Evaluation, History, Input, Plan, PodCounts, Revision, RevisionSpec,
+    ScalingMode, ServingMode, Stat, Time, ask_order, extrapolate, sample_size,
 };
 
-use super::pod::Phase;
+use super::pod::{Phase, PodId};
 use super::{Engine, Event};
 use crate::hpa::{CpuMeter, CpuReading, Hpa, PodSample, PodState};
-use crate::scenario::{Path, Scaler, Scenario, Settings};
+use crate::scenario::{Path, Scaler, Scenario, Settings, Victim};
 
 /// Whoever decides on the number of pods, and what they were told last.
 pub(super) struct Control {
@@ -107,22 +108,19 @@ impl Engine<'_> {
     /// Pods that are there already, and an autoscaler that has brought them up, as under `pilotlight run`.
     pub(super) fn begin_control(&mut self) {
         let warm = self.scenario.pods.warm.unwrap_or(self.control.initial_scale());
-        self.fleet.wanted = warm;
         self.meter.levels.wanted.set(self.now, f64::from(warm));
         self.meter.levels.proxied.set(self.now, f64::from(u8::from(self.front.proxied)));
-        (0..warm).for_each(|_| self.start_pod(true));
-        self.list_warm_pods();
-        self.start_autoscaler(PodCounts::default());
+        self.begin_fleet(warm);
+        self.start_autoscaler(PodCounts::default(), History::default());
     }
 
-    /// Starts an autoscaler that found `pods` when it first saw the revision. Several are a restart, which begins in
-    /// panic and keeps them for a stable window ([`Decider::new`](pilotlight_core::Decider::new)).
-    fn start_autoscaler(&mut self, pods: PodCounts) {
+    /// Starts an autoscaler that finds `pods` when it first sees the revision, and this history of it.
+    fn start_autoscaler(&mut self, pods: PodCounts, history: History) {
         let now = self.now;
         if let (ScalerState::Requests(revision), Scaler::Requests(spec)) =
             (&mut self.control.scaler, &self.settings.scaler)
         {
-            **revision = Revision::new(now, (**spec).clone(), pods);
+            **revision = Revision::resume(now, (**spec).clone(), pods, history);
         }
         (self.control.told, self.control.pods_changed) = (pods, true);
         self.control.wake_at = None;
@@ -155,14 +153,22 @@ impl Engine<'_> {
             return;
         }
         let window = revision.spec().stable_window;
-        let pods: Vec<_> =
-            self.fleet.ready().map(|pod| Candidate { pod: &pod.report, started: pod.started }).collect();
+        let pods: Vec<_> = self
+            .fleet
+            .ready()
+            .map(|(id, pod)| Candidate { pod: (id, &pod.report), started: pod.started })
+            .collect();
         let (number, wanted) = (pods.len(), sample_size(pods.len()));
         let loss = self.scenario.platform.scrape_loss_fraction;
         let rng = &mut self.random.scrape;
         let order = ask_order(self.now, window, pods, rng);
-        let answers: Vec<Stat> =
-            order.into_iter().filter(|_| loss == 0.0 || rng.unit() >= loss).take(wanted).cloned().collect();
+        let answers = order.into_iter().filter(|_| loss == 0.0 || rng.unit() >= loss).take(wanted);
+        let (ids, answers): (Vec<PodId>, Vec<Stat>) = answers.map(|(id, stat)| (id, stat.clone())).unzip();
+        if self.scenario.platform.victim == Victim::LeastBusy {
+            for (&id, stat) in ids.iter().zip(&answers) {
+                self.keep(pods::Event::Load(id, stat.average_concurrent_requests));
+            }
+        }
         if let Some(stat) = extrapolate(&answers, number) {
             self.tell(Input::Scraped(stat));
         }
@@ -200,7 +206,7 @@ impl Engine<'_> {
             in_flight: pod.runs().then_some(pod.report.average_concurrent_requests),
         });
         let samples: Vec<PodSample> = samples.collect();
-        let desired = state.hpa.sync(now, self.fleet.wanted, &samples).desired;
+        let desired = state.hpa.sync(now, self.fleet.wanted(), &samples).desired;
         self.meter.outcome.scaling.decisions += 1;
         self.scale(desired);
     }
@@ -233,7 +239,12 @@ impl Engine<'_> {
 
     pub(super) fn end_outage(&mut self) {
         self.control.away = false;
-        self.start_autoscaler(self.fleet.counts());
+        // What a status holds survives; the load of the last window does not.
+        let history = match &self.control.scaler {
+            ScalerState::Requests(revision) => revision.evaluation().map(Evaluation::history),
+            ScalerState::Hpa(_) | ScalerState::Fixed(_) => None,
+        };
+        self.start_autoscaler(self.fleet.counts(), history.unwrap_or_default());
         self.report_of_activators(true);
     }
 
@@ -294,12 +305,12 @@ impl Engine<'_> {
 
     /// Wants so many pods.
     pub(super) fn scale(&mut self, pods: u32) {
-        let before = std::mem::replace(&mut self.fleet.wanted, pods);
+        let before = self.fleet.wanted();
         if pods != before {
             self.meter.outcome.scaling.ups += u64::from(pods > before);
             self.meter.outcome.scaling.downs += u64::from(pods < before);
             self.meter.levels.wanted.set(self.now, f64::from(pods));
-            self.converge();
+            self.keep(pods::Event::Scale(pods));
         }
     }
 }

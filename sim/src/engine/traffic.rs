@@ -28,6 +28,8 @@ pub(super) struct Front {
     lists: u32,
     /// How long an attempt may take, before somebody gives up.
     patience: Duration,
+    /// Pods do not come up, and whoever waits for one is answered.
+    gives_up: bool,
     /// It is the client who gives up.
     client_gives_up: bool,
     /// How long there was no pod to send to, altogether, and since when there has been none.
@@ -61,6 +63,7 @@ impl Front {
             limit: (limit > 0).then_some(limit),
             lists: 0,
             patience: client.min(platform.request_timeout),
+            gives_up: false,
             client_gives_up: client < platform.request_timeout,
             cold_time: Duration::ZERO,
             cold_since: Some(Time::EPOCH),
@@ -166,14 +169,16 @@ impl Engine<'_> {
         let announcement = reporter.request_started(now);
         let ticket = gate.ticket();
         self.requests.at(id).line = Some(LinePlace { activator, ticket });
+        let gives_up = self.front.gives_up && gate.has_no_pods();
         let entered = match gate.enter(ticket) {
             Some(pod) => Ok(Some(pod)),
-            None => gate.wait(ticket, id).map(|()| None),
+            None if gives_up => Err(()),
+            None => gate.wait(ticket, id).map(|()| None).map_err(|_| ()),
         };
         match entered {
             Ok(Some(pod)) => self.send_to_pod(id, pod),
             Ok(None) => self.requests.at(id).place = Place::Line,
-            Err(_) => self.finish_attempt(id, Ending::Status(503)),
+            Err(()) => self.finish_attempt(id, Ending::Status(503)),
         }
         if let Some(stat) = announcement {
             self.push(stat);
@@ -447,6 +452,7 @@ impl Engine<'_> {
             (None, true) => self.front.cold_since = Some(now),
             _ => {}
         }
+        self.front.gives_up = self.fleet.gives_up();
         self.front.lists += 1;
         let (policy, limit, in_use) = (self.front.policy, self.front.limit, self.front.in_use as usize);
         for i in 0..self.front.activators.len() {
@@ -457,6 +463,12 @@ impl Engine<'_> {
             let called = activator.gate.set_pods(policy, limit, mine);
             for (request, pod) in called {
                 self.send_to_pod(request, pod);
+            }
+            let gate = &mut self.front.activators[i].gate;
+            if self.front.gives_up && gate.has_no_pods() {
+                for request in gate.leave_all() {
+                    self.finish_attempt(request, Ending::Status(503));
+                }
             }
         }
     }
