@@ -93,7 +93,7 @@ impl Stack {
                 behind_ingress: false,
                 ..ActivatorParams::new("activator", clock, autoscaler_url)
             },
-            cluster.endpoints(),
+            cluster.endpoints().follow(),
         );
         {
             let routes = Admin::new().healthz();
@@ -105,7 +105,7 @@ impl Stack {
                     .ok_or_else(|| "the activator has not reached the autoscaler".to_owned())
             });
             let routes = exposition::route(routes, metrics, cluster.clone());
-            let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints());
+            let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
             back_doors.push(tokio::spawn(serve(admin_listener, Arc::new(routes), back.clone())));
         }
         let front_door = {

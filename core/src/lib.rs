@@ -30,7 +30,7 @@ mod window;
 pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
-pub use endpoints::{EndpointTable, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+pub use endpoints::{EndpointLine, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};

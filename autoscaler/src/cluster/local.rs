@@ -2,7 +2,7 @@
 //!
 //! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
 //! Everything they know is published twice: as the autoscaler's [`ClusterView`], and as the activator's
-//! [`EndpointTable`].
+//! [`RevisionEndpoints`].
 
 mod address;
 mod diagnose;
@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pilotlight_core::{EndpointTable, Plan, RevisionId, Stat, Time};
+use pilotlight_core::{Plan, RevisionEndpoints, RevisionId, Stat, Time};
+use pilotlight_feed::Feed;
 use pilotlight_net::Clock;
 use tokio::sync::{mpsc, watch};
 
@@ -62,7 +63,7 @@ struct Shared {
     params: LocalParams,
     addresses: Arc<Addresses>,
     view: watch::Sender<Arc<ClusterView>>,
-    endpoints: watch::Sender<Arc<EndpointTable>>,
+    endpoints: Feed<RevisionId, RevisionEndpoints>,
     /// Requests in flight per pod, as last reported: the least busy one goes first.
     busy: Mutex<HashMap<String, f64>>,
     meters: Mutex<BTreeMap<RevisionId, Meter>>,
@@ -108,7 +109,7 @@ impl LocalCluster {
             params,
             addresses: Arc::new(Addresses::new()),
             view: watch::Sender::default(),
-            endpoints: watch::Sender::default(),
+            endpoints: Feed::default(),
             busy: Mutex::default(),
             meters: Mutex::default(),
         });
@@ -125,12 +126,14 @@ impl LocalCluster {
             });
             keepers.insert(id, orders);
         }
+        // Every keeper has published its workload: there are no others.
+        shared.endpoints.complete();
         LocalCluster { shared, keepers: Arc::new(keepers), running }
     }
 
     /// Where each workload's pods are, always current.
-    pub fn endpoints(&self) -> watch::Receiver<Arc<EndpointTable>> {
-        self.shared.endpoints.subscribe()
+    pub fn endpoints(&self) -> &Feed<RevisionId, RevisionEndpoints> {
+        &self.shared.endpoints
     }
 
     /// What each workload's pods have used so far.

@@ -255,13 +255,7 @@ impl Keeper {
             trouble: self.trouble.as_ref().filter(|trouble| !trouble.is_over).map(Failing::trouble),
             ..self.workload.endpoints()
         };
-        self.shared.endpoints.send_if_modified(|table| {
-            if table.revisions.get(id) == Some(&endpoints) {
-                return false;
-            }
-            Arc::make_mut(table).revisions.insert(id.clone(), endpoints);
-            true
-        });
+        self.shared.endpoints.set(id.clone(), endpoints);
         let view = RevisionView {
             spec: Arc::clone(&self.workload.spec),
             // There is no way around the activator here.
