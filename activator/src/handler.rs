@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pilotlight_net::headers::Marks;
 use pilotlight_net::{
-    Client, Fault, Handler, Request, Response, SendError, error, headers, hold_while, prepare_forward,
+    Client, Fault, Handler, Request, Response, SendError, headers, hold_while, message, prepare_forward,
     prepare_response, with_timeouts,
 };
 
@@ -129,7 +129,7 @@ async fn forward(
                 if source.fault() == Fault::Upstream {
                     exchange.lost(&source.to_string());
                 }
-                return error::respond(&source);
+                return message::respond(&source);
             }
         }
     }
@@ -141,7 +141,7 @@ async fn slot(shared: &Shared, place: &Place, request: &mut Request) -> Result<S
         Some(slot) => slot,
         None => hold_while(request, &shared.body_bytes, place.slot())
             .await
-            .map_err(|client_left| error::respond(&client_left))?,
+            .map_err(|client_left| message::respond(&client_left))?,
     };
     slot.map_err(|refusal| refusal::refused(&refusal, shared.params.clock.now()))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use http::{HeaderValue, StatusCode, header};
 use pilotlight_core::{Time, Trouble};
-use pilotlight_net::{Response, error, headers, plain};
+use pilotlight_net::{Response, headers, message, plain};
 
 use crate::routes::{Routes, Unroutable};
 use crate::throttler::{Obstacle, Refusal};
@@ -17,7 +17,9 @@ pub(crate) fn refused(refusal: &Refusal, now: Time) -> Response {
             let response = plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full");
             retry_after(with_reason(response, "queue-full"), 1)
         }
-        Refusal::Deleted => with_reason(error::empty(StatusCode::INTERNAL_SERVER_ERROR), "revision-deleted"),
+        Refusal::Deleted => {
+            with_reason(message::empty(StatusCode::INTERNAL_SERVER_ERROR), "revision-deleted")
+        }
         Refusal::Trouble(trouble) => {
             let wait = trouble.retry_at.map_or(0, |at| (at - now).as_nanos().div_ceil(1_000_000_000));
             let seconds = u64::try_from(wait).unwrap_or(u64::MAX).max(1);

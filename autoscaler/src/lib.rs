@@ -8,14 +8,16 @@ pub mod admin;
 pub mod cluster;
 mod ingest;
 mod journal;
-pub mod manifests;
 pub mod metrics;
-pub mod process;
+#[cfg(test)]
+mod pretend;
+mod report;
 mod run;
 mod scrape;
 mod status;
 
-pub use cluster::{Cluster, ClusterView};
+pub use cluster::Cluster;
 pub use journal::{Journal, JournalError};
-pub use run::{Autoscaler, AutoscalerParams};
+pub use report::{Forwarded, Owner, Owners};
+pub use run::{Autoscaler, AutoscalerParams, OnPodStat};
 pub use status::{Board, Change, RevisionStatus};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use pilotlight_autoscaler::cluster::local::LocalWorkload;
 use pilotlight_config::duration;
+use pilotlight_local::LocalWorkload;
 use tracing::info;
 
 use crate::latency::RequestSummary;
@@ -149,8 +149,7 @@ async fn play(args: &DemoArgs, stack: &Stack) -> anyhow::Result<Played> {
 }
 
 fn pods(stack: &Stack) -> usize {
-    use pilotlight_autoscaler::Cluster;
-    stack.cluster.view().borrow().revisions.values().map(|revision| revision.pods.len()).sum()
+    stack.cluster.revisions().values().map(|revision| revision.pods.len()).sum()
 }
 
 impl DemoArgs {

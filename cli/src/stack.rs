@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pilotlight_activator::{Activator, ActivatorParams};
-use pilotlight_autoscaler::cluster::local::{LocalCluster, LocalParams, LocalWorkload};
-use pilotlight_autoscaler::cluster::process::Guard;
-use pilotlight_autoscaler::process::open_journal;
-use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, admin};
+use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin};
 use pilotlight_core::Time;
+use pilotlight_local::guard::Guard;
+use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload};
 use pilotlight_net::{Admin, Clock, Drain, install_metrics, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -64,7 +63,7 @@ impl Stack {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
         let autoscaler_url = format!("ws://{}", stats_listener.local_addr()?);
-        let journal = params.journal.as_deref().map(open_journal).transpose()?;
+        let journal = params.journal.as_deref().map(Journal::create).transpose()?;
         let metrics = install_metrics(&[]).context("cannot install the metrics recorder")?;
         pilotlight_autoscaler::metrics::describe();
 
@@ -78,7 +77,9 @@ impl Stack {
             },
             params.workloads,
         );
-        let autoscaler = Autoscaler::start(AutoscalerParams { clock, journal }, Arc::new(cluster.clone()));
+        let on_pod_stat = Some(cluster.on_pod_stat());
+        let deciding = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+        let autoscaler = Autoscaler::start(deciding, Arc::new(cluster.clone()));
         let (front, back) = (Drain::default(), Drain::default());
         let mut back_doors = Vec::new();
         {

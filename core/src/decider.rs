@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::LoadHistory;
 use crate::window::DelayWindow;
-use crate::{Averages, RevisionSpec, TargetBurstCapacity, Time};
+use crate::{Averages, RevisionSpec, Time};
 
 /// The state that outlives one decision: whether there is panic, and what was decided lately.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ impl Decider {
             up_limit: up_limit as u32,
             down_limit: down_limit as u32,
             mode: self.mode,
-            excess_burst_capacity: excess_burst_capacity(spec, ready_pods, load.panic),
+            excess_burst_capacity: spec.excess_burst_capacity(ready_pods, load.panic),
         }
     }
 
@@ -227,15 +227,6 @@ impl Want {
             }
             _ => Want { pods: limited as u32, rule },
         }
-    }
-}
-
-/// Ready pods count as they are here: with none, there is no room at all.
-fn excess_burst_capacity(spec: &RevisionSpec, ready_pods: u32, load: f64) -> i32 {
-    match spec.target_burst_capacity {
-        TargetBurstCapacity::Off => 0,
-        TargetBurstCapacity::Unlimited => -1,
-        TargetBurstCapacity::Of(burst) => (f64::from(ready_pods) * spec.total - burst - load).floor() as i32,
     }
 }
 

@@ -25,9 +25,10 @@ mod sample;
 mod spec;
 mod stat;
 mod time;
+mod why;
 mod window;
 
-pub use breaker::{Admission, Breaker, QueueFull, Ticket};
+pub use breaker::{Admission, Breaker, QueueFull, Ticket, queue_depth};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
 pub use endpoints::{EndpointLine, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
@@ -35,7 +36,7 @@ pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 pub use reporter::Reporter;
-pub use revision::{Evaluation, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
+pub use revision::{Evaluation, Gap, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
 pub use rng::Rng;
 pub use sample::{Candidate, ask_order, extrapolate, sample_size};
 pub use spec::{

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::cadence::TICK;
 use crate::history::WindowHistory;
 use crate::{Aggregation, Time};
 
@@ -289,11 +290,11 @@ fn second_of(time: Time) -> i64 {
 /// Before any second there can be, with room to subtract from.
 const NEVER: i64 = i64::MIN / 2;
 
-/// The longest window there can be is an hour; a history that claims more is damaged.
+/// The longest window there can be is an hour; a history that claims more than a day is damaged.
 const LONGEST_HISTORY_SECONDS: u64 = 24 * 3600;
 
-/// The decision period, which is how finely the delay window remembers.
-const SLOT_SECONDS: u64 = 2;
+/// The delay window remembers as finely as there are decisions.
+const SLOT_SECONDS: u64 = TICK.period.as_secs();
 
 #[cfg(test)]
 mod tests {

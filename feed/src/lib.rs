@@ -132,6 +132,11 @@ impl<K: Ord, V> Feed<K, V> {
         self.shared.state.lock().values.get(key).map(Arc::clone)
     }
 
+    /// Everything there is now. For showing it: whoever acts on a feed follows it.
+    pub fn snapshot(&self) -> BTreeMap<Arc<K>, Arc<V>> {
+        self.shared.state.lock().values.clone()
+    }
+
     /// Follows from now on, beginning with everything there is.
     pub fn follow(&self) -> Follower<K, V> {
         let arrived = Arc::new(Notify::new());

@@ -16,8 +16,8 @@ use crate::error::{Error, chain};
 use crate::forward::kept::Replayed;
 use crate::forward::{h1, h2};
 use crate::h1::link;
-use crate::hold::{ByteBudget, Early};
-use crate::timeout::Timer;
+use crate::read_ahead::{ByteBudget, ReadAhead};
+use crate::timer::Timer;
 use crate::transport::Transport;
 use crate::upgrade::Tunnel;
 
@@ -53,8 +53,8 @@ enum Content {
     // What was read ahead of a client's body, and the rest of it.
     Held(Box<Held>),
     // The upstream's connection, returned to its pool when the body has been read.
-    Http1(h1::Incoming),
-    Http2(Box<h2::Stream>),
+    Http1(h1::PooledBody),
+    Http2(Box<h2::Http2Body>),
     Stream(Boxed),
     // See `upgrade`.
     Tunnel(Tunnel),
@@ -93,7 +93,7 @@ impl Incoming {
 }
 
 struct Held {
-    early: Early,
+    early: ReadAhead,
     rest: Incoming,
     // They come last, and are there before they are read only if all else is.
     trailers: Option<HeaderMap>,
@@ -157,12 +157,12 @@ impl Body {
     }
 
     /// What an upstream sends.
-    pub(crate) fn http1(incoming: h1::Incoming) -> Self {
+    pub(crate) fn http1(incoming: h1::PooledBody) -> Self {
         Content::Http1(incoming).into()
     }
 
     /// What an upstream sends.
-    pub(crate) fn http2(stream: h2::Stream) -> Self {
+    pub(crate) fn http2(stream: h2::Http2Body) -> Self {
         Content::Http2(Box::new(stream)).into()
     }
 
@@ -220,7 +220,7 @@ impl Body {
     pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, budget: &ByteBudget) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
             Content::FromClient(rest) if !rest.is_end_stream() => {
-                Content::Held(Box::new(Held { early: Early::new(budget), rest, trailers: None }))
+                Content::Held(Box::new(Held { early: ReadAhead::new(budget), rest, trailers: None }))
             }
             content => content,
         };

@@ -6,9 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, header};
-
-use crate::{Body, Response};
+use http::StatusCode;
 
 /// Why a request or a body could not be carried on.
 ///
@@ -32,6 +30,14 @@ pub enum Error {
         to: SocketAddr,
         /// How long it was tried.
         after: Duration,
+    },
+    /// The name of the upstream could not be resolved.
+    #[error("dial tcp: lookup {host}: {}", describe(cause))]
+    Lookup {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        cause: io::Error,
     },
     /// The upstream is not who it should be, or cannot agree with us on how to speak.
     #[error("{0}")]
@@ -114,30 +120,6 @@ impl Error {
         }
         if error.is_incomplete_message() { Error::UpstreamClosed } else { Error::Upstream(error) }
     }
-}
-
-/// The response for a failure: its status, its text.
-pub fn respond(error: &Error) -> Response {
-    plain(error.status(), error.to_string())
-}
-
-/// A plain-text response; a newline is added to the text (Go's `http.Error`).
-pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
-    let mut text = text.into();
-    text.push('\n');
-    let mut response = Response::new(Body::full(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// A response without a body.
-pub fn empty(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
 }
 
 /// The operating system's words without Rust's `(os error 111)`, in lower case, as Go prints them.

@@ -15,14 +15,15 @@ use http::{Method, Version};
 use http_body::Body as _;
 
 use crate::dial::Dialer;
+use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
 use crate::{Client, Error, Request, Response};
 
 /// The pools of kept connections. One per proxy process.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    http1: Arc<h1::Pool>,
-    http2: Arc<h2::Pool>,
+    http1: Arc<h1::Http1Pool>,
+    http2: Arc<h2::Http2Pool>,
 }
 
 /// How [`Upstreams`] keeps connections.
@@ -90,7 +91,7 @@ impl Upstreams {
     }
 
     fn over(dialer: &Dialer, params: UpstreamParams) -> Self {
-        Upstreams { http1: h1::Pool::new(dialer, params), http2: h2::Pool::new(dialer, params) }
+        Upstreams { http1: h1::Http1Pool::new(dialer, params), http2: h2::Http2Pool::new(dialer, params) }
     }
 
     /// Keeps no more than this many idle connections to all upstreams together, beside the limit for each.
@@ -124,6 +125,14 @@ impl Upstreams {
             Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,
             _ => self.http1.send(client, to, request).await,
         }
+    }
+
+    /// Sends a `GET` of our own, as [`once::get`](crate::once::get) does, but over a kept connection or one that is
+    /// kept from then on.
+    pub async fn get(&self, to: SocketAddr, get: &Get<'_>) -> Result<Answer, GetError> {
+        let client = Client::ourselves();
+        get.run(to, async |request| self.send(&client, to, request).await.map_err(SendError::into_error))
+            .await
     }
 
     /// Drops the idle connections to an upstream that has left.

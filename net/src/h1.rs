@@ -11,11 +11,10 @@
 //! - [`server`] with its [`link`], and [`client`]: connections
 
 pub(crate) mod client;
+mod h2c;
 mod head;
-mod length;
+pub(crate) mod length;
 pub(crate) mod link;
 mod reading;
 pub(crate) mod server;
 mod writing;
-
-pub(crate) use self::length::is_only_chunked;

@@ -3,10 +3,11 @@
 //! If it does not hold a connection, a request or a body, or measure one, it is not here; except for what a process
 //! begins with, its log ([`start_logs`]) and its end ([`StopSignals`]). A proxy built on this
 //! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
-//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`error`].
+//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`message`].
 
 pub mod admin;
 mod alarm;
+mod backoff;
 mod body;
 mod breaker;
 mod client;
@@ -19,40 +20,50 @@ mod forward;
 pub mod grpc;
 mod h1;
 mod h2;
+mod handler;
 pub mod headers;
 mod hold;
+mod hop;
 pub mod lines;
 mod listen;
 mod logging;
+pub mod message;
 pub mod once;
+mod preface;
 pub mod probe;
+mod read_ahead;
+mod refusal;
 mod server;
 mod signals;
+mod target;
 mod timeout;
+mod timer;
 pub mod tls;
 mod transport;
 mod upgrade;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};
+pub use backoff::Backoff;
 pub use body::{Body, Ending};
 pub use breaker::{Breaker, Permit};
 pub use client::Client;
 pub use clock::Clock;
+pub use dial::connect;
 pub use drain::Drain;
-pub use error::{Error, Fault, plain};
+pub use error::{Error, Fault};
 pub use forward::{SendError, UpstreamParams, Upstreams};
-pub use headers::{is_kubelet_probe, is_probe, prepare_forward, prepare_response};
-pub use hold::{ByteBudget, hold_while};
+pub use handler::Handler;
+pub use headers::{is_kubelet_probe, is_probe};
+pub use hold::hold_while;
+pub use hop::{prepare_forward, prepare_response};
 pub use listen::listen;
 pub use logging::{flush_logs, start_logs};
+pub use message::{Request, Response, plain};
 pub use pilotlight_core::QueueFull;
-pub use server::{Handler, serve, serve_tls};
+pub use read_ahead::ByteBudget;
+pub use server::{serve, serve_tls};
 pub use signals::StopSignals;
+pub use target::{Target, TargetError};
 pub use timeout::{Timeouts, with_timeouts};
 pub use transport::Transport;
-
-/// A request whose body is a [`Body`].
-pub type Request = http::Request<Body>;
-/// A response whose body is a [`Body`].
-pub type Response = http::Response<Body>;

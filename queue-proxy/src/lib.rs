@@ -27,7 +27,7 @@ use pilotlight_net::tls::{
     CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
 };
 use pilotlight_net::{
-    Admin, Clock, Drain, Handler, StopSignals, error, flush_logs, listen, serve, serve_tls, start_logs,
+    Admin, Clock, Drain, Handler, StopSignals, flush_logs, listen, message, serve, serve_tls, start_logs,
 };
 use pilotlight_telemetry::{OverTls, PrometheusError, Telemetry, TraceError};
 use tokio::net::TcpListener;
@@ -265,7 +265,7 @@ fn drain_server(quiet: &Arc<Quiet>) -> Admin {
         let quiet = Arc::clone(&quiet);
         async move {
             quiet.wait_for_drain().await;
-            error::empty(StatusCode::OK)
+            message::empty(StatusCode::OK)
         }
     })
 }

@@ -127,6 +127,12 @@ enum Event {
     /// A leaving pod has run out of time.
     Killed(PodId),
     Crash(PodId),
+    /// An activator sends to a pod again that refused a connection, if it has had no new list since.
+    TakeBack {
+        activator: u32,
+        pod: u32,
+        list: u32,
+    },
     /// The request path follows the plan.
     Mode {
         version: u32,
@@ -289,6 +295,7 @@ impl<'a> Engine<'a> {
             Event::Unlisted(pod) => self.unlist(pod),
             Event::Quiet(pod) => self.check_quiet(pod),
             Event::Killed(pod) | Event::Crash(pod) => self.break_down(pod, matches!(event, Event::Crash(_))),
+            Event::TakeBack { activator, pod, list } => self.take_back(activator, pod, list),
             Event::Mode { version } => self.follow_mode(version),
             Event::Wake { version } => self.wake(version),
             Event::UserSends { user } => self.user_sends(user),

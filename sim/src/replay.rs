@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 
-use pilotlight_core::{Evaluation, Record, Revision, RevisionId};
+use pilotlight_core::{Evaluation, Gap, Record, Revision, RevisionId};
 use serde::Serialize;
 
 /// What a replay found.
@@ -53,6 +53,14 @@ pub enum ReplayError {
         /// The reason.
         source: serde_json::Error,
     },
+    /// Lines are missing: whoever wrote the journal could not keep up with the decisions.
+    #[error("line {line}: {dropped} decisions are missing here, so what follows cannot be decided again")]
+    Gap {
+        /// The line, from 1.
+        line: u64,
+        /// How many.
+        dropped: u64,
+    },
     /// A revision's first record does not say how it started.
     #[error("line {line}: {revision} has no start in this journal; was its beginning cut off?")]
     NoStart {
@@ -77,7 +85,12 @@ pub fn replay(journal: impl BufRead) -> Result<Replay, ReplayError> {
         let record: Record = match serde_json::from_slice(&bytes) {
             Ok(record) => record,
             Err(error) if error.is_eof() && lines.peek().is_none() => break,
-            Err(source) => return Err(ReplayError::NotARecord { line, source }),
+            Err(source) => {
+                return Err(match serde_json::from_slice(&bytes) {
+                    Ok(Gap { dropped }) => ReplayError::Gap { line, dropped },
+                    Err(_) => ReplayError::NotARecord { line, source },
+                });
+            }
         };
         let Record { revision: id, start, inputs, evaluation: recorded, .. } = record;
         if let Some(start) = start {

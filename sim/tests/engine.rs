@@ -140,6 +140,19 @@ fn what_a_crashing_pod_had_is_lost_and_told() {
 }
 
 #[test]
+fn a_request_that_a_dead_pod_refuses_keeps_its_place() {
+    // One at a time, a second each. The pod dies at 2.5 s with the third request; the fourth, next in line, is refused.
+    // The pod that replaces it is known at 2.7 s: the fourth is done at 3.7 s, and the latecomer, of 2.4 s, at 4.7 s.
+    let mut scenario = Scenario::new(at(&[ms(0), ms(0), ms(0), ms(0), ms(2_400)]), ms(4_900), secs(1));
+    scenario.pods.crash_after = Some(ms(2_500).into());
+    scenario.platform.endpoint_delay = ms(200);
+    let outcome = simulate(&scenario, &Settings::fixed("one pod", 1, 1), SEED);
+    assert_eq!((outcome.statuses[&200], outcome.statuses[&502], outcome.lost), (4, 1, 1));
+    assert_eq!(outcome.latency.max, 3.7, "not 4.7 s, as if it had come last");
+    assert_eq!(outcome.latency.mean, (1.0 + 2.0 + 3.7 + 2.3) / 4.0, "what is lost has no latency");
+}
+
+#[test]
 fn a_full_cluster_keeps_pods_waiting_until_nodes_come() {
     let mut scenario = Scenario::new(users(30, Duration::ZERO), secs(120), ms(100));
     let group = NodeGroup::new(1, 3, Room::Pods(2));
@@ -161,6 +174,38 @@ fn an_autoscaler_that_was_away_takes_up_where_the_load_is() {
     assert_eq!(outcome.pods.peak, 4);
     assert_eq!((outcome.statuses.len(), outcome.cold_starts), (1, 0));
     assert_eq!(outcome.scaling.downs, 0, "{:?}", outcome.scaling);
+}
+
+#[test]
+fn pods_that_are_there_from_the_beginning_are_no_restart() {
+    let mut scenario = Scenario::new(users(1, secs(10)), secs(300), ms(100));
+    let spec = RevisionSpec { min_scale: 3, ..spec() };
+    let outcome = under(spec.clone(), &scenario);
+    assert_eq!((outcome.scaling.panics, outcome.pods.peak), (0, 3));
+
+    scenario.platform.autoscaler_outages = vec![Outage { at: Time::from_secs(100), lasts: secs(10) }];
+    let outcome = under(spec, &scenario);
+    // A restart at 110 s that finds several pods is a panic: from the first decision, on the request at 111.1 s, until the
+    // tick at 171.9 s, the first that is more than a stable window after 110 s.
+    assert_eq!((outcome.scaling.panics, outcome.scaling.panic_seconds), (1, 60.8));
+}
+
+/// knative/serving#10355: initialScale 3 and scaleDownDelay 10m. Two of the pods go as soon as the revision is ready: the
+/// initial scale is the reconciler's, the delay's window has never seen it.
+#[test]
+fn a_scale_down_delay_does_not_hold_the_pods_of_the_initial_scale() {
+    let mut scenario = Scenario::new(at(&[]), secs(1_200), ms(100));
+    let spec = RevisionSpec { initial_scale: 3, scale_down_delay: secs(600), ..spec() };
+    let warm = under(spec.clone(), &scenario);
+    // The tick at 1.9 s decides on 3 / 2 = 1 pod, that at 601.9 s on none: the delay's last slot with a 1 in it is over.
+    // The activator stands in the path, so the last pod goes with the next step, a millisecond later.
+    assert!((warm.pods.ready_seconds - (3.0 * 1.9 + 600.001)).abs() < 1e-6, "{:?}", warm.pods);
+    assert_eq!((warm.pods.peak, warm.scaling.panics), (3, 0));
+
+    // As if `pilotlight run` had brought them up.
+    scenario.pods.warm = Some(0);
+    let live = under(spec, &scenario);
+    assert_eq!((live.pods.ready_seconds, live.pods.peak), (warm.pods.ready_seconds, warm.pods.peak));
 }
 
 #[test]

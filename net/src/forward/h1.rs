@@ -26,7 +26,7 @@ use crate::upgrade::{Tunnel, wish};
 use crate::{Body, Client, Error, Request, Response, prepare_response};
 
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Http1Pool {
     dialer: Dialer,
     params: UpstreamParams,
     // Of all hosts together.
@@ -50,14 +50,14 @@ struct Idle {
 #[derive(Debug)]
 pub(crate) struct Pooled {
     connection: Connection,
-    pool: Weak<Pool>,
+    pool: Weak<Http1Pool>,
     to: SocketAddr,
 }
 
-impl Pool {
+impl Http1Pool {
     pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
         let max_idle = AtomicUsize::new(usize::MAX);
-        Arc::new(Pool { dialer: dialer.clone(), params, max_idle, idle: Mutex::default() })
+        Arc::new(Http1Pool { dialer: dialer.clone(), params, max_idle, idle: Mutex::default() })
     }
 
     pub(super) fn keep_no_more_than(&self, max_idle: usize) {
@@ -141,7 +141,7 @@ impl Pool {
 
 /// Closes connections that were idle for too long, or that the upstream has closed; ends when there are none left or
 /// the pool is gone.
-async fn sweep(pool: Weak<Pool>, idle_timeout: Duration) {
+async fn sweep(pool: Weak<Http1Pool>, idle_timeout: Duration) {
     loop {
         sleep(SWEEP_PERIOD.min(idle_timeout / 4)).await;
         let Some(pool) = pool.upgrade() else { return };
@@ -171,15 +171,15 @@ impl Pooled {
 }
 
 /// The body of a response, and the connection it comes by.
-pub(crate) enum Incoming {
+pub(crate) enum PooledBody {
     Whole(Box<Pooled>),
     /// The request is still on its way, in a task of its own: a client that sends all before it reads anything would
     /// otherwise wait for us, and we for it.
-    Duplex(Arc<Mutex<Duplex>>),
+    Shared(Arc<Mutex<SharedExchange>>),
 }
 
 /// A connection that two tasks use.
-pub(crate) struct Duplex {
+pub(crate) struct SharedExchange {
     // None: neither needs it any more.
     pooled: Option<Box<Pooled>>,
     sender: Option<Waker>,
@@ -188,12 +188,12 @@ pub(crate) struct Duplex {
     failure: Option<Error>,
 }
 
-impl Incoming {
+impl PooledBody {
     fn new(pooled: Box<Pooled>) -> Self {
         if pooled.connection.is_sent() {
-            return Incoming::Whole(pooled);
+            return PooledBody::Whole(pooled);
         }
-        let duplex = Duplex { pooled: Some(pooled), sender: None, reader: None, failure: None };
+        let duplex = SharedExchange { pooled: Some(pooled), sender: None, reader: None, failure: None };
         let duplex = Arc::new(Mutex::new(duplex));
         let sending = Arc::clone(&duplex);
         let mut limit = None;
@@ -217,13 +217,13 @@ impl Incoming {
             limit.as_mut().reset(Instant::now() + STALL_TIMEOUT);
             Poll::Pending
         }));
-        Incoming::Duplex(duplex)
+        PooledBody::Shared(duplex)
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self {
-            Incoming::Whole(pooled) => pooled.connection.poll_frame(cx),
-            Incoming::Duplex(duplex) => duplex.lock().poll_frame(cx),
+            PooledBody::Whole(pooled) => pooled.connection.poll_frame(cx),
+            PooledBody::Shared(duplex) => duplex.lock().poll_frame(cx),
         }
     }
 
@@ -237,16 +237,18 @@ impl Incoming {
 
     fn with<T>(&self, look: impl FnOnce(&Connection) -> T) -> Option<T> {
         match self {
-            Incoming::Whole(pooled) => Some(look(&pooled.connection)),
-            Incoming::Duplex(duplex) => duplex.lock().pooled.as_ref().map(|pooled| look(&pooled.connection)),
+            PooledBody::Whole(pooled) => Some(look(&pooled.connection)),
+            PooledBody::Shared(duplex) => {
+                duplex.lock().pooled.as_ref().map(|pooled| look(&pooled.connection))
+            }
         }
     }
 
     /// The response has been read to its end: keep the connection for the next request.
     pub(crate) fn give_back(self) {
         match self {
-            Incoming::Whole(pooled) => pooled.give_back(),
-            Incoming::Duplex(duplex) => {
+            PooledBody::Whole(pooled) => pooled.give_back(),
+            PooledBody::Shared(duplex) => {
                 // Otherwise its other user gives it back.
                 let mut duplex = duplex.lock();
                 if let Some(pooled) = duplex.pooled.take_if(|pooled| pooled.connection.is_sent()) {
@@ -258,7 +260,7 @@ impl Incoming {
 
     /// The response will not be read any further.
     pub(crate) fn cut(self) {
-        if let Incoming::Duplex(duplex) = self {
+        if let PooledBody::Shared(duplex) = self {
             let mut duplex = duplex.lock();
             let (pooled, sender) = (duplex.pooled.take(), duplex.sender.take());
             drop(duplex);
@@ -270,7 +272,7 @@ impl Incoming {
     }
 }
 
-impl Duplex {
+impl SharedExchange {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(pooled) = &mut self.pooled else { return Poll::Ready(()) };
         match pooled.connection.poll_send(cx) {
@@ -320,9 +322,9 @@ impl Duplex {
     }
 }
 
-impl fmt::Debug for Incoming {
+impl fmt::Debug for PooledBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").finish_non_exhaustive()
+        f.debug_struct("PooledBody").finish_non_exhaustive()
     }
 }
 
@@ -350,9 +352,9 @@ fn accept(
         }
         Some(body) => {
             let early = (!body.is_empty()).then_some(body);
-            Body::replayed(early, Body::http1(Incoming::new(pooled)))
+            Body::replayed(early, Body::http1(PooledBody::new(pooled)))
         }
-        None => Body::http1(Incoming::new(pooled)),
+        None => Body::http1(PooledBody::new(pooled)),
     };
     if let Some(permission) = permission {
         permission.answered();

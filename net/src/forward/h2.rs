@@ -23,7 +23,7 @@ use crate::h2::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, MAX_HEADER_BYTES, STRE
 use crate::{Body, Error, Request, Response};
 
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Http2Pool {
     dialer: Dialer,
     params: UpstreamParams,
     hosts: Mutex<Hosts>,
@@ -37,13 +37,13 @@ struct Hosts {
 
 #[derive(Debug, Default)]
 struct Host {
-    connections: Mutex<Vec<Arc<Connection>>>,
+    connections: Mutex<Vec<Arc<Http2Connection>>>,
     // Held while connecting: who comes meanwhile uses that connection.
     connecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct Http2Connection {
     sender: http2::SendRequest<Body>,
     streams: AtomicUsize,
     // What the upstream allows, as far as it has said so.
@@ -52,7 +52,7 @@ struct Connection {
 }
 
 /// A response that is still being read, and its place on its connection.
-pub(crate) struct Stream {
+pub(crate) struct Http2Body {
     pub(crate) incoming: Incoming,
     _lease: Lease,
 }
@@ -60,12 +60,12 @@ pub(crate) struct Stream {
 /// One stream's place on its connection.
 #[derive(Debug)]
 struct Lease {
-    connection: Arc<Connection>,
+    connection: Arc<Http2Connection>,
 }
 
-impl Pool {
+impl Http2Pool {
     pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
-        Arc::new(Pool { dialer: dialer.clone(), params, hosts: Mutex::default() })
+        Arc::new(Http2Pool { dialer: dialer.clone(), params, hosts: Mutex::default() })
     }
 
     pub(super) async fn send(
@@ -84,7 +84,7 @@ impl Pool {
             let mut failure = match lease.connection.sender.clone().try_send_request(sent).await {
                 Ok(response) => {
                     kept.let_go();
-                    return Ok(response.map(|incoming| Body::http2(Stream { incoming, _lease: lease })));
+                    return Ok(response.map(|incoming| Body::http2(Http2Body { incoming, _lease: lease })));
                 }
                 Err(failure) => failure,
             };
@@ -130,7 +130,7 @@ impl Pool {
         Ok((lease, true))
     }
 
-    async fn connect(&self, to: SocketAddr) -> Result<Connection, Error> {
+    async fn connect(&self, to: SocketAddr) -> Result<Http2Connection, Error> {
         let stream = self.dialer.dial(to).await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -157,7 +157,7 @@ impl Pool {
             }
         });
         let idle_since = Mutex::new(Instant::now());
-        Ok(Connection { sender, streams: AtomicUsize::new(0), max_streams, idle_since })
+        Ok(Http2Connection { sender, streams: AtomicUsize::new(0), max_streams, idle_since })
     }
 }
 
@@ -170,14 +170,14 @@ impl Host {
     }
 }
 
-impl Connection {
+impl Http2Connection {
     fn has_room(&self) -> bool {
         self.streams.load(Ordering::Relaxed) < self.max_streams.load(Ordering::Relaxed)
     }
 }
 
 impl Lease {
-    fn new(connection: &Arc<Connection>) -> Self {
+    fn new(connection: &Arc<Http2Connection>) -> Self {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         Lease { connection: Arc::clone(connection) }
     }
@@ -191,7 +191,7 @@ impl Drop for Lease {
 }
 
 /// Closes connections that were idle for too long; ends when there are none left or the pool is gone.
-async fn sweep(pool: Weak<Pool>) {
+async fn sweep(pool: Weak<Http2Pool>) {
     loop {
         let Some(idle_timeout) = pool.upgrade().map(|pool| pool.params.idle_timeout) else { return };
         sleep(idle_timeout / 4).await;

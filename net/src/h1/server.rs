@@ -13,11 +13,12 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::h2c;
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
 use super::link::{Asked, Link};
 use super::writing::{Out, SendFailure, Sending};
-use crate::server::{h2c, refusal};
+use crate::refusal::refusal;
 use crate::transport::Transport;
 use crate::{Client, Drain, Handler, Response, plain};
 

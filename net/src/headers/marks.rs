@@ -71,7 +71,7 @@ impl Marks {
     }
 
     /// Both together.
-    pub(super) const fn and(self, other: Marks) -> Marks {
+    pub(crate) const fn and(self, other: Marks) -> Marks {
         Marks(self.0 | other.0)
     }
 
@@ -98,8 +98,11 @@ fn is_prober(user_agent: &[u8]) -> bool {
 mod tests {
     use http::{HeaderName, HeaderValue};
 
+    use http::header::{CONNECTION, TE, UPGRADE, USER_AGENT};
+
     use super::super::*;
     use super::*;
+    use crate::hop::ONE_HOP;
 
     fn of(name: HeaderName, value: &'static str) -> Marks {
         Marks::of(&HeaderMap::from_iter([(name, HeaderValue::from_static(value))]))

@@ -24,8 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
-use super::renewal::{Content, Seen, bytes_of};
-use super::{Renewable, TlsError};
+use super::error::TlsError;
+use super::renewal::{FileContent, Renewable, Seen, bytes_of};
 
 /// A client's side of TLS, towards pods: whom it trusts, from files that may be replaced at any time.
 pub struct PodTls {
@@ -156,7 +156,7 @@ impl ServerCertVerifier for PodVerifier {
 
 fn trust(
     bundles: &[PathBuf],
-    contents: &[Content],
+    contents: &[FileContent],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Trust, TlsError> {
     let mut roots = RootCertStore::empty();

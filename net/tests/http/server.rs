@@ -2,8 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Version;
 use http_body_util::BodyExt;
-use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, plain};
+use parking_lot::Mutex;
+use pilotlight_net::{Body, Breaker, Handler, Request, Response, Timeouts, once, plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 
@@ -37,6 +39,29 @@ async fn a_connection_carries_one_request_after_the_other() {
     for _ in 0..3 {
         assert!(client.send(GET).await.read_message().await.ends_with("hello"));
     }
+}
+
+/// Answers with the port that the request came in at.
+struct Port;
+
+impl Handler for Port {
+    async fn handle(&self, client: &pilotlight_net::Client, _: Request) -> Response {
+        Response::new(Body::full(client.local().unwrap().port().to_string()))
+    }
+}
+
+#[tokio::test]
+async fn a_handler_knows_the_port_that_a_request_came_in_at() {
+    for server in [start(Port).await, start(Port).await] {
+        let port = server.address.port().to_string();
+        let mut client = Client::connect(server.address).await;
+        assert!(client.send(GET).await.read_message().await.ends_with(&port));
+        let mut request = Request::new(Body::empty());
+        *request.version_mut() = Version::HTTP_2;
+        let answer = soon("an answer", once::ask(server.address, None, request, 100)).await.unwrap();
+        assert_eq!(answer.body.unwrap(), port);
+    }
+    assert_eq!(pilotlight_net::Client::ourselves().local(), None);
 }
 
 #[tokio::test]
@@ -196,10 +221,10 @@ async fn a_client_that_asks_first_is_told_to_continue() {
 async fn a_permit_is_held_until_the_body_has_ended() {
     let breaker = Breaker::new(1, 0);
     let (finish, finished) = oneshot::channel::<()>();
-    let (shared, finished) = (breaker.clone(), Arc::new(std::sync::Mutex::new(Some(finished))));
+    let (shared, finished) = (breaker.clone(), Arc::new(Mutex::new(Some(finished))));
     let server = start(Answer(move |_| {
         let permit = shared.try_acquire();
-        let finished = finished.lock().unwrap().take();
+        let finished = finished.lock().take();
         let rest = futures_util::stream::once(async move {
             finished.unwrap().await.unwrap();
             Ok(http_body::Frame::data(bytes::Bytes::from_static(b"end")))

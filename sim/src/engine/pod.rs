@@ -1,6 +1,6 @@
 //! The pods of a run: each with its queue-proxy's counters and breaker, and the app behind it.
 
-use pilotlight_core::{Breaker, RequestStats, Stat, Ticket, Time};
+use pilotlight_core::{Breaker, RequestStats, Stat, Ticket, Time, queue_depth};
 
 use super::meter::Level;
 use super::processor::Processor;
@@ -62,7 +62,7 @@ pub(super) enum Entry {
 
 impl Pod {
     pub(super) fn new(now: Time, generation: u32, container_concurrency: u32, slowdown: Slowdown) -> Self {
-        let queue = container_concurrency as usize * QUEUE_PER_SLOT;
+        let queue = queue_depth(container_concurrency);
         Pod {
             generation,
             phase: Phase::Pending,
@@ -118,6 +118,3 @@ impl Pod {
         }
     }
 }
-
-/// Knative's queue-proxy queues ten times what it lets through.
-const QUEUE_PER_SLOT: usize = 10;

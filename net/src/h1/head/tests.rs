@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::headers::to_origin_form;
+use crate::hop::to_origin_form;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]

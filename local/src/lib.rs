@@ -1,13 +1,17 @@
-//! Pods as child processes on this machine: the app, and a queue-proxy in front of it.
+//! Pods as child processes on this machine: the app, and a queue-proxy in front of it. And the autoscaler that runs
+//! them, as a process of its own ([`process`]).
 //!
 //! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
-//! Everything they know is published twice: as the autoscaler's [`ClusterView`], and as the activator's
+//! Everything they know is published twice: as the autoscaler's [`RevisionView`], and as the activator's
 //! [`RevisionEndpoints`].
 
 mod address;
 mod diagnose;
+pub mod guard;
 mod keeper;
+pub mod manifests;
 mod pod;
+pub mod process;
 mod workload;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,14 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pilotlight_core::{Plan, RevisionEndpoints, RevisionId, Stat, Time};
-use pilotlight_feed::Feed;
+use pilotlight_autoscaler::cluster::RevisionView;
+use pilotlight_autoscaler::{Cluster, OnPodStat};
+use pilotlight_core::{Evaluation, RevisionEndpoints, RevisionId, Time};
+use pilotlight_feed::{Feed, Follower};
 use pilotlight_net::Clock;
 use tokio::sync::{mpsc, watch};
 
-use super::process::Guard;
-use super::{Cluster, ClusterView};
 use address::Addresses;
+use guard::Guard;
 use keeper::{Keeper, Order};
 pub(crate) use workload::find_program;
 pub use workload::{LocalWorkload, NoneRunnable, NotRunnable};
@@ -62,7 +67,7 @@ pub struct LocalCluster {
 struct Shared {
     params: LocalParams,
     addresses: Arc<Addresses>,
-    view: watch::Sender<Arc<ClusterView>>,
+    revisions: Feed<RevisionId, RevisionView>,
     endpoints: Feed<RevisionId, RevisionEndpoints>,
     /// Requests in flight per pod, as last reported: the least busy one goes first.
     busy: Mutex<HashMap<String, f64>>,
@@ -108,7 +113,7 @@ impl LocalCluster {
         let shared = Arc::new(Shared {
             params,
             addresses: Arc::new(Addresses::new()),
-            view: watch::Sender::default(),
+            revisions: Feed::default(),
             endpoints: Feed::default(),
             busy: Mutex::default(),
             meters: Mutex::default(),
@@ -127,6 +132,7 @@ impl LocalCluster {
             keepers.insert(id, orders);
         }
         // Every keeper has published its workload: there are no others.
+        shared.revisions.complete();
         shared.endpoints.complete();
         LocalCluster { shared, keepers: Arc::new(keepers), running }
     }
@@ -134,6 +140,11 @@ impl LocalCluster {
     /// Where each workload's pods are, always current.
     pub fn endpoints(&self) -> &Feed<RevisionId, RevisionEndpoints> {
         &self.shared.endpoints
+    }
+
+    /// Every workload and its pods, as they are now.
+    pub fn revisions(&self) -> BTreeMap<Arc<RevisionId>, Arc<RevisionView>> {
+        self.shared.revisions.snapshot()
     }
 
     /// What each workload's pods have used so far.
@@ -159,20 +170,26 @@ impl LocalCluster {
     }
 }
 
+impl LocalCluster {
+    /// Takes what pods report: the one with least to do goes first.
+    pub fn on_pod_stat(&self) -> OnPodStat {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move |_, pod, stat| {
+            if let Some(busy) = shared.busy.lock().get_mut(pod) {
+                *busy = stat.average_concurrent_requests;
+            }
+        })
+    }
+}
+
 impl Cluster for LocalCluster {
-    fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
-        self.shared.view.subscribe()
+    fn follow(&self) -> Follower<RevisionId, RevisionView> {
+        self.shared.revisions.follow()
     }
 
-    fn apply(&self, revision: &RevisionId, plan: &Plan, decided: Time) {
-        if let (Some(pods), Some(keeper)) = (plan.scale, self.keepers.get(revision)) {
-            let _ = keeper.send(Order::Scale { pods, decided });
-        }
-    }
-
-    fn observe(&self, pod: &str, stat: &Stat) {
-        if let Some(busy) = self.shared.busy.lock().get_mut(pod) {
-            *busy = stat.average_concurrent_requests;
+    fn apply(&self, revision: &RevisionId, evaluation: &Evaluation) {
+        if let (Some(pods), Some(keeper)) = (evaluation.plan.scale, self.keepers.get(revision)) {
+            let _ = keeper.send(Order::Scale { pods, decided: evaluation.at });
         }
     }
 }

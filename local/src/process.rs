@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin, metrics};
 use pilotlight_config::duration;
 use pilotlight_net::{Admin, Clock, Drain, StopSignals, flush_logs, install_metrics, serve, start_logs};
 use tokio::net::TcpListener;
 use tracing::{Level, info, warn};
 
-use crate::cluster::local::{LocalCluster, LocalParams, LocalWorkload, find_program};
-use crate::cluster::process::{Guard, intercept};
-use crate::{Autoscaler, AutoscalerParams, Journal, JournalError, admin, manifests, metrics};
+use crate::guard::{Guard, intercept};
+use crate::{LocalCluster, LocalParams, LocalWorkload, find_program, manifests};
 
 /// Decides how many pods each workload needs, and runs them on this machine
 #[derive(Debug, Parser)]
@@ -106,8 +106,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
         termination_grace: LocalParams::TERMINATION_GRACE,
     };
     let cluster = LocalCluster::start(params, workloads);
-    let journal = args.journal.as_deref().map(open_journal).transpose()?;
-    let autoscaler = Autoscaler::start(AutoscalerParams { clock, journal }, Arc::new(cluster.clone()));
+    let journal = args.journal.as_deref().map(Journal::create).transpose()?;
+    let on_pod_stat = Some(cluster.on_pod_stat());
+    let params = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+    let autoscaler = Autoscaler::start(params, Arc::new(cluster.clone()));
 
     let drain = Drain::default();
     let routes = Admin::new().healthz().readyz(|| Ok(())).metrics(move || {
@@ -137,11 +139,6 @@ async fn run(args: Args) -> anyhow::Result<()> {
     tokio::join!(serving, stopping);
     admin_server.await?;
     Ok(())
-}
-
-/// Opens a journal; the error names the file.
-pub fn open_journal(path: &Path) -> Result<Journal, JournalError> {
-    Journal::create(path).map_err(|source| JournalError { path: path.to_owned(), source })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
