@@ -3,7 +3,7 @@
 //!
 //! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
 //! Everything they know is published twice: as the autoscaler's [`RevisionView`], and as the activator's
-//! [`EndpointTable`].
+//! [`RevisionEndpoints`].
 
 mod address;
 mod diagnose;
@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use pilotlight_autoscaler::cluster::RevisionView;
 use pilotlight_autoscaler::{Cluster, OnPodStat};
-use pilotlight_core::{EndpointTable, Evaluation, RevisionId};
-use pilotlight_feed::Follower;
+use pilotlight_core::{Evaluation, RevisionEndpoints, RevisionId};
+use pilotlight_feed::{Feed, Follower};
 use tokio::sync::{mpsc, watch};
 
 use address::Addresses;
@@ -68,13 +68,15 @@ impl LocalCluster {
                 drop(until_done);
             });
         }
+        // Every keeper has published its workload: there are no others.
         known.revisions.complete();
+        known.endpoints.complete();
         LocalCluster { known, keepers: Arc::new(keepers), running }
     }
 
     /// Where each workload's pods are, always current.
-    pub fn endpoints(&self) -> watch::Receiver<Arc<EndpointTable>> {
-        self.known.endpoints.subscribe()
+    pub fn endpoints(&self) -> &Feed<RevisionId, RevisionEndpoints> {
+        &self.known.endpoints
     }
 
     /// Every workload and its pods, as they are now.
