@@ -35,6 +35,11 @@ impl Dialer {
         Dialer { limit, tls: Some(PodIdentity { tls, namespace: namespace.to_owned() }) }
     }
 
+    /// How long a connection may take to come about.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     pub(crate) async fn dial(&self, to: SocketAddr) -> Result<MaybeTls, Error> {
         timeout(self.limit, self.dial_unbounded(to))
             .await

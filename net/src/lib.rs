@@ -33,6 +33,7 @@ mod preface;
 pub mod probe;
 mod read_ahead;
 mod refusal;
+mod replay;
 mod server;
 mod signals;
 mod target;
