@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::error::{Error, chain};
+use crate::error::{Error, RequestBodyError};
 use crate::h1::link::RequestBody;
 use crate::read_ahead::{ByteBudget, ReadAhead};
 use crate::timer::Timer;
@@ -74,7 +74,8 @@ impl ClientBody {
         match self {
             ClientBody::Http1(incoming) => incoming.poll_frame(cx),
             ClientBody::Http2(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map_err(|error| Error::Downstream(chain(&error)))
+                let failed = |error| Error::Downstream(RequestBodyError::Http2(Arc::new(error)));
+                Pin::new(incoming).poll_frame(cx).map_err(failed)
             }
         }
     }

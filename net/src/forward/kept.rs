@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use crate::error::RequestBodyError;
 use crate::replay::Recording;
 use crate::{Body, Error, Request};
 
@@ -22,7 +23,7 @@ pub(super) struct KeptRequest {
 struct KeptBody {
     rest: Body,
     sent: Recording,
-    failure: Option<String>,
+    failure: Option<RequestBodyError>,
 }
 
 impl KeptRequest {
@@ -91,7 +92,7 @@ impl http_body::Body for SentBody {
         let polled = Pin::new(rest).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => sent.keep(frame),
-            Poll::Ready(Some(Err(Error::Downstream(text)))) => *failure = Some(text.clone()),
+            Poll::Ready(Some(Err(Error::Downstream(cause)))) => *failure = Some(cause.clone()),
             _ => {}
         }
         polled

@@ -9,13 +9,13 @@ use crate::{Error, Request};
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// No byte of the request reached the network: it is as it was and may be sent anywhere else.
-    #[error("{source}")]
+    #[error(transparent)]
     NotSent {
         /// What went wrong.
         source: Error,
     },
     /// The upstream may have seen the request, which is gone.
-    #[error("{source}")]
+    #[error(transparent)]
     Failed {
         /// What went wrong.
         source: Error,
@@ -53,4 +53,17 @@ pub(super) fn is_replayable(request: &Request) -> bool {
         && (matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
             || request.headers().contains_key("idempotency-key")
             || request.headers().contains_key("x-idempotency-key"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_prints_as_its_error_and_has_no_cause_beside_it() {
+        let outcome = SendError::NotSent { source: Error::UpstreamClosed };
+        assert_eq!((outcome.to_string().as_str(), outcome.source().is_none()), ("EOF", true));
+    }
 }

@@ -11,7 +11,7 @@ use http::{Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::task::unconstrained;
 
-use super::decoder::{Decoder, ReadError};
+use super::decoder::Decoder;
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
 use super::sender::BodySender;
@@ -236,13 +236,7 @@ impl Connection {
     /// The next piece of the response's body.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(self.decoder.poll_frame(&mut self.transport, cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| match error {
-                ReadError::Closed => Error::UpstreamClosed,
-                ReadError::Malformed(what) => Error::Malformed(what),
-                ReadError::Broken(error) => Error::Broken(error),
-            })
-        }))
+        Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
     }
 
     /// The response has been read to its end.

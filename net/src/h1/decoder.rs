@@ -1,6 +1,7 @@
 //! Reading bodies: counted bytes, chunks, or all there is.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -8,6 +9,7 @@ use http_body::{Frame, SizeHint};
 
 use super::head;
 use super::length::Length;
+use crate::error::{Error, RequestBodyError};
 use crate::transport::Transport;
 
 /// What is still to be read of a body.
@@ -38,14 +40,40 @@ enum DecoderState {
 }
 
 /// Why a body cannot be read to its end.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub(super) enum ReadError {
-    #[error("unexpected EOF")]
+    /// The connection was closed before the end of the body.
     Closed,
-    #[error("{0}")]
     Malformed(&'static str),
-    #[error("{}", crate::error::describe(.0))]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        ReadError::Broken(error)
+    }
+}
+
+/// What failed was a request's body.
+impl From<ReadError> for RequestBodyError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed => RequestBodyError::Closed,
+            ReadError::Malformed(what) => RequestBodyError::Malformed(what),
+            ReadError::Broken(error) => RequestBodyError::Broken(Arc::new(error)),
+        }
+    }
+}
+
+/// What failed was a response's body.
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed => Error::UpstreamClosed,
+            ReadError::Malformed(what) => Error::Malformed(what),
+            ReadError::Broken(error) => Error::Broken(error),
+        }
+    }
 }
 
 impl Decoder {

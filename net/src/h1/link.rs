@@ -52,6 +52,7 @@ use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
 use super::write_buffer::WriteBuffer;
 use crate::alarm::Alarm;
+use crate::error::RequestBodyError;
 use crate::transport::Transport;
 use crate::{Drain, Error};
 
@@ -330,7 +331,7 @@ impl Halves {
         let Halves { transport, request, answer, interim, task } = self;
         let RequestState::Body { decoder, expects_continue } = request else {
             // Stuck: the body has failed before.
-            return Poll::Ready(Some(Err(Error::Downstream("the body has failed".to_owned()))));
+            return Poll::Ready(Some(Err(Error::Downstream(RequestBodyError::Failed))));
         };
         if *answer == AnswerState::Awaited {
             // A client that has begun to send does not wait for a word.
@@ -359,7 +360,7 @@ impl Halves {
                 task.wake();
             }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Downstream(error.to_string()))))
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Downstream(error.into()))))
     }
 
     /// [`RequestBody`] has been dropped.

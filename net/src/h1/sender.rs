@@ -249,7 +249,7 @@ mod tests {
     async fn read(mut from: Transport, length: Length) -> ReadBody {
         let (mut decoder, mut data, mut trailers) = (Decoder::new(length), Vec::new(), None);
         while let Some(frame) = poll_fn(|cx| decoder.poll_frame(&mut from, cx)).await {
-            match frame.map_err(|error| error.to_string())?.into_data() {
+            match frame.map_err(|error| Error::from(error).to_string())?.into_data() {
                 Ok(piece) => data.extend_from_slice(&piece),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
