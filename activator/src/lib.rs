@@ -34,6 +34,8 @@ mod reports;
 mod revision;
 mod routes;
 mod run;
+#[cfg(test)]
+mod scripts;
 mod sink;
 mod throttler;
 mod upstreams;

@@ -194,14 +194,76 @@ const SERVICE_TLS_PORT: u16 = 443;
 
 #[cfg(test)]
 mod tests {
+    use pilotlight_core::{PodEndpoint, PodTimeline};
+
     use super::*;
 
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 8012))
+    }
+
+    fn pods<const N: usize>(last: [u8; N]) -> RevisionEndpoints {
+        let pod = |last| PodEndpoint {
+            name: format!("pod-{last}"),
+            address: address(last),
+            tls_address: None,
+            timeline: PodTimeline::default(),
+        };
+        RevisionEndpoints { ready: last.map(pod).into(), ..RevisionEndpoints::default() }
+    }
+
     #[test]
-    fn a_service_takes_tls_on_443_where_all_pods_take_it() {
+    fn an_address_that_two_revisions_list_is_let_go_with_the_last_of_them() {
+        let mut references = References::default();
+        let set = |last: &[u8]| last.iter().map(|last| address(*last)).collect::<BTreeSet<_>>();
+        assert_eq!(references.replace(&set(&[]), &set(&[1, 2])), []);
+        assert_eq!(references.replace(&set(&[]), &set(&[2, 3])), []);
+        assert_eq!(references.replace(&set(&[1, 2]), &set(&[3])), [address(1)], "2 is another's, too");
+        assert_eq!(references.replace(&set(&[2, 3]), &set(&[])), [address(2)]);
+        assert_eq!(references.replace(&set(&[3]), &set(&[])), [address(3)]);
+        assert!(references.0.is_empty());
+    }
+
+    #[test]
+    fn a_namespace_keeps_its_pool_as_long_as_it_has_revisions() {
+        let (_folder, tls) = pod_tls();
+        let over_tls = PodsOverTls { tls: Arc::clone(&tls), always: true };
+        let upstreams = PodUpstreams::new(Some(over_tls), IdleConnections::default());
+        let (before, after) = (pods([1, 2]), pods([2, 3]));
+        upstreams.follow("a", None, Some(&before));
+        upstreams.follow("a", None, Some(&before));
+        upstreams.follow("b", None, Some(&after));
+        upstreams.of_namespace("a", &tls);
+        upstreams.follow("a", Some(&before), Some(&after));
+        let pools = || {
+            let namespaces = upstreams.namespaces.lock();
+            namespaces
+                .iter()
+                .map(|(name, pool)| (name.clone(), pool.revisions, pool.pool.is_some()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(pools(), [("a".to_owned(), 2, true), ("b".to_owned(), 1, false)]);
+        upstreams.follow("a", Some(&before), None);
+        upstreams.follow("a", Some(&after), None);
+        assert_eq!(pools(), [("b".to_owned(), 1, false)]);
+        // Late requests of a namespace that is gone leave no pool behind.
+        upstreams.of_namespace("a", &tls);
+        upstreams.follow("b", Some(&after), None);
+        assert_eq!(pools(), []);
+        assert!(upstreams.references.lock().0.is_empty());
+    }
+
+    fn pod_tls() -> (tempfile::TempDir, Arc<PodTls>) {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("ca.pem");
         std::fs::write(&bundle, rcgen::generate_simple_self_signed([]).unwrap().cert.pem()).unwrap();
         let tls = Arc::new(PodTls::load(vec![bundle]).unwrap());
+        (folder, tls)
+    }
+
+    #[test]
+    fn a_service_takes_tls_on_443_where_all_pods_take_it() {
+        let (_folder, tls) = pod_tls();
         let service = "10.0.0.1:80".parse().unwrap();
         let over_tls = |always| PodsOverTls { tls: Arc::clone(&tls), always }.address_of_service(service);
         assert_eq!(over_tls(true), Some("10.0.0.1:443".parse().unwrap()));
