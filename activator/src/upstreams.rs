@@ -1,4 +1,4 @@
-//! The ways to pods: in the clear, or over TLS to those who can show that they belong to their namespace.
+//! Pools of connections to pods: in the clear, or over TLS to pods whose certificates prove their namespace.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -12,17 +12,17 @@ use pilotlight_net::{Client, Request, Response, SendError, UpstreamParams, Upstr
 
 use crate::throttler::Pod;
 
-/// TLS to pods, if there is to be any.
+/// TLS to pods.
 #[derive(Clone, Debug)]
 pub struct PodsOverTls {
-    /// Whom to trust.
+    /// The trusted authorities.
     pub tls: Arc<PodTls>,
-    /// Whether every pod takes TLS: those whose entry in the table says nothing about it, on
+    /// Whether every pod takes TLS: those whose endpoints name no address for it, on
     /// [the usual port](PodTls::address_of).
     pub always: bool,
 }
 
-/// How many connections are kept for later. Knative's names are `MAX_IDLE_PROXY_CONNS_PER_HOST` and
+/// Bounds of idle keep-alive connections. Knative's names are `MAX_IDLE_PROXY_CONNS_PER_HOST` and
 /// `MAX_IDLE_PROXY_CONNS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleConnections {
@@ -33,35 +33,35 @@ pub struct IdleConnections {
 }
 
 impl Default for IdleConnections {
-    /// As many to one pod as it may have clients when it is busy: a pool that is too small opens a connection for every
+    /// Up to 1000 to one pod, as many as a busy pod has clients: a pool that is too small opens a connection for every
     /// other request.
     fn default() -> Self {
         IdleConnections { per_pod: 1000, total: usize::MAX }
     }
 }
 
-/// Connections to pods.
+/// Pools of connections to pods, and which addresses they may keep.
 #[derive(Debug)]
 pub(crate) struct PodUpstreams {
     idle: IdleConnections,
     plain: Upstreams,
     over_tls: Option<PodsOverTls>,
-    /// Of addresses in the clear.
+    /// References to addresses in the clear.
     references: Mutex<References>,
-    /// Those that have revisions. Only with TLS.
+    /// Pools of namespaces that have revisions; empty without TLS.
     namespaces: Mutex<BTreeMap<String, NamespacePool>>,
 }
 
-/// How many revisions list an address.
+/// The number of revisions that list each address.
 #[derive(Debug, Default)]
 struct References(HashMap<SocketAddr, usize>);
 
-/// A namespace's own pool: a connection proved to belong to one namespace must never serve another.
+/// A namespace's own pool: a connection whose certificate proved one namespace must never serve another.
 #[derive(Debug, Default)]
 struct NamespacePool {
     revisions: usize,
     references: References,
-    /// Made for the first request.
+    /// The pool, made for the first request.
     pool: Option<Upstreams>,
 }
 
@@ -92,13 +92,13 @@ impl PodUpstreams {
         }
     }
 
-    /// The way in the clear: probes take no other.
+    /// The pool in the clear, which probes use.
     pub(crate) fn in_the_clear(&self) -> Upstreams {
         self.plain.clone()
     }
 
-    /// Follows one revision's change; `None`: it is not there. Closes what leads to pods that no revision lists any
-    /// more, and to a namespace without revisions.
+    /// Follows one revision's change; `None`: the revision does not exist. Closes idle connections to addresses that no
+    /// revision lists any more, and the pool of a namespace without revisions.
     pub(crate) fn follow(
         &self,
         namespace: &str,
@@ -132,15 +132,15 @@ impl PodUpstreams {
         };
         match self.namespaces.lock().get_mut(namespace) {
             Some(entry) => entry.pool.get_or_insert_with(make).clone(),
-            // The last requests of a namespace without revisions: nothing is kept for others.
+            // A last request of a namespace without revisions gets a pool that is not kept.
             None => make(),
         }
     }
 }
 
 impl References {
-    /// Takes over the addresses one revision lists now in place of those it listed before. Returns those that nobody
-    /// lists any more.
+    /// Replaces the addresses that one revision listed before by those it lists now. Returns those that no revision lists
+    /// any more.
     fn replace(&mut self, old: &BTreeSet<SocketAddr>, new: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
         for address in new.difference(old) {
             *self.0.entry(*address).or_default() += 1;
@@ -163,7 +163,7 @@ impl PodsOverTls {
         over_tls.or_else(|| self.always.then(|| PodTls::address_of(plain)))
     }
 
-    /// The ClusterIP in place of a pod. Behind it are pods, and one of them shows its certificate.
+    /// The ClusterIP's address over TLS. A pod behind it shows its certificate.
     fn address_of_service(&self, plain: SocketAddr) -> Option<SocketAddr> {
         self.always.then(|| SocketAddr::new(plain.ip(), SERVICE_TLS_PORT))
     }
@@ -180,7 +180,7 @@ fn plain_addresses(revision: Option<&RevisionEndpoints>) -> BTreeSet<SocketAddr>
     revision.pods().map(|pod| pod.address).chain(revision.cluster_ip).collect()
 }
 
-/// A pod that does not take a connection within a second is passed over for another.
+/// Parameters of each pool. A pod that does not accept a connection within a second is passed over for another.
 fn params(idle: IdleConnections) -> UpstreamParams {
     UpstreamParams {
         max_idle_per_host: idle.per_pod,
@@ -189,7 +189,7 @@ fn params(idle: IdleConnections) -> UpstreamParams {
     }
 }
 
-/// Where a Service takes requests over TLS: Knative's fixed port.
+/// Knative's fixed port of a Service over TLS.
 const SERVICE_TLS_PORT: u16 = 443;
 
 #[cfg(test)]

@@ -39,19 +39,19 @@ impl EndpointSource for Asking {
 struct ScriptedPublisher(mpsc::UnboundedReceiver<Asked>);
 
 /// One stream. Dropping it ends it.
-struct Lines(mpsc::UnboundedSender<String>);
+struct ScriptedStream(mpsc::UnboundedSender<String>);
 
 impl ScriptedPublisher {
-    async fn answer(&mut self, status: StatusCode) -> (Instant, Lines) {
+    async fn answer(&mut self, status: StatusCode) -> (Instant, ScriptedStream) {
         let (at, answer) = self.0.recv().await.unwrap();
         let (lines, mut told) = mpsc::unbounded_channel::<String>();
         let frames = poll_fn(move |cx| told.poll_recv(cx).map(|text| Some(Ok(Frame::data(text?.into())))));
         let response = http::Response::builder().status(status).body(StreamBody::new(frames.boxed()));
         assert!(answer.send(response.unwrap()).is_ok());
-        (at, Lines(lines))
+        (at, ScriptedStream(lines))
     }
 
-    async fn accept(&mut self) -> Lines {
+    async fn accept(&mut self) -> ScriptedStream {
         self.answer(StatusCode::OK).await.1
     }
 
@@ -61,7 +61,7 @@ impl ScriptedPublisher {
     }
 }
 
-impl Lines {
+impl ScriptedStream {
     fn say(&self, text: &str) {
         self.0.send(text.to_owned()).unwrap();
     }
@@ -81,7 +81,7 @@ struct Heard {
 impl Heard {
     /// The names of all revisions and their starting pods, as far as they are known at this moment.
     async fn now(&mut self) -> Vec<(&str, u32)> {
-        // Whoever can go on does so first.
+        // Lets all tasks run that can.
         sleep(millis(1)).await;
         while let Some(change) = self.follower.try_next() {
             match change {

@@ -1,4 +1,4 @@
-//! What the autoscaler hears, and when.
+//! Stats that reach the autoscaler, and when.
 
 use pilotlight_net::admin::metrics_builder;
 use tokio::net::TcpSocket;
