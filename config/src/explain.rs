@@ -115,14 +115,21 @@ fn panic(spec: &RevisionSpec) -> String {
 }
 
 fn rates(spec: &RevisionSpec) -> String {
-    let (up, down) = (number(spec.max_scale_up_rate), number(spec.max_scale_down_rate));
-    format!("One decision makes the pods at most {up} times as many, and leaves at least 1/{down} of them.")
+    let least = match spec.max_scale_down_rate {
+        2.0 => "to half".to_owned(),
+        rate => format!("to 1/{}", number(rate)),
+    };
+    format!(
+        "Every {} the number of pods can grow at most {}-fold and shrink at most {least}.",
+        time(TICK.period),
+        number(spec.max_scale_up_rate)
+    )
 }
 
 fn bounds(spec: &RevisionSpec) -> String {
     match (spec.min_scale, spec.max_scale) {
-        (0, None) => "There may be no pod at all, and there is no upper limit.".to_owned(),
-        (0, Some(max)) => format!("There may be no pod at all, and at most {}.", count(max, "pod")),
+        (0, None) => "0 pods or more: there is no upper limit.".to_owned(),
+        (0, Some(max)) => format!("0 to {}.", count(max, "pod")),
         (1, None) => "There is always at least 1 pod, and no upper limit.".to_owned(),
         (min, None) => format!("There are always at least {}, and no upper limit.", count(min, "pod")),
         (1, Some(1)) => "There is always exactly 1 pod.".to_owned(),
@@ -157,8 +164,10 @@ fn activator(spec: &RevisionSpec) -> String {
             )
         }
         (None, Some(max)) => format!(
-            "Requests always go through the activator: the {} that max-scale allows have no room for {burst} more.",
-            count(max, "pod")
+            "The activator always stays in the path: {} x {} never have the spare room ({burst}) that \
+             target-burst-capacity asks for.",
+            count(max, "pod"),
+            number(spec.total)
         ),
         (None, None) => "Requests always go through the activator.".to_owned(),
     }

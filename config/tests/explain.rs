@@ -25,8 +25,8 @@ fn the_defaults_are_explained_to_the_second() {
             "The number of pods follows the average load of the last 1 min, and is decided every 2 s.",
             "Panic starts when the last 6 s ask for 2 times the ready pods; it ends 1 min after they last did, and until \
              then no pod goes.",
-            "One decision makes the pods at most 1,000 times as many, and leaves at least 1/2 of them.",
-            "There may be no pod at all, and there is no upper limit.",
+            "Every 2 s the number of pods can grow at most 1,000-fold and shrink at most to half.",
+            "0 pods or more: there is no upper limit.",
             "The last pod goes about 62 s after the last request.",
             "Requests go through the activator until 3 pods are ready and idle: then there is room for 211 more.",
             "A new version starts with 1 pod and is ready once that many are.",
@@ -48,7 +48,8 @@ fn what_a_revision_sets_is_explained() {
         "Pods go only after fewer were enough for 15 min.",
         "There are always 1 to 5 pods.",
         "It never sleeps: min-scale is 1.",
-        "Requests always go through the activator: the 5 pods that max-scale allows have no room for 211 more.",
+        "The activator always stays in the path: 5 pods x 10 never have the spare room (211) that target-burst-capacity asks \
+         for.",
         "Whenever there is demand, there are at least 3 pods.",
         "A request may take 10 min, its response must start within 5 min; waiting for a pod counts.",
     ] {

@@ -27,6 +27,7 @@ mod sample;
 mod spec;
 mod stat;
 mod time;
+mod why;
 mod window;
 
 pub use breaker::{Admission, Breaker, QueueFull, Ticket, queue_depth};

@@ -7,15 +7,11 @@
 //! A [`Plan`] says what should be true; the driver compares and converges. Applying it twice is harmless, and
 //! a missed one is repaired by the next tick.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 use crate::spec::{ServingMode, num_activators};
-use crate::{
-    Collector, Decider, Decision, History, LoadHistory, RevisionId, RevisionSpec, ScalingMode, Stat, Time,
-};
+use crate::{Collector, Decider, Decision, History, LoadHistory, RevisionId, RevisionSpec, Stat, Time, why};
 
 /// One revision: what is known about it, and what was decided.
 ///
@@ -342,7 +338,7 @@ impl Evaluation {
 
     /// The evaluation in a sentence, for people: which number, from what, and which rule bound it.
     pub fn why(&self, spec: &RevisionSpec) -> String {
-        Why { evaluation: self, spec }.to_string()
+        why::sentence(self, spec)
     }
 
     /// A machine-readable word for what bound the number of pods.
@@ -353,108 +349,4 @@ impl Evaluation {
             (None, None) => "no-change".to_owned(),
         }
     }
-}
-
-struct Why<'a> {
-    evaluation: &'a Evaluation,
-    spec: &'a RevisionSpec,
-}
-
-impl fmt::Display for Why<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.evaluation.new_decision() {
-            Some(decision) => self.demand(f, decision)?,
-            None if self.evaluation.trigger == Trigger::Change => f.write_str("Demand unchanged")?,
-            None => f.write_str("No data")?,
-        }
-        if let Some(bound) = self.evaluation.outcome.bound {
-            f.write_str("; ")?;
-            self.bound(f, bound)?;
-        }
-        Ok(())
-    }
-}
-
-impl Why<'_> {
-    fn demand(&self, f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Result {
-        use crate::Rule;
-        let unit = match self.spec.scaling_metric {
-            crate::ScalingMetric::Concurrency => "in flight",
-            crate::ScalingMetric::Rps => "requests/s",
-        };
-        let stable_s = self.spec.stable_window.as_secs();
-        let panic_s = self.spec.panic_window.as_secs();
-        let Decision { target, stable_demand, panic_demand, desired, .. } = *decision;
-        let (stable, panic) = (shown(decision.stable), shown(decision.panic));
-        // 0.7 x 3 is 2.0999999999999996, which nobody wants to read.
-        let target = (target * 1e3).round() / 1e3;
-        match decision.rule {
-            Rule::StableDemand => {
-                write!(f, "{stable} {unit} over {stable_s} s / {target} per pod = {desired}")
-            }
-            Rule::PanicDemand => {
-                write!(f, "{panic} {unit} over {panic_s} s / {target} per pod = {desired}")
-            }
-            Rule::PanicHold => {
-                write!(f, "{desired} held in panic; demand {}", stable_demand.max(panic_demand))
-            }
-            Rule::ScaleUpRate => write!(
-                f,
-                "demand {}, limited to {desired} by max-scale-up-rate {}",
-                stable_demand.max(panic_demand),
-                self.spec.max_scale_up_rate
-            ),
-            Rule::ScaleDownRate => write!(
-                f,
-                "demand {stable_demand}, not below {desired} by max-scale-down-rate {}",
-                self.spec.max_scale_down_rate
-            ),
-            Rule::ActivationScale => {
-                write!(f, "demand {}, raised to activation-scale {desired}", stable_demand.max(panic_demand))
-            }
-            Rule::ScaleDownDelay => write!(
-                f,
-                "demand {stable_demand}, {desired} held for scale-down-delay {} s",
-                self.spec.scale_down_delay.as_secs()
-            ),
-        }?;
-        match decision.mode {
-            ScalingMode::Panic { .. } if decision.rule != Rule::PanicHold => f.write_str(" (panic)"),
-            _ => Ok(()),
-        }
-    }
-
-    fn bound(&self, f: &mut fmt::Formatter<'_>, bound: Bound) -> fmt::Result {
-        let spec = self.spec;
-        match bound {
-            Bound::MinScale => write!(f, "raised to min-scale {}", spec.min_scale),
-            Bound::InitialScale => write!(f, "raised to initial-scale {}", spec.initial_scale),
-            Bound::MaxScale => write!(f, "lowered to max-scale {}", spec.max_scale.unwrap_or_default()),
-            Bound::ScaleToZeroOff => f.write_str("one pod stays: enable-scale-to-zero is off"),
-            Bound::RecentlyActive => {
-                write!(f, "one pod stays until {} s after it became active", spec.stable_window.as_secs())
-            }
-            Bound::Deactivating => f.write_str("no demand: the activator takes over"),
-            Bound::AwaitingActivator => f.write_str("pods stay until the activator answers in their place"),
-            Bound::PodRetention => {
-                write!(f, "pods stay for the retention period of {} s", spec.pod_retention.as_secs_f64())
-            }
-            Bound::GracePeriod => write!(
-                f,
-                "pods stay for the grace period of {} s",
-                spec.scale_to_zero_grace_period.as_secs_f64()
-            ),
-            Bound::Idle => f.write_str("no pods are needed: the activator answers in their place"),
-            Bound::ActivationTimeout => {
-                write!(f, "given up: not up within {} s", spec.activation_timeout.as_secs())
-            }
-            Bound::Activating => f.write_str("coming up"),
-        }
-    }
-}
-
-/// One decimal, or as many as it takes to tell a little load from none.
-fn shown(load: f64) -> String {
-    let decimals = if load > 0.0 && load < 0.05 { 6 } else { 1 };
-    format!("{load:.decimals$}")
 }

@@ -221,6 +221,38 @@ fn an_autoscaler_that_was_away_takes_up_where_the_load_is() {
 }
 
 #[test]
+fn pods_that_are_there_from_the_beginning_are_no_restart() {
+    let mut scenario = Scenario::new(users(1, secs(10)), secs(300), ms(100));
+    let spec = RevisionSpec { min_scale: 3, ..spec() };
+    let outcome = under(spec.clone(), &scenario);
+    assert_eq!((outcome.scaling.panics, outcome.pods.peak), (0, 3));
+
+    scenario.platform.autoscaler_outages = vec![Outage { at: Time::from_secs(100), lasts: secs(10) }];
+    let outcome = under(spec, &scenario);
+    // A restart at 110 s that finds several pods is a panic: from the first decision, on the request at 111.1 s, until the
+    // tick at 171.9 s, the first that is more than a stable window after 110 s.
+    assert_eq!((outcome.scaling.panics, outcome.scaling.panic_seconds), (1, 60.8));
+}
+
+/// knative/serving#10355: initialScale 3 and scaleDownDelay 10m. Two of the pods go as soon as the revision is ready: the
+/// initial scale is the reconciler's, the delay's window has never seen it.
+#[test]
+fn a_scale_down_delay_does_not_hold_the_pods_of_the_initial_scale() {
+    let mut scenario = Scenario::new(at(&[]), secs(1_200), ms(100));
+    let spec = RevisionSpec { initial_scale: 3, scale_down_delay: secs(600), ..spec() };
+    let warm = under(spec.clone(), &scenario);
+    // The tick at 1.9 s decides on 3 / 2 = 1 pod, that at 601.9 s on none: the delay's last slot with a 1 in it is over.
+    // The activator stands in the path, so the last pod goes with the next step, a millisecond later.
+    assert!((warm.pods.ready_seconds - (3.0 * 1.9 + 600.001)).abs() < 1e-6, "{:?}", warm.pods);
+    assert_eq!((warm.pods.peak, warm.scaling.panics), (3, 0));
+
+    // As if `pilotlight run` had brought them up.
+    scenario.pods.warm = Some(0);
+    let live = under(spec, &scenario);
+    assert_eq!((live.pods.ready_seconds, live.pods.peak), (warm.pods.ready_seconds, warm.pods.peak));
+}
+
+#[test]
 fn a_deaf_autoscaler_wakes_a_service_as_soon_as_it_hears() {
     let mut scenario = Scenario::new(at(&[secs(10)]), secs(100), ms(100));
     scenario.platform.autoscaler_outages = vec![Outage { at: Time::from_secs(5), lasts: secs(20) }];

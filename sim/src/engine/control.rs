@@ -105,25 +105,27 @@ impl Control {
 }
 
 impl Engine<'_> {
-    /// Pods that are there already, and an autoscaler that has just begun.
+    /// Pods that are there already, and an autoscaler that has brought them up, as under `pilotlight run`.
     pub(super) fn begin_control(&mut self) {
         let warm = self.scenario.pods.warm.unwrap_or(self.control.initial_scale());
         self.meter.levels.wanted.set(self.now, f64::from(warm));
         self.meter.levels.proxied.set(self.now, f64::from(u8::from(self.front.proxied)));
         self.begin_fleet(warm);
-        self.start_autoscaler();
+        self.start_autoscaler(PodCounts::default());
     }
 
-    fn start_autoscaler(&mut self) {
+    /// Starts an autoscaler that found `pods` when it first saw the revision. Several are a restart, which begins in
+    /// panic and keeps them for a stable window ([`Decider::new`](pilotlight_core::Decider::new)).
+    fn start_autoscaler(&mut self, pods: PodCounts) {
         let now = self.now;
-        let counts = self.fleet.counts();
         if let (ScalerState::Requests(revision), Scaler::Requests(spec)) =
             (&mut self.control.scaler, &self.settings.scaler)
         {
-            **revision = Revision::new(now, (**spec).clone(), counts);
+            **revision = Revision::new(now, (**spec).clone(), pods);
         }
-        (self.control.told, self.control.pods_changed) = (counts, false);
+        (self.control.told, self.control.pods_changed) = (pods, true);
         self.control.wake_at = None;
+        self.settle();
         let path = self.control.path;
         self.tell(Input::Path(path));
         if let ScalerState::Fixed(pods) = self.control.scaler {
@@ -238,7 +240,7 @@ impl Engine<'_> {
 
     pub(super) fn end_outage(&mut self) {
         self.control.away = false;
-        self.start_autoscaler();
+        self.start_autoscaler(self.fleet.counts());
         self.report_of_activators(true);
     }
 
