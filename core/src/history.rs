@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActivatorPath, Activity, Decision, ScalingMode, Time};
+use crate::{ActivatorPath, Activity, Decision, ScalingMode};
 
 /// What is remembered of a revision. The default is an empty history: the revision is seen for the first time.
 ///
@@ -78,26 +78,4 @@ pub struct WindowHistory {
     pub newest: Option<i64>,
     /// One value a second, the newest last. Leading zeros are left out.
     pub values: Vec<f64>,
-}
-
-impl History {
-    /// The history of a revision that has been calm for as long as anybody remembers, with as many pods as it needs.
-    ///
-    /// A simulation that begins with warm pods begins like this. An empty history would mean that the autoscaler found
-    /// those pods after a restart, which calls for panic.
-    pub fn calm(now: Time) -> History {
-        History {
-            activity: Some(Activity::Active { since: now }),
-            initialized: true,
-            decision: None,
-            path: ActivatorPath::default(),
-            load: Some(LoadHistory {
-                concurrency: WindowPairHistory::default(),
-                requests: WindowPairHistory::default(),
-                mode: ScalingMode::Stable,
-                max_panic_pods: 0,
-                delayed: Vec::new(),
-            }),
-        }
-    }
 }

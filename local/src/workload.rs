@@ -71,18 +71,14 @@ pub enum NotRunnable {
         why: &'static str,
     },
     /// Two workloads answer to one host name: requests for it could go to either.
-    #[error(
-        "{place}: {id} and {other} ({other_place}) both answer to the host {host}: give one of them another name"
-    )]
+    #[error("{place}: {id} and {other} both answer to the host {host}: give one of them another name")]
     SameHost {
         /// File and line.
         place: String,
         /// The workload.
         id: RevisionId,
-        /// The workload that was read first.
-        other: RevisionId,
-        /// File and line of that one.
-        other_place: String,
+        /// The workload that was read first, with file and line.
+        other: String,
         /// The shortest host name that both have.
         host: String,
     },
@@ -231,8 +227,7 @@ fn same_host(workload: &Workload, earlier: &[Workload]) -> Option<NotRunnable> {
         Some(NotRunnable::SameHost {
             place: place_of(workload),
             id: workload.id.clone(),
-            other: other.id.clone(),
-            other_place: place_of(other),
+            other: format!("{} ({})", other.id, place_of(other)),
             host: host.clone(),
         })
     })

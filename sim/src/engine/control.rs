@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pilotlight_core::pods;
 use pilotlight_core::{
-    ActivatorPath, Candidate, Input, Plan, PodCounts, Revision, RevisionSpec, ScalingMode, ServingMode, Stat,
-    Time, ask_order, extrapolate, sample_size,
+    ActivatorPath, Candidate, Evaluation, History, Input, Plan, PodCounts, Revision, RevisionSpec,
+    ScalingMode, ServingMode, Stat, Time, ask_order, extrapolate, sample_size,
 };
 
 use super::pod::{Phase, PodId};
@@ -111,17 +111,16 @@ impl Engine<'_> {
         self.meter.levels.wanted.set(self.now, f64::from(warm));
         self.meter.levels.proxied.set(self.now, f64::from(u8::from(self.front.proxied)));
         self.begin_fleet(warm);
-        self.start_autoscaler(PodCounts::default());
+        self.start_autoscaler(PodCounts::default(), History::default());
     }
 
-    /// Starts an autoscaler that found `pods` when it first saw the revision. Several are a restart, which begins in
-    /// panic and keeps them for a stable window ([`Decider::new`](pilotlight_core::Decider::new)).
-    fn start_autoscaler(&mut self, pods: PodCounts) {
+    /// Starts an autoscaler that finds `pods` when it first sees the revision, and this history of it.
+    fn start_autoscaler(&mut self, pods: PodCounts, history: History) {
         let now = self.now;
         if let (ScalerState::Requests(revision), Scaler::Requests(spec)) =
             (&mut self.control.scaler, &self.settings.scaler)
         {
-            **revision = Revision::new(now, (**spec).clone(), pods);
+            **revision = Revision::resume(now, (**spec).clone(), pods, history);
         }
         (self.control.told, self.control.pods_changed) = (pods, true);
         self.control.wake_at = None;
@@ -240,7 +239,12 @@ impl Engine<'_> {
 
     pub(super) fn end_outage(&mut self) {
         self.control.away = false;
-        self.start_autoscaler(self.fleet.counts());
+        // What a status holds survives; the load of the last window does not.
+        let history = match &self.control.scaler {
+            ScalerState::Requests(revision) => revision.evaluation().map(Evaluation::history),
+            ScalerState::Hpa(_) | ScalerState::Fixed(_) => None,
+        };
+        self.start_autoscaler(self.fleet.counts(), history.unwrap_or_default());
         self.report_of_activators(true);
     }
 
