@@ -1,7 +1,6 @@
 //! The path of one request, from the client to a pod and back.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,11 +31,11 @@ impl Handler for Activator {
             FROM_INGRESS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
         let mut told = shared.params.telemetry.begin(client.address(), &mut request);
-        let Some(routes) = shared.routes().await else { return tell(told, refusal::no_endpoints()) };
-        let route = match routes.find(&request) {
-            Ok(route) => Arc::clone(route),
-            Err(unknown) => {
-                return tell(told, refusal::not_found(&unknown, &routes, shared.params.single_default));
+        let route = match shared.routes.find_or_wait(client, &mut request).await {
+            Ok(route) => route,
+            Err(why) => {
+                let tell_hosts = shared.params.single_default;
+                return tell(told, refusal::unroutable(&why, &shared.routes, tell_hosts));
             }
         };
         let revision = &route.revision;
@@ -45,7 +44,7 @@ impl Handler for Activator {
         }
         let (mut exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
         if let Some(stat) = announcement {
-            shared.outbox.push([(revision.id().clone(), stat)]);
+            shared.announce(revision, stat);
         }
 
         prepare_forward(&mut request, client, marks);

@@ -8,7 +8,7 @@ use pilotlight_net::{Body, Response, headers, is_kubelet_probe, message, plain, 
 pub(crate) struct Health {
     /// The autoscaler is connected.
     pub(crate) is_connected: bool,
-    /// There has been a table of endpoints.
+    /// Every revision there is has been heard of.
     pub(crate) has_endpoints: bool,
     /// The process was asked to stop.
     pub(crate) is_stopping: bool,

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use pilotlight_core::{Time, Trouble};
 use pilotlight_net::{Response, headers, message, plain};
 
-use crate::routes::{NotFound, Routes};
+use crate::routes::{Routes, Unroutable};
 use crate::throttler::{Obstacle, Refusal};
 
 /// A request that will not be sent to a pod.
@@ -44,24 +44,22 @@ pub(crate) fn timed_out(message: &str, obstacle: &Obstacle) -> Response {
     with_reason(plain(StatusCode::GATEWAY_TIMEOUT, format!("{message}\n{why}")), reason)
 }
 
-/// A request that cannot even be told where it belongs.
-pub(crate) fn no_endpoints() -> Response {
-    let response = plain(StatusCode::SERVICE_UNAVAILABLE, "the endpoints are not known yet");
-    retry_after(with_reason(response, "no-endpoints"), 1)
-}
-
-/// A request for something that is not there. `tell_hosts`: say what there is instead.
-pub(crate) fn not_found(unknown: &NotFound, routes: &Routes, tell_hosts: bool) -> Response {
-    let name = match unknown {
-        NotFound::Host(host) if tell_hosts => {
+/// A request without a revision to go to. `tell_hosts`: say which hosts there are instead.
+pub(crate) fn unroutable(why: &Unroutable, routes: &Routes, tell_hosts: bool) -> Response {
+    let name = match why {
+        Unroutable::NotYet => {
+            let response = plain(StatusCode::SERVICE_UNAVAILABLE, "the endpoints are not known yet");
+            return retry_after(with_reason(response, "no-endpoints"), 1);
+        }
+        Unroutable::Host(host) if tell_hosts => {
             let hosts = routes.hosts();
             let known = if hosts.is_empty() { "none yet".to_owned() } else { hosts.join("\n  ") };
             let text = format!("no revision answers to the host \"{host}\"; known hosts:\n  {known}");
             return plain(StatusCode::NOT_FOUND, text);
         }
         // Knative looks up a revision without a name, and so will who reads its logs.
-        NotFound::Host(_) => "",
-        NotFound::Revision(name) => name,
+        Unroutable::Host(_) => "",
+        Unroutable::Revision(name) => name,
     };
     let text = format!("Error getting active endpoint: revision.serving.knative.dev \"{name}\" not found");
     plain(StatusCode::NOT_FOUND, text)

@@ -161,7 +161,7 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let metrics = install_metrics(&[]).context("installing metrics")?;
     process::started();
     let env = telemetry_env()?;
-    let tables = endpoints::follow(&flags.endpoints).context("--endpoints")?;
+    let endpoints = endpoints::follow(&flags.endpoints).context("--endpoints")?;
     let listen = |addr: SocketAddr| listen(addr).with_context(|| format!("listening on {addr}"));
     let listener = listen(flags.listen)?;
     let admin = match admin_address(&flags, &env.prometheus)? {
@@ -181,7 +181,8 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     };
     let pods_over_tls = pods_over_tls(&flags)?;
     let telemetry = telemetry(&flags, &env)?;
-    let activator = Activator::start(ActivatorParams { pods_over_tls, telemetry, ..params(&flags) }, tables);
+    let activator =
+        Activator::start(ActivatorParams { pods_over_tls, telemetry, ..params(&flags) }, endpoints);
     if let Some(listener) = admin {
         let target = process::target_info(&resource(&flags, &env));
         let admin = Arc::new(admin_routes(activator.clone(), metrics.clone(), target));

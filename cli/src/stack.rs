@@ -94,7 +94,7 @@ impl Stack {
                 behind_ingress: false,
                 ..ActivatorParams::new("activator", clock, autoscaler_url)
             },
-            cluster.endpoints(),
+            cluster.endpoints().follow(),
         );
         {
             let routes = Admin::new().healthz();
@@ -106,7 +106,7 @@ impl Stack {
                     .ok_or_else(|| "the activator has not reached the autoscaler".to_owned())
             });
             let routes = exposition::route(routes, metrics, cluster.clone());
-            let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints());
+            let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
             back_doors.push(tokio::spawn(serve(admin_listener, Arc::new(routes), back.clone())));
         }
         let front_door = {

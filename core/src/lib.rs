@@ -34,7 +34,7 @@ pub use breaker::{Admission, Breaker, QueueFull, Ticket, queue_depth};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
 pub use endpoints::{
-    EndpointTable, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble, TroubleReason,
+    EndpointLine, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble, TroubleReason,
 };
 pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
 pub use id::RevisionId;

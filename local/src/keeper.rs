@@ -245,13 +245,7 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
             trouble: self.trouble(),
             ..self.workload.endpoints()
         };
-        self.known.endpoints.send_if_modified(|table| {
-            if table.revisions.get(id) == Some(&endpoints) {
-                return false;
-            }
-            Arc::make_mut(table).revisions.insert(id.clone(), endpoints);
-            true
-        });
+        self.known.endpoints.set(id.clone(), endpoints);
         let view = RevisionView {
             spec: Arc::clone(&self.workload.spec),
             // All requests pass through the activator here: no probe is needed to know that.

@@ -2,14 +2,12 @@
 //! usage.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pilotlight_autoscaler::cluster::RevisionView;
-use pilotlight_core::{EndpointTable, RevisionId};
+use pilotlight_core::{RevisionEndpoints, RevisionId};
 use pilotlight_feed::Feed;
 use pilotlight_net::Clock;
-use tokio::sync::watch;
 
 use crate::usage::Meter;
 
@@ -17,17 +15,12 @@ use crate::usage::Meter;
 pub(crate) struct Known {
     pub(crate) clock: Clock,
     pub(crate) revisions: Feed<RevisionId, RevisionView>,
-    pub(crate) endpoints: watch::Sender<Arc<EndpointTable>>,
+    pub(crate) endpoints: Feed<RevisionId, RevisionEndpoints>,
     pub(crate) meters: Mutex<BTreeMap<RevisionId, Meter>>,
 }
 
 impl Known {
     pub(crate) fn new(clock: Clock) -> Self {
-        Known {
-            clock,
-            revisions: Feed::default(),
-            endpoints: watch::Sender::default(),
-            meters: Mutex::default(),
-        }
+        Known { clock, revisions: Feed::default(), endpoints: Feed::default(), meters: Mutex::default() }
     }
 }

@@ -2,8 +2,8 @@
 //! them, as a process of its own ([`process`]).
 //!
 //! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
-//! The pods of a workload are published twice: for the autoscaler as [`RevisionView`], for the activator in the
-//! [`EndpointTable`].
+//! The pods of a workload are published twice: for the autoscaler as [`RevisionView`], for the activator as
+//! [`RevisionEndpoints`].
 
 mod address;
 mod diagnose;
@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use pilotlight_autoscaler::cluster::RevisionView;
 use pilotlight_autoscaler::{Cluster, OnPodStat};
-use pilotlight_core::{EndpointTable, Evaluation, RevisionId};
-use pilotlight_feed::Follower;
+use pilotlight_core::{Evaluation, RevisionEndpoints, RevisionId};
+use pilotlight_feed::{Feed, Follower};
 use tokio::sync::{mpsc, watch};
 
 use address::Addresses;
@@ -68,13 +68,15 @@ impl LocalCluster {
                 drop(until_done);
             });
         }
+        // Every keeper has published its workload: there are no others.
         known.revisions.complete();
+        known.endpoints.complete();
         LocalCluster { known, keepers: Arc::new(keepers), running }
     }
 
     /// The endpoints of every workload, always current.
-    pub fn endpoints(&self) -> watch::Receiver<Arc<EndpointTable>> {
-        self.known.endpoints.subscribe()
+    pub fn endpoints(&self) -> &Feed<RevisionId, RevisionEndpoints> {
+        &self.known.endpoints
     }
 
     /// Every workload and its pods, as they are now.

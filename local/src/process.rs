@@ -112,7 +112,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         metrics.run_upkeep();
         metrics.render()
     });
-    let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints());
+    let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
     let admin_server = tokio::spawn(serve(admin_listener, Arc::new(routes), drain.clone()));
     info!(address = %stats_address, admin = %admin_address, "Autoscaler is listening");
 

@@ -16,8 +16,6 @@ pub const NAMESPACE: HeaderName = HeaderName::from_static("knative-serving-names
 pub const PROXY_REQUEST: HeaderName = HeaderName::from_static("k-proxy-request");
 /// The host the client asked for, where a mesh rewrote `Host`.
 pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("k-original-host");
-/// `true` where a mesh must send the request on to the pod it names.
-pub const PASSTHROUGH_LB: HeaderName = HeaderName::from_static("k-passthrough-lb");
 /// The tag of the traffic target that was chosen.
 pub const TAG: HeaderName = HeaderName::from_static("knative-serving-tag");
 /// Whether the default route was taken: `true` or `false`.
@@ -58,10 +56,6 @@ pub const KUBELET_USER_AGENT: &str = "kube-probe/";
 pub const ACTIVATOR_USER_AGENT: &str = "Knative-Activator-Probe";
 /// The user agent of the autoscaler's probes.
 pub const AUTOSCALER_USER_AGENT: &str = "Knative-Autoscaling-Probe";
-/// The user agent of the queue-proxy's probes.
-pub const QUEUE_PROXY_USER_AGENT: &str = "Knative-Queue-Proxy-Probe";
-/// The user agent of the ingress's probes.
-pub const INGRESS_USER_AGENT: &str = "Knative-Ingress-Probe";
 
 /// The path that probes ask for. Servers answer on any.
 pub const HEALTH_PATH: &str = "/healthz";

@@ -28,12 +28,13 @@ use tracing::{debug, warn};
 
 use self::overdue::Stragglers;
 use crate::alarm::Alarm;
+use crate::body::ClientBody;
 use crate::handler::Handler;
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
-use crate::{Body, Client, Drain, Request, Response, body, h1, h2, hop};
+use crate::{Body, Client, Drain, Request, Response, h1, h2, hop};
 
 /// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
 /// forced, at once.
@@ -186,7 +187,7 @@ async fn serve_http2<H: Handler>(
         // Each stream has a task of its own.
         let (handler, watching, client) = (Arc::clone(&handler), watching.clone(), client.of_stream());
         async move {
-            let mut request = request.map(|incoming| Body::incoming(body::Incoming::Http2(incoming)));
+            let mut request = request.map(|incoming| Body::from_client(ClientBody::Http2(incoming)));
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;

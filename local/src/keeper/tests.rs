@@ -95,7 +95,7 @@ impl Script {
     }
 
     fn endpoints(&self) -> RevisionEndpoints {
-        self.known.endpoints.borrow().revisions[&self.id].clone()
+        self.known.endpoints.get(&self.id).map(|endpoints| (*endpoints).clone()).expect("published")
     }
 
     fn listed(&self) -> Vec<String> {
@@ -160,7 +160,7 @@ async fn a_pod_is_left_out_of_the_endpoints_before_it_is_told_to_stop() {
     let id = script.id.clone();
     let listed_when_told = tokio::spawn(async move {
         stop.wait_for(|stop| *stop != Stop::No).await.expect("the keeper is at work");
-        known.endpoints.borrow().revisions[&id].ready.len()
+        known.endpoints.get(&id).map_or(0, |endpoints| endpoints.ready.len())
     });
     script.scale(0).await;
     assert_eq!(listed_when_told.await.unwrap(), 0);

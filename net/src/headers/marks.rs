@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn probers_are_known_by_their_user_agents_and_nobody_else_is() {
-        for agent in [KUBELET_USER_AGENT, ACTIVATOR_USER_AGENT, AUTOSCALER_USER_AGENT, QUEUE_PROXY_USER_AGENT]
+        for agent in
+            [KUBELET_USER_AGENT, ACTIVATOR_USER_AGENT, AUTOSCALER_USER_AGENT, "Knative-Queue-Proxy-Probe"]
         {
             assert_eq!(of(USER_AGENT, agent), Marks::PROBE, "{agent}");
         }

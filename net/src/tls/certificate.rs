@@ -105,10 +105,10 @@ fn config(
         Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients)),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|source| TlsError::Pair {
+    let mut config = builder.with_single_cert(chain, key).map_err(|cause| TlsError::Pair {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
-        source,
+        cause,
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)

@@ -25,14 +25,14 @@ pub enum TlsError {
         reason: String,
     },
     /// A certificate and a key that cannot be used, or not together.
-    #[error("cannot use {} with {}: {source}", certificate.display(), key.display())]
+    #[error("cannot use {} with {}: {cause}", certificate.display(), key.display())]
     Pair {
         /// The file of the certificate.
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
         /// What is wrong.
-        source: rustls::Error,
+        cause: rustls::Error,
     },
     /// There is nobody to trust.
     #[error("no certificate authority to trust in {0}")]
@@ -41,6 +41,6 @@ pub enum TlsError {
     #[error("`{0}` is no name of a server")]
     NoServerName(String),
     /// What was asked for does not add up.
-    #[error("{0}")]
+    #[error(transparent)]
     Unusable(#[from] rustls::Error),
 }

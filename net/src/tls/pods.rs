@@ -93,13 +93,9 @@ struct WrongNamespace {
     names: Vec<String>,
 }
 
-/// What people should read about a handshake that failed; `None`: the connection failed, not the handshake.
-pub(crate) fn handshake_refusal(error: &io::Error) -> Option<String> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    Some(match error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => reason.to_string(),
-        error => format!("tls: {error}"),
-    })
+/// The refusal of a handshake; `None`: the connection failed, not the handshake.
+pub(crate) fn handshake_refusal(error: &io::Error) -> Option<rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>().cloned()
 }
 
 /// Certificates as usual, and one name more.

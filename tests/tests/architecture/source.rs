@@ -1,6 +1,7 @@
 //! Rust sources, taken apart as far as the rules of the house need: code without comments and literals, comments
 //! without code.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{fs, iter};
 
@@ -25,10 +26,12 @@ pub(crate) struct Comment {
 
 impl Source {
     pub(crate) fn read(root: &Path, path: &Path) -> Self {
-        let text = fs::read_to_string(root.join(path)).expect("readable");
-        let mut source =
-            Self { path: path.into(), code: String::with_capacity(text.len()), comments: Vec::new() };
-        let mut rest = text.as_str();
+        Self::parse(path.into(), &fs::read_to_string(root.join(path)).expect("readable"))
+    }
+
+    pub(crate) fn parse(path: PathBuf, text: &str) -> Self {
+        let mut source = Self { path, code: String::with_capacity(text.len()), comments: Vec::new() };
+        let mut rest = text;
         while !rest.is_empty() {
             let (length, token) = next(rest, &source.code);
             let (token_text, after) = rest.split_at(length);
@@ -50,6 +53,13 @@ impl Source {
     /// The lines of code, numbered from 1.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.code.lines())
+    }
+
+    /// Whether the whole file is for tests, examples or benches.
+    pub(crate) fn is_for_tests(&self) -> bool {
+        let is_src = self.path.iter().nth(1).is_some_and(|folder| folder == "src");
+        let is_tests = |part: &OsStr| part == "tests" || part == "tests.rs";
+        !is_src || self.path.iter().any(is_tests)
     }
 
     fn blank(&mut self, text: &str, with: char) {
@@ -164,9 +174,7 @@ fn f<'a>(x: &'a str) -> char {
     let raw = r#"a "// b" c"#; /* not /* seen */ */ '"'
 }
 "##;
-    let folder = tempfile::tempdir().expect("a folder");
-    fs::write(folder.path().join("some.rs"), text).expect("writable");
-    let source = Source::read(folder.path(), Path::new("some.rs"));
+    let source = Source::parse("some.rs".into(), text);
     let comments: Vec<_> = source.comments.iter().map(|each| (each.line, each.text.as_str())).collect();
     assert_eq!(
         comments,
