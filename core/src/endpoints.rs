@@ -1,4 +1,4 @@
-//! What the data plane needs to know about each revision: its limits, and where its pods are.
+//! Revisions as the data plane knows them: the limits of each, and the addresses of its pods.
 //!
 //! Whoever runs pods (the local driver, later the Kubernetes watches) publishes each revision by itself, through a feed
 //! of changes; [`EndpointLine`] carries the same changes over a process boundary. Plain data.

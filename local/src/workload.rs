@@ -1,4 +1,4 @@
-//! What a workload needs to run on this machine, and what is missing if it cannot.
+//! Workloads that can run on this machine, and the reasons why others cannot.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use crate::guard::Spawn;
 /// A workload that can run here.
 #[derive(Clone, Debug)]
 pub struct LocalWorkload {
-    /// Its name.
+    /// Name and namespace.
     pub id: RevisionId,
     /// How it scales.
     pub spec: Arc<RevisionSpec>,
@@ -55,7 +55,7 @@ pub enum NotRunnable {
         place: String,
         /// The workload.
         id: RevisionId,
-        /// What it has instead.
+        /// Words for the image it has instead.
         what: String,
     },
     /// The command is not there.
@@ -67,22 +67,18 @@ pub enum NotRunnable {
         id: RevisionId,
         /// The program.
         program: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
     /// Two workloads answer to one host name: requests for it could go to either.
-    #[error(
-        "{place}: {id} and {other} ({other_place}) both answer to the host {host}: give one of them another name"
-    )]
+    #[error("{place}: {id} and {other} both answer to the host {host}: give one of them another name")]
     SameHost {
         /// File and line.
         place: String,
         /// The workload.
         id: RevisionId,
-        /// The workload that was read first.
-        other: RevisionId,
-        /// File and line of that one.
-        other_place: String,
+        /// The workload that was read first, with file and line.
+        other: String,
         /// The shortest host name that both have.
         host: String,
     },
@@ -168,7 +164,7 @@ impl LocalWorkload {
         Spawn {
             program: words.next().unwrap_or_default(),
             args: words.collect(),
-            // The last one wins: what the manifest sets is meant.
+            // The last value of a variable wins, so that a manifest can set these too.
             env: contract.into_iter().chain(own).collect(),
             cwd: self.working_dir.clone(),
         }
@@ -200,7 +196,7 @@ impl LocalWorkload {
         env
     }
 
-    /// What the activator needs to know, but for the pods.
+    /// Endpoints for the activator, but for the pods.
     pub(super) fn endpoints(&self) -> RevisionEndpoints {
         RevisionEndpoints {
             hosts: self.hosts.clone(),
@@ -231,8 +227,7 @@ fn same_host(workload: &Workload, earlier: &[Workload]) -> Option<NotRunnable> {
         Some(NotRunnable::SameHost {
             place: place_of(workload),
             id: workload.id.clone(),
-            other: other.id.clone(),
-            other_place: place_of(other),
+            other: format!("{} ({})", other.id, place_of(other)),
             host: host.clone(),
         })
     })
