@@ -20,7 +20,7 @@ pub(super) struct Decoder {
     overhead: usize,
 }
 
-/// What is to be read next. Any state goes to Failed at an error.
+/// The part that is read next. Any state goes to Failed at an error.
 #[derive(Debug)]
 enum DecoderState {
     /// So many bytes of the body. Goes to Counted or Ended.
@@ -56,7 +56,7 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// What failed was a request's body.
+/// The failure of a request's body.
 impl From<ReadError> for RequestBodyError {
     fn from(error: ReadError) -> Self {
         match error {
@@ -67,7 +67,7 @@ impl From<ReadError> for RequestBodyError {
     }
 }
 
-/// What failed was a response's body.
+/// The failure of a response's body.
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {

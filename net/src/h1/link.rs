@@ -73,7 +73,7 @@ struct Halves {
     task: Option<Waker>,
 }
 
-/// Where the request is, and so who owns the read half; see the picture above.
+/// State of the request, and so the owner of the read half; see the picture above.
 #[derive(Debug)]
 enum RequestState {
     Head,
@@ -94,7 +94,7 @@ enum RequestState {
     Gone,
 }
 
-/// Where the response is, and so who owns the write half.
+/// State of the response, and so the owner of the write half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerState {
     /// Interim responses may be sent.
@@ -103,7 +103,7 @@ enum AnswerState {
     Final,
 }
 
-/// What is remembered of a request until its response is written.
+/// Facts about a request that its response depends on.
 pub(super) struct Asked {
     pub(super) is_head: bool,
     pub(super) version: Version,
