@@ -1,9 +1,9 @@
-//! HTTP in, HTTP out: what the activator, the queue-proxy and every admin port share.
+//! HTTP in, HTTP out: the part that the activator, the queue-proxy and every admin port share.
 //!
-//! If it does not hold a connection, a request or a body, or measure one, it is not here; except for what a process
-//! begins with, its log ([`start_logs`]) and its end ([`StopSignals`]). A proxy built on this
-//! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
-//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`message`].
+//! Everything here holds a connection, a request or a body, or measures one; except for the log with which a process
+//! begins ([`start_logs`]) and the signals that end it ([`StopSignals`]). A proxy built on this crate is one [`Handler`]:
+//! [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`] limits how many run, and
+//! [`with_timeouts`] how long they take; every failure becomes a response in [`message`].
 
 pub mod admin;
 mod alarm;

@@ -1,4 +1,4 @@
-//! Where the log of a component goes that runs as a process of its own.
+//! The log of a component that runs as a process of its own.
 
 use std::io::{self, IsTerminal, Write, stderr};
 use std::sync::OnceLock;
@@ -12,8 +12,8 @@ use crate::lines::Lines;
 /// Starts the process's log on standard error: one JSON object a line, or compact lines for people. `RUST_LOG`
 /// decides what is logged, and `level` where it is not set. Changes nothing if logs have been started already.
 ///
-/// Whoever logs never waits: when nobody reads standard error, lines are dropped, and their number is told as soon
-/// as somebody does. So a process must [`flush_logs`] before it ends.
+/// Logging never waits: while standard error is not read, lines are dropped, and their number is logged once it is read
+/// again. Lines are written by a thread, so a process must [`flush_logs`] before it ends.
 pub fn start_logs(json: bool, level: Level) {
     let lost: fn(u64) -> String = if json {
         |lost| {
@@ -29,7 +29,7 @@ pub fn start_logs(json: bool, level: Level) {
         let started = LOGS.get_or_init(|| Lines::start("log", stderr(), lost).ok());
         LogWriter(started.as_ref())
     });
-    // Err: whoever runs us as a part of something larger has decided already.
+    // An error says that a larger program, of which this is a part, has started its own log.
     let _ = if json {
         builder.json().flatten_event(true).try_init()
     } else {
@@ -38,14 +38,14 @@ pub fn start_logs(json: bool, level: Level) {
     };
 }
 
-/// Waits until what was logged is written, for up to a second. To be called before the process ends.
+/// Waits until all log lines are written, for up to a second. To be called before the process ends.
 pub fn flush_logs() {
     if let Some(Some(lines)) = LOGS.get() {
         lines.flush(FLUSH_LIMIT);
     }
 }
 
-/// One event's way out. `None`: there is no thread to write it, so it is written here.
+/// Writer of one event. `None`: the thread could not be started, and the event is written at once.
 struct LogWriter(Option<&'static Lines>);
 
 impl Write for LogWriter {

@@ -1,4 +1,4 @@
-//! Bodies that can be sent a second time: what was read of one is kept, and comes again in front of the rest.
+//! Bodies that can be sent a second time: the frames that were read are kept, and come again in front of the rest.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,14 +14,14 @@ use crate::{Body, Error};
 #[derive(Debug)]
 pub(crate) struct Recording {
     kept: KeptFrames,
-    /// Bytes of data that are still kept; `None` once the recording has stopped.
+    /// Bytes of data that may still be added; `None` once the recording has stopped.
     left: Option<usize>,
 }
 
 #[derive(Debug, Default)]
 struct KeptFrames {
     data: VecDeque<Bytes>,
-    // Boxed: hardly any body has them.
+    // Boxed: hardly any body has trailers.
     trailers: Option<Box<HeaderMap>>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn prefixed(first: Bytes, rest: Body) -> Body {
 /// A body that begins with what was kept of it.
 struct Replayed {
     kept: KeptFrames,
-    // Read to its end if there are trailers.
+    // Empty if there are trailers, which end a body.
     rest: Body,
 }
 

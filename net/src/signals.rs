@@ -1,11 +1,11 @@
-//! Being asked to stop by the operating system.
+//! Signals by which the operating system asks a process to stop.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT, which from now on ask a process to stop, and no longer end it. To be made first of all: a
-/// signal that comes during the start must not kill it without a word.
+/// SIGTERM and SIGINT, which no longer kill the process once this is made. To be made first of all: a signal that comes
+/// during the start must not kill the process without a word in its log.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
@@ -21,7 +21,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next one. Returns its name.
+    /// Waits for the next signal, and returns its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
