@@ -13,8 +13,8 @@ use pilotlight_core::{Reachability, RevisionSpec};
 use serde_json::json;
 
 use super::fields;
-use super::read::whole;
 use crate::hpa::HpaSpec;
+use crate::read::whole;
 use crate::scenario::Settings;
 use crate::sweep::Written;
 
