@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{RevisionEndpoints, RevisionId};
 use pilotlight_feed::Feed;
-use pilotlight_net::{Clock, Drain};
+use pilotlight_net::{Clock, Drain, Target};
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
@@ -79,7 +79,8 @@ async fn start() -> (Activator, SocketAddr, Feed<RevisionId, RevisionEndpoints>)
     let hello = RevisionEndpoints { hosts: vec![HOST.to_owned()], ..RevisionEndpoints::default() };
     let feed = Feed::default();
     feed.replace([(RevisionId::new("default", "hello"), hello)].into());
-    let mut params = ActivatorParams::new("bench", Clock::start(), "ws://127.0.0.1:1");
+    let autoscaler = Target::ws("ws://127.0.0.1:1").expect("a URL");
+    let mut params = ActivatorParams::new("bench", Clock::start(), autoscaler);
     params.limits.requests_per_revision = usize::MAX;
     params.limits.requests = usize::MAX;
     let activator = Activator::start(params, feed.follow());

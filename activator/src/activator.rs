@@ -11,7 +11,7 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts};
+use pilotlight_net::{ByteBudget, Clock, Drain, Target, Timeouts};
 use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -22,12 +22,12 @@ use tracing::info;
 
 use crate::known::KnownRevisions;
 use crate::ledger::Ledger;
-use crate::prober::{ProbeParams, Prober};
+use crate::prober::{ProbeContext, ProbeParams, Prober};
 use crate::probes::Health;
 use crate::reports::Reporting;
-use crate::revision::{Revision, RevisionActivity};
+use crate::revision::{RevisionActivity, RevisionTraffic};
 use crate::routes::{Route, Routes};
-use crate::sink::{self, Outbox};
+use crate::sink::{self, Dial, Outbox};
 use crate::throttler::Backlog;
 use crate::upstreams::{IdleConnections, PodUpstreams, PodsOverTls};
 
@@ -38,8 +38,8 @@ pub struct ActivatorParams {
     pub pod_name: String,
     /// The process's clock.
     pub clock: Clock,
-    /// Where the autoscaler listens: `ws://host:port`.
-    pub autoscaler_url: String,
+    /// Where the autoscaler listens: a [`Target::ws`].
+    pub autoscaler: Target,
     /// What cluster-local host names end in.
     pub cluster_domain: String,
     /// Its own address, by which it finds its place among the activators that share a revision's pods; `None`: it
@@ -67,11 +67,11 @@ pub struct ActivatorParams {
 
 impl ActivatorParams {
     /// The defaults of a cluster: `cluster.local`, 45 s of drain.
-    pub fn new(pod_name: impl Into<String>, clock: Clock, autoscaler_url: impl Into<String>) -> Self {
+    pub fn new(pod_name: impl Into<String>, clock: Clock, autoscaler: Target) -> Self {
         ActivatorParams {
             pod_name: pod_name.into(),
             clock,
-            autoscaler_url: autoscaler_url.into(),
+            autoscaler,
             cluster_domain: "cluster.local".to_owned(),
             pod_ip: None,
             probing: ProbeParams::default(),
@@ -106,7 +106,7 @@ impl Default for BufferLimits {
 /// A running activator. Clones are the same one; when the last goes, its tasks end.
 #[derive(Clone, Debug)]
 pub struct Activator {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ActivatorState>,
     sink: Arc<Mutex<Option<JoinHandle<()>>>>,
     /// Whoever is in here is answered when everything published before is in force.
     catching_up: mpsc::Sender<oneshot::Sender<()>>,
@@ -115,7 +115,7 @@ pub struct Activator {
 
 /// What the tasks and the request path share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ActivatorState {
     pub(crate) params: ActivatorParams,
     pub(crate) upstreams: PodUpstreams,
     pub(crate) body_bytes: ByteBudget,
@@ -141,13 +141,19 @@ impl Drop for StopOnDrop {
 impl Activator {
     /// Starts following the endpoints and reporting to the autoscaler, on the current runtime. What has been published so
     /// far is in force when this returns; until all of it has been, requests for unknown hosts wait.
-    pub fn start(
+    pub fn start(params: ActivatorParams, endpoints: Follower<RevisionId, RevisionEndpoints>) -> Activator {
+        let autoscaler = params.autoscaler.clone();
+        Activator::start_over(autoscaler, params, endpoints)
+    }
+
+    /// The same, over any way to the autoscaler.
+    pub(crate) fn start_over(
+        autoscaler: impl Dial,
         params: ActivatorParams,
         mut endpoints: Follower<RevisionId, RevisionEndpoints>,
     ) -> Activator {
         crate::metrics::describe();
-        let url = params.autoscaler_url.clone();
-        let shared = Arc::new(Shared::new(params));
+        let shared = Arc::new(ActivatorState::new(params));
         shared.catch_up(&mut endpoints);
 
         let stop = Drain::default();
@@ -158,7 +164,7 @@ impl Activator {
             let shared = Arc::clone(&shared);
             move || shared.resync()
         };
-        let sink = tokio::spawn(sink::run(url, Arc::clone(&shared.outbox), stop.clone(), on_connect));
+        let sink = tokio::spawn(sink::run(autoscaler, Arc::clone(&shared.outbox), stop.clone(), on_connect));
         let (sink, stop) = (Arc::new(Mutex::new(Some(sink))), Arc::new(StopOnDrop(stop)));
         Activator { shared, sink, catching_up, stop }
     }
@@ -236,10 +242,10 @@ impl Activator {
     }
 }
 
-impl Shared {
+impl ActivatorState {
     pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
-        Shared {
+        ActivatorState {
             upstreams: PodUpstreams::new(params.pods_over_tls.clone(), params.idle),
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
@@ -261,7 +267,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn all_revisions(&self) -> Vec<Arc<Revision>> {
+    pub(crate) fn all_revisions(&self) -> Vec<Arc<RevisionTraffic>> {
         self.revisions.lock().all().map(Arc::clone).collect()
     }
 
@@ -303,20 +309,22 @@ impl Shared {
         self.upstreams.follow(&id.namespace, Some(&member.endpoints), None);
     }
 
-    fn meet(&self, id: &RevisionId) -> (Arc<Revision>, Arc<Prober>) {
+    fn meet(&self, id: &RevisionId) -> (Arc<RevisionTraffic>, Arc<Prober>) {
         let depth = self.params.limits.requests_per_revision;
-        let revision = Arc::new(Revision::new(
+        let revision = Arc::new(RevisionTraffic::new(
             id.clone(),
             depth,
             Arc::clone(&self.backlog),
             !self.params.telemetry.counts_requests(),
         ));
-        let prober = Prober::new(&self.params, self.upstreams.in_the_clear(), &revision);
+        let ActivatorParams { clock, pod_ip, probing, .. } = self.params;
+        let context = ProbeContext { clock, pod_ip, probing, upstreams: self.upstreams.in_the_clear() };
+        let prober = Prober::new(context, &revision);
         (revision, prober)
     }
 
     /// Tells the autoscaler at once of a revision's first request; from now on the revision reports.
-    pub(crate) fn announce(&self, revision: &Arc<Revision>, stat: Stat) {
+    pub(crate) fn announce(&self, revision: &Arc<RevisionTraffic>, stat: Stat) {
         self.reporting.join(revision);
         self.outbox.push([(revision.id().clone(), stat)]);
     }
@@ -351,7 +359,7 @@ impl Shared {
 }
 
 async fn follow(
-    shared: Arc<Shared>,
+    shared: Arc<ActivatorState>,
     mut endpoints: Follower<RevisionId, RevisionEndpoints>,
     mut asking: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
@@ -373,7 +381,7 @@ async fn follow(
     }
 }
 
-async fn report(shared: Arc<Shared>) {
+async fn report(shared: Arc<ActivatorState>) {
     let clock = shared.params.clock;
     loop {
         sleep_until(clock.instant_at(REPORT.next(clock.now()))).await;
@@ -413,7 +421,7 @@ mod tests {
             if is_complete {
                 feed.complete();
             }
-            let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+            let params = ActivatorParams::new("act", Clock::start(), Target::ws("ws://127.0.0.1:1").unwrap());
             let activator = Activator::start(params, feed.follow());
             assert_eq!(activator.shared.health().has_endpoints, is_complete);
         }
@@ -422,7 +430,7 @@ mod tests {
     #[tokio::test]
     async fn caught_up_means_that_all_that_was_published_before_is_in_force() {
         let feed = Feed::default();
-        let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+        let params = ActivatorParams::new("act", Clock::start(), Target::ws("ws://127.0.0.1:1").unwrap());
         let activator = Activator::start(params, feed.follow());
         let revisions = |activator: &Activator| activator.activity().len();
         for count in 1..100 {

@@ -6,12 +6,12 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use pilotlight_core::{PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
 use pilotlight_feed::Change;
-use pilotlight_net::{Clock, Ending};
+use pilotlight_net::{Clock, Ending, Target};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::activator::{ActivatorParams, Shared};
-use crate::revision::Revision;
+use crate::activator::{ActivatorParams, ActivatorState};
+use crate::revision::RevisionTraffic;
 
 const ARRIVALS_PER_SECOND: u32 = 200;
 const MINUTES: u32 = 10;
@@ -36,7 +36,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(shared: &Shared, revision: &Revision) -> Sizes {
+    fn of(shared: &ActivatorState, revision: &RevisionTraffic) -> Sizes {
         let (queued, active) = revision.throttler().queued_and_active();
         let ledger = revision.ledger();
         Sizes {
@@ -60,7 +60,7 @@ impl Sizes {
 
 /// One client. It gives up when it has waited too long for its turn; every other one also when the answer does not
 /// come in that time.
-async fn client(shared: Arc<Shared>, revision: Arc<Revision>, is_patient_with_pods: bool) {
+async fn client(shared: Arc<ActivatorState>, revision: Arc<RevisionTraffic>, is_patient_with_pods: bool) {
     let gives_up = Instant::now() + PATIENCE;
     let (mut exchange, announcement) = revision.begin(shared.params.clock, Method::GET);
     if let Some(stat) = announcement {
@@ -82,7 +82,8 @@ async fn client(shared: Arc<Shared>, revision: Arc<Revision>, is_patient_with_po
 
 #[tokio::test(start_paused = true)]
 async fn ten_minutes_of_overload_leave_nothing_behind() {
-    let shared = Arc::new(Shared::new(ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1")));
+    let autoscaler = Target::ws("ws://127.0.0.1:1").expect("a URL");
+    let shared = Arc::new(ActivatorState::new(ActivatorParams::new("act", Clock::start(), autoscaler)));
     let id = RevisionId::new("default", "hello");
     let pod = PodEndpoint {
         name: "pod-1".to_owned(),

@@ -13,9 +13,9 @@ use pilotlight_net::{
 
 use pilotlight_telemetry::Call;
 
-use crate::activator::{Activator, Shared};
+use crate::activator::{Activator, ActivatorState};
 use crate::revision::Exchange;
-use crate::throttler::{Place, Slot};
+use crate::throttler::{PlaceInLine, Slot};
 use crate::{probes, refusal};
 
 impl Handler for Activator {
@@ -77,10 +77,10 @@ fn tell(told: Option<Call>, response: Response) -> Response {
 
 /// Sends the request to a pod, as soon as there is one; to another, as long as no pod has seen any of it.
 async fn forward(
-    shared: &Shared,
+    shared: &ActivatorState,
     client: &Client,
     exchange: &Exchange,
-    place: &Place,
+    place: &PlaceInLine,
     is_waiting: &AtomicBool,
     request: &mut Request,
 ) -> Response {
@@ -136,7 +136,7 @@ async fn forward(
 }
 
 /// A pod for the request, or the answer that there will be none.
-async fn slot(shared: &Shared, place: &Place, request: &mut Request) -> Result<Slot, Response> {
+async fn slot(shared: &ActivatorState, place: &PlaceInLine, request: &mut Request) -> Result<Slot, Response> {
     let slot = match place.try_slot() {
         Some(slot) => slot,
         None => hold_while(request, &shared.body_bytes, place.slot())

@@ -19,8 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use tracing::info;
 
-use crate::activator::ActivatorParams;
-use crate::revision::Revision;
+use crate::revision::RevisionTraffic;
 use crate::throttler::{Supply, Throttler};
 
 /// How pods are probed. Knative's names are `PROBE_TIMEOUT` and `PROBE_FREQUENCY`.
@@ -38,37 +37,44 @@ impl Default for ProbeParams {
     }
 }
 
+/// What all probers of an activator have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct ProbeContext {
+    pub(crate) clock: Clock,
+    /// The activator's own address; `None`: it uses every pod.
+    pub(crate) pod_ip: Option<IpAddr>,
+    pub(crate) probing: ProbeParams,
+    pub(crate) upstreams: Upstreams,
+}
+
 /// Knows where one revision's requests can go, and keeps its throttler up to date.
 #[derive(Debug)]
 pub(crate) struct Prober {
     id: RevisionId,
     throttler: Arc<Throttler>,
-    upstreams: Upstreams,
-    clock: Clock,
-    pod_ip: Option<IpAddr>,
-    probe_timeout: Duration,
-    state: Mutex<State>,
+    context: ProbeContext,
+    state: Mutex<ProberState>,
     /// Tasks hold no more than this: when the activator goes, they end.
     me: Weak<Prober>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ProberState {
     backends: Backends,
     /// `None` once the revision has been deleted.
     endpoints: Option<Arc<RevisionEndpoints>>,
     /// The last known: while requests do not pass through activators, nobody knows better.
     place: Place,
-    timer: Option<Timer>,
+    timer: Option<ProbeTimer>,
 }
 
 #[derive(Debug)]
-struct Timer {
+struct ProbeTimer {
     at: Time,
     task: AbortHandle,
 }
 
-impl Drop for Timer {
+impl Drop for ProbeTimer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -76,9 +82,9 @@ impl Drop for Timer {
 
 impl Prober {
     /// Knows nothing yet.
-    pub(crate) fn new(params: &ActivatorParams, upstreams: Upstreams, revision: &Revision) -> Arc<Prober> {
-        let state = State {
-            backends: Backends::new(params.probing.interval),
+    pub(crate) fn new(context: ProbeContext, revision: &RevisionTraffic) -> Arc<Prober> {
+        let state = ProberState {
+            backends: Backends::new(context.probing.interval),
             endpoints: None,
             place: Place::default(),
             timer: None,
@@ -86,10 +92,7 @@ impl Prober {
         Arc::new_cyclic(|me| Prober {
             id: revision.id().clone(),
             throttler: Arc::clone(revision.throttler()),
-            upstreams,
-            clock: params.clock,
-            pod_ip: params.pod_ip,
-            probe_timeout: params.probing.timeout,
+            context,
             state: Mutex::new(state),
             me: Weak::clone(me),
         })
@@ -99,19 +102,19 @@ impl Prober {
     /// when this returns.
     pub(crate) fn update(&self, endpoints: Option<&Arc<RevisionEndpoints>>) {
         let mut state = self.state.lock();
-        if let (Some(own), Some(endpoints)) = (self.pod_ip, endpoints) {
+        if let (Some(own), Some(endpoints)) = (self.context.pod_ip, endpoints) {
             state.place = Place::among(own, &endpoints.activators).unwrap_or(state.place);
         }
         state.endpoints = endpoints.cloned();
         let listing = endpoints.map_or_else(Listing::default, |endpoints| Listing::from(&**endpoints));
-        let effects = state.backends.step(self.clock.now(), Input::Listed(listing));
+        let effects = state.backends.step(self.context.clock.now(), Input::Listed(listing));
         self.supply(&state);
         self.follow(&mut state, effects);
     }
 
     fn tell(&self, input: Input) {
         let mut state = self.state.lock();
-        let effects = state.backends.step(self.clock.now(), input);
+        let effects = state.backends.step(self.context.clock.now(), input);
         if effects.iter().any(|effect| matches!(effect, Effect::Use(_))) {
             self.supply(&state);
         }
@@ -119,7 +122,7 @@ impl Prober {
     }
 
     // Under the lock, so that the throttler hears of changes in their order.
-    fn supply(&self, state: &State) {
+    fn supply(&self, state: &ProberState) {
         let supply = state.endpoints.as_ref().map(|endpoints| Supply {
             endpoints,
             destinations: state.backends.using(),
@@ -129,7 +132,7 @@ impl Prober {
     }
 
     /// Does what has been decided.
-    fn follow(&self, state: &mut State, effects: Vec<Effect>) {
+    fn follow(&self, state: &mut ProberState, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Probe(pods) => self.probe(pods),
@@ -146,19 +149,20 @@ impl Prober {
         }
     }
 
-    fn wake(&self, at: Time) -> Timer {
-        let (me, instant) = (Weak::clone(&self.me), self.clock.instant_at(at));
+    fn wake(&self, at: Time) -> ProbeTimer {
+        let (me, instant) = (Weak::clone(&self.me), self.context.clock.instant_at(at));
         let task = tokio::spawn(async move {
             sleep_until(instant).await;
             if let Some(prober) = me.upgrade() {
                 prober.tell(Input::Tick);
             }
         });
-        Timer { at, task: task.abort_handle() }
+        ProbeTimer { at, task: task.abort_handle() }
     }
 
     fn probe(&self, pods: Vec<SocketAddr>) {
-        let (me, upstreams, limit) = (Weak::clone(&self.me), self.upstreams.clone(), self.probe_timeout);
+        let (me, upstreams, limit) =
+            (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
             let (count, upstreams) = (pods.len(), &upstreams);
             let ask = |pod| async move { (pod, probe(upstreams, pod, limit).await) };
@@ -173,7 +177,8 @@ impl Prober {
     }
 
     fn probe_cluster_ip(&self, address: SocketAddr) {
-        let (me, upstreams, limit) = (Weak::clone(&self.me), self.upstreams.clone(), self.probe_timeout);
+        let (me, upstreams, limit) =
+            (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
             let passed = probe(&upstreams, address, limit).await == Answer::Passed;
             if let Some(prober) = me.upgrade() {

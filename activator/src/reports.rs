@@ -5,18 +5,18 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pilotlight_core::{RevisionId, Stat, Time};
 
-use crate::revision::Revision;
+use crate::revision::RevisionTraffic;
 
 /// The revisions that report each second: from the first request to the first second without any.
 #[derive(Debug, Default)]
 pub(crate) struct Reporting {
     // Also guards every revision's `is_reporting`: it says whether the revision is in here.
-    revisions: Mutex<Vec<Arc<Revision>>>,
+    revisions: Mutex<Vec<Arc<RevisionTraffic>>>,
 }
 
 impl Reporting {
     /// A revision has something to report from now on.
-    pub(crate) fn join(&self, revision: &Arc<Revision>) {
+    pub(crate) fn join(&self, revision: &Arc<RevisionTraffic>) {
         let mut revisions = self.revisions.lock();
         if !revision.set_reporting(true) {
             revisions.push(Arc::clone(revision));
@@ -24,7 +24,7 @@ impl Reporting {
     }
 
     /// A revision is over, and says no more.
-    pub(crate) fn leave(&self, revision: &Arc<Revision>) {
+    pub(crate) fn leave(&self, revision: &Arc<RevisionTraffic>) {
         let mut revisions = self.revisions.lock();
         if revision.set_reporting(false) {
             revisions.retain(|other| !Arc::ptr_eq(other, revision));

@@ -37,7 +37,7 @@ pub struct RevisionActivity {
 
 /// A revision, for as long as it is in the table or has requests.
 #[derive(Debug)]
-pub(crate) struct Revision {
+pub(crate) struct RevisionTraffic {
     id: RevisionId,
     names: Arc<RevisionNames>,
     throttler: Arc<Throttler>,
@@ -54,7 +54,7 @@ struct Books {
     last_error: Option<String>,
 }
 
-impl Revision {
+impl RevisionTraffic {
     /// `times_answers`: nobody else does.
     pub(crate) fn new(
         id: RevisionId,
@@ -72,7 +72,13 @@ impl Revision {
         };
         let (name, namespace) = (id.name.clone(), id.namespace.clone());
         let names = Arc::new(RevisionNames { name, namespace, ..RevisionNames::default() });
-        Revision { id, names, throttler, books: Mutex::new(books), is_reporting: AtomicBool::new(false) }
+        RevisionTraffic {
+            id,
+            names,
+            throttler,
+            books: Mutex::new(books),
+            is_reporting: AtomicBool::new(false),
+        }
     }
 
     /// The same as the id, as metrics and traces tell it.
@@ -153,7 +159,7 @@ impl Revision {
 /// One request, from arrival to the end of its response. Dropping it closes its account, however it ended.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    revision: Arc<Revision>,
+    revision: Arc<RevisionTraffic>,
     clock: Clock,
     method: Method,
     arrived: Time,

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use crate::revision::Revision;
+use crate::revision::RevisionTraffic;
 
 /// The way from requests to revisions, changed one revision at a time.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ pub(crate) struct Routes {
     cluster_domain: String,
     /// If there is exactly one revision, unknown hosts lead to it.
     single_default: bool,
-    maps: RwLock<Maps>,
+    maps: RwLock<RouteMaps>,
     /// Wakes requests that wait because not everything is known yet.
     grown: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Maps {
+struct RouteMaps {
     /// By namespace, then by name. No namespace is empty.
     revisions: HashMap<String, HashMap<String, Arc<Route>>>,
     /// Every revision that lists a host, ordered by id: the first one gets the requests. Nobody remembers who came
@@ -46,7 +46,7 @@ struct Maps {
 /// One revision and what holds for requests to it.
 #[derive(Debug)]
 pub(crate) struct Route {
-    pub(crate) revision: Arc<Revision>,
+    pub(crate) revision: Arc<RevisionTraffic>,
     pub(crate) timeouts: Timeouts,
     /// Host names (lower case, no port) that lead here.
     pub(crate) hosts: Vec<String>,
@@ -166,7 +166,7 @@ impl Routes {
     }
 }
 
-impl Maps {
+impl RouteMaps {
     fn set(&mut self, route: Arc<Route>) {
         let id = route.revision.id();
         let namespace = self.revisions.entry(id.namespace.clone()).or_default();
@@ -262,7 +262,12 @@ mod tests {
 
     fn route(name: &str, hosts: &[&str]) -> Route {
         Route {
-            revision: Arc::new(Revision::new(RevisionId::new("default", name), 10, Backlog::new(10), true)),
+            revision: Arc::new(RevisionTraffic::new(
+                RevisionId::new("default", name),
+                10,
+                Backlog::new(10),
+                true,
+            )),
             timeouts: Timeouts { total: Duration::from_secs(300), response_start: None, idle: None },
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         }

@@ -15,8 +15,8 @@ use pilotlight_config::duration;
 use pilotlight_config::process::{MetricsProtocol, PrometheusEnv, TelemetryEnv, TlsEnv};
 use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsPolicy, TlsWords, keep_renewed};
 use pilotlight_net::{
-    Admin, Body, Clock, Drain, Request, Response, StopSignals, flush_logs, install_metrics, listen, plain,
-    start_logs,
+    Admin, Body, Clock, Drain, Request, Response, StopSignals, Target, flush_logs, install_metrics, listen,
+    plain, start_logs,
 };
 use pilotlight_telemetry::{RevisionNames, Telemetry, TelemetryParams, process, prometheus_tls};
 use tokio::net::TcpListener;
@@ -161,7 +161,8 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let metrics = install_metrics(&[]).context("installing metrics")?;
     process::started();
     let env = telemetry_env()?;
-    let endpoints = endpoints::follow(&flags.endpoints).context("--endpoints")?;
+    let autoscaler = Target::ws(&flags.autoscaler_url()).context("--autoscaler")?;
+    let endpoints = endpoints::follow(Target::http(&flags.endpoints).context("--endpoints")?);
     let listen = |addr: SocketAddr| listen(addr).with_context(|| format!("listening on {addr}"));
     let listener = listen(flags.listen)?;
     let admin = match admin_address(&flags, &env.prometheus)? {
@@ -181,8 +182,10 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     };
     let pods_over_tls = pods_over_tls(&flags)?;
     let telemetry = telemetry(&flags, &env)?;
-    let activator =
-        Activator::start(ActivatorParams { pods_over_tls, telemetry, ..params(&flags) }, endpoints);
+    let activator = Activator::start(
+        ActivatorParams { pods_over_tls, telemetry, ..params(&flags, autoscaler) },
+        endpoints,
+    );
     if let Some(listener) = admin {
         let target = process::target_info(&resource(&flags, &env));
         let admin = Arc::new(admin_routes(activator.clone(), metrics.clone(), target));
@@ -259,7 +262,7 @@ fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn params(flags: &Flags) -> ActivatorParams {
+fn params(flags: &Flags, autoscaler: Target) -> ActivatorParams {
     ActivatorParams {
         cluster_domain: flags.cluster_domain(),
         pod_ip: flags.pod_ip,
@@ -275,7 +278,7 @@ fn params(flags: &Flags) -> ActivatorParams {
         },
         single_default: flags.single_default,
         drain_wait: flags.drain_wait,
-        ..ActivatorParams::new(flags.pod_name.clone(), Clock::start(), flags.autoscaler_url())
+        ..ActivatorParams::new(flags.pod_name.clone(), Clock::start(), autoscaler)
     }
 }
 
@@ -385,7 +388,7 @@ mod tests {
     #[test]
     fn flags_have_knatives_defaults() {
         let flags = Flags::try_parse_from(["activator"]).unwrap();
-        let params = params(&flags);
+        let params = params(&flags, Target::ws("ws://127.0.0.1:8080").unwrap());
         assert_eq!((params.probing, params.idle), (ProbeParams::default(), IdleConnections::default()));
         assert!(Flags::try_parse_from(["activator", "--probe-timeout", "0s"]).is_err());
         assert!(Flags::try_parse_from(["activator", "--pod-ip", "here"]).is_err());

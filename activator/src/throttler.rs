@@ -12,7 +12,7 @@ use metrics::Gauge;
 use parking_lot::Mutex;
 use pilotlight_core::backends::Destinations;
 use pilotlight_core::balance::{Capacity, Gate, Policy, Refusals, Ticket, revision_capacity, share_of_pods};
-use pilotlight_core::{Place as ActivatorPlace, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+use pilotlight_core::{Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -51,7 +51,7 @@ impl PartialEq for Pod {
 pub(crate) struct Supply<'a> {
     pub(crate) endpoints: &'a RevisionEndpoints,
     pub(crate) destinations: &'a Destinations,
-    pub(crate) place: ActivatorPlace,
+    pub(crate) place: Place,
 }
 
 impl Supply<'_> {
@@ -112,7 +112,7 @@ pub(crate) enum Obstacle {
 /// The line in front of one revision's pods.
 #[derive(Debug)]
 pub(crate) struct Throttler {
-    state: Mutex<State>,
+    state: Mutex<Line>,
     /// Waiting requests of all revisions together.
     backlog: Arc<Backlog>,
     queued: Gauge,
@@ -120,7 +120,7 @@ pub(crate) struct Throttler {
 }
 
 #[derive(Debug)]
-struct State {
+struct Line {
     gate: Gate<Arc<Pod>, Caller>,
     starting: u32,
     trouble: Option<Arc<Trouble>>,
@@ -132,7 +132,7 @@ struct State {
 /// How a waiter is called.
 type Caller = oneshot::Sender<Result<Slot, Refusal>>;
 
-impl State {
+impl Line {
     fn refusal(&self) -> Option<Refusal> {
         if self.is_deleted {
             return Some(Refusal::Deleted);
@@ -145,7 +145,7 @@ impl State {
 impl Throttler {
     /// A line that nobody is served from until [`update`](Throttler::update) brings pods.
     pub(crate) fn new(queue_depth: usize, backlog: Arc<Backlog>, queued: Gauge, active: Gauge) -> Arc<Self> {
-        let state = State {
+        let state = Line {
             gate: Gate::new(queue_depth),
             starting: 0,
             trouble: None,
@@ -186,10 +186,10 @@ impl Throttler {
     }
 
     /// A place in the line, for a request that arrives now.
-    pub(crate) fn arrive(self: &Arc<Self>) -> Place {
+    pub(crate) fn arrive(self: &Arc<Self>) -> PlaceInLine {
         let mut state = self.state.lock();
         let found_no_pods = state.gate.has_no_pods();
-        Place { throttler: Arc::clone(self), ticket: state.gate.ticket(), found_no_pods }
+        PlaceInLine { throttler: Arc::clone(self), ticket: state.gate.ticket(), found_no_pods }
     }
 
     /// What stands between a waiting request and a pod.
@@ -230,13 +230,13 @@ impl Throttler {
 
 /// A request's place in the line. It stays the same through every attempt.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct PlaceInLine {
     throttler: Arc<Throttler>,
     ticket: Ticket,
     found_no_pods: bool,
 }
 
-impl Place {
+impl PlaceInLine {
     /// A pod, at once; `None` if this request must wait.
     pub(crate) fn try_slot(&self) -> Option<Result<Slot, Refusal>> {
         let mut state = self.throttler.state.lock();
@@ -277,7 +277,7 @@ impl Place {
 
 /// In the line; leaves it when dropped.
 struct Waiting<'a> {
-    place: &'a Place,
+    place: &'a PlaceInLine,
     _held: Held,
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct PodUpstreams {
     /// Of addresses in the clear.
     references: Mutex<References>,
     /// Those that have revisions. Only with TLS.
-    namespaces: Mutex<BTreeMap<String, Namespace>>,
+    namespaces: Mutex<BTreeMap<String, NamespacePool>>,
 }
 
 /// How many revisions list an address.
@@ -58,7 +58,7 @@ struct References(HashMap<SocketAddr, usize>);
 
 /// A namespace's own pool: a connection proved to belong to one namespace must never serve another.
 #[derive(Debug, Default)]
-struct Namespace {
+struct NamespacePool {
     revisions: usize,
     references: References,
     /// Made for the first request.

@@ -12,7 +12,7 @@ use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin};
 use pilotlight_core::Time;
 use pilotlight_local::guard::Guard;
 use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload};
-use pilotlight_net::{Admin, Clock, Drain, install_metrics, serve};
+use pilotlight_net::{Admin, Clock, Drain, Target, install_metrics, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -62,7 +62,7 @@ impl Stack {
         let stats_listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
-        let autoscaler_url = format!("ws://{}", stats_listener.local_addr()?);
+        let autoscaler_target = Target::ws(&format!("ws://{}", stats_listener.local_addr()?))?;
         let journal = params.journal.as_deref().map(Journal::create).transpose()?;
         let metrics = install_metrics(&[]).context("cannot install the metrics recorder")?;
         pilotlight_autoscaler::metrics::describe();
@@ -92,7 +92,7 @@ impl Stack {
             ActivatorParams {
                 single_default: true,
                 behind_ingress: false,
-                ..ActivatorParams::new("activator", clock, autoscaler_url)
+                ..ActivatorParams::new("activator", clock, autoscaler_target)
             },
             cluster.endpoints().follow(),
         );

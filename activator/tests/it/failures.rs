@@ -105,8 +105,8 @@ async fn an_app_that_failed_behind_its_queue_proxy_counts_as_lost_and_a_502_of_i
 #[tokio::test]
 async fn when_starting_is_given_up_everybody_is_told_why_at_once() {
     let autoscaler = FakeAutoscaler::start().await;
-    let url = autoscaler.url();
-    let world = World::start_with(revision(0), |params| params.autoscaler_url = url).await;
+    let target = autoscaler.target();
+    let world = World::start_with(revision(0), |params| params.autoscaler = target).await;
     eventually("the autoscaler is connected", || world.activator.connected()).await;
     let waiting = world.get_queued("/").await;
     world.set(|revision| revision.trouble = Some(trouble(false)));

@@ -16,7 +16,7 @@ use pilotlight_core::{
 };
 use pilotlight_feed::Feed;
 use pilotlight_net::{
-    Body, Client, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire,
+    Body, Client, Clock, Drain, Handler, Request, Response, Target, UpstreamParams, Upstreams, wire,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +40,10 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 /// Fails the test if the future takes longer than ten seconds.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future).await.expect("done within ten seconds")
+}
+
+pub(crate) fn target(url: &str) -> Target {
+    Target::ws(url).expect("a URL")
 }
 
 pub(crate) fn hello() -> RevisionId {
@@ -111,7 +115,7 @@ impl World {
         feed: Feed<RevisionId, RevisionEndpoints>,
         adjust: impl FnOnce(&mut ActivatorParams),
     ) -> World {
-        let mut params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+        let mut params = ActivatorParams::new("act", Clock::start(), target("ws://127.0.0.1:1"));
         params.drain_wait = Duration::ZERO;
         adjust(&mut params);
         let activator = Activator::start(params, feed.follow());
@@ -324,8 +328,8 @@ impl FakeAutoscaler {
         FakeAutoscaler { address, heard, task }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("ws://{}", self.address)
+    pub(crate) fn target(&self) -> Target {
+        target(&format!("ws://{}", self.address))
     }
 
     /// Concurrency and count of every stat so far.
