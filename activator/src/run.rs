@@ -14,11 +14,9 @@ use http::{HeaderValue, StatusCode, header};
 use pilotlight_config::duration;
 use pilotlight_config::process::{MetricsProtocol, PrometheusEnv, TelemetryEnv, TlsEnv};
 use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsPolicy, TlsWords, keep_renewed};
-use pilotlight_net::{
-    Admin, Body, Clock, Drain, Request, Response, StopSignals, flush_logs, install_metrics, listen, plain,
-    start_logs,
-};
-use pilotlight_telemetry::{RevisionNames, Telemetry, TelemetryParams, process, prometheus_tls};
+use pilotlight_net::{Admin, Body, Clock, Drain, Request, Response, install_metrics, listen, plain};
+use pilotlight_process::{StopSignals, exposition, flush_logs, start_logs};
+use pilotlight_telemetry::{RevisionNames, Telemetry, TelemetryParams, prometheus_tls};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -159,7 +157,7 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
 async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::new().context("listening for signals")?;
     let metrics = install_metrics(&[]).context("installing metrics")?;
-    process::started();
+    exposition::started();
     let env = telemetry_env()?;
     let tables = endpoints::follow(&flags.endpoints).context("--endpoints")?;
     let listen = |addr: SocketAddr| listen(addr).with_context(|| format!("listening on {addr}"));
@@ -183,7 +181,7 @@ async fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry(&flags, &env)?;
     let activator = Activator::start(ActivatorParams { pods_over_tls, telemetry, ..params(&flags) }, tables);
     if let Some(listener) = admin {
-        let target = process::target_info(&resource(&flags, &env));
+        let target = exposition::target_info(&resource(&flags, &env));
         let admin = Arc::new(admin_routes(activator.clone(), metrics.clone(), target));
         // It answers to the end: it ends with the runtime.
         match admin_tls {
@@ -335,7 +333,7 @@ fn admin_routes(
 ) -> Admin {
     let ready_of = activator.clone();
     Admin::new()
-        .metrics(move || metrics.render() + &process::exposition() + &target)
+        .metrics(move || metrics.render() + &exposition::exposition() + &target)
         .healthz()
         .readyz(move || ready_of.check().map_err(str::to_owned))
         .route("/v1/activity", move |_| ready(activity(&activator)))

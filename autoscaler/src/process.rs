@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use pilotlight_config::duration;
-use pilotlight_net::{Admin, Clock, Drain, StopSignals, flush_logs, install_metrics, serve, start_logs};
+use pilotlight_net::{Admin, Clock, Drain, install_metrics, serve};
+use pilotlight_process::{StopSignals, flush_logs, start_logs};
 use tokio::net::TcpListener;
 use tracing::{Level, info, warn};
 

@@ -1,7 +1,6 @@
 //! HTTP in, HTTP out: what the activator, the queue-proxy and every admin port share.
 //!
-//! If it does not hold a connection, a request or a body, or measure one, it is not here; except for what a process
-//! begins with, its log ([`start_logs`]) and its end ([`StopSignals`]). A proxy built on this
+//! If it does not hold a connection, a request or a body, or measure one, it is not here. A proxy built on this
 //! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
 //! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`error`].
 
@@ -21,13 +20,10 @@ mod h1;
 mod h2;
 pub mod headers;
 mod hold;
-pub mod lines;
 mod listen;
-mod logging;
 pub mod once;
 pub mod probe;
 mod server;
-mod signals;
 mod timeout;
 pub mod tls;
 mod transport;
@@ -45,10 +41,8 @@ pub use forward::{SendError, UpstreamParams, Upstreams};
 pub use headers::{is_kubelet_probe, is_probe, prepare_forward, prepare_response};
 pub use hold::{ByteBudget, hold_while};
 pub use listen::listen;
-pub use logging::{flush_logs, start_logs};
 pub use pilotlight_core::QueueFull;
 pub use server::{Handler, serve, serve_tls};
-pub use signals::StopSignals;
 pub use timeout::{Timeouts, with_timeouts};
 pub use transport::Transport;
 

@@ -26,9 +26,8 @@ use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::tls::{
     CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
 };
-use pilotlight_net::{
-    Admin, Clock, Drain, Handler, StopSignals, error, flush_logs, listen, serve, serve_tls, start_logs,
-};
+use pilotlight_net::{Admin, Clock, Drain, Handler, error, listen, serve, serve_tls};
+use pilotlight_process::{StopSignals, flush_logs, start_logs};
 use pilotlight_telemetry::{OverTls, PrometheusError, Telemetry, TraceError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

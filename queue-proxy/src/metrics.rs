@@ -10,7 +10,8 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use parking_lot::Mutex;
 use pilotlight_config::process::{MetricsProtocol, QueueProxyEnv};
 use pilotlight_net::{Admin, Breaker, Ending};
-use pilotlight_telemetry::{MakeHistogram, process};
+use pilotlight_process::exposition;
+use pilotlight_telemetry::MakeHistogram;
 use tokio::time::{Instant, interval};
 use tracing::warn;
 
@@ -87,12 +88,12 @@ impl Metrics {
             (breaker, recorder.register_gauge(&key, &METADATA))
         });
         let handle = recorder.handle();
-        let target = process::target_info(resource);
+        let target = exposition::target_info(resource);
         Admin::new().metrics(move || {
             if let Some((breaker, gauge)) = &depth {
                 gauge.set(f64::from(breaker.in_use()) + breaker.waiting() as f64);
             }
-            handle.render() + &process::exposition() + &target
+            handle.render() + &exposition::exposition() + &target
         })
     }
 

@@ -7,7 +7,7 @@
 
 mod call;
 mod http_metrics;
-pub mod process;
+pub mod lines;
 mod prometheus;
 mod request_log;
 mod traces;

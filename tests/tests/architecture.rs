@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-config", &["pilotlight-core"]),
     ("pilotlight-net", &["pilotlight-core"]),
     ("pilotlight-telemetry", &["pilotlight-config", "pilotlight-net"]),
+    ("pilotlight-process", &["pilotlight-config", "pilotlight-net", "pilotlight-telemetry"]),
     ("pilotlight-autoscaler", COMPONENT),
     ("pilotlight-activator", COMPONENT),
     ("pilotlight-queue-proxy", COMPONENT),
@@ -22,6 +23,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-core",
             "pilotlight-config",
             "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-process",
             "pilotlight-autoscaler",
             "pilotlight-activator",
             "pilotlight-queue-proxy",
@@ -31,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 const COMPONENT: &[&str] =
-    &["pilotlight-core", "pilotlight-config", "pilotlight-net", "pilotlight-telemetry"];
+    &["pilotlight-core", "pilotlight-config", "pilotlight-net", "pilotlight-telemetry", "pilotlight-process"];
 
 /// What must not be reachable from a crate, however indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[

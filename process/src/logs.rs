@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
-use crate::lines::Lines;
+use pilotlight_telemetry::lines::Lines;
 
 /// Starts the process's log on standard error: one JSON object a line, or compact lines for people. `RUST_LOG`
 /// decides what is logged, and `level` where it is not set. Changes nothing if logs have been started already.
