@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
 use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Input, Listing};
 use pilotlight_core::{Place, RevisionEndpoints, RevisionId, Time};
-use pilotlight_net::{Body, Client, Clock, Request, Upstreams, headers};
+use pilotlight_net::once::{BodyError, Get};
+use pilotlight_net::{Clock, Upstreams, headers};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 use tracing::info;
 
 use crate::activator::ActivatorParams;
@@ -185,24 +185,17 @@ impl Prober {
 
 /// Asks once. Over the connections requests go over, so that the first request finds one made.
 async fn probe(upstreams: &Upstreams, to: SocketAddr, limit: Duration) -> Answer {
-    timeout(limit, ask(upstreams, to)).await.ok().flatten().unwrap_or(Answer::Silent)
-}
-
-async fn ask(upstreams: &Upstreams, to: SocketAddr) -> Option<Answer> {
-    let mut request = Request::new(Body::empty());
-    *request.uri_mut() = http::Uri::from_static(headers::HEALTH_PATH);
-    let fields = request.headers_mut();
-    fields.insert(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE));
-    fields.insert(header::USER_AGENT, HeaderValue::from_static(headers::ACTIVATOR_USER_AGENT));
-    let (head, body) = upstreams.send(&Client::ourselves(), to, &mut request).await.ok()?.into_parts();
-    match head.status {
-        // What a mesh says in a pod's place.
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => None,
-        StatusCode::OK => {
-            let body = Limited::new(body, headers::QUEUE.len()).collect().await;
-            let is_queue_proxy = body.is_ok_and(|body| body.to_bytes() == headers::QUEUE);
-            Some(if is_queue_proxy { Answer::Passed } else { Answer::Refused })
-        }
-        _ => Some(Answer::Refused),
+    let get = Get::new(headers::HEALTH_PATH)
+        .header(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE))
+        .header(header::USER_AGENT, HeaderValue::from_static(headers::ACTIVATOR_USER_AGENT))
+        .within(limit)
+        .at_most(headers::QUEUE.len());
+    let Ok(answer) = upstreams.get(to, &get).await else { return Answer::Silent };
+    match (answer.status, answer.body) {
+        // A mesh says so in a pod's place.
+        (StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE, _) => Answer::Silent,
+        (StatusCode::OK, Ok(body)) if body == headers::QUEUE => Answer::Passed,
+        (StatusCode::OK, Err(BodyError::TimedOut(_))) => Answer::Silent,
+        _ => Answer::Refused,
     }
 }

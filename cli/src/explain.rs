@@ -11,11 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use http::{HeaderMap, HeaderValue, header};
-use http_body_util::BodyExt;
 use pilotlight_autoscaler::{Change, RevisionStatus};
 use pilotlight_core::{Record, Time};
-use pilotlight_net::{Body, Client, Request, SendError, UpstreamParams, Upstreams};
+use pilotlight_net::once::{self, Get};
 
 use crate::output::print;
 use crate::stack::USUAL_ADMIN_ADDRESS;
@@ -51,27 +49,14 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
-    let patience = Duration::from_secs(5);
-    let upstreams = Upstreams::new(UpstreamParams {
-        max_idle_per_host: 0,
-        idle_timeout: patience,
-        connect_timeout: patience,
-    });
-    let mut request = Request::new(Body::empty());
-    *request.uri_mut() = http::Uri::from_static("/v1/decisions");
-    *request.headers_mut() =
-        HeaderMap::from_iter([(header::HOST, HeaderValue::try_from(admin.to_string())?)]);
-    let response = upstreams
-        .send(&Client::ourselves(), admin, &mut request)
-        .await
-        .map_err(SendError::into_error)
-        .map_err(|error| {
-            // Its own words end with those of its source.
-            anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
-        })?;
-    let body = response.into_body().collect().await?.to_bytes();
-    let statuses: Vec<RevisionStatus> =
-        serde_json::from_slice(&body).context("the admin port does not speak of decisions")?;
+    let decisions = Get::new("/v1/decisions").within(PATIENCE).at_most(MAX_DECISIONS_BYTES);
+    let answer = once::get(admin, &decisions).await.map_err(|error| {
+        // The words of the error end with those of its source.
+        anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
+    })?;
+    let speaks_of_nothing = "the admin port does not speak of decisions";
+    let body = answer.success().context(speaks_of_nothing)?;
+    let statuses: Vec<RevisionStatus> = serde_json::from_slice(&body).context(speaks_of_nothing)?;
     let now = Time::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH)?;
     let mut text = String::new();
     for status in statuses.iter().filter(|status| wanted(&status.revision.to_string())) {
@@ -122,3 +107,8 @@ fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<St
     }
     Ok(text)
 }
+
+/// How long the admin port may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The decisions about tens of thousands of revisions.
+const MAX_DECISIONS_BYTES: usize = 256 << 20;

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
-use http_body_util::BodyExt;
+use http::{HeaderValue, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use pilotlight_autoscaler::Cluster;
 use pilotlight_autoscaler::cluster::PodPhase;
 use pilotlight_autoscaler::cluster::local::LocalCluster;
-use pilotlight_net::{Admin, Body, Client, Request, Response, UpstreamParams, Upstreams};
+use pilotlight_net::once::{self, Get};
+use pilotlight_net::{Admin, Body, Response};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 /// Adds `/metrics` to the admin port.
 pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admin {
@@ -23,13 +22,8 @@ pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admi
             upkeep.run_upkeep();
         }
     });
-    let upstreams = Upstreams::new(UpstreamParams {
-        max_idle_per_host: 0,
-        idle_timeout: PATIENCE,
-        connect_timeout: PATIENCE,
-    });
     admin.route("/metrics", move |_| {
-        let (own, cluster, upstreams) = (own.clone(), cluster.clone(), upstreams.clone());
+        let (own, cluster) = (own.clone(), cluster.clone());
         async move {
             let mut texts = vec![own.render()];
             let mut asking = JoinSet::new();
@@ -40,12 +34,12 @@ pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admi
                         "pod=\"{}\",revision=\"{}\",namespace=\"{}\"",
                         pod.name, id.name, id.namespace
                     );
-                    let asked = ask(upstreams.clone(), pod.metrics_address);
-                    asking.spawn(timeout(PATIENCE, async move { Some(labelled(&asked.await?, &labels)) }));
+                    let asked = ask(pod.metrics_address);
+                    asking.spawn(async move { Some(labelled(&asked.await?, &labels)) });
                 }
             }
             // A pod that does not answer is missing from the page, and the page is not late.
-            texts.extend(asking.join_all().await.into_iter().filter_map(|answer| answer.ok().flatten()));
+            texts.extend(asking.join_all().await.into_iter().flatten());
             let mut response = Response::new(Body::full(merge(&texts)));
             let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -54,14 +48,10 @@ pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admi
     })
 }
 
-async fn ask(upstreams: Upstreams, pod: SocketAddr) -> Option<String> {
-    let mut request = Request::new(Body::empty());
-    *request.uri_mut() = http::Uri::from_static("/metrics");
-    let host = HeaderValue::try_from(pod.to_string()).ok()?;
-    *request.headers_mut() = HeaderMap::from_iter([(header::HOST, host)]);
-    let response = upstreams.send(&Client::ourselves(), pod, &mut request).await.ok()?;
-    let body = response.into_body().collect().await.ok()?.to_bytes();
-    String::from_utf8(body.to_vec()).ok()
+async fn ask(pod: SocketAddr) -> Option<String> {
+    let page = Get::new("/metrics").within(PATIENCE).at_most(MAX_PAGE_BYTES);
+    let page = once::get(pod, &page).await.ok()?.success().ok()?;
+    String::from_utf8(page.into()).ok()
 }
 
 /// Every sample says whose it is: pods tell the same series, and none of them its own name.
@@ -105,6 +95,8 @@ struct Family<'a> {
 
 /// How long a pod may take to show its metrics.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// The largest page of one pod.
+const MAX_PAGE_BYTES: usize = 16 << 20;
 /// How often histograms are folded, so that they do not grow while nobody asks.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 

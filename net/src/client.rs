@@ -14,6 +14,8 @@ use crate::h1::link::Link;
 // Not to be cloned: its alarm wakes one task, and a handler that takes a copy to another would wait for ever.
 pub struct Client {
     address: SocketAddr,
+    // The server's end of the connection; none for requests of our own.
+    local: Option<SocketAddr>,
     forwarded_for: HeaderValue,
     alarm: Alarm,
     // None: answers before the last cannot be told.
@@ -26,7 +28,12 @@ impl Client {
         // An address is always a legal header value.
         let forwarded_for = HeaderValue::try_from(address.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
-        Client { address, forwarded_for, alarm: Alarm::default(), link: None }
+        Client { address, local: None, forwarded_for, alarm: Alarm::default(), link: None }
+    }
+
+    /// The same client, whose connection came in at this address of ours.
+    pub fn at(self, local: SocketAddr) -> Self {
+        Client { local: Some(local), ..self }
     }
 
     /// Ourselves: for what no client has asked for.
@@ -36,9 +43,9 @@ impl Client {
 
     /// The same client, as one of many who ask at the same time.
     pub(crate) fn of_stream(&self) -> Self {
-        let Client { address, forwarded_for, .. } = self;
-        let (address, forwarded_for) = (*address, forwarded_for.clone());
-        Client { address, forwarded_for, alarm: Alarm::default(), link: None }
+        let Client { address, local, forwarded_for, .. } = self;
+        let (address, local, forwarded_for) = (*address, *local, forwarded_for.clone());
+        Client { address, local, forwarded_for, alarm: Alarm::default(), link: None }
     }
 
     /// The same client, whose connection this is.
@@ -58,6 +65,12 @@ impl Client {
         self.address
     }
 
+    /// The address its connection came in at: which of the ports we listen on was asked. `None` for [our own
+    /// requests](Client::ourselves).
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
     /// Its address as `X-Forwarded-For` has it.
     pub(crate) fn forwarded_for(&self) -> &HeaderValue {
         &self.forwarded_for
@@ -71,6 +84,9 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("address", &self.address)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
     }
 }

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::Error;
-use crate::probe::connect;
 use crate::tls::{MaybeTls, PodTls, handshake_refusal};
 
 /// Opens connections for one pool. All of a pool's are alike, so that one proved to be a pod of one namespace is never
@@ -44,7 +44,6 @@ impl Dialer {
     async fn dial_unbounded(&self, to: SocketAddr) -> Result<MaybeTls, Error> {
         let broken = |source: io::Error| Error::Connect { to, source };
         let stream = connect(to).await?;
-        stream.set_nodelay(true).map_err(broken)?;
         let Some(PodIdentity { tls, namespace }) = &self.tls else { return Ok(stream.into()) };
         // Boxed: those who need no handshake need not carry the room for one.
         match Box::pin(tls.connect(stream, namespace)).await {
@@ -52,4 +51,20 @@ impl Dialer {
             Err(source) => Err(handshake_refusal(&source).map_or_else(|| broken(source), Error::Handshake)),
         }
     }
+}
+
+/// Opens a TCP connection.
+///
+/// A connection to itself counts as a refusal: a caller that knocks again and again at a local port where nobody listens
+/// is, sooner or later, given that very port for its own end, and TCP connects the two (RFC 9293, 3.5).
+pub async fn connect(to: SocketAddr) -> Result<TcpStream, Error> {
+    let failed = |source| Error::Connect { to, source };
+    let stream = TcpStream::connect(to).await.map_err(failed)?;
+    if stream.local_addr().is_ok_and(|local| local == to) {
+        // Reset rather than closed: TIME-WAIT would keep the port from its owner for a minute.
+        let _ = stream.set_zero_linger();
+        return Err(failed(io::ErrorKind::ConnectionRefused.into()));
+    }
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
 }

@@ -33,6 +33,14 @@ pub enum Error {
         /// How long it was tried.
         after: Duration,
     },
+    /// The name of the upstream could not be resolved.
+    #[error("dial tcp: lookup {host}: {}", describe(cause))]
+    Lookup {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        cause: io::Error,
+    },
     /// The upstream is not who it should be, or cannot agree with us on how to speak.
     #[error("{0}")]
     Handshake(String),

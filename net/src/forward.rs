@@ -15,6 +15,7 @@ use http::{Method, Version};
 use http_body::Body as _;
 
 use crate::dial::Dialer;
+use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
 use crate::{Client, Error, Request, Response};
 
@@ -124,6 +125,14 @@ impl Upstreams {
             Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,
             _ => self.http1.send(client, to, request).await,
         }
+    }
+
+    /// Sends a `GET` of our own, as [`once::get`](crate::once::get) does, but over a kept connection or one that is
+    /// kept from then on.
+    pub async fn get(&self, to: SocketAddr, get: &Get<'_>) -> Result<Answer, GetError> {
+        let client = Client::ourselves();
+        get.run(to, async |request| self.send(&client, to, request).await.map_err(SendError::into_error))
+            .await
     }
 
     /// Drops the idle connections to an upstream that has left.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
+use crate::once::BodyError;
 use crate::tls::ClientTls;
 use crate::{Body, Error, once};
 
@@ -26,6 +27,9 @@ pub enum GrpcError {
         /// What the server says about it.
         message: String,
     },
+    /// The body of the response could not be read.
+    #[error(transparent)]
+    Body(#[from] BodyError),
     /// The answer is no gRPC message.
     #[error("not a gRPC message")]
     Malformed,
@@ -56,7 +60,7 @@ pub async fn call(
         let message = message.map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());
         return Err(GrpcError::Status { code, message: message.unwrap_or_default() });
     }
-    unframe(answer.body)
+    unframe(answer.body?)
 }
 
 /// Not compressed, then the length, then the message.

@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod alarm;
+mod backoff;
 mod body;
 mod breaker;
 mod client;
@@ -24,6 +25,7 @@ mod listen;
 pub mod once;
 pub mod probe;
 mod server;
+mod target;
 mod timeout;
 pub mod tls;
 mod transport;
@@ -31,10 +33,12 @@ mod upgrade;
 pub mod wire;
 
 pub use admin::{Admin, install_metrics};
+pub use backoff::Backoff;
 pub use body::{Body, Ending};
 pub use breaker::{Breaker, Permit};
 pub use client::Client;
 pub use clock::Clock;
+pub use dial::connect;
 pub use drain::Drain;
 pub use error::{Error, Fault, plain};
 pub use forward::{SendError, UpstreamParams, Upstreams};
@@ -43,6 +47,7 @@ pub use hold::{ByteBudget, hold_while};
 pub use listen::listen;
 pub use pilotlight_core::QueueFull;
 pub use server::{Handler, serve, serve_tls};
+pub use target::{Target, TargetError};
 pub use timeout::{Timeouts, with_timeouts};
 pub use transport::Transport;
 

@@ -1,12 +1,10 @@
 //! Probes: asking a server whether it is well, and the answer both proxies give to a network probe.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::tls::ClientTls;
@@ -84,19 +82,7 @@ pub async fn probe_in(
     *request.uri_mut() = path.parse().map_err(|_| ProbeError::Path(path.to_owned()))?;
     let asked = timeout(limit, once::ask(to, tls, request, MAX_ANSWER_BYTES)).await;
     let answer = asked.map_err(|_| ProbeError::TimedOut(limit))??;
-    Ok(ProbeAnswer { status: answer.status, body: answer.body })
-}
-
-/// Opens a connection. Somebody who knocks again and again at a local port that nobody listens on is, sooner or
-/// later, given that very port as the near end, and then TCP connects it to itself: that is a refusal, too.
-pub async fn connect(to: SocketAddr) -> Result<TcpStream, Error> {
-    let stream = TcpStream::connect(to).await.map_err(|source| Error::Connect { to, source })?;
-    if stream.local_addr().is_ok_and(|near| near == to) {
-        // Gone without a trace, or the port would be taken for a minute when its owner comes.
-        let _ = stream.set_zero_linger();
-        return Err(Error::Connect { to, source: io::ErrorKind::ConnectionRefused.into() });
-    }
-    Ok(stream)
+    Ok(ProbeAnswer { status: answer.status, body: answer.body.unwrap_or_default() })
 }
 
 /// The answer to `K-Network-Probe: probe`, which an ingress sends to learn that a path leads here: the hash comes

@@ -106,10 +106,14 @@ async fn serve_connection<H: Handler>(
     handler: Arc<H>,
     drain: Drain,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, %error, "Client left before its first request");
-        return;
-    }
+    let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
+        Ok(local) => local,
+        Err(error) => {
+            debug!(%peer, %error, "Client left before its first request");
+            return;
+        }
+    };
+    let ends = Ends { peer, local };
     let sniffed = tokio::select! {
         biased;
         sniffed = timeout(FIRST_WORDS_TIMEOUT, begin(stream, tls)) => sniffed,
@@ -117,13 +121,26 @@ async fn serve_connection<H: Handler>(
         () = drain.started() => return,
     };
     match sniffed {
-        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, peer, handler, drain).await,
+        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, ends, handler, drain).await,
         // Boxed: twice as large as the other, which need not carry the room for it.
         Ok(Ok((Protocol::Http2, stream))) => {
-            Box::pin(serve_http2(stream, peer, Version::HTTP_2, handler, drain)).await;
+            Box::pin(serve_http2(stream, ends, Version::HTTP_2, handler, drain)).await;
         }
         Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
         Err(_) => debug!(%peer, "Client said nothing"),
+    }
+}
+
+/// The two addresses of one connection.
+#[derive(Clone, Copy)]
+struct Ends {
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Ends {
+    fn client(self) -> Client {
+        Client::new(self.peer).at(self.local)
     }
 }
 
@@ -137,8 +154,8 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
     Ok((sniff(&mut transport).await?, transport))
 }
 
-async fn serve_http1<H: Handler>(stream: Transport, peer: SocketAddr, handler: Arc<H>, drain: Drain) {
-    let client = |link| Client::new(peer).over(link);
+async fn serve_http1<H: Handler>(stream: Transport, ends: Ends, handler: Arc<H>, drain: Drain) {
+    let client = |link| ends.client().over(link);
     let switched = {
         // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
         let connection = pin!(h1::server::serve(stream, client, &*handler, &drain));
@@ -146,7 +163,7 @@ async fn serve_http1<H: Handler>(stream: Transport, peer: SocketAddr, handler: A
     };
     if let Some(Some(stream)) = switched {
         // Who offers to switch speaks both, and the app may not: it is spoken to as it would have been.
-        Box::pin(serve_http2(stream, peer, Version::HTTP_11, handler, drain)).await;
+        Box::pin(serve_http2(stream, ends, Version::HTTP_11, handler, drain)).await;
     }
 }
 
@@ -167,13 +184,13 @@ async fn until_forced<T>(drain: &Drain, mut connection: Pin<&mut impl Future<Out
 /// `version` is what the requests are taken for.
 async fn serve_http2<H: Handler>(
     stream: Transport,
-    peer: SocketAddr,
+    ends: Ends,
     version: Version,
     handler: Arc<H>,
     drain: Drain,
 ) {
     let stragglers = Stragglers::default();
-    let (watching, client) = (stragglers.clone(), Client::new(peer));
+    let (watching, client) = (stragglers.clone(), ends.client());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         // Each stream has a task of its own.
         let (handler, watching, client) = (Arc::clone(&handler), watching.clone(), client.of_stream());
@@ -202,7 +219,7 @@ async fn serve_http2<H: Handler>(
         .serve_connection(TokioIo::new(stream), service);
     let alarm = Alarm::default();
     let graceful_shutdown = http2::Connection::graceful_shutdown;
-    drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &alarm), peer, drain).await;
+    drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &alarm), ends.peer, drain).await;
 }
 
 /// Sees a connection through: until it has ended, or is cut because the drain is forced or `must_cut` is ready.

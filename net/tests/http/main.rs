@@ -9,6 +9,7 @@ mod forward;
 mod framing;
 mod h2;
 mod hold;
+mod once;
 mod pieces;
 mod probe;
 mod server;

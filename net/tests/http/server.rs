@@ -2,8 +2,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Version;
 use http_body_util::BodyExt;
-use pilotlight_net::{Body, Breaker, Request, Response, Timeouts, plain};
+use pilotlight_net::{Body, Breaker, Handler, Request, Response, Timeouts, once, plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 
@@ -37,6 +38,29 @@ async fn a_connection_carries_one_request_after_the_other() {
     for _ in 0..3 {
         assert!(client.send(GET).await.read_message().await.ends_with("hello"));
     }
+}
+
+/// Answers with the port that the request came in at.
+struct Port;
+
+impl Handler for Port {
+    async fn handle(&self, client: &pilotlight_net::Client, _: Request) -> Response {
+        Response::new(Body::full(client.local().unwrap().port().to_string()))
+    }
+}
+
+#[tokio::test]
+async fn a_handler_knows_the_port_that_a_request_came_in_at() {
+    for server in [start(Port).await, start(Port).await] {
+        let port = server.address.port().to_string();
+        let mut client = Client::connect(server.address).await;
+        assert!(client.send(GET).await.read_message().await.ends_with(&port));
+        let mut request = Request::new(Body::empty());
+        *request.version_mut() = Version::HTTP_2;
+        let answer = soon("an answer", once::ask(server.address, None, request, 100)).await.unwrap();
+        assert_eq!(answer.body.unwrap(), port);
+    }
+    assert_eq!(pilotlight_net::Client::ourselves().local(), None);
 }
 
 #[tokio::test]

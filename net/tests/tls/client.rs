@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::Version;
 use pilotlight_net::tls::{ClientTls, ServerTls, TlsPolicy, TlsWords};
-use pilotlight_net::{Body, Request, once};
+use pilotlight_net::{Body, Handler, Request, Response, once};
 
-use crate::support::{Authority, DATA_PLANE, Folder, soon, start};
+use crate::support::{Authority, DATA_PLANE, Folder, POD, soon, start, start_with};
 
 fn request(version: Version) -> Request {
     let mut request = Request::new(Body::full("hello"));
@@ -25,7 +25,30 @@ async fn a_client_speaks_either_protocol_with_the_server_it_trusts() {
     for (version, spoken) in [(Version::HTTP_11, "HTTP/1.1"), (Version::HTTP_2, "HTTP/2.0")] {
         let asked = once::ask(server.address, Some(&tls), request(version), 100);
         let answer = soon("an answer", asked).await.unwrap();
-        assert_eq!((&answer.body[..], answer.headers["spoken"].to_str().unwrap()), (&b"hello"[..], spoken));
+        assert_eq!(answer.headers["spoken"].to_str().unwrap(), spoken);
+        assert_eq!(answer.body.unwrap(), "hello");
+    }
+}
+
+/// Answers with the port that the request came in at.
+struct Port;
+
+impl Handler for Port {
+    async fn handle(&self, client: &pilotlight_net::Client, _: Request) -> Response {
+        Response::new(Body::full(client.local().unwrap().port().to_string()))
+    }
+}
+
+#[tokio::test]
+async fn a_handler_knows_the_port_that_a_request_came_in_at_over_tls_too() {
+    let authority = Authority::new();
+    let folder = Folder::with(&authority, &POD);
+    let server = start_with(folder.load(TlsWords::default()), Port).await;
+    let anybody = ClientTls::unverified().unwrap();
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let asked = once::ask(server.address, Some(&anybody), request(version), 100);
+        let port = soon("an answer", asked).await.unwrap().body.unwrap();
+        assert_eq!(port, server.address.port().to_string());
     }
 }
 
@@ -46,7 +69,7 @@ async fn a_server_of_another_name_or_authority_is_refused_unless_anybody_will_do
     }
     let anybody = ClientTls::unverified().unwrap();
     let asked = once::ask(server.address, Some(&anybody), request(Version::HTTP_11), 100);
-    assert_eq!(soon("an answer", asked).await.unwrap().body, "hello");
+    assert_eq!(soon("an answer", asked).await.unwrap().body.unwrap(), "hello");
     assert!(ClientTls::to("collector.example", &[folder.path("is not there")]).is_err());
 }
 

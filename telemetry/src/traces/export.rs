@@ -329,7 +329,7 @@ impl Collector {
             if !answer.status.is_success() {
                 return Err(SendFailure::Status(answer.status));
             }
-            answer.body
+            answer.body.unwrap_or_default()
         };
         // Not every collector answers in protobuf; that it took the batch is all that matters.
         let partial =
