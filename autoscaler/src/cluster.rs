@@ -1,10 +1,7 @@
 //! Where pods come from: what the autoscaler needs of whatever runs them.
 //!
-//! [`local`] runs pods as child processes of this one. A Kubernetes adapter implements the same trait: watches
-//! feed the view, `apply` patches the scale subresource.
-
-pub mod local;
-pub mod process;
+//! `pilotlight-local` runs pods as child processes of this one. A Kubernetes adapter implements the same trait:
+//! watches feed the view, `apply` patches the scale subresource.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use pilotlight_autoscaler::cluster::local::LocalWorkload;
 use pilotlight_config::duration;
+use pilotlight_local::LocalWorkload;
 use tracing::info;
 
 use crate::latency::RequestSummary;

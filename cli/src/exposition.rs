@@ -8,7 +8,7 @@ use http::{HeaderValue, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use pilotlight_autoscaler::Cluster;
 use pilotlight_autoscaler::cluster::PodPhase;
-use pilotlight_autoscaler::cluster::local::LocalCluster;
+use pilotlight_local::LocalCluster;
 use pilotlight_net::once::{self, Get};
 use pilotlight_net::{Admin, Body, Response};
 use tokio::task::JoinSet;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use pilotlight_autoscaler::manifests::{self, ManifestError};
 use pilotlight_config::explain;
 use pilotlight_config::workload::{self, Manifest};
+use pilotlight_local::manifests::{self, ManifestError};
 
 use crate::logging::Format;
 use crate::output::print;

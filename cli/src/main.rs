@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
-use pilotlight_autoscaler::cluster::process::intercept;
 use pilotlight_cli::{demo, explain, lint, run, sample, sim};
+use pilotlight_local::guard::intercept;
 
 /// A pilot light for services that are switched off: request-driven autoscaling, down to none and back
 #[derive(Debug, Parser)]
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             return pilotlight_activator::main_with_args(with_name("activator", args));
         }
         Command::Autoscaler { args } => {
-            return pilotlight_autoscaler::process::main_with_args(with_name("autoscaler", args));
+            return pilotlight_local::process::main_with_args(with_name("autoscaler", args));
         }
         Command::Run(args) => block_on(run::run(*args)),
         Command::Demo(args) => block_on(demo::run(args)),

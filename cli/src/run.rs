@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use pilotlight_autoscaler::cluster::local::LocalWorkload;
-use pilotlight_autoscaler::manifests::{self, ManifestError};
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_config::{Parsed, Warning, Workload, duration};
+use pilotlight_local::LocalWorkload;
+use pilotlight_local::manifests::{self, ManifestError};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pilotlight_activator::{Activator, ActivatorParams};
-use pilotlight_autoscaler::cluster::local::{LocalCluster, LocalParams, LocalWorkload};
-use pilotlight_autoscaler::cluster::process::Guard;
-use pilotlight_autoscaler::process::open_journal;
 use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, admin};
 use pilotlight_core::Time;
+use pilotlight_local::guard::Guard;
+use pilotlight_local::process::open_journal;
+use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload};
 use pilotlight_net::{Admin, Clock, Drain, install_metrics, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

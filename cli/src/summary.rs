@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use pilotlight_activator::{ColdStart, Latencies, RevisionLedger};
-use pilotlight_autoscaler::cluster::local::Usage;
+use pilotlight_local::Usage;
 use serde::Serialize;
 
 use crate::latency::for_people;

@@ -16,6 +16,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-autoscaler", COMPONENT),
     ("pilotlight-activator", COMPONENT),
     ("pilotlight-queue-proxy", COMPONENT),
+    (
+        "pilotlight-local",
+        &[
+            "pilotlight-core",
+            "pilotlight-config",
+            "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-process",
+            "pilotlight-autoscaler",
+        ],
+    ),
     ("pilotlight-sim", &["pilotlight-core", "pilotlight-config"]),
     (
         "pilotlight",
@@ -28,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-autoscaler",
             "pilotlight-activator",
             "pilotlight-queue-proxy",
+            "pilotlight-local",
             "pilotlight-sim",
         ],
     ),
@@ -41,6 +53,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pilotlight-core", &["tokio", "hyper", "kube", "rand", "tracing", "metrics"]),
     ("pilotlight-sim", &["tokio", "hyper", "kube"]),
     ("pilotlight-queue-proxy", &["kube"]),
+    ("pilotlight-autoscaler", &["rustix", "clap"]),
 ];
 
 /// A file longer than this holds two things.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child as Starter, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
-use pilotlight_autoscaler::cluster::process::{Child, Guard, Spawn};
+use pilotlight_local::guard::{Child, Guard, Spawn};
 use pilotlight_tests::process::{Mark, is_running, send};
 use pilotlight_tests::{SOON, eventually};
 use rustix::process::Signal;

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use pilotlight_autoscaler::cluster::process::{Guard, Spawn, intercept};
 use pilotlight_cli::latency::LatencyHistogram;
+use pilotlight_local::guard::{Guard, Spawn, intercept};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::runtime;
 

@@ -1,4 +1,5 @@
-//! Pods as child processes on this machine: the app, and a queue-proxy in front of it.
+//! Pods as child processes on this machine: the app, and a queue-proxy in front of it. And the autoscaler that runs
+//! them, as a process of its own ([`process`]).
 //!
 //! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
 //! Everything they know is published twice: as the autoscaler's [`ClusterView`], and as the activator's
@@ -6,8 +7,11 @@
 
 mod address;
 mod diagnose;
+pub mod guard;
 mod keeper;
+pub mod manifests;
 mod pod;
+pub mod process;
 mod workload;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,13 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pilotlight_autoscaler::{Cluster, ClusterView};
 use pilotlight_core::{EndpointTable, Plan, RevisionId, Stat, Time};
 use pilotlight_net::Clock;
 use tokio::sync::{mpsc, watch};
 
-use super::process::Guard;
-use super::{Cluster, ClusterView};
 use address::Addresses;
+use guard::Guard;
 use keeper::{Keeper, Order};
 pub(crate) use workload::find_program;
 pub use workload::{LocalWorkload, NoneRunnable, NotRunnable};

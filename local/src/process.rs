@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, JournalError, admin, metrics};
 use pilotlight_config::duration;
 use pilotlight_net::{Admin, Clock, Drain, install_metrics, serve};
 use pilotlight_process::{StopSignals, flush_logs, start_logs};
 use tokio::net::TcpListener;
 use tracing::{Level, info, warn};
 
-use crate::cluster::local::{LocalCluster, LocalParams, LocalWorkload, find_program};
-use crate::cluster::process::{Guard, intercept};
-use crate::{Autoscaler, AutoscalerParams, Journal, JournalError, admin, manifests, metrics};
+use crate::guard::{Guard, intercept};
+use crate::{LocalCluster, LocalParams, LocalWorkload, find_program, manifests};
 
 /// Decides how many pods each workload needs, and runs them on this machine
 #[derive(Debug, Parser)]

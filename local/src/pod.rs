@@ -16,11 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::Shared;
-use super::address::Lease;
-use super::diagnose::listening_ports;
-use super::workload::LocalWorkload;
-use crate::cluster::process::{Child, Spawn};
+use crate::Shared;
+use crate::address::Lease;
+use crate::diagnose::listening_ports;
+use crate::guard::{Child, Spawn};
+use crate::workload::LocalWorkload;
 
 /// What becomes of a pod.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use pilotlight_config::workload::{DEFAULT_PORT, Workload};
 use pilotlight_core::{RevisionEndpoints, RevisionId, RevisionSpec};
 use serde_json::Value;
 
-use crate::cluster::process::Spawn;
+use crate::guard::Spawn;
 
 /// A workload that can run here.
 #[derive(Clone, Debug)]

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pilotlight_autoscaler::process::main()
+    pilotlight_local::process::main()
 }

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pilotlight_autoscaler::cluster::{Pod, PodPhase, RevisionView};
 use pilotlight_core::{ActivatorPath, PodEndpoint, PodTimeline, RevisionEndpoints, Time, Trouble};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use super::address::Lease;
-use super::pod::{Ending, Event, Failure, PodTask, Stop};
-use super::workload::LocalWorkload;
-use super::{Meter, Shared, Usage};
-use crate::cluster::{Pod, PodPhase, RevisionView};
+use crate::address::Lease;
+use crate::pod::{Ending, Event, Failure, PodTask, Stop};
+use crate::workload::LocalWorkload;
+use crate::{Meter, Shared, Usage};
 
 /// What a keeper is told.
 #[derive(Clone, Copy, Debug)]
