@@ -178,11 +178,10 @@ impl<C: Cluster> Loop<C> {
             }
         }
         let board = &self.board;
-        self.entries.retain(|id, entry| {
+        self.entries.retain(|id, _| {
             let stays = view.revisions.contains_key(id);
             if !stays {
                 info!(revision = %id, "Revision is gone");
-                entry.metrics.clear();
                 board.remove(id);
             }
             stays

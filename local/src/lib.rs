@@ -12,10 +12,10 @@ mod keeper;
 pub mod manifests;
 mod pod;
 pub mod process;
+mod sidecar;
 mod workload;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use address::Addresses;
 use guard::Guard;
 use keeper::{Keeper, Order};
+pub use sidecar::Sidecar;
 pub(crate) use workload::find_program;
 pub use workload::{LocalWorkload, NoneRunnable, NotRunnable};
 
@@ -37,8 +38,8 @@ pub struct LocalParams {
     pub clock: Clock,
     /// Starts the processes, and answers for their end.
     pub guard: Guard,
-    /// The executable to run as `<executable> queue-proxy`.
-    pub queue_proxy: PathBuf,
+    /// The queue-proxy that stands in front of each pod.
+    pub sidecar: Sidecar,
     /// For how long nothing must have arrived at a leaving pod before it stops.
     pub drain_quiet: Duration,
     /// How long an app may take to stop after SIGTERM before it is killed.

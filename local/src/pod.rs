@@ -214,7 +214,7 @@ impl PodTask {
             ("SERVING_POD", self.name.clone()),
             ("SERVING_POD_IP", address.ip.to_string()),
         ];
-        let spawn = Spawn::new(&params.queue_proxy).arg("queue-proxy");
+        let spawn = params.sidecar.spawn();
         // Whoever has started us may want to hear something else of requests, or of traces.
         let told = std::env::var_os("OBSERVABILITY_CONFIG").is_none();
         let told = told.then(|| ("OBSERVABILITY_CONFIG", REQUEST_METRICS.to_owned()));

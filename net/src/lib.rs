@@ -4,7 +4,7 @@
 //! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
 //! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`error`].
 
-pub mod admin;
+mod admin;
 mod alarm;
 mod backoff;
 mod body;
@@ -32,7 +32,7 @@ mod transport;
 mod upgrade;
 pub mod wire;
 
-pub use admin::{Admin, install_metrics};
+pub use admin::Admin;
 pub use backoff::Backoff;
 pub use body::{Body, Ending};
 pub use breaker::{Breaker, Permit};
