@@ -6,15 +6,14 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pilotlight_activator::{Activator, ActivatorParams};
-use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
+use pilotlight_core::{RevisionEndpoints, RevisionId};
+use pilotlight_feed::Feed;
 use pilotlight_net::{Clock, Drain};
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 fn main() {
@@ -26,7 +25,7 @@ fn main() {
     }
     let parked = args.iter().find_map(|text| text.parse().ok()).unwrap_or(10_000);
     let runtime = Runtime::new().expect("a runtime");
-    let (activator, address, _table) = runtime.block_on(start());
+    let (activator, address, _feed) = runtime.block_on(start());
     // What the first requests set up is not the cost of one more.
     let _warm = Clients::start(address, WARM);
     runtime.block_on(until_queued(&activator, WARM));
@@ -76,14 +75,14 @@ fn be_clients(address: &str, requests: usize) {
 }
 
 /// An activator whose only revision has no pods.
-async fn start() -> (Activator, SocketAddr, watch::Sender<Arc<EndpointTable>>) {
+async fn start() -> (Activator, SocketAddr, Feed<RevisionId, RevisionEndpoints>) {
     let hello = RevisionEndpoints { hosts: vec![HOST.to_owned()], ..RevisionEndpoints::default() };
-    let revisions = [(RevisionId::new("default", "hello"), hello)].into();
-    let (table, tables) = watch::channel(Arc::new(EndpointTable { revisions }));
+    let feed = Feed::default();
+    feed.replace([(RevisionId::new("default", "hello"), hello)].into());
     let mut params = ActivatorParams::new("bench", Clock::start(), "ws://127.0.0.1:1");
     params.limits.requests_per_revision = usize::MAX;
     params.limits.requests = usize::MAX;
-    let activator = Activator::start(params, tables);
+    let activator = Activator::start(params, feed.follow());
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
     let listener = socket.listen(BATCH as u32 * 2).expect("a listener");
@@ -92,7 +91,7 @@ async fn start() -> (Activator, SocketAddr, watch::Sender<Arc<EndpointTable>>) {
         let activator = activator.clone();
         async move { activator.serve(listener, Drain::default()).await }
     });
-    (activator, address, table)
+    (activator, address, feed)
 }
 
 async fn until_queued(activator: &Activator, requests: usize) {

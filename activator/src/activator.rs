@@ -8,19 +8,23 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pilotlight_core::cadence::REPORT;
-use pilotlight_core::{EndpointTable, RevisionEndpoints, RevisionId};
+use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
+use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
 use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts};
 use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::info;
 
-use crate::ledger::{Ledger, RevisionLedger};
+use crate::known::KnownRevisions;
+use crate::ledger::Ledger;
 use crate::prober::{ProbeParams, Prober};
 use crate::probes::Health;
+use crate::reports::Reporting;
 use crate::revision::{Revision, RevisionActivity};
 use crate::routes::{Route, Routes};
 use crate::sink::{self, Outbox};
@@ -104,6 +108,8 @@ impl Default for BufferLimits {
 pub struct Activator {
     pub(crate) shared: Arc<Shared>,
     sink: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// Whoever is in here is answered when everything published before is in force.
+    catching_up: mpsc::Sender<oneshot::Sender<()>>,
     stop: Arc<StopOnDrop>,
 }
 
@@ -115,28 +121,12 @@ pub(crate) struct Shared {
     pub(crate) body_bytes: ByteBudget,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) backlog: Arc<Backlog>,
-    /// `None` until there has been a table.
-    routes: watch::Sender<Option<Arc<Routes>>>,
-    /// Those in the table, and deleted ones whose last requests are not over.
-    revisions: Mutex<BTreeMap<RevisionId, Known>>,
-    retired: Mutex<Retired>,
+    pub(crate) routes: Routes,
+    pub(crate) reporting: Reporting,
+    revisions: Mutex<KnownRevisions>,
     is_stopping: AtomicBool,
     /// The second of the clock in which waiting requests were told to a new connection.
     resynced_in: AtomicU64,
-}
-
-/// A revision, and who finds out where its requests can go.
-#[derive(Clone, Debug)]
-struct Known {
-    revision: Arc<Revision>,
-    prober: Arc<Prober>,
-}
-
-/// The books of deleted revisions.
-#[derive(Debug, Default)]
-struct Retired {
-    revisions: BTreeMap<RevisionId, RevisionLedger>,
-    total: RevisionLedger,
 }
 
 #[derive(Debug)]
@@ -149,28 +139,37 @@ impl Drop for StopOnDrop {
 }
 
 impl Activator {
-    /// Starts following the table and reporting to the autoscaler, on the current runtime. The table there is now
-    /// is in force when this returns; if it is empty, requests wait for one that says where they belong.
-    pub fn start(params: ActivatorParams, mut endpoints: watch::Receiver<Arc<EndpointTable>>) -> Activator {
+    /// Starts following the endpoints and reporting to the autoscaler, on the current runtime. What has been published so
+    /// far is in force when this returns; until all of it has been, requests for unknown hosts wait.
+    pub fn start(
+        params: ActivatorParams,
+        mut endpoints: Follower<RevisionId, RevisionEndpoints>,
+    ) -> Activator {
         crate::metrics::describe();
         let url = params.autoscaler_url.clone();
         let shared = Arc::new(Shared::new(params));
-        // A table that says that there is nothing is one, too; the one the channel was made with is not.
-        let has_come = endpoints.has_changed().is_ok_and(|has_come| has_come);
-        let table = Arc::clone(&endpoints.borrow_and_update());
-        if has_come || *table != EndpointTable::default() {
-            shared.apply(&EndpointTable::default(), &table);
-        }
+        shared.catch_up(&mut endpoints);
 
         let stop = Drain::default();
-        tokio::spawn(until(stop.clone(), follow(Arc::clone(&shared), endpoints, table)));
+        let (catching_up, asking) = mpsc::channel(1);
+        tokio::spawn(until(stop.clone(), follow(Arc::clone(&shared), endpoints, asking)));
         tokio::spawn(until(stop.clone(), report(Arc::clone(&shared))));
         let on_connect = {
             let shared = Arc::clone(&shared);
             move || shared.resync()
         };
         let sink = tokio::spawn(sink::run(url, Arc::clone(&shared.outbox), stop.clone(), on_connect));
-        Activator { shared, sink: Arc::new(Mutex::new(Some(sink))), stop: Arc::new(StopOnDrop(stop)) }
+        let (sink, stop) = (Arc::new(Mutex::new(Some(sink))), Arc::new(StopOnDrop(stop)));
+        Activator { shared, sink, catching_up, stop }
+    }
+
+    /// Returns when every change of endpoints that was published before this call is in force.
+    pub async fn caught_up(&self) {
+        let (answer, answered) = oneshot::channel();
+        // Err, here and there: the feed has ended, so that its last word is in force; or the activator is closed.
+        if self.catching_up.send(answer).await.is_ok() {
+            let _ = answered.await;
+        }
     }
 
     /// The front door: serves requests until `drain` has been asked for and all of them are done.
@@ -184,7 +183,7 @@ impl Activator {
         pilotlight_net::serve_tls(listener, tls, handler, drain).await;
     }
 
-    /// What every revision in the table is doing now.
+    /// What every revision is doing now; deleted ones are listed until their last request is over.
     pub fn activity(&self) -> BTreeMap<RevisionId, RevisionActivity> {
         let revisions = self.shared.all_revisions();
         revisions.into_iter().map(|revision| (revision.id().clone(), revision.activity())).collect()
@@ -195,14 +194,8 @@ impl Activator {
         // Both at once: a revision that is being retired must be seen in exactly one place.
         let (revisions, mut ledger) = {
             let revisions = self.shared.revisions.lock();
-            let retired = self.shared.retired.lock();
-            let ledger = Ledger {
-                revisions: retired.revisions.clone(),
-                total: retired.total.clone(),
-                stats_dropped: self.shared.outbox.dropped(),
-            };
-            let revisions = revisions.values().map(|known| Arc::clone(&known.revision));
-            (revisions.collect::<Vec<_>>(), ledger)
+            let all: Vec<_> = revisions.all().map(Arc::clone).collect();
+            (all, revisions.retired(self.shared.outbox.dropped()))
         };
         for revision in revisions {
             let book = revision.ledger();
@@ -251,60 +244,66 @@ impl Shared {
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
             backlog: Backlog::new(limits.requests),
-            routes: watch::Sender::default(),
+            routes: Routes::new(&params.cluster_domain, params.single_default),
+            reporting: Reporting::default(),
             revisions: Mutex::default(),
-            retired: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             resynced_in: AtomicU64::new(0),
             params,
         }
     }
 
-    /// Where requests go at this moment; `None` if there has been no table, and none came for a while. Without one
-    /// every host is unknown, and a 404 would be a lie.
-    pub(crate) async fn routes(&self) -> Option<Arc<Routes>> {
-        if let Some(routes) = &*self.routes.borrow() {
-            return Some(Arc::clone(routes));
-        }
-        let mut routes = self.routes.subscribe();
-        let known = timeout(FIRST_TABLE_TIMEOUT, routes.wait_for(Option::is_some)).await;
-        known.ok()?.ok()?.clone()
-    }
-
     pub(crate) fn health(&self) -> Health {
         Health {
             is_connected: self.outbox.is_connected(),
-            has_endpoints: self.routes.borrow().is_some(),
+            has_endpoints: self.routes.is_complete(),
             is_stopping: self.is_stopping.load(Ordering::Acquire),
         }
     }
 
     pub(crate) fn all_revisions(&self) -> Vec<Arc<Revision>> {
-        self.revisions.lock().values().map(|known| Arc::clone(&known.revision)).collect()
+        self.revisions.lock().all().map(Arc::clone).collect()
     }
 
-    /// Makes the table's state ours. What has not changed is left alone.
-    pub(crate) fn apply(&self, old: &EndpointTable, new: &EndpointTable) {
-        let mut revisions = self.revisions.lock();
-        let mut routes = Vec::with_capacity(new.revisions.len());
-        for (id, endpoints) in &new.revisions {
-            let known = revisions.entry(id.clone()).or_insert_with(|| self.meet(id));
-            let route = Route { revision: Arc::clone(&known.revision), timeouts: timeouts(endpoints) };
-            routes.push((route, endpoints.hosts.clone()));
+    fn catch_up(&self, endpoints: &mut Follower<RevisionId, RevisionEndpoints>) {
+        while let Some(change) = endpoints.try_next() {
+            self.apply(change);
         }
-        let new_routes = Routes::new(&self.params.cluster_domain, self.params.single_default, routes);
-        self.routes.send_replace(Some(Arc::new(new_routes)));
-        for (id, known) in revisions.iter() {
-            let (before, now) = (old.revisions.get(id), new.revisions.get(id));
-            if before != now {
-                known.prober.update(now);
-            }
-        }
-        drop(revisions);
-        self.upstreams.follow(old, new);
     }
 
-    fn meet(&self, id: &RevisionId) -> Known {
+    /// Puts one change in force. Its cost does not depend on how many other revisions there are.
+    pub(crate) fn apply(&self, change: Change<RevisionId, RevisionEndpoints>) {
+        match change {
+            Change::Set(id, endpoints) => self.set(&id, endpoints),
+            Change::Gone(id) => self.remove(&id),
+            Change::Complete => self.routes.complete(),
+        }
+    }
+
+    fn set(&self, id: &RevisionId, endpoints: Arc<RevisionEndpoints>) {
+        let meet = || self.meet(id);
+        let (member, before) = self.revisions.lock().set(id, Arc::clone(&endpoints), meet);
+        // The pods first: the first request over a new route finds them.
+        member.prober.update(Some(&endpoints));
+        let is_routed = |before: &RevisionEndpoints| {
+            before.hosts == endpoints.hosts && timeouts(before) == timeouts(&endpoints)
+        };
+        if !before.as_deref().is_some_and(is_routed) {
+            let (revision, hosts) = (member.revision, endpoints.hosts.clone());
+            self.routes.set(Route { revision, hosts, timeouts: timeouts(&endpoints) });
+        }
+        self.upstreams.follow(&id.namespace, before.as_deref(), Some(&endpoints));
+    }
+
+    fn remove(&self, id: &RevisionId) {
+        // The route first, so that no request finds a revision that is already retired.
+        self.routes.remove(id);
+        let Some(member) = self.revisions.lock().remove(id) else { return };
+        member.prober.update(None);
+        self.upstreams.follow(&id.namespace, Some(&member.endpoints), None);
+    }
+
+    fn meet(&self, id: &RevisionId) -> (Arc<Revision>, Arc<Prober>) {
         let depth = self.params.limits.requests_per_revision;
         let revision = Arc::new(Revision::new(
             id.clone(),
@@ -313,7 +312,13 @@ impl Shared {
             !self.params.telemetry.counts_requests(),
         ));
         let prober = Prober::new(&self.params, self.upstreams.in_the_clear(), &revision);
-        Known { revision, prober }
+        (revision, prober)
+    }
+
+    /// Tells the autoscaler at once of a revision's first request; from now on the revision reports.
+    pub(crate) fn announce(&self, revision: &Arc<Revision>, stat: Stat) {
+        self.reporting.join(revision);
+        self.outbox.push([(revision.id().clone(), stat)]);
     }
 
     /// Tells the autoscaler about the last second, and forgets deleted revisions that are done.
@@ -321,10 +326,7 @@ impl Shared {
         let now = self.params.clock.now();
         // One sample a second: a second one would be added to the first.
         if self.resynced_in.load(Ordering::Relaxed) != now.whole_seconds() {
-            let revisions = self.all_revisions();
-            let stats =
-                revisions.iter().filter_map(|revision| Some((revision.id().clone(), revision.report(now)?)));
-            self.outbox.push(stats);
+            self.outbox.push(self.reporting.report(now));
         }
         self.retire();
     }
@@ -332,11 +334,7 @@ impl Shared {
     /// Tells a new connection at once of every request that waits or runs.
     fn resync(&self) {
         let now = self.params.clock.now();
-        let revisions = self.all_revisions();
-        let stats: Vec<_> = revisions
-            .iter()
-            .filter_map(|revision| Some((revision.id().clone(), revision.resync(now)?)))
-            .collect();
+        let stats = self.reporting.resync(now);
         if !stats.is_empty() {
             self.resynced_in.store(now.whole_seconds(), Ordering::Relaxed);
             self.outbox.push(stats);
@@ -344,37 +342,34 @@ impl Shared {
     }
 
     pub(crate) fn retire(&self) {
-        let Some(routes) = self.routes.borrow().clone() else { return };
-        let mut revisions = self.revisions.lock();
-        let done: Vec<RevisionId> = revisions
-            .values()
-            .map(|known| &known.revision)
-            .filter(|revision| !routes.contains(revision.id()) && revision.in_flight() == 0)
-            .map(|revision| revision.id().clone())
-            .collect();
-        let mut retired = self.retired.lock();
-        for id in done {
-            let Some(Known { revision, .. }) = revisions.remove(&id) else { continue };
-            let book = revision.retire();
-            retired.total.add(&book);
-            retired.revisions.entry(id).or_default().add(&book);
-            if retired.revisions.len() > MAX_RETIRED {
-                retired.revisions.pop_first();
-            }
+        let over = self.revisions.lock().retire();
+        for revision in over {
+            self.reporting.leave(&revision);
+            revision.rest();
         }
     }
 }
 
 async fn follow(
     shared: Arc<Shared>,
-    mut endpoints: watch::Receiver<Arc<EndpointTable>>,
-    mut current: Arc<EndpointTable>,
+    mut endpoints: Follower<RevisionId, RevisionEndpoints>,
+    mut asking: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
-    // When the sender goes, the last table stays in force.
-    while endpoints.changed().await.is_ok() {
-        let next = Arc::clone(&endpoints.borrow_and_update());
-        shared.apply(&current, &next);
-        current = next;
+    loop {
+        tokio::select! {
+            change = endpoints.next() => match change {
+                Some(change) => shared.apply(change),
+                // When the publisher goes, what it said last stays in force.
+                None => return,
+            },
+            Some(answer) = asking.recv() => {
+                shared.catch_up(&mut endpoints);
+                // Err: whoever asked has left.
+                let _ = answer.send(());
+            }
+        }
+        // A snapshot of thousands must not keep others from this thread.
+        consume_budget().await;
     }
 }
 
@@ -404,35 +399,41 @@ fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last spans may take to go out, as in Knative.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long requests wait for the first table. Whoever serves it may be starting, too.
-const FIRST_TABLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Deleted revisions whose books are kept apart.
-const MAX_RETIRED: usize = 1000;
 
 #[cfg(test)]
 mod tests {
+    use pilotlight_feed::Feed;
+
     use super::*;
 
     #[tokio::test]
-    async fn an_empty_table_that_came_before_the_start_is_known_and_one_that_never_came_is_not() {
-        for has_come in [true, false] {
-            let (tables, table) = watch::channel(Arc::default());
-            if has_come {
-                tables.send_replace(Arc::default());
+    async fn no_revision_at_all_is_known_as_such_only_if_somebody_said_so() {
+        for is_complete in [true, false] {
+            let feed = Feed::default();
+            if is_complete {
+                feed.complete();
             }
             let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
-            let activator = Activator::start(params, table);
-            assert_eq!(activator.shared.health().has_endpoints, has_come);
+            let activator = Activator::start(params, feed.follow());
+            assert_eq!(activator.shared.health().has_endpoints, is_complete);
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn without_any_table_requests_give_up_after_a_while() {
-        let shared = Shared::new(ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1"));
-        let started = tokio::time::Instant::now();
-        assert!(shared.routes().await.is_none());
-        assert_eq!(started.elapsed(), FIRST_TABLE_TIMEOUT);
-        shared.apply(&EndpointTable::default(), &EndpointTable::default());
-        assert!(shared.routes().await.is_some(), "an empty table is one, too");
+    #[tokio::test]
+    async fn caught_up_means_that_all_that_was_published_before_is_in_force() {
+        let feed = Feed::default();
+        let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+        let activator = Activator::start(params, feed.follow());
+        let revisions = |activator: &Activator| activator.activity().len();
+        for count in 1..100 {
+            feed.set(RevisionId::new("default", format!("rev-{count}")), RevisionEndpoints::default());
+            activator.caught_up().await;
+            assert_eq!(revisions(&activator), count);
+        }
+        feed.remove(&RevisionId::new("default", "rev-1"));
+        drop(feed);
+        activator.caught_up().await;
+        activator.shared.retire();
+        assert_eq!(revisions(&activator), 98, "its last word counts");
     }
 }

@@ -1,11 +1,10 @@
-//! The table of endpoints over HTTP, for an activator that runs apart from whoever runs the pods.
+//! Endpoints over HTTP, for an activator that runs apart from whoever runs the pods.
 //!
-//! The source answers one GET with a stream of lines, each a whole [`EndpointTable`] as JSON: the first at once, one
-//! more after every change, and an empty one now and then to say that it is still there. Whatever goes wrong, the
-//! last good table stays in force.
+//! The publisher answers one GET with a stream of [`EndpointLine`]s: a snapshot, then a line for each revision that
+//! changes, and an empty line now and then to say that it is still there. Whatever goes wrong, the last good state stays
+//! in force, and the stream is begun anew: the snapshot repairs what was missed.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,45 +13,50 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use pilotlight_core::EndpointTable;
+use pilotlight_core::{EndpointLine, RevisionEndpoints, RevisionId};
+use pilotlight_feed::{Feed, Follower};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-/// Follows the table at `url` (`http://host:port/path`) until every receiver is gone. It starts out empty.
-pub fn follow(url: &str) -> Result<watch::Receiver<Arc<EndpointTable>>, BadUrl> {
+/// Follows the endpoints at `url` (`http://host:port/path`) until the follower is dropped.
+pub fn follow(url: &str) -> Result<Follower<RevisionId, RevisionEndpoints>, BadUrl> {
     let source = Source::parse(url)?;
-    let (sender, receiver) = watch::channel(Arc::default());
+    let feed = Feed::default();
+    let follower = feed.follow();
     tokio::spawn(async move {
         tokio::select! {
-            () = keep_following(&source, &sender) => {}
-            () = sender.closed() => {}
+            () = keep_following(&source, &feed) => {}
+            () = feed.closed() => {}
         }
     });
-    Ok(receiver)
+    Ok(follower)
 }
 
-/// The address of a table is not one.
+/// The address of endpoints is not one.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not of the form http://host:port/path")]
 pub struct BadUrl(String);
 
-/// Why a stream of tables ended.
+/// Why a stream of endpoints ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("{0}")]
+    #[error(transparent)]
     Dial(#[from] std::io::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Http(#[from] hyper::Error),
     #[error("answered {0}")]
     Status(StatusCode),
-    #[error("the source ended the stream")]
+    #[error("the publisher ended the stream")]
     Ended,
     #[error("nothing heard for {0:?}")]
     Silent(Duration),
     #[error("a line of more than {MAX_LINE_BYTES} bytes")]
     LineTooLong,
+    #[error("cannot read a line: {0}")]
+    Unreadable(serde_json::Error),
+    #[error("a change before the snapshot")]
+    NoSnapshot,
 }
 
 #[derive(Clone, Debug)]
@@ -80,16 +84,17 @@ impl Source {
     }
 }
 
-async fn keep_following(source: &Source, tables: &watch::Sender<Arc<EndpointTable>>) {
+async fn keep_following(source: &Source, feed: &Feed<RevisionId, RevisionEndpoints>) {
     let mut delay = FIRST_DELAY;
     let mut told = false;
     loop {
-        let mut heard = false;
-        let error = match follow_once(source, tables, &mut heard).await {
+        let mut reader = LineReader { feed, has_snapshot: false };
+        let error = match follow_once(source, &mut reader).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        if heard {
+        // A publisher whose lines cannot be read is not asked for all of them again at once.
+        if reader.has_snapshot && !matches!(error, StreamError::Unreadable(_)) {
             (delay, told) = (FIRST_DELAY, false);
         }
         if std::mem::replace(&mut told, true) {
@@ -102,11 +107,7 @@ async fn keep_following(source: &Source, tables: &watch::Sender<Arc<EndpointTabl
     }
 }
 
-async fn follow_once(
-    source: &Source,
-    tables: &watch::Sender<Arc<EndpointTable>>,
-    heard: &mut bool,
-) -> Result<Infallible, StreamError> {
+async fn follow_once(source: &Source, reader: &mut LineReader<'_>) -> Result<Infallible, StreamError> {
     let silent = |limit| move |_| StreamError::Silent(limit);
     let dial = TcpStream::connect((source.host.as_str(), source.port));
     let stream = timeout(DIAL_TIMEOUT, dial).await.map_err(silent(DIAL_TIMEOUT))??;
@@ -123,7 +124,7 @@ async fn follow_once(
             return Err(StreamError::Status(response.status()));
         }
         info!(from = source.authority, "Following endpoints");
-        read_tables(response.into_body(), tables, heard).await
+        read_lines(response.into_body(), reader).await
     };
     // In one task, so that nothing is left behind when nobody follows any more.
     tokio::pin!(exchange);
@@ -133,10 +134,9 @@ async fn follow_once(
     }
 }
 
-async fn read_tables<B: Body<Data = Bytes> + Unpin>(
+async fn read_lines<B: Body<Data = Bytes> + Unpin>(
     mut body: B,
-    tables: &watch::Sender<Arc<EndpointTable>>,
-    heard: &mut bool,
+    reader: &mut LineReader<'_>,
 ) -> Result<Infallible, StreamError>
 where
     StreamError: From<B::Error>,
@@ -148,34 +148,35 @@ where
         let Ok(data) = frame.into_data() else { continue };
         lines.push(&data)?;
         while let Some(line) = lines.next_line() {
-            take_line(&line, tables, heard);
+            reader.take(&line)?;
         }
     }
 }
 
-fn take_line(line: &[u8], tables: &watch::Sender<Arc<EndpointTable>>, heard: &mut bool) {
-    match read_line(line) {
-        Ok(None) => {}
-        Ok(Some(table)) => {
-            // The first counts as new even if it is as empty as ours: now it is known to be.
-            let is_first = !std::mem::replace(heard, true);
-            tables.send_if_modified(|current| {
-                let is_new = is_first || **current != table;
-                if is_new {
-                    *current = Arc::new(table);
-                }
-                is_new
-            });
-        }
-        Err(error) => warn!(%error, "Cannot read a table of endpoints; keeping the last"),
-    }
+/// Passes the lines of one stream on.
+#[derive(Debug)]
+struct LineReader<'a> {
+    feed: &'a Feed<RevisionId, RevisionEndpoints>,
+    has_snapshot: bool,
 }
 
-/// The table in a line; `None` in an empty one.
-fn read_line(line: &[u8]) -> Result<Option<EndpointTable>, serde_json::Error> {
-    match line.trim_ascii() {
-        b"" => Ok(None),
-        text => serde_json::from_slice(text).map(Some),
+impl LineReader<'_> {
+    fn take(&mut self, line: &[u8]) -> Result<(), StreamError> {
+        let line = match line.trim_ascii() {
+            // A heartbeat.
+            b"" => return Ok(()),
+            text => serde_json::from_slice(text).map_err(StreamError::Unreadable)?,
+        };
+        match line {
+            EndpointLine::Snapshot(revisions) => {
+                self.feed.replace(revisions);
+                self.has_snapshot = true;
+            }
+            _ if !self.has_snapshot => return Err(StreamError::NoSnapshot),
+            EndpointLine::Set { revision, endpoints } => drop(self.feed.set(revision, *endpoints)),
+            EndpointLine::Gone(revision) => drop(self.feed.remove(&revision)),
+        }
+        Ok(())
     }
 }
 
@@ -212,8 +213,8 @@ impl Lines {
 }
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Three heartbeats of the source's: it has gone, though its connection does not say so.
-const MAX_SILENCE: Duration = EndpointTable::HEARTBEAT.saturating_mul(3);
+/// Three heartbeats of the publisher's: it has gone, though its connection does not say so.
+const MAX_SILENCE: Duration = EndpointLine::HEARTBEAT.saturating_mul(3);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 const MAX_LINE_BYTES: usize = 64 << 20;
@@ -223,45 +224,55 @@ mod tests {
     use futures_util::stream::unfold;
     use http_body_util::StreamBody;
     use hyper::body::Frame;
+    use pilotlight_feed::Change;
     use tokio::time::Instant;
 
     use super::*;
 
+    fn told(
+        follower: &mut Follower<RevisionId, RevisionEndpoints>,
+    ) -> Vec<Change<RevisionId, RevisionEndpoints>> {
+        std::iter::from_fn(|| follower.try_next()).collect()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn empty_lines_keep_a_stream_alive_and_three_that_are_missing_end_it() {
-        let (tables, table) = watch::channel(Arc::default());
+        let feed = Feed::default();
+        let mut follower = feed.follow();
         let heartbeats = unfold(0, |beat| async move {
-            sleep(if beat < 20 { EndpointTable::HEARTBEAT } else { Duration::MAX }).await;
+            sleep(if beat < 20 { EndpointLine::HEARTBEAT } else { Duration::MAX }).await;
             Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"\n"))), beat + 1))
         });
         let started = Instant::now();
         let body = StreamBody::new(Box::pin(heartbeats));
-        let Err(error) = read_tables(body, &tables, &mut false).await;
+        let Err(error) = read_lines(body, &mut LineReader { feed: &feed, has_snapshot: false }).await;
         assert_eq!(error.to_string(), "nothing heard for 45s");
-        assert_eq!(started.elapsed(), EndpointTable::HEARTBEAT * 23);
-        assert!(!table.has_changed().unwrap());
+        assert_eq!(started.elapsed(), EndpointLine::HEARTBEAT * 23);
+        assert_eq!(told(&mut follower), []);
     }
 
     #[test]
-    fn the_first_table_counts_as_new_even_if_it_is_empty() {
-        let (tables, mut table) = watch::channel(Arc::default());
-        let (empty, mut heard) = (serde_json::to_vec(&EndpointTable::default()).unwrap(), false);
-        take_line(b" \n", &tables, &mut heard);
-        assert!(!table.has_changed().unwrap());
-        take_line(&empty, &tables, &mut heard);
-        assert!(table.has_changed().unwrap());
-        table.mark_unchanged();
-        take_line(&empty, &tables, &mut heard);
-        assert!(!table.has_changed().unwrap());
-    }
-
-    #[test]
-    fn an_empty_line_is_no_table_and_no_fault() {
+    fn an_empty_snapshot_says_that_there_is_nothing_and_an_empty_line_says_nothing() {
+        let feed = Feed::default();
+        let mut follower = feed.follow();
+        let mut reader = LineReader { feed: &feed, has_snapshot: false };
         for empty in ["", "\n", " \r\n"] {
-            assert!(matches!(read_line(empty.as_bytes()), Ok(None)), "{empty:?}");
+            reader.take(empty.as_bytes()).unwrap();
+            assert_eq!(told(&mut follower), [], "{empty:?}");
         }
-        assert_eq!(read_line(b"{\"revisions\":{}}\n").unwrap(), Some(EndpointTable::default()));
-        assert!(read_line(b"{\n").is_err());
+        reader.take(b"{\"snapshot\":{}}\n").unwrap();
+        assert_eq!(told(&mut follower), [Change::Complete]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_comes_too_early_ends_the_stream() {
+        let feed = Feed::default();
+        let mut reader = LineReader { feed: &feed, has_snapshot: false };
+        assert!(matches!(reader.take(b"{\"gone\":\"default/hello\"}\n"), Err(StreamError::NoSnapshot)));
+        for unreadable in ["{\n", "{\"revisions\":{}}\n", "{\"gone\":\"hello\"}\n"] {
+            let taken = reader.take(unreadable.as_bytes());
+            assert!(matches!(taken, Err(StreamError::Unreadable(_))), "{unreadable}: {taken:?}");
+        }
     }
 
     #[test]

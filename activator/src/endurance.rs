@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use pilotlight_core::{EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
+use pilotlight_core::{PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
+use pilotlight_feed::Change;
 use pilotlight_net::{Clock, Ending};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -62,7 +63,9 @@ impl Sizes {
 async fn client(shared: Arc<Shared>, revision: Arc<Revision>, is_patient_with_pods: bool) {
     let gives_up = Instant::now() + PATIENCE;
     let (mut exchange, announcement) = revision.begin(shared.params.clock, Method::GET);
-    shared.outbox.push(announcement.map(|stat| (revision.id().clone(), stat)));
+    if let Some(stat) = announcement {
+        shared.announce(&revision, stat);
+    }
     let place = revision.throttler().arrive();
     let Ok(slot) = timeout_at(gives_up, place.slot()).await else { return };
     let slot = slot.expect("neither full nor deleted");
@@ -89,8 +92,8 @@ async fn ten_minutes_of_overload_leave_nothing_behind() {
     };
     let hello =
         RevisionEndpoints { container_concurrency: 2, ready: vec![pod], ..RevisionEndpoints::default() };
-    let table = EndpointTable { revisions: [(id.clone(), hello)].into() };
-    shared.apply(&EndpointTable::default(), &table);
+    let id = Arc::new(id);
+    shared.apply(Change::Set(Arc::clone(&id), Arc::new(hello)));
     let revision = shared.all_revisions().pop().expect("the revision");
     let at_rest = Sizes::of(&shared, &revision);
 
@@ -111,7 +114,10 @@ async fn ten_minutes_of_overload_leave_nothing_behind() {
     assert!(early[0] > 150, "there was a crowd: {early:?}");
 
     sleep(SERVICE + PATIENCE).await;
-    shared.report();
+    assert_eq!(shared.reporting.len(), 1);
+    // The last requests, the second without any, and nothing to say.
+    (0..3).for_each(|_| shared.report());
+    assert_eq!(shared.reporting.len(), 0, "at rest, it costs nothing");
     let ledger = revision.ledger();
     assert_eq!(ledger.requests, u64::from(MINUTES * 60 * ARRIVALS_PER_SECOND));
     let served = ledger.statuses[&200];
@@ -120,7 +126,7 @@ async fn ten_minutes_of_overload_leave_nothing_behind() {
     assert_eq!(Sizes::of(&shared, &revision), Sizes { statuses: 1, ..at_rest });
 
     // And when the revision goes, so does all that is known of it.
-    shared.apply(&table, &EndpointTable::default());
+    shared.apply(Change::Gone(id));
     shared.retire();
     assert!(shared.all_revisions().is_empty());
 }

@@ -1,14 +1,13 @@
 //! The path of one request, from the client to a pod and back.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pilotlight_net::headers::Marks;
 use pilotlight_net::{
-    Client, Fault, Handler, Request, Response, SendError, error, headers, hold_while, prepare_forward,
+    Client, Fault, Handler, Request, Response, SendError, headers, hold_while, message, prepare_forward,
     prepare_response, with_timeouts,
 };
 
@@ -32,11 +31,11 @@ impl Handler for Activator {
             FROM_INGRESS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
         let mut told = shared.params.telemetry.begin(client.address(), &mut request);
-        let Some(routes) = shared.routes().await else { return tell(told, refusal::no_endpoints()) };
-        let route = match routes.find(&request) {
-            Ok(route) => Arc::clone(route),
-            Err(unknown) => {
-                return tell(told, refusal::not_found(&unknown, &routes, shared.params.single_default));
+        let route = match shared.routes.find_or_wait(client, &mut request).await {
+            Ok(route) => route,
+            Err(why) => {
+                let tell_hosts = shared.params.single_default;
+                return tell(told, refusal::unroutable(&why, &shared.routes, tell_hosts));
             }
         };
         let revision = &route.revision;
@@ -45,7 +44,7 @@ impl Handler for Activator {
         }
         let (mut exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
         if let Some(stat) = announcement {
-            shared.outbox.push([(revision.id().clone(), stat)]);
+            shared.announce(revision, stat);
         }
 
         prepare_forward(&mut request, client, marks);
@@ -130,7 +129,7 @@ async fn forward(
                 if source.fault() == Fault::Upstream {
                     exchange.lost(&source.to_string());
                 }
-                return error::respond(&source);
+                return message::respond(&source);
             }
         }
     }
@@ -142,7 +141,7 @@ async fn slot(shared: &Shared, place: &Place, request: &mut Request) -> Result<S
         Some(slot) => slot,
         None => hold_while(request, &shared.body_bytes, place.slot())
             .await
-            .map_err(|client_left| error::respond(&client_left))?,
+            .map_err(|client_left| message::respond(&client_left))?,
     };
     slot.map_err(|refusal| refusal::refused(&refusal, shared.params.clock.now()))
 }

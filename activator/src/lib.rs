@@ -1,19 +1,18 @@
 //! The activator: holds requests while pods come up, so that none is lost.
 //!
 //! A request comes in ([`Activator::serve`]), is counted for the autoscaler, waits for a pod with room, and goes
-//! on to it. The table of [endpoints](pilotlight_core::EndpointTable) says what revisions there are and which pods
-//! they have; what it leaves open, the pods are asked themselves. Whoever runs pods sends the table through a `watch`
-//! channel, and [`endpoints::follow`] feeds that channel from another process. HTTP/1.1, HTTP/2 and WebSockets pass
-//! as they come.
+//! on to it. A feed of [endpoints](pilotlight_core::RevisionEndpoints) says what revisions there are and which pods
+//! they have; what it leaves open, the pods are asked themselves. Whoever runs pods publishes each revision by itself,
+//! and [`endpoints::follow`] follows a publisher in another process. HTTP/1.1, HTTP/2 and WebSockets pass as they come.
 //!
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {
 //! use pilotlight_activator::{Activator, ActivatorParams, endpoints};
 //! use pilotlight_net::{Clock, Drain};
 //!
-//! let tables = endpoints::follow("http://127.0.0.1:8090/v1/endpoints").expect("a good address");
+//! let endpoints = endpoints::follow("http://127.0.0.1:8090/v1/endpoints").expect("a good address");
 //! let params = ActivatorParams::new("activator-1", Clock::start(), "ws://127.0.0.1:8080");
-//! let activator = Activator::start(params, tables);
+//! let activator = Activator::start(params, endpoints);
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8012").await?;
 //! activator.serve(listener, Drain::default()).await;
 //! # Ok(()) }
@@ -24,11 +23,13 @@ pub mod endpoints;
 #[cfg(test)]
 mod endurance;
 mod handler;
+mod known;
 mod ledger;
 mod metrics;
 mod prober;
 mod probes;
 mod refusal;
+mod reports;
 mod revision;
 mod routes;
 mod run;

@@ -1,6 +1,7 @@
 //! Every metric of the activator: names, help, and the handles the hot path holds.
 //!
 //! Names and labels are Knative's (`kn.revision.request.concurrency` and so on) in Prometheus' spelling.
+#![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
 use std::time::Duration;
 

@@ -56,7 +56,7 @@ pub(crate) struct Prober {
 struct State {
     backends: Backends,
     /// `None` once the revision has been deleted.
-    endpoints: Option<RevisionEndpoints>,
+    endpoints: Option<Arc<RevisionEndpoints>>,
     /// The last known: while requests do not pass through activators, nobody knows better.
     place: Place,
     timer: Option<Timer>,
@@ -95,15 +95,15 @@ impl Prober {
         })
     }
 
-    /// Takes over what the table says now; `None`: the revision is not in it any more. What the table settles by
-    /// itself is in force when this returns.
-    pub(crate) fn update(&self, endpoints: Option<&RevisionEndpoints>) {
+    /// Takes over what the feed says now; `None`: the revision was deleted. What the feed settles by itself is in force
+    /// when this returns.
+    pub(crate) fn update(&self, endpoints: Option<&Arc<RevisionEndpoints>>) {
         let mut state = self.state.lock();
         if let (Some(own), Some(endpoints)) = (self.pod_ip, endpoints) {
             state.place = Place::among(own, &endpoints.activators).unwrap_or(state.place);
         }
         state.endpoints = endpoints.cloned();
-        let listing = endpoints.map_or_else(Listing::default, Listing::from);
+        let listing = endpoints.map_or_else(Listing::default, |endpoints| Listing::from(&**endpoints));
         let effects = state.backends.step(self.clock.now(), Input::Listed(listing));
         self.supply(&state);
         self.follow(&mut state, effects);

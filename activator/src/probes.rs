@@ -1,14 +1,14 @@
 //! Probes: who may be told what about this activator's health.
 
 use http::{HeaderMap, StatusCode};
-use pilotlight_net::{Body, Response, error, headers, is_kubelet_probe, plain, probe};
+use pilotlight_net::{Body, Response, headers, is_kubelet_probe, message, plain, probe};
 
 /// What the activator's health consists of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Health {
     /// The autoscaler is connected.
     pub(crate) is_connected: bool,
-    /// There has been a table of endpoints.
+    /// Every revision there is has been heard of.
     pub(crate) has_endpoints: bool,
     /// The process was asked to stop.
     pub(crate) is_stopping: bool,
@@ -31,7 +31,7 @@ impl Health {
 pub(crate) fn answer(request: &HeaderMap, health: Health) -> Option<Response> {
     if is_kubelet_probe(request) {
         return Some(match health.check() {
-            Ok(()) => error::empty(StatusCode::OK),
+            Ok(()) => message::empty(StatusCode::OK),
             Err(reason) => plain(StatusCode::INTERNAL_SERVER_ERROR, reason),
         });
     }

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use http::{HeaderValue, StatusCode, header};
 use pilotlight_core::{Time, Trouble};
-use pilotlight_net::{Response, error, headers, plain};
+use pilotlight_net::{Response, headers, message, plain};
 
-use crate::routes::{NotFound, Routes};
+use crate::routes::{Routes, Unroutable};
 use crate::throttler::{Obstacle, Refusal};
 
 /// A request that will not be sent to a pod.
@@ -17,12 +17,14 @@ pub(crate) fn refused(refusal: &Refusal, now: Time) -> Response {
             let response = plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full");
             retry_after(with_reason(response, "queue-full"), 1)
         }
-        Refusal::Deleted => with_reason(error::empty(StatusCode::INTERNAL_SERVER_ERROR), "revision-deleted"),
+        Refusal::Deleted => {
+            with_reason(message::empty(StatusCode::INTERNAL_SERVER_ERROR), "revision-deleted")
+        }
         Refusal::Trouble(trouble) => {
             let wait = trouble.retry_at.map_or(0, |at| (at - now).as_nanos().div_ceil(1_000_000_000));
             let seconds = u64::try_from(wait).unwrap_or(u64::MAX).max(1);
             let response = plain(StatusCode::SERVICE_UNAVAILABLE, describe(trouble));
-            retry_after(with_reason(response, &trouble.reason), seconds)
+            retry_after(with_reason(response, trouble.reason.as_str()), seconds)
         }
     }
 }
@@ -42,24 +44,22 @@ pub(crate) fn timed_out(message: &str, obstacle: &Obstacle) -> Response {
     with_reason(plain(StatusCode::GATEWAY_TIMEOUT, format!("{message}\n{why}")), reason)
 }
 
-/// A request that cannot even be told where it belongs.
-pub(crate) fn no_endpoints() -> Response {
-    let response = plain(StatusCode::SERVICE_UNAVAILABLE, "the endpoints are not known yet");
-    retry_after(with_reason(response, "no-endpoints"), 1)
-}
-
-/// A request for something that is not there. `tell_hosts`: say what there is instead.
-pub(crate) fn not_found(unknown: &NotFound, routes: &Routes, tell_hosts: bool) -> Response {
-    let name = match unknown {
-        NotFound::Host(host) if tell_hosts => {
+/// A request without a revision to go to. `tell_hosts`: say which hosts there are instead.
+pub(crate) fn unroutable(why: &Unroutable, routes: &Routes, tell_hosts: bool) -> Response {
+    let name = match why {
+        Unroutable::NotYet => {
+            let response = plain(StatusCode::SERVICE_UNAVAILABLE, "the endpoints are not known yet");
+            return retry_after(with_reason(response, "no-endpoints"), 1);
+        }
+        Unroutable::Host(host) if tell_hosts => {
             let hosts = routes.hosts();
             let known = if hosts.is_empty() { "none yet".to_owned() } else { hosts.join("\n  ") };
             let text = format!("no revision answers to the host \"{host}\"; known hosts:\n  {known}");
             return plain(StatusCode::NOT_FOUND, text);
         }
         // Knative looks up a revision without a name, and so will who reads its logs.
-        NotFound::Host(_) => "",
-        NotFound::Revision(name) => name,
+        Unroutable::Host(_) => "",
+        Unroutable::Revision(name) => name,
     };
     let text = format!("Error getting active endpoint: revision.serving.knative.dev \"{name}\" not found");
     plain(StatusCode::NOT_FOUND, text)
@@ -95,11 +95,13 @@ fn retry_after(mut response: Response, seconds: u64) -> Response {
 mod tests {
     use http_body_util::BodyExt;
 
+    use pilotlight_core::TroubleReason;
+
     use super::*;
 
     fn trouble(retry_at: Option<Time>) -> Trouble {
         Trouble {
-            reason: "exited".to_owned(),
+            reason: TroubleReason::Exited,
             message: "`./app` exited 3 times in a row".to_owned(),
             exit_code: Some(2),
             log_tail: vec!["panic: no database".to_owned()],

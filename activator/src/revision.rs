@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
@@ -41,6 +42,8 @@ pub(crate) struct Revision {
     names: Arc<RevisionNames>,
     throttler: Arc<Throttler>,
     books: Mutex<Books>,
+    /// See `Reporting`.
+    is_reporting: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl Revision {
         };
         let (name, namespace) = (id.name.clone(), id.namespace.clone());
         let names = Arc::new(RevisionNames { name, namespace, ..RevisionNames::default() });
-        Revision { id, names, throttler, books: Mutex::new(books) }
+        Revision { id, names, throttler, books: Mutex::new(books), is_reporting: AtomicBool::new(false) }
     }
 
     /// The same as the id, as metrics and traces tell it.
@@ -121,11 +124,14 @@ impl Revision {
         self.books.lock().ledger.clone()
     }
 
-    /// The end of a deleted revision whose requests are over: hands over its books, and shows it at rest.
-    pub(crate) fn retire(&self) -> RevisionLedger {
-        let books = self.books.lock();
-        books.metrics.concurrency.set(0.0);
-        books.ledger.clone()
+    /// Shows a deleted revision, whose requests are over, at rest.
+    pub(crate) fn rest(&self) {
+        self.books.lock().metrics.concurrency.set(0.0);
+    }
+
+    /// Notes whether it is among those that report; only for `Reporting`, under its lock. Returns whether it was.
+    pub(crate) fn set_reporting(&self, is_reporting: bool) -> bool {
+        self.is_reporting.swap(is_reporting, Ordering::Relaxed)
     }
 
     pub(crate) fn activity(&self) -> RevisionActivity {

@@ -1,26 +1,46 @@
 //! Which revision a request is for.
 //!
-//! In order: the revision headers an ingress sets, a cluster-local host name, the host names the table lists,
-//! and, in local mode, the one revision there is.
+//! In order: the revision headers an ingress sets, a cluster-local host name, the hosts that revisions list, and, in
+//! local mode, the only revision there is.
+//!
+//! One lock guards the maps. A lookup holds it for a few hash look-ups, a change of one revision for as many, and nobody
+//! across an `.await`: less work for a request than a copy of the whole would be, and none that grows with their number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
+use parking_lot::RwLock;
 use pilotlight_core::RevisionId;
-use pilotlight_net::{Request, Timeouts, headers};
+use pilotlight_net::{Client, Request, Timeouts, headers};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use crate::revision::Revision;
 
-/// One state of the table, made for looking up.
-#[derive(Debug, Default)]
+/// The way from requests to revisions, changed one revision at a time.
+#[derive(Debug)]
 pub(crate) struct Routes {
     cluster_domain: String,
-    /// By namespace, then by name.
+    /// If there is exactly one revision, unknown hosts lead to it.
+    single_default: bool,
+    maps: RwLock<Maps>,
+    /// Wakes requests that wait because not everything is known yet.
+    grown: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    /// By namespace, then by name. No namespace is empty.
     revisions: HashMap<String, HashMap<String, Arc<Route>>>,
-    hosts: HashMap<String, Arc<Route>>,
-    /// The one that answers whatever was not asked for by name.
-    default: Option<Arc<Route>>,
+    /// Every revision that lists a host, ordered by id: the first one gets the requests. Nobody remembers who came
+    /// first, so that all activators agree, and go on to agree after a restart.
+    hosts: HashMap<String, Vec<Arc<Route>>>,
+    revision_count: usize,
+    /// Every revision there is has been heard of.
+    is_complete: bool,
 }
 
 /// One revision and what holds for requests to it.
@@ -28,46 +48,65 @@ pub(crate) struct Routes {
 pub(crate) struct Route {
     pub(crate) revision: Arc<Revision>,
     pub(crate) timeouts: Timeouts,
+    /// Host names (lower case, no port) that lead here.
+    pub(crate) hosts: Vec<String>,
 }
 
-/// What was asked for is not there.
+/// Why there is no route for a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NotFound {
-    /// A revision was asked for by name.
+pub(crate) enum Unroutable {
+    /// No revision has this name.
     Revision(String),
-    /// A host was asked for.
+    /// No revision answers to this host.
     Host(String),
+    /// No revision answers yet, but not all of them are known.
+    NotYet,
 }
 
 impl Routes {
-    /// Makes the lookup. `single_default`: if there is exactly one revision, unknown hosts lead to it.
-    pub(crate) fn new(
-        cluster_domain: &str,
-        single_default: bool,
-        routes: impl IntoIterator<Item = (Route, Vec<String>)>,
-    ) -> Self {
-        let mut this = Routes { cluster_domain: cluster_domain.to_ascii_lowercase(), ..Routes::default() };
-        let mut all = Vec::new();
-        for (route, hosts) in routes {
-            let route = Arc::new(route);
-            let id = route.revision.id();
-            let namespace = this.revisions.entry(id.namespace.clone()).or_default();
-            namespace.insert(id.name.clone(), Arc::clone(&route));
-            this.hosts.extend(hosts.into_iter().map(|host| (host, Arc::clone(&route))));
-            all.push(route);
+    /// No revision yet. `single_default`: if there is exactly one revision, unknown hosts lead to it.
+    pub(crate) fn new(cluster_domain: &str, single_default: bool) -> Self {
+        Routes {
+            cluster_domain: cluster_domain.to_ascii_lowercase(),
+            single_default,
+            maps: RwLock::default(),
+            grown: Notify::new(),
         }
-        if let ([only], true) = (all.as_slice(), single_default) {
-            this.default = Some(Arc::clone(only));
-        }
-        this
     }
 
-    /// The route for a request.
-    pub(crate) fn find(&self, request: &Request) -> Result<&Arc<Route>, NotFound> {
+    /// Adds a revision, or changes one.
+    pub(crate) fn set(&self, route: Route) {
+        let mut maps = self.maps.write();
+        maps.set(Arc::new(route));
+        if !maps.is_complete {
+            self.grown.notify_waiters();
+        }
+    }
+
+    /// Takes a revision away. A host that another one lists as well leads to that one from now on.
+    pub(crate) fn remove(&self, id: &RevisionId) {
+        self.maps.write().remove(id);
+    }
+
+    /// Says that every revision there is has been added: from now on what is not found does not exist.
+    pub(crate) fn complete(&self) {
+        self.maps.write().is_complete = true;
+        self.grown.notify_waiters();
+    }
+
+    /// Whether every revision there is has been added.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.maps.read().is_complete
+    }
+
+    /// The route for a request. `client`: its connection may say what neither header nor host does.
+    pub(crate) fn find(&self, _client: &Client, request: &Request) -> Result<Arc<Route>, Unroutable> {
         let text = |name: &HeaderName| text(request.headers(), name);
         let (namespace, name) = (text(&headers::NAMESPACE), text(&headers::REVISION));
         if !namespace.is_empty() && !name.is_empty() {
-            return self.revision(namespace, name).ok_or_else(|| NotFound::Revision(name.to_owned()));
+            let maps = self.maps.read();
+            let found = maps.revision(namespace, name).map(Arc::clone);
+            return found.ok_or_else(|| maps.unroutable(|| Unroutable::Revision(name.to_owned())));
         }
         let host = match request.uri().authority() {
             Some(authority) => authority.as_str(),
@@ -75,33 +114,47 @@ impl Routes {
         };
         let host = normal_host(host);
         let named = self.cluster_local(&host);
-        let by_name = named.and_then(|(namespace, name)| self.revision(namespace, name));
-        by_name
-            .or_else(|| self.hosts.get(host.as_str()))
-            .or(match named {
-                Some(_) => None,
-                None => self.default.as_ref(),
+        let maps = self.maps.read();
+        let by_name = named.and_then(|(namespace, name)| maps.revision(namespace, name));
+        let by_host = || maps.hosts.get(host.as_str())?.first();
+        let only = || if named.is_none() && self.single_default { maps.only_revision() } else { None };
+        let found = by_name.or_else(by_host).or_else(only).map(Arc::clone);
+        found.ok_or_else(|| {
+            maps.unroutable(|| match named {
+                Some((_, name)) => Unroutable::Revision(name.to_owned()),
+                None => Unroutable::Host(host.clone()),
             })
-            .ok_or_else(|| match named {
-                Some((_, name)) => NotFound::Revision(name.to_owned()),
-                None => NotFound::Host(host.clone()),
-            })
+        })
     }
 
-    /// Every host that leads somewhere, sorted.
-    pub(crate) fn hosts(&self) -> Vec<&str> {
-        let mut hosts: Vec<&str> = self.hosts.keys().map(String::as_str).collect();
+    /// The route for a request, which waits for a while if not all revisions are known: whoever tells of them may be
+    /// starting as well, and a 404 would be a lie.
+    // `&mut`: a body is not `Sync`, so a task could not move with a shared borrow of it.
+    pub(crate) async fn find_or_wait(
+        &self,
+        client: &Client,
+        request: &mut Request,
+    ) -> Result<Arc<Route>, Unroutable> {
+        match self.find(client, request) {
+            Err(Unroutable::NotYet) => {}
+            found => return found,
+        }
+        let deadline = Instant::now() + COMPLETE_TIMEOUT;
+        loop {
+            // Before the look, so that no change falls in between.
+            let grown = self.grown.notified();
+            match self.find(client, request) {
+                Err(Unroutable::NotYet) if timeout_at(deadline, grown).await.is_ok() => {}
+                found => return found,
+            }
+        }
+    }
+
+    /// Every host that leads somewhere, sorted. Walks all of them.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let mut hosts: Vec<String> = self.maps.read().hosts.keys().cloned().collect();
         hosts.sort_unstable();
         hosts
-    }
-
-    /// Whether the table has this revision.
-    pub(crate) fn contains(&self, id: &RevisionId) -> bool {
-        self.revision(&id.namespace, &id.name).is_some()
-    }
-
-    fn revision(&self, namespace: &str, name: &str) -> Option<&Arc<Route>> {
-        self.revisions.get(namespace)?.get(name)
     }
 
     /// Namespace and name, from `name.namespace.svc.<cluster domain>`.
@@ -113,12 +166,77 @@ impl Routes {
     }
 }
 
+impl Maps {
+    fn set(&mut self, route: Arc<Route>) {
+        let id = route.revision.id();
+        let namespace = self.revisions.entry(id.namespace.clone()).or_default();
+        let before = namespace.insert(id.name.clone(), Arc::clone(&route));
+        let hosts_before = before.as_ref().map_or(&[][..], |before| &before.hosts);
+        for host in hosts_before.iter().filter(|host| !route.hosts.contains(host)) {
+            self.withdraw(host, id);
+        }
+        for host in &route.hosts {
+            self.claim(host, &route);
+        }
+        self.revision_count += usize::from(before.is_none());
+    }
+
+    fn remove(&mut self, id: &RevisionId) {
+        let Some(namespace) = self.revisions.get_mut(&id.namespace) else { return };
+        let Some(route) = namespace.remove(&id.name) else { return };
+        if namespace.is_empty() {
+            self.revisions.remove(&id.namespace);
+        }
+        for host in &route.hosts {
+            self.withdraw(host, id);
+        }
+        self.revision_count -= 1;
+    }
+
+    fn claim(&mut self, host: &str, route: &Arc<Route>) {
+        let claimants = self.hosts.entry(host.to_owned()).or_default();
+        let id = route.revision.id();
+        match claimants.binary_search_by_key(&id, |claimant| claimant.revision.id()) {
+            Ok(own) => claimants[own] = Arc::clone(route),
+            Err(place) => {
+                claimants.insert(place, Arc::clone(route));
+                if let [served, _, ..] = claimants.as_slice() {
+                    let served = served.revision.id();
+                    warn!(host, revision = %id, %served, "Host is listed by several revisions; the first by name is served");
+                }
+            }
+        }
+    }
+
+    fn withdraw(&mut self, host: &str, id: &RevisionId) {
+        let Some(claimants) = self.hosts.get_mut(host) else { return };
+        claimants.retain(|claimant| claimant.revision.id() != id);
+        if claimants.is_empty() {
+            self.hosts.remove(host);
+        }
+    }
+
+    fn revision(&self, namespace: &str, name: &str) -> Option<&Arc<Route>> {
+        self.revisions.get(namespace)?.get(name)
+    }
+
+    /// The revision that there is, if it is the only one. Not before all are known: the first to come is no only one.
+    fn only_revision(&self) -> Option<&Arc<Route>> {
+        let is_alone = self.is_complete && self.revision_count == 1;
+        self.revisions.values().next().filter(|_| is_alone)?.values().next()
+    }
+
+    fn unroutable(&self, why: impl FnOnce() -> Unroutable) -> Unroutable {
+        if self.is_complete { why() } else { Unroutable::NotYet }
+    }
+}
+
 /// A header as text; empty if it is not there or is not text.
 fn text<'r>(headers: &'r HeaderMap, name: &HeaderName) -> &'r str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// A host as the table lists it: without port and final dot, in lower case.
+/// A host as revisions list it: without port and final dot, in lower case.
 fn normal_host(host: &str) -> String {
     let without_port = match host.rsplit_once(':') {
         // `[::1]` ends in a bracket, a port never does.
@@ -128,25 +246,33 @@ fn normal_host(host: &str) -> String {
     without_port.strip_suffix('.').unwrap_or(without_port).to_ascii_lowercase()
 }
 
+/// How long a request waits until all revisions are known.
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(30);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::collections::BTreeMap;
 
     use pilotlight_net::Body;
     use proptest::prelude::*;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::throttler::Backlog;
 
-    fn routes(single_default: bool, names: &[(&str, &[&str])]) -> Routes {
-        let route = |name: &str| Route {
+    fn route(name: &str, hosts: &[&str]) -> Route {
+        Route {
             revision: Arc::new(Revision::new(RevisionId::new("default", name), 10, Backlog::new(10), true)),
             timeouts: Timeouts { total: Duration::from_secs(300), response_start: None, idle: None },
-        };
-        let entries = names.iter().map(|(name, hosts)| {
-            (route(name), hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())
-        });
-        Routes::new("cluster.local", single_default, entries)
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        }
+    }
+
+    fn routes(single_default: bool, names: &[(&str, &[&str])]) -> Routes {
+        let routes = Routes::new("cluster.local", single_default);
+        names.iter().for_each(|(name, hosts)| routes.set(route(name, hosts)));
+        routes.complete();
+        routes
     }
 
     fn request(headers: &[(&str, &str)]) -> Request {
@@ -156,8 +282,16 @@ mod tests {
         builder.body(Body::empty()).unwrap()
     }
 
-    fn found(routes: &Routes, headers: &[(&str, &str)]) -> Result<String, NotFound> {
-        routes.find(&request(headers)).map(|route| route.revision.id().name.clone())
+    fn find(routes: &Routes, request: &Request) -> Result<String, Unroutable> {
+        routes.find(&Client::ourselves(), request).map(|route| route.revision.id().name.clone())
+    }
+
+    fn found(routes: &Routes, headers: &[(&str, &str)]) -> Result<String, Unroutable> {
+        find(routes, &request(headers))
+    }
+
+    fn at_host(routes: &Routes, host: &str) -> Result<String, Unroutable> {
+        found(routes, &[("host", host)])
     }
 
     #[test]
@@ -171,7 +305,7 @@ mod tests {
         assert_eq!(found(&routes, &headers), Ok("b".to_owned()));
         assert_eq!(found(&routes, &headers[..2]), Ok("a".to_owned()), "half of a name is no name");
         let unknown = [("knative-serving-namespace", "default"), ("knative-serving-revision", "zzz")];
-        assert_eq!(found(&routes, &unknown), Err(NotFound::Revision("zzz".to_owned())));
+        assert_eq!(found(&routes, &unknown), Err(Unroutable::Revision("zzz".to_owned())));
     }
 
     #[test]
@@ -181,7 +315,7 @@ mod tests {
             assert_eq!(found(&routes, &[("host", host)]), Ok("rev".to_owned()), "{host}");
         }
         let gone = [("host", "gone.default.svc.cluster.local")];
-        assert_eq!(found(&routes, &gone), Err(NotFound::Revision("gone".to_owned())), "not the default's");
+        assert_eq!(found(&routes, &gone), Err(Unroutable::Revision("gone".to_owned())), "not the default's");
     }
 
     #[test]
@@ -192,7 +326,7 @@ mod tests {
         {
             assert_eq!(found(&routes, &[("host", host)]), Ok("hello".to_owned()), "{host}");
         }
-        assert_eq!(found(&routes, &[("host", "x.hello")]), Err(NotFound::Host("x.hello".to_owned())));
+        assert_eq!(found(&routes, &[("host", "x.hello")]), Err(Unroutable::Host("x.hello".to_owned())));
         assert_eq!(routes.hosts(), ["[::1]", "hello", "hello.default.localhost"]);
     }
 
@@ -209,7 +343,90 @@ mod tests {
         let routes = routes(false, &[("a", &["a.example"]), ("b", &["b.example"])]);
         let mut request = request(&[("host", "b.example")]);
         *request.uri_mut() = "http://a.example:80/path".parse().unwrap();
-        assert_eq!(routes.find(&request).unwrap().revision.id().name, "a");
+        assert_eq!(find(&routes, &request), Ok("a".to_owned()));
+    }
+
+    #[test]
+    fn a_host_that_two_list_leads_to_the_first_by_name_and_to_the_other_once_that_is_gone() {
+        let routes = routes(false, &[("b", &["shared", "b"]), ("a", &["shared", "a"])]);
+        assert_eq!(at_host(&routes, "shared"), Ok("a".to_owned()));
+        routes.remove(&RevisionId::new("default", "a"));
+        assert_eq!(at_host(&routes, "shared"), Ok("b".to_owned()));
+        assert_eq!(at_host(&routes, "a"), Err(Unroutable::Host("a".to_owned())));
+        assert_eq!(at_host(&routes, "b"), Ok("b".to_owned()));
+        routes.remove(&RevisionId::new("default", "b"));
+        assert_eq!(routes.hosts(), [""; 0]);
+    }
+
+    #[test]
+    fn a_revision_that_changes_its_hosts_gives_up_those_it_no_longer_lists() {
+        let routes = routes(false, &[("a", &["old", "kept"]), ("b", &["kept"])]);
+        routes.set(route("a", &["kept", "new"]));
+        assert_eq!(routes.hosts(), ["kept", "new"]);
+        assert_eq!(at_host(&routes, "kept"), Ok("a".to_owned()));
+        routes.set(route("a", &[]));
+        assert_eq!(routes.hosts(), ["kept"]);
+        assert_eq!(at_host(&routes, "kept"), Ok("b".to_owned()));
+        assert_eq!(at_host(&routes, "a.default.svc.cluster.local"), Ok("a".to_owned()));
+    }
+
+    #[test]
+    fn the_only_revision_is_counted_as_others_come_and_go() {
+        let routes = routes(true, &[("a", &[])]);
+        assert_eq!(at_host(&routes, "any"), Ok("a".to_owned()));
+        routes.set(route("a", &["a"]));
+        assert_eq!(at_host(&routes, "any"), Ok("a".to_owned()), "changed, not added");
+        routes.set(route("b", &[]));
+        assert!(at_host(&routes, "any").is_err());
+        routes.remove(&RevisionId::new("default", "a"));
+        routes.remove(&RevisionId::new("default", "a"));
+        assert_eq!(at_host(&routes, "any"), Ok("b".to_owned()));
+    }
+
+    #[test]
+    fn before_all_are_known_who_is_known_is_found_and_nobody_is_the_only_one() {
+        let routes = Routes::new("cluster.local", true);
+        routes.set(route("a", &["a.example"]));
+        assert_eq!(at_host(&routes, "a.example"), Ok("a".to_owned()));
+        for unknown in ["b.example", "b.default.svc.cluster.local"] {
+            assert_eq!(at_host(&routes, unknown), Err(Unroutable::NotYet));
+        }
+        routes.complete();
+        assert_eq!(at_host(&routes, "b.example"), Ok("a".to_owned()));
+        assert_eq!(
+            at_host(&routes, "b.default.svc.cluster.local"),
+            Err(Unroutable::Revision("b".to_owned()))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_for_an_unknown_host_waits_for_it_or_for_the_end_of_the_list() {
+        let routes = Routes::new("cluster.local", false);
+        let wait = async |host| {
+            let mut request = request(&[("host", host)]);
+            let route = routes.find_or_wait(&Client::ourselves(), &mut request).await;
+            route.map(|route| route.revision.id().name.clone())
+        };
+        let started = Instant::now();
+        assert_eq!(wait("a.example").await, Err(Unroutable::NotYet), "nobody tells of anything");
+        assert_eq!(started.elapsed(), COMPLETE_TIMEOUT);
+        let second = Duration::from_secs(1);
+        let telling = async {
+            sleep(second).await;
+            routes.set(route("a", &["a.example"]));
+            sleep(second).await;
+            routes.complete();
+        };
+        let timed = async |host| (wait(host).await, started.elapsed() - COMPLETE_TIMEOUT);
+        let ((), known, unknown) = tokio::join!(telling, timed("a.example"), timed("b.example"));
+        assert_eq!(known, (Ok("a".to_owned()), second));
+        assert_eq!(unknown, (Err(Unroutable::Host("b.example".to_owned())), second * 2));
+    }
+
+    /// A few revisions that list a few hosts, changed at random.
+    fn steps() -> impl Strategy<Value = Vec<(usize, Option<Vec<usize>>)>> {
+        let hosts = prop::option::weighted(0.8, prop::collection::vec(0usize..3, 0..4));
+        prop::collection::vec((0usize..4, hosts), 0..60)
     }
 
     proptest! {
@@ -228,12 +445,41 @@ mod tests {
         }
 
         #[test]
+        fn after_any_changes_routes_are_those_of_what_is_left(steps in steps()) {
+            const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+            const HOSTS: [&str; 3] = ["x", "y", "z"];
+            let routes = routes(true, &[]);
+            let mut left = BTreeMap::new();
+            for (name, hosts) in steps {
+                match hosts {
+                    Some(hosts) => {
+                        let hosts: Vec<&str> = hosts.into_iter().map(|host| HOSTS[host]).collect();
+                        routes.set(route(NAMES[name], &hosts));
+                        left.insert(NAMES[name], hosts);
+                    }
+                    None => {
+                        routes.remove(&RevisionId::new("default", NAMES[name]));
+                        left.remove(NAMES[name]);
+                    }
+                }
+            }
+            let only = left.keys().next().filter(|_| left.len() == 1).copied();
+            for host in HOSTS {
+                let first = left.iter().find(|(_, hosts)| hosts.contains(&host)).map(|(name, _)| *name);
+                let found = at_host(&routes, host).ok();
+                prop_assert_eq!(found.as_deref(), first.or(only), "{}", host);
+            }
+            let found = at_host(&routes, "other").ok();
+            prop_assert_eq!(found.as_deref(), only);
+        }
+
+        #[test]
         fn no_host_makes_the_lookup_panic(host in prop::collection::vec(any::<u8>(), 0..40)) {
             let routes = routes(true, &[("a", &["a.example"])]);
             if let Ok(host) = http::HeaderValue::from_bytes(&host) {
                 let mut request = request(&[]);
                 request.headers_mut().insert(header::HOST, host);
-                let _ = routes.find(&request);
+                let _ = find(&routes, &request);
             }
         }
     }

@@ -5,14 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::HeaderValue;
 use metrics::Gauge;
 use parking_lot::Mutex;
 use pilotlight_core::backends::Destinations;
-use pilotlight_core::balance::{Capacity, Gate, Policy, Ticket, assign_pods, revision_capacity};
+use pilotlight_core::balance::{Capacity, Gate, Policy, Refusals, Ticket, revision_capacity, share_of_pods};
 use pilotlight_core::{Place as ActivatorPlace, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -28,8 +27,7 @@ pub(crate) struct Pod {
     /// The address again, as a `Host` header.
     pub(crate) host: HeaderValue,
     pub(crate) timeline: PodTimeline,
-    /// Connections refused in a row.
-    refusals: AtomicU32,
+    refusals: Mutex<Refusals>,
 }
 
 impl From<&PodEndpoint> for Pod {
@@ -38,7 +36,7 @@ impl From<&PodEndpoint> for Pod {
         // An address is always a legal header value.
         let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"));
         let is_cluster_ip = false;
-        Pod { name, address, tls_address, is_cluster_ip, host, timeline, refusals: AtomicU32::new(0) }
+        Pod { name, address, tls_address, is_cluster_ip, host, timeline, refusals: Mutex::default() }
     }
 }
 
@@ -59,7 +57,8 @@ pub(crate) struct Supply<'a> {
 impl Supply<'_> {
     /// The limit of each pod, and the pods.
     fn pods(&self) -> (Option<u32>, Vec<Arc<Pod>>) {
-        let limit = self.endpoints.container_concurrency;
+        let concurrency = self.endpoints.container_concurrency;
+        let limit = (concurrency > 0).then_some(concurrency);
         match self.destinations {
             Destinations::Pods(usable) => {
                 let usable = self.endpoints.pods().filter(|pod| usable.contains(&pod.address));
@@ -69,13 +68,8 @@ impl Supply<'_> {
                 pods.sort_by(|(one, _), (other, _)| one.cmp(other));
                 // Listed twice, it is still one pod with one limit.
                 pods.dedup_by(|(one, _), (other, _)| one == other);
-                let mine = if limit > 0 {
-                    assign_pods(pods.len(), self.place.index, self.place.activators)
-                } else {
-                    (0..pods.len()).collect()
-                };
-                let pods = mine.into_iter().map(|i| Arc::new(Pod::from(pods[i].1))).collect();
-                ((limit > 0).then_some(limit), pods)
+                let mine = share_of_pods(pods.len(), limit, self.place);
+                (limit, mine.into_iter().map(|i| Arc::new(Pod::from(pods[i].1))).collect())
             }
             Destinations::ClusterIp { address, ready } => {
                 let pod = PodEndpoint {
@@ -85,7 +79,7 @@ impl Supply<'_> {
                     timeline: PodTimeline::default(),
                 };
                 let pod = Pod { is_cluster_ip: true, ..Pod::from(&pod) };
-                match revision_capacity(limit, 0, *ready, self.place.activators) {
+                match revision_capacity(concurrency, 0, *ready, self.place.activators) {
                     Capacity::Limited(0) => (None, Vec::new()),
                     Capacity::Limited(limit) => (Some(limit), vec![Arc::new(pod)]),
                     Capacity::Unlimited => (None, vec![Arc::new(pod)]),
@@ -314,18 +308,17 @@ impl Slot {
 
     /// The pod answered.
     pub(crate) fn pod_answered(&self) {
-        self.pod.refusals.store(0, Ordering::Relaxed);
+        self.pod.refusals.lock().answered();
     }
 
-    /// The pod did not take the connection. It gets no requests for a moment, longer each time in a row, up to a
-    /// second: it may have died a moment ago, with the table not yet saying so.
+    /// The pod did not take the connection: it gets no requests for as long as [`Refusals`] says.
     pub(crate) fn pod_refused(self) {
-        let refusals = self.pod.refusals.fetch_add(1, Ordering::Relaxed);
-        let pause = FIRST_PAUSE.saturating_mul(1 << refusals.min(10)).min(LONGEST_PAUSE);
+        let Some(pause) = self.pod.refusals.lock().refused() else { return };
         self.throttler.state.lock().gate.suspend(&self.pod);
         let (throttler, pod) = (Arc::clone(&self.throttler), Arc::clone(&self.pod));
         tokio::spawn(async move {
             sleep(pause).await;
+            pod.refusals.lock().taken_back();
             let called = throttler.state.lock().gate.resume(&pod);
             throttler.call(called);
         });
@@ -382,8 +375,6 @@ impl Drop for Held {
 
 /// What the ClusterIP is called where pods are listed by name.
 const CLUSTER_IP: &str = "cluster-ip";
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
 //! The ways to pods: in the clear, or over TLS to those who can show that they belong to their namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pilotlight_core::{EndpointTable, RevisionEndpoints};
+use pilotlight_core::RevisionEndpoints;
 use pilotlight_net::tls::PodTls;
 use pilotlight_net::{Client, Request, Response, SendError, UpstreamParams, Upstreams};
 
@@ -46,14 +46,29 @@ pub(crate) struct PodUpstreams {
     idle: IdleConnections,
     plain: Upstreams,
     over_tls: Option<PodsOverTls>,
-    // A pool for each namespace: a connection proved to belong to one must never serve another.
-    of_namespace: Mutex<BTreeMap<String, Upstreams>>,
+    /// Of addresses in the clear.
+    references: Mutex<References>,
+    /// Those that have revisions. Only with TLS.
+    namespaces: Mutex<BTreeMap<String, Namespace>>,
+}
+
+/// How many revisions list an address.
+#[derive(Debug, Default)]
+struct References(HashMap<SocketAddr, usize>);
+
+/// A namespace's own pool: a connection proved to belong to one namespace must never serve another.
+#[derive(Debug, Default)]
+struct Namespace {
+    revisions: usize,
+    references: References,
+    /// Made for the first request.
+    pool: Option<Upstreams>,
 }
 
 impl PodUpstreams {
     pub(crate) fn new(over_tls: Option<PodsOverTls>, idle: IdleConnections) -> Self {
         let plain = Upstreams::new(params(idle)).keep_no_more_than(idle.total);
-        PodUpstreams { idle, plain, over_tls, of_namespace: Mutex::default() }
+        PodUpstreams { idle, plain, over_tls, references: Mutex::default(), namespaces: Mutex::default() }
     }
 
     pub(crate) async fn send(
@@ -82,32 +97,64 @@ impl PodUpstreams {
         self.plain.clone()
     }
 
-    /// Closes what leads to pods and namespaces that have left.
-    pub(crate) fn follow(&self, old: &EndpointTable, new: &EndpointTable) {
-        for gone in addresses(old).difference(&addresses(new)) {
-            self.plain.forget(*gone);
+    /// Follows one revision's change; `None`: it is not there. Closes what leads to pods that no revision lists any
+    /// more, and to a namespace without revisions.
+    pub(crate) fn follow(
+        &self,
+        namespace: &str,
+        before: Option<&RevisionEndpoints>,
+        after: Option<&RevisionEndpoints>,
+    ) {
+        let (old, new) = (plain_addresses(before), plain_addresses(after));
+        for gone in self.references.lock().replace(&old, &new) {
+            self.plain.forget(gone);
         }
         let Some(over_tls) = &self.over_tls else { return };
-        let namespaces: BTreeSet<&str> = new.revisions.keys().map(|id| id.namespace.as_str()).collect();
-        let mut pools = self.of_namespace.lock();
-        pools.retain(|namespace, _| namespaces.contains(namespace.as_str()));
-        for (namespace, pool) in pools.iter() {
-            let (old, new) = (over_tls.addresses(old, namespace), over_tls.addresses(new, namespace));
-            for gone in old.difference(&new) {
-                pool.forget(*gone);
+        let (old, new) = (over_tls.addresses(before), over_tls.addresses(after));
+        let mut namespaces = self.namespaces.lock();
+        let entry = namespaces.entry(namespace.to_owned()).or_default();
+        for gone in entry.references.replace(&old, &new) {
+            if let Some(pool) = &entry.pool {
+                pool.forget(gone);
             }
+        }
+        entry.revisions += usize::from(after.is_some());
+        entry.revisions = entry.revisions.saturating_sub(usize::from(before.is_some()));
+        if entry.revisions == 0 {
+            namespaces.remove(namespace);
         }
     }
 
     fn of_namespace(&self, namespace: &str, tls: &Arc<PodTls>) -> Upstreams {
-        let mut pools = self.of_namespace.lock();
-        if let Some(pool) = pools.get(namespace) {
-            return pool.clone();
+        let make = || {
+            let pool = Upstreams::over_tls(params(self.idle), Arc::clone(tls), namespace);
+            pool.keep_no_more_than(self.idle.total)
+        };
+        match self.namespaces.lock().get_mut(namespace) {
+            Some(entry) => entry.pool.get_or_insert_with(make).clone(),
+            // The last requests of a namespace without revisions: nothing is kept for others.
+            None => make(),
         }
-        let pool = Upstreams::over_tls(params(self.idle), Arc::clone(tls), namespace);
-        let pool = pool.keep_no_more_than(self.idle.total);
-        pools.insert(namespace.to_owned(), pool.clone());
-        pool
+    }
+}
+
+impl References {
+    /// Takes over the addresses one revision lists now in place of those it listed before. Returns those that nobody
+    /// lists any more.
+    fn replace(&mut self, old: &BTreeSet<SocketAddr>, new: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+        for address in new.difference(old) {
+            *self.0.entry(*address).or_default() += 1;
+        }
+        let mut unlisted = Vec::new();
+        for address in old.difference(new) {
+            let Some(references) = self.0.get_mut(address) else { continue };
+            *references -= 1;
+            if *references == 0 {
+                self.0.remove(address);
+                unlisted.push(*address);
+            }
+        }
+        unlisted
     }
 }
 
@@ -121,19 +168,16 @@ impl PodsOverTls {
         self.always.then(|| SocketAddr::new(plain.ip(), SERVICE_TLS_PORT))
     }
 
-    fn addresses(&self, table: &EndpointTable, namespace: &str) -> BTreeSet<SocketAddr> {
-        let revisions = table.revisions.iter().filter(|(id, _)| id.namespace == namespace);
-        let pods = revisions.flat_map(|(_, revision)| revision.pods());
-        pods.filter_map(|pod| self.address_of(pod.address, pod.tls_address)).collect()
+    fn addresses(&self, revision: Option<&RevisionEndpoints>) -> BTreeSet<SocketAddr> {
+        let Some(revision) = revision else { return BTreeSet::new() };
+        let pods = revision.pods().filter_map(|pod| self.address_of(pod.address, pod.tls_address));
+        pods.chain(revision.cluster_ip.and_then(|ip| self.address_of_service(ip))).collect()
     }
 }
 
-fn addresses(table: &EndpointTable) -> BTreeSet<SocketAddr> {
-    let of = |revision: &RevisionEndpoints| {
-        let pods = revision.pods().map(|pod| pod.address);
-        pods.chain(revision.cluster_ip).collect::<Vec<_>>()
-    };
-    table.revisions.values().flat_map(of).collect()
+fn plain_addresses(revision: Option<&RevisionEndpoints>) -> BTreeSet<SocketAddr> {
+    let Some(revision) = revision else { return BTreeSet::new() };
+    revision.pods().map(|pod| pod.address).chain(revision.cluster_ip).collect()
 }
 
 /// A pod that does not take a connection within a second is passed over for another.

@@ -95,23 +95,23 @@ fn help_lists_the_variables() {
 
 #[test]
 fn requests_are_lines_on_standard_output_if_asked_for_and_so_are_spans() {
-    let tables = TcpListener::bind("127.0.0.1:0").unwrap();
-    let table = format!("http://{}/v1/endpoints", tables.local_addr().unwrap());
+    let endpoints = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1/endpoints", endpoints.local_addr().unwrap());
     let config = r#"{"enableRequestLog":true,"requestLogTemplate":"LOG {{.Request.RequestURI}} {{.Response.Code}}",
                      "tracing":{"protocol":"stdout","samplingRate":1}}"#;
     let mut child = Running(
         activator(&[("OBSERVABILITY_CONFIG", config), ("POD_IP", "10.0.0.1"), ("PROBE_TIMEOUT", "100ms")])
-            .args(["--endpoints", &table, "--drain-wait", "0s"])
+            .args(["--endpoints", &url, "--drain-wait", "0s"])
             .spawn()
             .unwrap(),
     );
-    let mut follower = BufReader::new(tables.accept().unwrap().0);
+    let mut follower = BufReader::new(endpoints.accept().unwrap().0);
     let mut line = String::new();
     while line != "\r\n" {
         line.clear();
         follower.read_line(&mut line).unwrap();
     }
-    let empty = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n{\"revisions\":{}}\n";
+    let empty = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n{\"snapshot\":{}}\n";
     follower.get_mut().write_all(empty.as_bytes()).unwrap();
 
     let mut log = BufReader::new(child.0.stderr.take().unwrap());

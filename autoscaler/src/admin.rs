@@ -1,14 +1,17 @@
 //! What the admin port adds: every decision, and where the pods are.
 
+use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::unfold;
 use http::{HeaderValue, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use pilotlight_core::EndpointTable;
+use pilotlight_core::{EndpointLine, RevisionEndpoints, RevisionId};
+use pilotlight_feed::{Change, Feed, Follower};
 use pilotlight_net::{Admin, Body, Response};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::Autoscaler;
@@ -18,35 +21,104 @@ pub fn decisions(admin: Admin, autoscaler: &Autoscaler) -> Admin {
     let board = Arc::clone(autoscaler.board());
     admin.route("/v1/decisions", move |_| {
         let body = serde_json::to_vec_pretty(&board.snapshot()).expect("a status has only string keys");
-        std::future::ready(json("application/json", Body::full(body)))
+        ready(json("application/json", Body::full(body)))
     })
 }
 
-/// `/v1/endpoints`: the whole endpoint table as one line of JSON, now and again after every change. Activators
-/// in other processes follow it.
-pub fn endpoints(admin: Admin, endpoints: watch::Receiver<Arc<EndpointTable>>) -> Admin {
+/// `/v1/endpoints`: every revision's endpoints as one line of JSON, then one line for each revision that changes
+/// ([`EndpointLine`]). Activators in other processes follow it.
+pub fn endpoints(admin: Admin, endpoints: Feed<RevisionId, RevisionEndpoints>) -> Admin {
     admin.route("/v1/endpoints", move |_| {
-        let mut endpoints = endpoints.clone();
-        endpoints.mark_changed();
-        let lines = futures_util::stream::unfold(endpoints, |mut endpoints| async move {
-            let mut line = match timeout(EndpointTable::HEARTBEAT, endpoints.changed()).await {
-                Ok(changed) => {
-                    changed.ok()?;
-                    serde_json::to_vec(&**endpoints.borrow_and_update())
-                        .expect("a table has only string keys")
-                }
-                // An empty line: nothing new, and still here.
-                Err(_) => Vec::new(),
-            };
-            line.push(b'\n');
-            Some((Ok(Frame::data(Bytes::from(line))), endpoints))
+        let lines = unfold(EndpointLines::new(endpoints.follow()), |mut lines| async move {
+            let line = lines.next().await?;
+            Some((Ok(Frame::data(line)), lines))
         });
-        std::future::ready(json("application/x-ndjson", Body::stream(StreamBody::new(lines))))
+        ready(json("application/x-ndjson", Body::stream(StreamBody::new(lines))))
     })
+}
+
+/// What one follower over HTTP is told.
+struct EndpointLines {
+    follower: Follower<RevisionId, RevisionEndpoints>,
+    /// What there is, until all of it is known; `None` once it has been told.
+    snapshot: Option<BTreeMap<RevisionId, RevisionEndpoints>>,
+}
+
+impl EndpointLines {
+    fn new(follower: Follower<RevisionId, RevisionEndpoints>) -> Self {
+        EndpointLines { follower, snapshot: Some(BTreeMap::new()) }
+    }
+
+    /// The next line, an empty one if nothing changes for a while; `None` when nobody publishes any more.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut text = match timeout(EndpointLine::HEARTBEAT, self.next_change()).await {
+            Ok(line) => serde_json::to_vec(&line?).expect("a line has only string keys"),
+            Err(_) => Vec::new(),
+        };
+        text.push(b'\n');
+        Some(text.into())
+    }
+
+    async fn next_change(&mut self) -> Option<EndpointLine> {
+        loop {
+            let change = self.follower.next().await?;
+            let Some(snapshot) = &mut self.snapshot else {
+                match change {
+                    Change::Set(id, endpoints) => {
+                        let endpoints = Box::new(RevisionEndpoints::clone(&endpoints));
+                        return Some(EndpointLine::Set { revision: RevisionId::clone(&id), endpoints });
+                    }
+                    Change::Gone(id) => return Some(EndpointLine::Gone(RevisionId::clone(&id))),
+                    // Told once, and the snapshot has been its line.
+                    Change::Complete => continue,
+                }
+            };
+            match change {
+                Change::Set(id, endpoints) => {
+                    snapshot.insert(RevisionId::clone(&id), RevisionEndpoints::clone(&endpoints));
+                }
+                Change::Gone(id) => drop(snapshot.remove(&id)),
+                Change::Complete => return self.snapshot.take().map(EndpointLine::Snapshot),
+            }
+        }
+    }
 }
 
 fn json(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_hears_everything_at_once_and_then_each_change_by_itself() {
+        let feed = Feed::default();
+        let id = |name| RevisionId::new("default", name);
+        let with_pods = |starting| RevisionEndpoints { starting, ..RevisionEndpoints::default() };
+        feed.set(id("a"), with_pods(0));
+        let mut lines = EndpointLines::new(feed.follow());
+        let mut next = async || {
+            let line = lines.next().await.expect("the feed is there");
+            serde_json::from_slice::<EndpointLine>(&line).ok()
+        };
+        assert_eq!(next().await, None, "a heartbeat: there may be more than `a`");
+        feed.set(id("b"), with_pods(0));
+        feed.set(id("a"), with_pods(1));
+        feed.complete();
+        let all = [(id("a"), with_pods(1)), (id("b"), with_pods(0))];
+        assert_eq!(next().await, Some(EndpointLine::Snapshot(all.into())));
+        feed.set(id("b"), with_pods(1));
+        feed.set(id("b"), with_pods(2));
+        feed.remove(&id("a"));
+        let set = EndpointLine::Set { revision: id("b"), endpoints: Box::new(with_pods(2)) };
+        assert_eq!(next().await, Some(set));
+        assert_eq!(next().await, Some(EndpointLine::Gone(id("a"))));
+        assert_eq!(next().await, None, "a heartbeat: nothing is new");
+        drop(feed);
+        assert_eq!(lines.next().await, None);
+    }
 }

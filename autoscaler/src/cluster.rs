@@ -1,37 +1,27 @@
 //! Where pods come from: what the autoscaler needs of whatever runs them.
 //!
-//! `pilotlight-local` runs pods as child processes of this one. A Kubernetes adapter implements the same trait:
-//! watches feed the view, `apply` patches the scale subresource.
+//! `pilotlight-local` runs pods as child processes of this one. A Kubernetes adapter implements the same trait: watches
+//! feed the revisions, `apply` patches the scale subresource and writes the status.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pilotlight_core::{ActivatorPath, Plan, PodCounts, RevisionId, RevisionSpec, Stat, Time};
+use pilotlight_core::{ActivatorPath, Evaluation, History, PodCounts, RevisionId, RevisionSpec, Time};
+use pilotlight_feed::Follower;
 use serde::Serialize;
-use tokio::sync::watch;
 
 /// What runs pods.
 pub trait Cluster: Send + Sync + 'static {
-    /// Every revision there is, with its settings and pods, always current.
-    fn view(&self) -> watch::Receiver<Arc<ClusterView>>;
+    /// Follows every revision there is, change by change.
+    fn follow(&self) -> Follower<RevisionId, RevisionView>;
 
-    /// Makes a plan true, in its own time. Called again and again with the same plan; only differences cost.
-    fn apply(&self, revision: &RevisionId, plan: &Plan, decided: Time);
-
-    /// A pod's own report, for choosing the least busy one when one must go.
-    fn observe(&self, pod: &str, stat: &Stat);
-}
-
-/// Every revision of a cluster.
-#[derive(Clone, Debug, Default)]
-pub struct ClusterView {
-    /// One entry a revision.
-    pub revisions: BTreeMap<RevisionId, RevisionView>,
+    /// Makes the plan of an evaluation true, in its own time, and shows the rest where people look for it. Called again
+    /// and again with the same plan: only differences cost.
+    fn apply(&self, revision: &RevisionId, evaluation: &Evaluation);
 }
 
 /// One revision, as the autoscaler sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RevisionView {
     /// The resolved settings.
     pub spec: Arc<RevisionSpec>,
@@ -39,6 +29,8 @@ pub struct RevisionView {
     pub path: ActivatorPath,
     /// Every pod that has not ended.
     pub pods: Vec<Pod>,
+    /// What whoever decided about it before remembered. Read once, when the revision is first seen.
+    pub history: Option<Arc<History>>,
 }
 
 /// One pod, as the autoscaler sees it.

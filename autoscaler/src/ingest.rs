@@ -14,7 +14,6 @@ use pilotlight_net::{
     Body, Client, Clock, Drain, Handler, Request, Response, Transport, is_kubelet_probe, plain, serve, wire,
 };
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -22,14 +21,15 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 use tracing::{info, warn};
 
-use crate::run::{Autoscaler, Report, Source};
+use crate::report::Intake;
+use crate::run::Autoscaler;
 
 impl Autoscaler {
     /// Takes stats in on `listener` until `drain` starts; then says goodbye to every activator.
     pub async fn serve_stats(&self, clock: Clock, listener: TcpListener, drain: Drain) {
         // Its own: a stop says goodbye even if it cuts all else.
         let closing = Drain::default();
-        let server = StatServer { clock, reports: self.inbox(), drain: closing.clone() };
+        let server = StatServer { clock, intake: self.intake().clone(), drain: closing.clone() };
         let mut serving = pin!(serve(listener, Arc::new(server), closing.clone()));
         tokio::select! {
             () = &mut serving => return,
@@ -45,7 +45,7 @@ impl Autoscaler {
 
 struct StatServer {
     clock: Clock,
-    reports: mpsc::Sender<Report>,
+    intake: Intake,
     drain: Drain,
 }
 
@@ -60,7 +60,7 @@ impl Handler for StatServer {
             Err((status, why)) => return plain(status, why),
         };
         let session =
-            Session { peer, clock: self.clock, reports: self.reports.clone(), drain: self.drain.clone() };
+            Session { peer, clock: self.clock, intake: self.intake.clone(), drain: self.drain.clone() };
         *accepted.body_mut() = Body::switched(async move |connection| {
             // No reports are that large; a peer that sends more is not an activator.
             let config = WebSocketConfig::default()
@@ -75,7 +75,7 @@ impl Handler for StatServer {
 struct Session {
     peer: SocketAddr,
     clock: Clock,
-    reports: mpsc::Sender<Report>,
+    intake: Intake,
     drain: Drain,
 }
 
@@ -118,8 +118,7 @@ impl Session {
         };
         for (revision, mut stat) in stats {
             stat.timestamp.get_or_insert_with(|| Time::from_secs(self.clock.now().whole_seconds()));
-            // Waits while the loop is behind: the socket's own flow control then slows the activator down.
-            let _ = self.reports.send(Report { revision, stat, source: Source::Activator }).await;
+            self.intake.push(revision, stat).await;
         }
     }
 
@@ -175,3 +174,6 @@ const GOODBYE_BUDGET: Duration = Duration::from_secs(5);
 
 /// 4 MiB: some 40,000 revisions in one frame.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests;

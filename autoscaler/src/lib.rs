@@ -9,11 +9,15 @@ pub mod cluster;
 mod ingest;
 mod journal;
 pub mod metrics;
+#[cfg(test)]
+mod pretend;
+mod report;
 mod run;
 mod scrape;
 mod status;
 
-pub use cluster::{Cluster, ClusterView};
+pub use cluster::Cluster;
 pub use journal::{Journal, JournalError};
-pub use run::{Autoscaler, AutoscalerParams};
+pub use report::{Forwarded, Owner, Owners};
+pub use run::{Autoscaler, AutoscalerParams, OnPodStat};
 pub use status::{Board, Change, RevisionStatus};

@@ -1,4 +1,5 @@
 //! What Prometheus sees of the autoscaler: Knative's metrics, dots as underscores.
+#![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
 use metrics::{Gauge, Histogram, Label, Unit, describe_gauge, describe_histogram, gauge, histogram};
 use pilotlight_core::{Decision, Evaluation, RevisionId, ScalingMetric};

@@ -1,20 +1,22 @@
 //! The loop: one task owns every revision, takes in facts, and hands out plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pilotlight_core::cadence::TICK;
 use pilotlight_core::{
     ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time,
 };
+use pilotlight_feed::{Change, Follower};
 use pilotlight_net::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::info;
 
-use crate::cluster::{Cluster, ClusterView};
+use crate::cluster::{Cluster, RevisionView};
 use crate::journal::Journal;
 use crate::metrics::RevisionMetrics;
+use crate::report::{Forwarded, Intake, Owners, Report, Source};
 use crate::status::Board;
 
 /// What an autoscaler is made of.
@@ -23,52 +25,49 @@ pub struct AutoscalerParams {
     pub clock: Clock,
     /// Where decisions are written down; `None`: nowhere.
     pub journal: Option<Journal>,
+    /// Who decides about which revision; `None`: this autoscaler, about all.
+    pub owners: Option<Owners>,
+    /// Is told what each pod that was asked has measured; `None`: nobody wants to know.
+    pub on_pod_stat: Option<OnPodStat>,
 }
+
+impl AutoscalerParams {
+    /// An autoscaler that decides alone, and writes nothing down.
+    pub fn new(clock: Clock) -> Self {
+        AutoscalerParams { clock, journal: None, owners: None, on_pod_stat: None }
+    }
+}
+
+/// Hears of a revision's pod, by name, and what it measured.
+pub type OnPodStat = Arc<dyn Fn(&RevisionId, &str, &Stat) + Send + Sync>;
 
 /// A running autoscaler. Clones are the same one.
 #[derive(Clone)]
 pub struct Autoscaler {
-    stats: mpsc::Sender<Report>,
+    intake: Intake,
     board: Arc<Board>,
     finished: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
 }
 
-/// A stat, whose, and where it came from.
-pub(crate) struct Report {
-    pub(crate) revision: RevisionId,
-    pub(crate) stat: Stat,
-    pub(crate) source: Source,
-}
-
-pub(crate) enum Source {
-    /// Pushed by an activator.
-    Activator,
-    /// The sum over a revision's pods.
-    Scrape,
-}
-
 impl Autoscaler {
     /// Starts deciding about the cluster's revisions, on the current runtime.
     pub fn start(params: AutoscalerParams, cluster: Arc<impl Cluster>) -> Autoscaler {
-        let (stats, inbox) = mpsc::channel(STATS_IN_FLIGHT);
+        let (reports, inbox) = mpsc::channel(STATS_IN_FLIGHT);
         let (stop, stopped) = watch::channel(false);
         let (done, finished) = watch::channel(false);
         let board = Arc::new(Board::default());
-        let state = Loop {
-            clock: params.clock,
-            view: cluster.view(),
-            cluster: Arc::clone(&cluster),
-            entries: BTreeMap::new(),
-            journal: params.journal,
-            board: Arc::clone(&board),
-        };
+        let AutoscalerParams { clock, journal, owners, on_pod_stat } = params;
+        let (changes, pods) = (cluster.follow(), cluster.follow());
+        let effects = Effects { cluster, journal, board: Arc::clone(&board), wakes: BTreeSet::new() };
+        let deciding = Loop { clock, entries: BTreeMap::new(), effects };
         tokio::spawn(async move {
-            state.run(inbox, stopped).await;
+            deciding.run(changes, inbox, stopped).await;
             let _ = done.send(true);
         });
-        tokio::spawn(crate::scrape::run(params.clock, cluster, stats.clone()));
-        Autoscaler { stats, board, finished, stop }
+        tokio::spawn(crate::scrape::run(clock, pods, reports.clone(), on_pod_stat));
+        let intake = Intake { reports, owners, is_behind: Arc::default() };
+        Autoscaler { intake, board, finished, stop }
     }
 
     /// What was decided and why, for whoever wants to see it.
@@ -82,18 +81,29 @@ impl Autoscaler {
         let _ = self.finished.clone().wait_for(|finished| *finished).await;
     }
 
-    pub(crate) fn inbox(&self) -> mpsc::Sender<Report> {
-        self.stats.clone()
+    /// Takes in a stat that another autoscaler was given.
+    pub async fn take_in(&self, (revision, stat): Forwarded) {
+        let _ = self.intake.reports.send(Report { revision, stat, source: Source::Activator }).await;
+    }
+
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.intake
     }
 }
 
 struct Loop<C> {
     clock: Clock,
+    entries: BTreeMap<Arc<RevisionId>, Entry>,
+    effects: Effects<C>,
+}
+
+/// Where the outcome of a step goes.
+struct Effects<C> {
     cluster: Arc<C>,
-    view: watch::Receiver<Arc<ClusterView>>,
-    entries: BTreeMap<RevisionId, Entry>,
     journal: Option<Journal>,
     board: Arc<Board>,
+    /// When which revision wants to be woken, the first in front: the `wake_at` of every entry that has one.
+    wakes: BTreeSet<(Time, Arc<RevisionId>)>,
 }
 
 /// One revision, and what of the world it was last told.
@@ -110,11 +120,15 @@ struct Entry {
 }
 
 impl<C: Cluster> Loop<C> {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Report>, mut stopped: watch::Receiver<bool>) {
-        self.follow_cluster();
+    async fn run(
+        mut self,
+        mut changes: Follower<RevisionId, RevisionView>,
+        mut inbox: mpsc::Receiver<Report>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
         let mut next_tick = TICK.next(self.clock.now());
         loop {
-            let wake_at = self.entries.values().filter_map(|entry| entry.wake_at).min();
+            let wake_at = self.effects.wakes.first().map(|(wake_at, _)| *wake_at);
             let next = wake_at.map_or(next_tick, |wake_at| wake_at.min(next_tick));
             tokio::select! {
                 biased;
@@ -123,126 +137,150 @@ impl<C: Cluster> Loop<C> {
                     let now = self.clock.now();
                     if now >= next_tick {
                         next_tick = TICK.next(now);
-                        self.step_all(now, |_| Some(Input::Tick));
+                        self.tick(now);
                     } else {
-                        self.step_all(now, |entry| entry.wake_at.filter(|at| now >= *at).map(|_| Input::Wake));
+                        self.wake(now);
                     }
                 }
-                Ok(()) = self.view.changed() => self.follow_cluster(),
+                Some(change) = changes.next() => self.follow(change),
                 // Last: reports without a pause must not put off what decides on them.
                 Some(report) = inbox.recv() => self.take_in(report),
             }
         }
-        if let Some(journal) = self.journal {
+        if let Some(journal) = self.effects.journal {
             journal.close().await;
         }
     }
 
     fn take_in(&mut self, report: Report) {
-        let now = self.clock.now();
         let Report { revision, stat, source } = report;
-        // An activator may still speak of a revision that is gone.
-        let Some(entry) = self.entries.get_mut(&revision) else { return };
         let input = match source {
             Source::Activator => Input::Pushed(stat),
             Source::Scrape => Input::Scraped(stat),
         };
-        entry.step(now, &revision, input, &*self.cluster, self.journal.as_mut(), &self.board);
+        // An activator may still speak of a revision that is gone.
+        let Some((id, _)) = self.entries.get_key_value(&revision) else { return };
+        let id = Arc::clone(id);
+        self.step(self.clock.now(), &id, input);
     }
 
-    /// Tells each revision what changed in the cluster since it was told last.
-    fn follow_cluster(&mut self) {
-        let view = Arc::clone(&self.view.borrow_and_update());
+    /// Tells a revision what changed in the cluster since it was told last.
+    fn follow(&mut self, change: Change<RevisionId, RevisionView>) {
         let now = self.clock.now();
-        for (id, seen) in &view.revisions {
-            let (pods, journaled) = (seen.counts(), self.journal.is_some());
-            let entry = self.entries.entry(id.clone()).or_insert_with(|| {
-                info!(revision = %id, "Revision appeared");
-                Entry::new(now, id, &seen.spec, pods, journaled)
-            });
-            let mut changes = Vec::new();
-            if entry.spec != seen.spec {
-                entry.spec = Arc::clone(&seen.spec);
-                changes.push(Input::Spec(Box::new((*seen.spec).clone())));
+        match change {
+            Change::Set(id, seen) => {
+                let journaled = self.effects.journal.is_some();
+                let entry = self.entries.entry(Arc::clone(&id)).or_insert_with(|| {
+                    info!(revision = %id, resumed = seen.history.is_some(), "Revision appeared");
+                    Entry::new(now, &id, &seen, journaled)
+                });
+                for input in entry.learn(&seen) {
+                    entry.step(now, &id, input, &mut self.effects);
+                }
             }
-            if entry.path != seen.path {
-                entry.path = seen.path;
-                changes.push(Input::Path(seen.path));
-            }
-            if entry.pods != pods {
-                entry.pods = pods;
-                changes.push(Input::Pods(pods));
-            }
-            for change in changes {
-                entry.step(now, id, change, &*self.cluster, self.journal.as_mut(), &self.board);
-            }
-        }
-        let board = &self.board;
-        self.entries.retain(|id, _| {
-            let stays = view.revisions.contains_key(id);
-            if !stays {
+            Change::Gone(id) => {
+                let Some(mut entry) = self.entries.remove(&id) else { return };
                 info!(revision = %id, "Revision is gone");
-                board.remove(id);
+                self.effects.wake_at(&id, &mut entry.wake_at, None);
+                self.effects.board.remove(&id);
             }
-            stays
-        });
+            Change::Complete => {}
+        }
     }
 
-    fn step_all(&mut self, now: Time, input: impl Fn(&Entry) -> Option<Input>) {
+    fn step(&mut self, now: Time, id: &Arc<RevisionId>, input: Input) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.step(now, id, input, &mut self.effects);
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
         for (id, entry) in &mut self.entries {
-            if let Some(input) = input(entry) {
-                entry.step(now, id, input, &*self.cluster, self.journal.as_mut(), &self.board);
-            }
+            entry.step(now, id, Input::Tick, &mut self.effects);
+        }
+    }
+
+    /// Steps whoever wanted to be woken by now. Each then waits for a later time, or not at all.
+    fn wake(&mut self, now: Time) {
+        while let Some((_, id)) = self.effects.wakes.first().filter(|(wake_at, _)| *wake_at <= now) {
+            let id = Arc::clone(id);
+            self.step(now, &id, Input::Wake);
         }
     }
 }
 
 impl Entry {
-    fn new(now: Time, id: &RevisionId, spec: &Arc<RevisionSpec>, pods: PodCounts, journaled: bool) -> Self {
+    fn new(now: Time, id: &RevisionId, seen: &RevisionView, journaled: bool) -> Self {
+        let (spec, pods) = ((*seen.spec).clone(), seen.counts());
+        let history = seen.history.as_deref().cloned().unwrap_or_default();
         Entry {
-            revision: Revision::new(now, (**spec).clone(), pods),
             metrics: RevisionMetrics::new(id, spec.scaling_metric),
-            spec: Arc::clone(spec),
+            spec: Arc::clone(&seen.spec),
             pods,
-            path: ActivatorPath::default(),
+            path: history.path,
             wake_at: None,
-            start: journaled.then(|| Start { at: now, spec: (**spec).clone(), pods }),
+            start: journaled.then(|| Start { at: now, spec: spec.clone(), pods, history: history.clone() }),
             inputs: Vec::new(),
+            revision: Revision::resume(now, spec, pods, history),
         }
     }
 
+    /// What the revision has not been told yet.
+    fn learn(&mut self, seen: &RevisionView) -> impl Iterator<Item = Input> + use<> {
+        let spec = (self.spec != seen.spec).then(|| {
+            self.spec = Arc::clone(&seen.spec);
+            Input::Spec(Box::new((*seen.spec).clone()))
+        });
+        let path = (self.path != seen.path).then(|| {
+            self.path = seen.path;
+            Input::Path(seen.path)
+        });
+        let counts = seen.counts();
+        let pods = (self.pods != counts).then(|| {
+            self.pods = counts;
+            Input::Pods(counts)
+        });
+        [spec, path, pods].into_iter().flatten()
+    }
+
     /// Lets the revision think, and does what it says.
-    fn step(
-        &mut self,
-        now: Time,
-        id: &RevisionId,
-        input: Input,
-        cluster: &impl Cluster,
-        journal: Option<&mut Journal>,
-        board: &Board,
-    ) {
-        if journal.is_some() {
+    fn step(&mut self, now: Time, id: &Arc<RevisionId>, input: Input, effects: &mut Effects<impl Cluster>) {
+        if effects.journal.is_some() {
             self.inputs.push((now, input.clone()));
         }
         let Some(plan) = self.revision.step(now, input) else { return };
-        cluster.apply(id, &plan, now);
-        self.wake_at = plan.wake_at;
+        effects.wake_at(id, &mut self.wake_at, plan.wake_at);
         let evaluation = self.revision.evaluation().expect("a plan comes from an evaluation");
-        self.metrics.set(evaluation, self.revision.decision());
-        let changed = board.show(id, &self.spec, evaluation, self.revision.decision());
+        effects.cluster.apply(id, evaluation);
+        self.metrics.set(evaluation, evaluation.decision.as_ref());
+        let changed = effects.board.show(id, &self.spec, evaluation);
         if let Some(change) = &changed {
             info!(revision = %id, from = change.from, to = change.to, reason = %change.reason, why = %change.why, "Scaling revision");
         }
-        if let Some(journal) = journal
-            && (evaluation.decision.is_some() || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
+        if let Some(journal) = &mut effects.journal
+            && (evaluation.decided || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
         {
             journal.write(&Record {
-                revision: id.clone(),
+                revision: (**id).clone(),
                 start: self.start.take(),
                 inputs: std::mem::take(&mut self.inputs),
                 evaluation: evaluation.clone(),
                 why: evaluation.why(&self.spec),
             });
+        }
+    }
+}
+
+impl<C> Effects<C> {
+    fn wake_at(&mut self, id: &Arc<RevisionId>, current: &mut Option<Time>, next: Option<Time>) {
+        if *current == next {
+            return;
+        }
+        if let Some(wake_at) = std::mem::replace(current, next) {
+            self.wakes.remove(&(wake_at, Arc::clone(id)));
+        }
+        if let Some(wake_at) = next {
+            self.wakes.insert((wake_at, Arc::clone(id)));
         }
     }
 }
@@ -253,43 +291,4 @@ const MAX_INPUTS_HELD: usize = 256;
 const STATS_IN_FLIGHT: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::cluster::RevisionView;
-
-    /// One revision, asleep.
-    struct Asleep(watch::Sender<Arc<ClusterView>>);
-
-    impl Cluster for Asleep {
-        fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
-            self.0.subscribe()
-        }
-
-        fn apply(&self, _: &RevisionId, _: &pilotlight_core::Plan, _: Time) {}
-
-        fn observe(&self, _: &str, _: &Stat) {}
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_journal_of_a_service_that_sleeps_for_a_day_has_no_long_lines() {
-        let spec = Arc::new(RevisionSpec { initial_scale: 0, ..RevisionSpec::default() });
-        let revision = RevisionView { spec, path: ActivatorPath::default(), pods: Vec::new() };
-        let revisions = BTreeMap::from([(RevisionId::new("default", "hello"), revision)]);
-        let cluster = Asleep(watch::Sender::new(Arc::new(ClusterView { revisions })));
-        let path = std::env::temp_dir().join(format!("pilotlight-asleep-{}.jsonl", std::process::id()));
-        let journal = Some(Journal::create(&path).unwrap());
-        let clock = Clock::start();
-        let autoscaler = Autoscaler::start(AutoscalerParams { clock, journal }, Arc::new(cluster));
-        tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
-        autoscaler.stop().await;
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert!(records.iter().all(|record| record.inputs.len() <= MAX_INPUTS_HELD));
-        // A tick every two seconds.
-        let inputs: usize = records.iter().map(|record| record.inputs.len()).sum();
-        assert!(inputs > 43_200 - MAX_INPUTS_HELD, "{inputs}");
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pilotlight_core::{Decision, Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time};
+use pilotlight_core::{Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -43,10 +43,8 @@ pub struct RevisionStatus {
     pub scale: Option<u32>,
     /// The latest decision, in a sentence.
     pub why: String,
-    /// The latest evaluation, with its numbers.
+    /// The latest evaluation, with its numbers and the decision that stands.
     pub evaluation: Evaluation,
-    /// The last valid decision. It stands while there is no data for a new one.
-    pub decision: Option<Decision>,
     /// The latest changes of scale, oldest first.
     pub changes: Vec<Change>,
 }
@@ -58,7 +56,6 @@ struct Shown {
     evaluation: Evaluation,
     /// The latest evaluation that decided anew, or the latest of all while there is none.
     decided: Evaluation,
-    decision: Option<Decision>,
     changes: VecDeque<Change>,
 }
 
@@ -78,7 +75,6 @@ impl Board {
             scale: shown.scale,
             why: shown.decided.why(&shown.spec),
             evaluation: shown.evaluation.clone(),
-            decision: shown.decision.clone(),
             changes: shown.changes.iter().cloned().collect(),
         };
         self.revisions.lock().iter().map(status).collect()
@@ -95,7 +91,6 @@ impl Board {
         id: &RevisionId,
         spec: &Arc<RevisionSpec>,
         evaluation: &Evaluation,
-        decision: Option<&Decision>,
     ) -> Option<Change> {
         let mut revisions = self.revisions.lock();
         let shown = revisions.entry(id.clone()).or_insert_with(|| Shown {
@@ -103,18 +98,13 @@ impl Board {
             scale: None,
             evaluation: evaluation.clone(),
             decided: evaluation.clone(),
-            decision: None,
             changes: VecDeque::new(),
         });
         shown.spec = Arc::clone(spec);
         shown.evaluation.clone_from(evaluation);
-        if evaluation.decision.is_some()
-            || evaluation.outcome.bound.is_some()
-            || shown.decided.decision.is_none()
-        {
+        if evaluation.decided || evaluation.outcome.bound.is_some() || !shown.decided.decided {
             shown.decided.clone_from(evaluation);
         }
-        shown.decision = decision.cloned();
         let from = shown.scale;
         shown.scale = evaluation.plan.scale.or(from);
         let change = shown.scale.filter(|_| shown.scale != from).map(|to| Change {

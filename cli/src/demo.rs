@@ -151,8 +151,7 @@ async fn play(args: &DemoArgs, stack: &Stack) -> anyhow::Result<Played> {
 }
 
 fn pods(stack: &Stack) -> usize {
-    use pilotlight_autoscaler::Cluster;
-    stack.cluster.view().borrow().revisions.values().map(|revision| revision.pods.len()).sum()
+    stack.cluster.revisions().values().map(|revision| revision.pods.len()).sum()
 }
 
 impl DemoArgs {

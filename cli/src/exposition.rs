@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, header};
-use pilotlight_autoscaler::Cluster;
 use pilotlight_autoscaler::cluster::PodPhase;
 use pilotlight_local::LocalCluster;
 use pilotlight_net::once::{self, Get};
@@ -20,8 +19,7 @@ pub fn route(admin: Admin, own: MetricsPage, cluster: LocalCluster) -> Admin {
         async move {
             let mut texts = vec![own.render()];
             let mut asking = JoinSet::new();
-            let view = cluster.view().borrow().clone();
-            for (id, revision) in &view.revisions {
+            for (id, revision) in &cluster.revisions() {
                 for pod in revision.pods.iter().filter(|pod| pod.phase != PodPhase::Starting) {
                     let labels = format!(
                         "pod=\"{}\",revision=\"{}\",namespace=\"{}\"",

@@ -63,7 +63,7 @@ fn load(status: &RevisionStatus) -> String {
         ScalingMetric::Concurrency => "",
         ScalingMetric::Rps => " rps",
     };
-    match &status.decision {
+    match &status.evaluation.decision {
         Some(decision) => {
             let load = if decision.is_panicking() { decision.panic } else { decision.stable };
             format!("{load:.1} / {}{unit}", status.target)
@@ -73,7 +73,7 @@ fn load(status: &RevisionStatus) -> String {
 }
 
 fn mode(status: &RevisionStatus) -> &'static str {
-    match &status.decision {
+    match &status.evaluation.decision {
         Some(decision) if decision.is_panicking() => "panic",
         _ => "stable",
     }

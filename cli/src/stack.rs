@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pilotlight_activator::{Activator, ActivatorParams};
-use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, admin};
+use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin};
 use pilotlight_core::Time;
 use pilotlight_local::guard::Guard;
-use pilotlight_local::process::open_journal;
 use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload, Sidecar};
 use pilotlight_net::{Admin, Clock, Drain};
 use pilotlight_process::{AdminPort, MetricsPage};
@@ -66,7 +65,7 @@ impl Stack {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
         let (address, admin_address) = (listener.local_addr()?, admin_port.address()?);
         let autoscaler_url = format!("ws://{}", stats_listener.local_addr()?);
-        let journal = params.journal.as_deref().map(open_journal).transpose()?;
+        let journal = params.journal.as_deref().map(Journal::create).transpose()?;
         let registry = Registry::new();
         registry.install().context("cannot install the recorder of metrics")?;
         let page = MetricsPage::new(registry, &[("service.name", "pilotlight".to_owned())]);
@@ -83,7 +82,9 @@ impl Stack {
             },
             params.workloads,
         );
-        let autoscaler = Autoscaler::start(AutoscalerParams { clock, journal }, Arc::new(cluster.clone()));
+        let on_pod_stat = Some(cluster.on_pod_stat());
+        let deciding = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+        let autoscaler = Autoscaler::start(deciding, Arc::new(cluster.clone()));
         let (front, back) = (Drain::default(), Drain::default());
         let mut back_doors = Vec::new();
         {
@@ -98,7 +99,7 @@ impl Stack {
                 behind_ingress: false,
                 ..ActivatorParams::new("activator", clock, autoscaler_url)
             },
-            cluster.endpoints(),
+            cluster.endpoints().follow(),
         );
         {
             let routes = Admin::new().healthz();
@@ -110,7 +111,7 @@ impl Stack {
                     .ok_or_else(|| "the activator has not reached the autoscaler".to_owned())
             });
             let routes = exposition::route(routes, page, cluster.clone());
-            let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints());
+            let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
             back_doors.push(admin_port.serve(routes, back.clone()));
         }
         let front_door = {

@@ -11,7 +11,8 @@ use pilotlight_core::{Aggregation, TargetBurstCapacity};
 use crate::autoscaler::{AutoscalerConfig, burst_capacity};
 use crate::fault::{Findings, Parsed};
 use crate::keys::annotation::{self as keys, Metric, PREFIX};
-use crate::keys::{Key, Rule, config_map, nearest};
+use crate::keys::{Key, Rule, config_map};
+use crate::spelling::nearest;
 
 /// The settings of one revision; `None` where it leaves one to the ConfigMap.
 #[derive(Clone, Debug, Default, PartialEq)]

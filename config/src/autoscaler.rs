@@ -10,7 +10,8 @@ use std::time::Duration;
 use pilotlight_core::TargetBurstCapacity;
 
 use crate::fault::{Fault, Findings, Parsed};
-use crate::keys::{self, Key, Rule, config_map};
+use crate::keys::{Key, Rule, config_map};
+use crate::spelling;
 use crate::workload;
 
 /// The defaults of every revision, all legal.
@@ -220,7 +221,7 @@ fn advise(key: &str, value: &str, findings: &mut Findings) {
     let known = || config_map::ALL.iter().map(|entry| entry.name());
     if !known().any(|name| name == key) {
         if !config_map::IGNORED.contains(&key) {
-            let advice = match keys::nearest(key, known()) {
+            let advice = match spelling::nearest(key, known()) {
                 Some(name) => format!("unknown key; did you mean `{name}`?"),
                 None => "unknown key; it has no effect".to_owned(),
             };

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pilotlight_core::{RevisionSpec, ScalingMetric, TargetBurstCapacity};
+use pilotlight_core::cadence::TICK;
+use pilotlight_core::{RevisionSpec, ScalingMetric, TargetBurstCapacity, queue_depth};
 use serde_json::{Value, json};
 
 use crate::fault::Parsed;
@@ -16,8 +17,9 @@ pub fn explain(workload: &Workload) -> Vec<String> {
     let mut sentences = vec![target(spec)];
     sentences.extend(container_concurrency(workload.container_concurrency));
     sentences.push(format!(
-        "The number of pods follows the average load of the last {}, and is decided every 2 s.",
-        time(spec.stable_window)
+        "The number of pods follows the average load of the last {}, and is decided every {}.",
+        time(spec.stable_window),
+        time(TICK.period)
     ));
     sentences.push(panic(spec));
     sentences.push(rates(spec));
@@ -30,34 +32,6 @@ pub fn explain(workload: &Workload) -> Vec<String> {
     sentences.extend(start(spec));
     sentences.push(time_limits(workload));
     sentences
-}
-
-/// About how long after the last request the last pod goes; `None` if it never does.
-pub fn time_to_zero(spec: &RevisionSpec) -> Option<Duration> {
-    if spec.min_scale > 0 || !spec.enable_scale_to_zero {
-        return None;
-    }
-    // The load must leave the window, the next decision notice it, and the delay pass.
-    let idle = spec.stable_window + DECISION_PERIOD + spec.scale_down_delay;
-    // One idle pod with too little room for a burst has had the activator in front of it all along. Otherwise the
-    // activator must first take over, which is given the grace period.
-    let hand_over = match is_activator_in_path(1, spec) {
-        true => Duration::ZERO,
-        false => spec.scale_to_zero_grace_period,
-    };
-    Some(idle + hand_over.max(spec.pod_retention))
-}
-
-/// How many ready, idle pods it takes for the activator to leave the request path; `None` if it never does.
-pub fn pods_without_activator(spec: &RevisionSpec) -> Option<u32> {
-    match spec.target_burst_capacity {
-        TargetBurstCapacity::Off => Some(1),
-        TargetBurstCapacity::Unlimited => None,
-        TargetBurstCapacity::Of(burst) => {
-            let pods = (burst / spec.total).ceil().clamp(1.0, f64::from(u32::MAX)) as u32;
-            spec.max_scale.is_none_or(|max| pods <= max).then_some(pods)
-        }
-    }
 }
 
 /// The settings and their explanation for each workload, as text for a terminal.
@@ -104,13 +78,10 @@ fn workload_json(workload: &Workload) -> Value {
         "idleTimeoutSeconds": seconds(workload.idle_timeout),
         "readinessProbe": workload.readiness_probe,
         "container": workload.container,
-        "secondsToZero": seconds(time_to_zero(&workload.spec)),
+        "secondsToZero": seconds(workload.spec.time_to_zero()),
         "explanation": explain(workload),
     })
 }
-
-/// How often the number of pods is decided.
-const DECISION_PERIOD: Duration = Duration::from_secs(2);
 
 fn target(spec: &RevisionSpec) -> String {
     let unit = match spec.scaling_metric {
@@ -124,10 +95,8 @@ fn target(spec: &RevisionSpec) -> String {
 }
 
 fn container_concurrency(limit: u32) -> Option<String> {
-    // Knative's queue-proxy lets ten requests wait for each that is answered.
-    const WAITING_PER_PLACE: u32 = 10;
     (limit > 0).then(|| {
-        let waiting = limit.saturating_mul(WAITING_PER_PLACE);
+        let waiting = queue_depth(limit);
         format!(
             "A pod answers at most {} at once; {waiting} more may wait in front of it, and the next is refused.",
             count(limit, "request")
@@ -146,14 +115,21 @@ fn panic(spec: &RevisionSpec) -> String {
 }
 
 fn rates(spec: &RevisionSpec) -> String {
-    let (up, down) = (number(spec.max_scale_up_rate), number(spec.max_scale_down_rate));
-    format!("One decision makes the pods at most {up} times as many, and leaves at least 1/{down} of them.")
+    let least = match spec.max_scale_down_rate {
+        2.0 => "to half".to_owned(),
+        rate => format!("to 1/{}", number(rate)),
+    };
+    format!(
+        "Every {} the number of pods can grow at most {}-fold and shrink at most {least}.",
+        time(TICK.period),
+        number(spec.max_scale_up_rate)
+    )
 }
 
 fn bounds(spec: &RevisionSpec) -> String {
     match (spec.min_scale, spec.max_scale) {
-        (0, None) => "There may be no pod at all, and there is no upper limit.".to_owned(),
-        (0, Some(max)) => format!("There may be no pod at all, and at most {}.", count(max, "pod")),
+        (0, None) => "0 pods or more: there is no upper limit.".to_owned(),
+        (0, Some(max)) => format!("0 to {}.", count(max, "pod")),
         (1, None) => "There is always at least 1 pod, and no upper limit.".to_owned(),
         (min, None) => format!("There are always at least {}, and no upper limit.", count(min, "pod")),
         (1, Some(1)) => "There is always exactly 1 pod.".to_owned(),
@@ -164,18 +140,10 @@ fn bounds(spec: &RevisionSpec) -> String {
 }
 
 fn last_pod(spec: &RevisionSpec) -> String {
-    match time_to_zero(spec) {
+    match spec.time_to_zero() {
         Some(after) => format!("The last pod goes about {} after the last request.", time(after)),
         None if spec.enable_scale_to_zero => format!("It never sleeps: min-scale is {}.", spec.min_scale),
         None => "The last pod never goes: scaling to zero is switched off.".to_owned(),
-    }
-}
-
-fn is_activator_in_path(ready_idle_pods: u32, spec: &RevisionSpec) -> bool {
-    match spec.target_burst_capacity {
-        TargetBurstCapacity::Off => false,
-        TargetBurstCapacity::Unlimited => true,
-        TargetBurstCapacity::Of(burst) => f64::from(ready_idle_pods) * spec.total < burst,
     }
 }
 
@@ -187,7 +155,7 @@ fn activator(spec: &RevisionSpec) -> String {
         TargetBurstCapacity::Unlimited => return "Requests always go through the activator.".to_owned(),
         TargetBurstCapacity::Of(burst) => number(burst),
     };
-    match (pods_without_activator(spec), spec.max_scale) {
+    match (spec.pods_without_activator(), spec.max_scale) {
         (Some(pods), _) => {
             let are = if pods == 1 { "is" } else { "are" };
             format!(
@@ -196,8 +164,10 @@ fn activator(spec: &RevisionSpec) -> String {
             )
         }
         (None, Some(max)) => format!(
-            "Requests always go through the activator: the {} that max-scale allows have no room for {burst} more.",
-            count(max, "pod")
+            "The activator always stays in the path: {} x {} never have the spare room ({burst}) that \
+             target-burst-capacity asks for.",
+            count(max, "pod"),
+            number(spec.total)
         ),
         (None, None) => "Requests always go through the activator.".to_owned(),
     }

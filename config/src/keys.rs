@@ -314,15 +314,3 @@ impl Rule for OneOf {
 const NANOSECOND: Duration = Duration::from_nanos(1);
 const SIX_SECONDS: Duration = Duration::from_secs(6);
 const HOUR: Duration = Duration::from_secs(3_600);
-
-/// The name among `known` that `unknown` is most likely a misspelling of, if any is near.
-pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // A third of the letters may be wrong: enough for a lost dash or a swapped word ending, too little to
-    // suggest an unrelated key.
-    let most = unknown.chars().count().div_ceil(3);
-    known
-        .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
-        .filter(|&(distance, _)| distance <= most)
-        .min()
-        .map(|(_, name)| name)
-}

@@ -17,6 +17,7 @@ pub mod number;
 pub mod process;
 pub mod reference;
 pub mod resolve;
+pub mod spelling;
 mod wording;
 pub mod workload;
 

@@ -1,11 +1,8 @@
 //! Explanations carry the numbers that are in force, worked out.
 
-use std::time::Duration;
-
-use pilotlight_config::explain::{explain, pods_without_activator, render, render_json, time_to_zero};
+use pilotlight_config::explain::{explain, render, render_json};
 use pilotlight_config::workload::{self, Manifest, Workloads};
 use pilotlight_config::{Parsed, Workload};
-use pilotlight_core::{RevisionSpec, TargetBurstCapacity};
 
 fn parsed(annotations: &str, spec: &str) -> Parsed<Workloads> {
     let text = format!(
@@ -28,8 +25,8 @@ fn the_defaults_are_explained_to_the_second() {
             "The number of pods follows the average load of the last 1 min, and is decided every 2 s.",
             "Panic starts when the last 6 s ask for 2 times the ready pods; it ends 1 min after they last did, and until \
              then no pod goes.",
-            "One decision makes the pods at most 1,000 times as many, and leaves at least 1/2 of them.",
-            "There may be no pod at all, and there is no upper limit.",
+            "Every 2 s the number of pods can grow at most 1,000-fold and shrink at most to half.",
+            "0 pods or more: there is no upper limit.",
             "The last pod goes about 62 s after the last request.",
             "Requests go through the activator until 3 pods are ready and idle: then there is room for 211 more.",
             "A new version starts with 1 pod and is ready once that many are.",
@@ -51,44 +48,13 @@ fn what_a_revision_sets_is_explained() {
         "Pods go only after fewer were enough for 15 min.",
         "There are always 1 to 5 pods.",
         "It never sleeps: min-scale is 1.",
-        "Requests always go through the activator: the 5 pods that max-scale allows have no room for 211 more.",
+        "The activator always stays in the path: 5 pods x 10 never have the spare room (211) that target-burst-capacity asks \
+         for.",
         "Whenever there is demand, there are at least 3 pods.",
         "A request may take 10 min, its response must start within 5 min; waiting for a pod counts.",
     ] {
         assert!(sentences.iter().any(|sentence| sentence == expected), "{expected} is not in {sentences:#?}");
     }
-}
-
-#[test]
-fn the_last_pod_goes_when_window_delay_hand_over_and_retention_have_passed() {
-    let at = |change: &dyn Fn(&mut RevisionSpec)| {
-        let mut spec = RevisionSpec::default();
-        change(&mut spec);
-        time_to_zero(&spec).map(|after| after.as_secs())
-    };
-    assert_eq!(at(&|_| ()), Some(62));
-    // Without the activator in front it must first take over: the grace period.
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Off), Some(92));
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Of(100.0)), Some(92));
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Of(101.0)), Some(62));
-    assert_eq!(at(&|spec| spec.target_burst_capacity = TargetBurstCapacity::Unlimited), Some(62));
-    assert_eq!(at(&|spec| spec.pod_retention = Duration::from_secs(65)), Some(127));
-    assert_eq!(at(&|spec| spec.scale_down_delay = Duration::from_secs(900)), Some(962));
-    assert_eq!(at(&|spec| spec.min_scale = 1), None);
-    assert_eq!(at(&|spec| spec.enable_scale_to_zero = false), None);
-}
-
-#[test]
-fn the_activator_leaves_when_idle_pods_have_room_for_the_burst() {
-    let pods = |burst, max_scale| {
-        let spec = RevisionSpec { target_burst_capacity: burst, max_scale, ..RevisionSpec::default() };
-        pods_without_activator(&spec)
-    };
-    assert_eq!(pods(TargetBurstCapacity::Of(211.0), None), Some(3));
-    assert_eq!(pods(TargetBurstCapacity::Of(200.0), None), Some(2));
-    assert_eq!(pods(TargetBurstCapacity::Of(211.0), Some(2)), None);
-    assert_eq!(pods(TargetBurstCapacity::Off, None), Some(1));
-    assert_eq!(pods(TargetBurstCapacity::Unlimited, None), None);
 }
 
 #[test]

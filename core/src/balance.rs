@@ -1,17 +1,20 @@
 //! How a request finds its pod: policies, who waits in which order, and which activator has which pods.
 //!
 //! Everything here is a value that is asked and answers: [`Balancer`] chooses among pods, [`Gate`] adds the queue
-//! in front of them, [`assign_pods`] and [`revision_capacity`] share pods between activators, [`choose_subset`]
-//! and [`owner`] place things on a ring so that many processes agree without talking.
+//! in front of them, [`Refusals`] says how long a pod is left out that refuses connections, [`share_of_pods`] and
+//! [`revision_capacity`] share pods between activators, [`choose_subset`] and [`owner`] place things on a ring so that
+//! many processes agree without talking.
 //! Knative's names: `lbPolicy`, `breaker`, `assignSlice`, `calculateCapacity`, `hash.ChooseSubset`.
 
 mod gate;
+mod refused;
 mod subset;
 
 pub use gate::{Gate, Ticket};
+pub use refused::{FIRST_PAUSE, LONGEST_PAUSE, Refusals};
 pub use subset::{choose_subset, owner};
 
-use crate::Rng;
+use crate::{Place, Rng};
 
 /// What a policy knows about one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +173,22 @@ pub fn assign_pods(pods: usize, self_index: Option<usize>, activators: usize) ->
     let (share, left_over) = (pods / activators, pods % activators);
     let extra = (index < left_over).then(|| pods - left_over + index);
     (index * share..(index + 1) * share).chain(extra).collect()
+}
+
+/// Which of `pods` (counted in an order all activators agree on) an activator sends to. Without a limit no pod can be
+/// overrun, so every activator uses every pod; under one, each has its own ([`assign_pods`]).
+///
+/// ```
+/// use pilotlight_core::{Place, balance::share_of_pods};
+/// let second_of_two = Place { index: Some(1), activators: 2 };
+/// assert_eq!(share_of_pods(4, Some(10), second_of_two), [2, 3]);
+/// assert_eq!(share_of_pods(4, None, second_of_two), [0, 1, 2, 3]);
+/// ```
+pub fn share_of_pods(pods: usize, limit: Option<u32>, place: Place) -> Vec<usize> {
+    match limit {
+        Some(_) => assign_pods(pods, place.index, place.activators),
+        None => (0..pods).collect(),
+    }
 }
 
 /// How many requests one activator may have in flight for a revision.

@@ -2,7 +2,8 @@
 //!
 //! Knative's name for this is the metric collection (pkg/autoscaler/metrics).
 
-use crate::{Aggregation, RevisionSpec, ScalingMetric, Stat, Time, Window};
+use crate::history::WindowPairHistory;
+use crate::{RevisionSpec, ScalingMetric, Stat, Time, Window};
 
 /// The windows of one revision. Knows when it knows nothing.
 #[derive(Clone, Debug)]
@@ -23,10 +24,25 @@ pub struct Averages {
 impl Collector {
     /// Empty windows of the lengths the spec asks for.
     pub fn new(spec: &RevisionSpec) -> Self {
+        Collector { concurrency: WindowPair::new(spec), requests: WindowPair::new(spec) }
+    }
+
+    /// Windows that go on from what others remembered.
+    pub(crate) fn resume(
+        now: Time,
+        spec: &RevisionSpec,
+        concurrency: &WindowPairHistory,
+        requests: &WindowPairHistory,
+    ) -> Self {
         Collector {
-            concurrency: WindowPair::new(spec, spec.aggregation),
-            requests: WindowPair::new(spec, spec.aggregation),
+            concurrency: WindowPair::resume(now, spec, concurrency),
+            requests: WindowPair::resume(now, spec, requests),
         }
+    }
+
+    /// What [`Collector::resume`] needs: the windows of concurrency and of requests.
+    pub(crate) fn history(&self) -> [WindowPairHistory; 2] {
+        [self.concurrency.history(), self.requests.history()]
     }
 
     /// Takes in what a proxy measured. Traffic that came through an activator counts there, not here; what is
@@ -64,11 +80,23 @@ struct WindowPair {
 }
 
 impl WindowPair {
-    fn new(spec: &RevisionSpec, aggregation: Aggregation) -> Self {
+    fn new(spec: &RevisionSpec) -> Self {
         WindowPair {
-            stable: Window::new(spec.stable_window, aggregation),
-            panic: Window::new(spec.panic_window, aggregation),
+            stable: Window::new(spec.stable_window, spec.aggregation),
+            panic: Window::new(spec.panic_window, spec.aggregation),
         }
+    }
+
+    fn resume(now: Time, spec: &RevisionSpec, history: &WindowPairHistory) -> Self {
+        let resume = |length, history| Window::resume(now, length, spec.aggregation, history);
+        WindowPair {
+            stable: resume(spec.stable_window, &history.stable),
+            panic: resume(spec.panic_window, &history.panic),
+        }
+    }
+
+    fn history(&self) -> WindowPairHistory {
+        WindowPairHistory { stable: self.stable.history(), panic: self.panic.history() }
     }
 
     fn record(&mut self, at: Time, value: f64) {

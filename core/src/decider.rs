@@ -7,8 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::LoadHistory;
 use crate::window::DelayWindow;
-use crate::{Averages, RevisionSpec, TargetBurstCapacity, Time};
+use crate::{Averages, RevisionSpec, Time};
 
 /// The state that outlives one decision: whether there is panic, and what was decided lately.
 #[derive(Clone, Debug)]
@@ -94,6 +95,35 @@ impl Decider {
         }
     }
 
+    /// A decider that goes on from what another one remembered.
+    pub(crate) fn resume(spec: &RevisionSpec, history: &LoadHistory) -> Self {
+        Decider {
+            mode: history.mode,
+            max_panic_pods: history.max_panic_pods,
+            delay: DelayWindow::resume(spec.scale_down_delay, &history.delayed),
+        }
+    }
+
+    /// A decider that knows the last decision but not the load that led to it. Panic holds those pods until the windows
+    /// have filled, be it only one: an average over a second or two must not take away what a minute called for.
+    pub(crate) fn hold(now: Time, spec: &RevisionSpec, pods: u32) -> Self {
+        Decider {
+            mode: if pods > 0 { ScalingMode::Panic { since: now } } else { ScalingMode::Stable },
+            max_panic_pods: pods,
+            delay: DelayWindow::new(spec.scale_down_delay),
+        }
+    }
+
+    /// The floor while there is panic.
+    pub(crate) fn max_panic_pods(&self) -> u32 {
+        self.max_panic_pods
+    }
+
+    /// What `scale-down-delay` still holds.
+    pub(crate) fn delayed(&self) -> Vec<(u64, u32)> {
+        self.delay.as_ref().map_or_else(Vec::new, DelayWindow::maxima)
+    }
+
     /// Which window leads now.
     pub fn mode(&self) -> ScalingMode {
         self.mode
@@ -130,7 +160,7 @@ impl Decider {
             up_limit: up_limit as u32,
             down_limit: down_limit as u32,
             mode: self.mode,
-            excess_burst_capacity: excess_burst_capacity(spec, ready_pods, load.panic),
+            excess_burst_capacity: spec.excess_burst_capacity(ready_pods, load.panic),
         }
     }
 
@@ -197,15 +227,6 @@ impl Want {
             }
             _ => Want { pods: limited as u32, rule },
         }
-    }
-}
-
-/// Ready pods count as they are here: with none, there is no room at all.
-fn excess_burst_capacity(spec: &RevisionSpec, ready_pods: u32, load: f64) -> i32 {
-    match spec.target_burst_capacity {
-        TargetBurstCapacity::Off => 0,
-        TargetBurstCapacity::Unlimited => -1,
-        TargetBurstCapacity::Of(burst) => (f64::from(ready_pods) * spec.total - burst - load).floor() as i32,
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the data plane needs to know about each revision: its limits, and where its pods are.
 //!
-//! Whoever runs pods (the local driver, later the Kubernetes watches) publishes a whole [`EndpointTable`] on
-//! every change; the activator compares and converges. Plain data, so that it can cross a process boundary.
+//! Whoever runs pods (the local driver, later the Kubernetes watches) publishes each revision by itself, through a feed
+//! of changes; [`EndpointLine`] carries the same changes over a process boundary. Plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,16 +12,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{RevisionId, Time};
 
-/// Every revision the data plane may forward to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EndpointTable {
-    /// One entry a revision.
-    pub revisions: BTreeMap<RevisionId, RevisionEndpoints>,
+/// One line of a stream of endpoints (`/v1/endpoints`): JSON, ended by a line feed.
+///
+/// The first line is a snapshot, and each line after it one revision that changed. An empty line says only that the
+/// publisher is still there. Whoever loses the stream begins anew, with a snapshot: so no change is ever lost for good.
+///
+/// ```
+/// # use pilotlight_core::{EndpointLine, RevisionId};
+/// let line: EndpointLine = serde_json::from_str(r#"{"gone": "default/hello"}"#).unwrap();
+/// assert_eq!(line, EndpointLine::Gone(RevisionId::new("default", "hello")));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointLine {
+    /// Every revision there is. One that is not listed does not exist.
+    Snapshot(BTreeMap<RevisionId, RevisionEndpoints>),
+    /// A revision is new, or has changed.
+    Set {
+        /// Its name.
+        revision: RevisionId,
+        /// Its state now.
+        endpoints: Box<RevisionEndpoints>,
+    },
+    /// A revision was deleted.
+    Gone(RevisionId),
 }
 
-impl EndpointTable {
-    /// How often whoever streams tables says something, be it that nothing is new. Three times this long in
-    /// silence, and whoever follows takes it for gone.
+impl EndpointLine {
+    /// The longest pause between two lines, empty ones included. After three times this long in silence the follower
+    /// takes the publisher for gone.
     pub const HEARTBEAT: Duration = Duration::from_secs(15);
 }
 
@@ -174,8 +194,8 @@ pub struct PodTimeline {
 /// Why pods of a revision do not come up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// A machine-readable word: `exited`, `never-ready`, `cannot-start`.
-    pub reason: String,
+    /// The same for machines.
+    pub reason: TroubleReason,
     /// One sentence for people.
     pub message: String,
     /// The exit code, if a process exited.
@@ -190,6 +210,41 @@ pub struct Trouble {
     pub give_up: bool,
 }
 
+/// Why a pod does not come up. In JSON a word, the same as its `Display`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TroubleReason {
+    /// A process of the pod ended by itself.
+    Exited,
+    /// The pod was not ready when its time was over.
+    NeverReady,
+    /// There is nothing that could be run.
+    CannotStart,
+}
+
+impl TroubleReason {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TroubleReason::Exited => "exited",
+            TroubleReason::NeverReady => "never-ready",
+            TroubleReason::CannotStart => "cannot-start",
+        }
+    }
+
+    /// Whether the next start will hardly do better. A process that exits may; one that cannot be run, or took its
+    /// whole time, will not.
+    pub fn is_lasting(self) -> bool {
+        self != TroubleReason::Exited
+    }
+}
+
+impl fmt::Display for TroubleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,13 +255,13 @@ mod tests {
 
     #[test]
     fn a_line_that_knows_nothing_of_clusters_still_parses() {
-        let line = r#"{"revisions": {"default/hello": {"hosts": ["hello"], "container_concurrency": 2,
+        let line = r#"{"snapshot": {"default/hello": {"hosts": ["hello"], "container_concurrency": 2,
             "timeout": {"secs": 300, "nanos": 0}, "response_start_timeout": null, "idle_timeout": null,
             "ready": [{"name": "hello-1", "address": "127.0.0.1:8012", "timeline":
                 {"decided": 1, "spawned": 2, "ready": 3}}],
             "starting": 1, "trouble": null}}}"#;
-        let table: EndpointTable = serde_json::from_str(line).unwrap();
-        let hello = &table.revisions[&RevisionId::new("default", "hello")];
+        let Ok(EndpointLine::Snapshot(revisions)) = serde_json::from_str(line) else { panic!("a snapshot") };
+        let hello = &revisions[&RevisionId::new("default", "hello")];
         let expected = RevisionEndpoints {
             hosts: vec!["hello".to_owned()],
             container_concurrency: 2,
@@ -216,6 +271,26 @@ mod tests {
         };
         assert_eq!(*hello, expected);
         assert_eq!(hello.ready[0].name, "hello-1");
+    }
+
+    #[test]
+    fn every_line_survives_the_wire() {
+        let hello = || RevisionId::new("default", "hello");
+        let lines = [
+            EndpointLine::Snapshot([(hello(), RevisionEndpoints::default())].into()),
+            EndpointLine::Set { revision: hello(), endpoints: Box::default() },
+            EndpointLine::Gone(hello()),
+        ];
+        let starts = [
+            r#"{"snapshot":{"default/hello":{"hosts":"#,
+            r#"{"set":{"revision":"default/hello","endpoints":{"hosts":"#,
+            r#"{"gone":"default/hello"}"#,
+        ];
+        for (line, start) in lines.iter().zip(starts) {
+            let json = serde_json::to_string(line).unwrap();
+            assert!(json.starts_with(start), "{json}");
+            assert_eq!(serde_json::from_str::<EndpointLine>(&json).unwrap(), *line);
+        }
     }
 
     #[test]
@@ -240,6 +315,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<RevisionEndpoints>(&json).unwrap(), hello);
         let ports: Vec<u16> = hello.pods().map(|pod| pod.address.port()).collect();
         assert_eq!(ports, [1, 2]);
+    }
+
+    #[test]
+    fn a_reason_is_the_same_word_in_json_and_in_text() {
+        for reason in [TroubleReason::Exited, TroubleReason::NeverReady, TroubleReason::CannotStart] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.to_string());
+        }
     }
 
     #[test]

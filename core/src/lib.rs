@@ -6,7 +6,8 @@
 //! thin drivers around these types, so they cannot disagree about what the algorithm does.
 //!
 //! Where to start: [`Revision::step`] is the whole of the autoscaler's thinking, [`Decider`] is Knative's
-//! formula in it; [`Breaker`], [`balance`] and [`backends`] are what the data plane decides with.
+//! formula in it; [`Breaker`], [`balance`] and [`backends`] are what the data plane decides with, [`pods`] is what
+//! keeps their number where no cluster does.
 
 pub mod backends;
 pub mod balance;
@@ -15,8 +16,10 @@ pub mod cadence;
 mod collector;
 mod decider;
 mod endpoints;
+mod history;
 mod id;
 mod lifecycle;
+pub mod pods;
 mod reporter;
 mod revision;
 mod rng;
@@ -24,16 +27,20 @@ mod sample;
 mod spec;
 mod stat;
 mod time;
+mod why;
 mod window;
 
-pub use breaker::{Admission, Breaker, QueueFull, Ticket};
+pub use breaker::{Admission, Breaker, QueueFull, Ticket, queue_depth};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
-pub use endpoints::{EndpointTable, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+pub use endpoints::{
+    EndpointLine, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble, TroubleReason,
+};
+pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 pub use reporter::Reporter;
-pub use revision::{Evaluation, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
+pub use revision::{Evaluation, Gap, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
 pub use rng::Rng;
 pub use sample::{Candidate, ask_order, extrapolate, sample_size};
 pub use spec::{

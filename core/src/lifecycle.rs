@@ -98,7 +98,17 @@ pub enum Bound {
 impl Lifecycle {
     /// A revision just seen: it counts as activating.
     pub fn new(now: Time) -> Self {
-        Lifecycle { activity: Activity::Activating { since: now }, initialized: false }
+        Lifecycle::resume(now, None, false)
+    }
+
+    /// A revision of which this is remembered; without an activity it counts as activating.
+    pub fn resume(now: Time, activity: Option<Activity>, initialized: bool) -> Self {
+        Lifecycle { activity: activity.unwrap_or(Activity::Activating { since: now }), initialized }
+    }
+
+    /// Whether the initial scale was reached once.
+    pub fn is_initialized(&self) -> bool {
+        self.initialized
     }
 
     /// Whether the revision has its pods, and since when.

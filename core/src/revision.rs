@@ -7,13 +7,11 @@
 //! A [`Plan`] says what should be true; the driver compares and converges. Applying it twice is harmless, and
 //! a missed one is repaired by the next tick.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 use crate::spec::{ServingMode, num_activators};
-use crate::{Collector, Decider, Decision, RevisionId, RevisionSpec, ScalingMode, Stat, Time};
+use crate::{Collector, Decider, Decision, History, LoadHistory, RevisionId, RevisionSpec, Stat, Time, why};
 
 /// One revision: what is known about it, and what was decided.
 ///
@@ -79,6 +77,10 @@ pub struct Plan {
     pub mode: ServingMode,
     /// How many activators should stand by for it.
     pub activators: u32,
+    /// Whether the revision's public address must be probed now: the last pods wait for the activator to answer there.
+    /// The answer comes back as [`Input::Path`].
+    #[serde(default)]
+    pub probe_path: bool,
     /// When to step with [`Input::Wake`], if nothing else happens before.
     pub wake_at: Option<Time>,
 }
@@ -92,12 +94,18 @@ pub struct Evaluation {
     pub trigger: Trigger,
     /// The pods there were.
     pub pods: PodCounts,
-    /// The decision made now; `None` if there was no data, or nothing to decide anew.
+    /// The activator's place in the request path.
+    pub path: ActivatorPath,
+    /// Whether the decision was made now. If not, there was no data, or nothing to decide anew.
+    pub decided: bool,
+    /// The last valid decision; `None` until there is one. It stands while there is no data for a new one.
     pub decision: Option<Decision>,
     /// What minimum, maximum and the way to zero made of it.
     pub outcome: Outcome,
     /// Whether the revision has its pods, after this.
     pub activity: Activity,
+    /// Whether the initial scale was reached once, after this.
+    pub initialized: bool,
     /// What should be true now.
     pub plan: Plan,
 }
@@ -131,6 +139,15 @@ pub struct Record {
     pub why: String,
 }
 
+/// A line of the journal that stands for lines which are missing: whoever writes it could not keep up. A journal with a
+/// gap cannot be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// How many.
+    pub dropped: u64,
+}
+
 /// How a revision's life under this autoscaler began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
@@ -140,20 +157,63 @@ pub struct Start {
     pub spec: RevisionSpec,
     /// With which pods.
     pub pods: PodCounts,
+    /// What was remembered of it.
+    #[serde(default)]
+    pub history: History,
 }
 
 impl Revision {
-    /// A revision that is first seen now.
+    /// A revision that is first seen now: [`Revision::resume`] with an empty history.
     pub fn new(now: Time, spec: RevisionSpec, pods: PodCounts) -> Self {
+        Self::resume(now, spec, pods, History::default())
+    }
+
+    /// A revision that goes on with what is remembered of it. With a whole history it decides as if nothing had
+    /// happened; where the load is lost, no pod goes before a whole stable window has been seen.
+    pub fn resume(now: Time, spec: RevisionSpec, pods: PodCounts, history: History) -> Self {
+        let History { activity, initialized, decision, path, load } = history;
+        let (collector, decider) = match (&load, activity) {
+            (Some(load), _) => (
+                Collector::resume(now, &spec, &load.concurrency, &load.requests),
+                Decider::resume(&spec, load),
+            ),
+            (None, None) => (Collector::new(&spec), Decider::new(now, &spec, pods.ready)),
+            (None, Some(activity)) => {
+                let decided = match (&decision, activity) {
+                    (Some(decision), _) => decision.desired,
+                    (None, Activity::Inactive { .. }) => 0,
+                    (None, _) => pods.ready,
+                };
+                (Collector::new(&spec), Decider::hold(now, &spec, decided))
+            }
+        };
         Revision {
-            collector: Collector::new(&spec),
-            decider: Decider::new(now, &spec, pods.ready),
-            lifecycle: Lifecycle::new(now),
-            path: ActivatorPath::default(),
-            decision: None,
+            collector,
+            decider,
+            lifecycle: Lifecycle::resume(now, activity, initialized),
+            path,
+            decision,
             evaluation: None,
             pods,
             spec,
+        }
+    }
+
+    /// Everything [`Revision::resume`] needs in order to go on from here.
+    pub fn history(&self) -> History {
+        let [concurrency, requests] = self.collector.history();
+        History {
+            activity: Some(self.lifecycle.activity()),
+            initialized: self.lifecycle.is_initialized(),
+            decision: self.decision.clone(),
+            path: self.path,
+            load: Some(LoadHistory {
+                concurrency,
+                requests,
+                mode: self.decider.mode(),
+                max_panic_pods: self.decider.max_panic_pods(),
+                delayed: self.decider.delayed(),
+            }),
         }
     }
 
@@ -215,8 +275,9 @@ impl Revision {
             Trigger::Change => None,
             Trigger::Tick | Trigger::Demand => self.decide(now),
         };
-        if decision.is_some() {
-            self.decision.clone_from(&decision);
+        let decided = decision.is_some();
+        if decided {
+            self.decision = decision;
         }
         let demand = self.decision.as_ref().map(|decision| decision.desired);
         let outcome = self.lifecycle.step(now, &self.spec, demand, self.pods.ready, self.path);
@@ -224,11 +285,21 @@ impl Revision {
             scale: outcome.apply,
             mode: self.mode(outcome),
             activators: num_activators(self.pods.ready, &self.spec),
+            probe_path: outcome.bound == Some(Bound::AwaitingActivator),
             wake_at: outcome.wake_at,
         };
-        let activity = self.lifecycle.activity();
-        self.evaluation =
-            Some(Evaluation { at: now, trigger, pods: self.pods, decision, outcome, activity, plan });
+        self.evaluation = Some(Evaluation {
+            at: now,
+            trigger,
+            pods: self.pods,
+            path: self.path,
+            decided,
+            decision: self.decision.clone(),
+            outcome,
+            activity: self.lifecycle.activity(),
+            initialized: self.lifecycle.is_initialized(),
+            plan,
+        });
         plan
     }
 
@@ -249,121 +320,33 @@ impl Revision {
 }
 
 impl Evaluation {
+    /// The decision, if it was made now.
+    pub fn new_decision(&self) -> Option<&Decision> {
+        self.decision.as_ref().filter(|_| self.decided)
+    }
+
+    /// What can be remembered of the revision by whoever has only this: everything but the load.
+    pub fn history(&self) -> History {
+        History {
+            activity: Some(self.activity),
+            initialized: self.initialized,
+            decision: self.decision.clone(),
+            path: self.path,
+            load: None,
+        }
+    }
+
     /// The evaluation in a sentence, for people: which number, from what, and which rule bound it.
     pub fn why(&self, spec: &RevisionSpec) -> String {
-        Why { evaluation: self, spec }.to_string()
+        why::sentence(self, spec)
     }
 
     /// A machine-readable word for what bound the number of pods.
     pub fn reason(&self) -> String {
-        match (self.outcome.bound, &self.decision) {
+        match (self.outcome.bound, self.new_decision()) {
             (Some(bound), _) => bound.to_string(),
             (None, Some(decision)) => decision.rule.to_string(),
             (None, None) => "no-change".to_owned(),
         }
     }
-}
-
-struct Why<'a> {
-    evaluation: &'a Evaluation,
-    spec: &'a RevisionSpec,
-}
-
-impl fmt::Display for Why<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.evaluation.decision {
-            Some(decision) => self.demand(f, decision)?,
-            None if self.evaluation.trigger == Trigger::Change => f.write_str("Demand unchanged")?,
-            None => f.write_str("No data")?,
-        }
-        if let Some(bound) = self.evaluation.outcome.bound {
-            f.write_str("; ")?;
-            self.bound(f, bound)?;
-        }
-        Ok(())
-    }
-}
-
-impl Why<'_> {
-    fn demand(&self, f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Result {
-        use crate::Rule;
-        let unit = match self.spec.scaling_metric {
-            crate::ScalingMetric::Concurrency => "in flight",
-            crate::ScalingMetric::Rps => "requests/s",
-        };
-        let stable_s = self.spec.stable_window.as_secs();
-        let panic_s = self.spec.panic_window.as_secs();
-        let Decision { target, stable_demand, panic_demand, desired, .. } = *decision;
-        let (stable, panic) = (shown(decision.stable), shown(decision.panic));
-        // 0.7 x 3 is 2.0999999999999996, which nobody wants to read.
-        let target = (target * 1e3).round() / 1e3;
-        match decision.rule {
-            Rule::StableDemand => {
-                write!(f, "{stable} {unit} over {stable_s} s / {target} per pod = {desired}")
-            }
-            Rule::PanicDemand => {
-                write!(f, "{panic} {unit} over {panic_s} s / {target} per pod = {desired}")
-            }
-            Rule::PanicHold => {
-                write!(f, "{desired} held in panic; demand {}", stable_demand.max(panic_demand))
-            }
-            Rule::ScaleUpRate => write!(
-                f,
-                "demand {}, limited to {desired} by max-scale-up-rate {}",
-                stable_demand.max(panic_demand),
-                self.spec.max_scale_up_rate
-            ),
-            Rule::ScaleDownRate => write!(
-                f,
-                "demand {stable_demand}, not below {desired} by max-scale-down-rate {}",
-                self.spec.max_scale_down_rate
-            ),
-            Rule::ActivationScale => {
-                write!(f, "demand {}, raised to activation-scale {desired}", stable_demand.max(panic_demand))
-            }
-            Rule::ScaleDownDelay => write!(
-                f,
-                "demand {stable_demand}, {desired} held for scale-down-delay {} s",
-                self.spec.scale_down_delay.as_secs()
-            ),
-        }?;
-        match decision.mode {
-            ScalingMode::Panic { .. } if decision.rule != Rule::PanicHold => f.write_str(" (panic)"),
-            _ => Ok(()),
-        }
-    }
-
-    fn bound(&self, f: &mut fmt::Formatter<'_>, bound: Bound) -> fmt::Result {
-        let spec = self.spec;
-        match bound {
-            Bound::MinScale => write!(f, "raised to min-scale {}", spec.min_scale),
-            Bound::InitialScale => write!(f, "raised to initial-scale {}", spec.initial_scale),
-            Bound::MaxScale => write!(f, "lowered to max-scale {}", spec.max_scale.unwrap_or_default()),
-            Bound::ScaleToZeroOff => f.write_str("one pod stays: enable-scale-to-zero is off"),
-            Bound::RecentlyActive => {
-                write!(f, "one pod stays until {} s after it became active", spec.stable_window.as_secs())
-            }
-            Bound::Deactivating => f.write_str("no demand: the activator takes over"),
-            Bound::AwaitingActivator => f.write_str("pods stay until the activator answers in their place"),
-            Bound::PodRetention => {
-                write!(f, "pods stay for the retention period of {} s", spec.pod_retention.as_secs_f64())
-            }
-            Bound::GracePeriod => write!(
-                f,
-                "pods stay for the grace period of {} s",
-                spec.scale_to_zero_grace_period.as_secs_f64()
-            ),
-            Bound::Idle => f.write_str("no pods are needed: the activator answers in their place"),
-            Bound::ActivationTimeout => {
-                write!(f, "given up: not up within {} s", spec.activation_timeout.as_secs())
-            }
-            Bound::Activating => f.write_str("coming up"),
-        }
-    }
-}
-
-/// One decimal, or as many as it takes to tell a little load from none.
-fn shown(load: f64) -> String {
-    let decimals = if load > 0.0 && load < 0.05 { 6 } else { 1 };
-    format!("{load:.decimals$}")
 }

@@ -46,10 +46,11 @@ pub fn ask_order<T>(now: Time, stable_window: Duration, pods: Vec<Candidate<T>>,
     old.into_iter().chain(young).map(|candidate| candidate.pod).collect()
 }
 
-/// What `answers`, from a sample, say about all `pods` pods: their mean, times the number of pods. `None` if
-/// nobody was asked.
+/// What `answers`, from a sample, say about all `pods` pods: their mean, times the number of pods. `None` if fewer than
+/// [`sample_size`] have answered, or if there are no pods: half a sum would look like half the load. Knative's
+/// `scrapePods` fails in the same way, and the autoscaler decides on what the windows hold.
 pub fn extrapolate(answers: &[Stat], pods: usize) -> Option<Stat> {
-    if answers.is_empty() {
+    if pods == 0 || answers.len() < sample_size(pods) {
         return None;
     }
     let total =
@@ -122,6 +123,14 @@ mod tests {
         };
         assert!((of(&[2.0, 4.0, 6.0, 8.0, 10.0], 6) - 36.0).abs() < 1e-9);
         assert!((of(&[3.0, 5.0, 3.0], 3) - 11.0).abs() < 1e-9);
-        assert_eq!(extrapolate(&[], 3), None);
+        assert_eq!((extrapolate(&[], 3), extrapolate(&[], 0)), (None, None));
+    }
+
+    #[test]
+    fn half_a_sum_is_no_sum() {
+        // Of ten pods, seven are asked.
+        let answers = vec![Stat::default(); 7];
+        assert!(extrapolate(&answers, 10).is_some());
+        assert_eq!(extrapolate(&answers[..6], 10), None);
     }
 }

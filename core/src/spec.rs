@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cadence::TICK;
+
 /// The resolved settings of one revision.
 ///
 /// Source: Knative's Decider, Metric and PodAutoscaler specs in one. Rates and thresholds are plain ratios
@@ -91,6 +93,46 @@ impl RevisionSpec {
     /// Whether traffic may reach the revision: only a definite no is a no.
     pub fn is_reachable(&self) -> bool {
         self.reachability != Reachability::Unreachable
+    }
+
+    /// Room that `ready_pods` have beyond `load` and the burst capacity that is asked for. Negative: the activator stays
+    /// in the request path. 0 and -1 where burst capacity is off and unlimited.
+    ///
+    /// Pods are counted as they are here: with none, there is no room at all.
+    pub fn excess_burst_capacity(&self, ready_pods: u32, load: f64) -> i32 {
+        match self.target_burst_capacity {
+            TargetBurstCapacity::Off => 0,
+            TargetBurstCapacity::Unlimited => -1,
+            TargetBurstCapacity::Of(burst) => {
+                (f64::from(ready_pods) * self.total - burst - load).floor() as i32
+            }
+        }
+    }
+
+    /// How many ready, idle pods it takes for the activator to leave the request path; `None` if it never does.
+    pub fn pods_without_activator(&self) -> Option<u32> {
+        let pods = match self.target_burst_capacity {
+            TargetBurstCapacity::Off => return Some(1),
+            TargetBurstCapacity::Unlimited => return None,
+            TargetBurstCapacity::Of(burst) => {
+                (burst / self.total).ceil().clamp(1.0, f64::from(u32::MAX)) as u32
+            }
+        };
+        self.max_scale.is_none_or(|max| pods <= max).then_some(pods)
+    }
+
+    /// About how long after the last request the last pod goes; `None` if it never does.
+    pub fn time_to_zero(&self) -> Option<Duration> {
+        if self.min_scale > 0 || !self.enable_scale_to_zero {
+            return None;
+        }
+        // The load must leave the window, the next decision notice it, and the delay pass.
+        let idle = self.stable_window + TICK.period + self.scale_down_delay;
+        // One idle pod with too little room for a burst has had the activator in front of it all along. Otherwise the
+        // activator must first take over, which is given the grace period.
+        let is_activator_in_path = self.excess_burst_capacity(1, 0.0) < 0;
+        let hand_over = if is_activator_in_path { Duration::ZERO } else { self.scale_to_zero_grace_period };
+        Some(idle + hand_over.max(self.pod_retention))
     }
 }
 
@@ -201,6 +243,48 @@ mod tests {
     fn there_are_never_fewer_than_two_activators() {
         assert_eq!(activators(0, 100.0, Unlimited, 100.0), 2);
         assert_eq!(activators(1, 1.0, Of(1.0), 1e9), 2);
+    }
+
+    #[test]
+    fn the_last_pod_goes_when_window_delay_hand_over_and_retention_have_passed() {
+        let at = |change: &dyn Fn(&mut RevisionSpec)| {
+            let mut spec = RevisionSpec::default();
+            change(&mut spec);
+            spec.time_to_zero().map(|after| after.as_secs())
+        };
+        assert_eq!(at(&|_| ()), Some(62));
+        // Without the activator in front it must first take over: the grace period.
+        assert_eq!(at(&|spec| spec.target_burst_capacity = Off), Some(92));
+        assert_eq!(at(&|spec| spec.target_burst_capacity = Of(100.0)), Some(92));
+        assert_eq!(at(&|spec| spec.target_burst_capacity = Of(101.0)), Some(62));
+        assert_eq!(at(&|spec| spec.target_burst_capacity = Unlimited), Some(62));
+        assert_eq!(at(&|spec| spec.pod_retention = Duration::from_secs(65)), Some(127));
+        assert_eq!(at(&|spec| spec.scale_down_delay = Duration::from_secs(900)), Some(962));
+        assert_eq!(at(&|spec| spec.min_scale = 1), None);
+        assert_eq!(at(&|spec| spec.enable_scale_to_zero = false), None);
+    }
+
+    #[test]
+    fn the_activator_leaves_when_idle_pods_have_room_for_the_burst() {
+        let pods = |burst, max_scale| {
+            let spec = RevisionSpec { target_burst_capacity: burst, max_scale, ..RevisionSpec::default() };
+            spec.pods_without_activator()
+        };
+        assert_eq!(pods(Of(211.0), None), Some(3));
+        assert_eq!(pods(Of(200.0), None), Some(2));
+        assert_eq!(pods(Of(211.0), Some(2)), None);
+        assert_eq!(pods(Off, None), Some(1));
+        assert_eq!(pods(Unlimited, None), None);
+    }
+
+    #[test]
+    fn the_activator_leaves_at_the_pods_that_have_excess_burst_capacity() {
+        for (total, burst) in [(100.0, 211.0), (100.0, 200.0), (10.0, 0.5), (3.0, 10.0)] {
+            let spec = RevisionSpec { total, target_burst_capacity: Of(burst), ..RevisionSpec::default() };
+            let pods = spec.pods_without_activator().unwrap();
+            assert!(spec.excess_burst_capacity(pods, 0.0) >= 0, "{pods} x {total} - {burst}");
+            assert!(pods == 1 || spec.excess_burst_capacity(pods - 1, 0.0) < 0, "{pods} x {total} - {burst}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::cadence::TICK;
+use crate::history::WindowHistory;
 use crate::{Aggregation, Time};
 
 /// A sliding window over one-second buckets. What lands in the same second adds up; the average is per second.
@@ -56,6 +58,42 @@ impl Window {
             first_write: None,
             last_write: None,
             total: 0.0,
+        }
+    }
+
+    /// A window that goes on from what another one remembered. A history of another length is resized first.
+    pub fn resume(now: Time, length: Duration, aggregation: Aggregation, history: &WindowHistory) -> Self {
+        let seconds = Duration::from_secs(history.seconds.clamp(1, LONGEST_HISTORY_SECONDS));
+        let mut window = Window::new(seconds, aggregation);
+        window.first_write = history.oldest;
+        window.last_write = history.newest;
+        if let Some(newest) = history.newest {
+            for (second, value) in
+                (i64::MIN..=newest).rev().zip(history.values.iter().rev()).take(window.buckets.len())
+            {
+                let slot = window.slot(second);
+                window.buckets[slot] = *value;
+                window.total += value;
+            }
+        }
+        window.resize(now, length);
+        window
+    }
+
+    /// Everything [`Window::resume`] needs.
+    pub fn history(&self) -> WindowHistory {
+        let values = match self.last_write {
+            None => Vec::new(),
+            Some(last) => (last - self.len() + 1..=last)
+                .map(|second| self.buckets[self.slot(second)])
+                .skip_while(|value| *value == 0.0)
+                .collect(),
+        };
+        WindowHistory {
+            seconds: self.buckets.len() as u64,
+            oldest: self.first_write,
+            newest: self.last_write,
+            values,
         }
     }
 
@@ -200,6 +238,16 @@ impl DelayWindow {
         (!delay.is_zero()).then(|| DelayWindow { slots, maxima: VecDeque::new() })
     }
 
+    /// A window that goes on with the maxima another one remembered.
+    pub(crate) fn resume(delay: Duration, maxima: &[(u64, u32)]) -> Option<Self> {
+        Self::new(delay).map(|window| DelayWindow { maxima: maxima.iter().copied().collect(), ..window })
+    }
+
+    /// The maxima still remembered: slot and value, oldest first.
+    pub(crate) fn maxima(&self) -> Vec<(u64, u32)> {
+        self.maxima.iter().copied().collect()
+    }
+
     /// Adds a value and returns the highest one still remembered.
     pub fn record(&mut self, now: Time, value: u32) -> u32 {
         self.record_slot(now.whole_seconds() / SLOT_SECONDS, value)
@@ -242,8 +290,11 @@ fn second_of(time: Time) -> i64 {
 /// Before any second there can be, with room to subtract from.
 const NEVER: i64 = i64::MIN / 2;
 
-/// The decision period, which is how finely the delay window remembers.
-const SLOT_SECONDS: u64 = 2;
+/// The longest window there can be is an hour; a history that claims more than a day is damaged.
+const LONGEST_HISTORY_SECONDS: u64 = 24 * 3600;
+
+/// The delay window remembers as finely as there are decisions.
+const SLOT_SECONDS: u64 = TICK.period.as_secs();
 
 #[cfg(test)]
 mod tests {

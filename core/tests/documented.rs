@@ -257,7 +257,7 @@ fn the_burst_goes_as_the_timeline_says() {
         .ticks(&[99, 101, 103, 105, 107, 109, 119, 121, 125, 165, 167, 169, 175, 177])
         .into_iter()
         .map(|evaluation| {
-            let d = evaluation.decision.as_ref().expect("there is data");
+            let d = evaluation.new_decision().expect("there is data");
             (
                 evaluation.at.whole_seconds() - START.whole_seconds(),
                 d.stable,
@@ -376,10 +376,8 @@ fn with_the_activator_in_the_path_the_last_pod_goes_a_minute_after_the_load() {
             turn(90_000, "idle", Some(0)),
         ]
     );
-    let stable = world
-        .ticks(&[29, 59, 87, 89])
-        .into_iter()
-        .map(|e| e.decision.as_ref().expect("there is data").stable);
+    let stable =
+        world.ticks(&[29, 59, 87, 89]).into_iter().map(|e| e.new_decision().expect("there is data").stable);
     assert_eq!(stable.collect::<Vec<_>>(), [5.0, 2.5, 0.166_667, 0.0]);
 }
 

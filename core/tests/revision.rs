@@ -70,7 +70,7 @@ fn changes_are_evaluated_without_deciding_anew() {
     for input in [Input::Pods(pods(2)), Input::Path(path), Input::Spec(Box::new(spec())), Input::Wake] {
         let plan = revision.step(s(1), input).expect("a plan");
         assert_eq!((plan.scale, trigger(&revision)), (Some(1), Trigger::Change));
-        assert_eq!(revision.evaluation().expect("evaluated").decision, None);
+        assert_eq!(revision.evaluation().expect("evaluated").new_decision(), None);
     }
     assert_eq!(revision.decision().expect("it stands").stable, 5.0);
 }
@@ -85,8 +85,11 @@ fn without_data_the_last_decision_stands() {
     assert_eq!(revision.decision().expect("decided").desired, 4);
     let plan = revision.step(s(61), Input::Tick).expect("a plan");
     assert_eq!(plan.scale, Some(4));
-    assert_eq!(revision.evaluation().expect("evaluated").decision, None);
-    assert_eq!(revision.evaluation().expect("evaluated").why(&spec()), "No data");
+    assert_eq!(revision.evaluation().expect("evaluated").new_decision(), None);
+    assert_eq!(
+        revision.evaluation().expect("evaluated").why(&spec()),
+        "no report from the pods: the last decision stands"
+    );
 }
 
 #[test]
@@ -157,8 +160,8 @@ fn a_sentence_shows_numbers_as_people_write_them() {
         revision.step(s(0), Input::Pushed(in_flight(load)));
         revision.evaluation().expect("evaluated").why(revision.spec())
     };
-    assert_eq!(why(2.0), "2.0 in flight over 60 s / 2.1 per pod = 1");
-    assert_eq!(why(0.0025), "0.002500 in flight over 60 s / 2.1 per pod = 1");
+    assert_eq!(why(2.0), "woken by a request: 2 in flight; 2.1 per pod (10 x 21 %): 1 pod");
+    assert_eq!(why(0.0025), "woken by a request: 0.0025 in flight; 2.1 per pod (10 x 21 %): 1 pod");
 }
 
 #[test]
@@ -174,6 +177,46 @@ fn the_reason_is_the_last_word_that_bound_the_number() {
     assert_eq!(evaluation.reason(), "max-scale");
     assert_eq!(
         evaluation.why(revision.spec()),
-        "25.0 in flight over 60 s / 7 per pod = 4 (panic); lowered to max-scale 3"
+        "panic: average 25 in flight over 60 s (25 over 6 s); 7 per pod (10 x 70 %): 4 pods; lowered to max-scale 3"
+    );
+}
+
+#[test]
+fn the_way_to_zero_is_told_in_words() {
+    let mut revision = revision(1);
+    revision.step(s(0), Input::Path(ActivatorPath { populated_since: Some(s(0)), probed: true }));
+    let mut told = Vec::new();
+    let mut live = |revision: &mut Revision, second: u64, load: f64| {
+        revision.step(s(second), Input::Scraped(in_flight(load)));
+        revision.step(s(second), Input::Tick);
+        let why = revision.evaluation().expect("evaluated").why(revision.spec());
+        if told.last() != Some(&why) {
+            told.push(why);
+        }
+    };
+    for second in (0..=20).step_by(2) {
+        live(&mut revision, second, 7.0);
+    }
+    for second in (22..=200).step_by(2) {
+        live(&mut revision, second, 0.0);
+    }
+    assert_eq!(
+        told.first().map(String::as_str),
+        Some("average 7 in flight over 60 s; 7 per pod (10 x 70 %): 1 pod")
+    );
+    assert_eq!(
+        told[told.len() - 2..],
+        [
+            "average 0 in flight over 60 s; 7 per pod (10 x 70 %): 0 pods; no request for 60 s: the activator takes over \
+             before the last pod goes",
+            "average 0 in flight over 60 s; 7 per pod (10 x 70 %): 0 pods; no request for 60 s; the next one starts a pod \
+             again",
+        ]
+    );
+    // What is applied on the way there is no new decision, and the sentence is the reason alone.
+    revision.step(s(201), Input::Wake);
+    assert_eq!(
+        revision.evaluation().expect("evaluated").why(revision.spec()),
+        "no request for 60 s; the next one starts a pod again"
     );
 }

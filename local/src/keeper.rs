@@ -1,78 +1,80 @@
-//! Keeps a workload at the number of pods that is wanted: starts, stops, and starts again what failed, later
-//! each time.
+//! Keeps a workload at the number of pods that is wanted: the shell around [`Pods`], which decides.
+//!
+//! Facts come from the pods' tasks and from orders; commands become tasks, messages to them, log lines, and what is
+//! published of the workload.
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pilotlight_autoscaler::cluster::{Pod, PodPhase, RevisionView};
-use pilotlight_core::{ActivatorPath, PodEndpoint, PodTimeline, RevisionEndpoints, Time, Trouble};
+use pilotlight_core::pods::{self, BackOff, Command, Pods};
+use pilotlight_core::{
+    ActivatorPath, PodEndpoint, PodTimeline, RevisionEndpoints, Time, Trouble, TroubleReason,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use crate::address::Lease;
-use crate::pod::{Ending, Event, Failure, PodTask, Stop};
+use crate::address::PodAddress;
+use crate::known::Known;
+use crate::pod::{Ending, Event, Failure, Launch, PodName, Stop};
+use crate::usage::Meter;
 use crate::workload::LocalWorkload;
-use crate::{Meter, Shared, Usage};
 
 /// What a keeper is told.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Order {
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
     /// Have this many pods.
     Scale { pods: u32, decided: Time },
+    /// A pod reported this many requests in flight.
+    Load { pod: PodName, requests: f64 },
     /// Have none, and end when the last one has gone.
     Stop,
     /// The same, without waiting for anything.
     Kill,
 }
 
-pub(super) struct Keeper {
-    shared: Arc<Shared>,
+/// Keeps one workload. `L` starts the task of a pod and says where the pod is, unless there is no address for it.
+pub(crate) struct Keeper<L> {
+    known: Arc<Known>,
     workload: Arc<LocalWorkload>,
+    launch: L,
     since: Time,
-    wanted: u32,
+    /// When the plan was made that asked for the wanted number.
     decided: Time,
-    pods: Vec<Kept>,
+    pods: Pods<PodName>,
+    kept: Vec<Kept>,
     pods_so_far: u32,
-    stopping: bool,
-    trouble: Option<Failing>,
-    events: mpsc::UnboundedSender<(String, Event)>,
-    happened: mpsc::UnboundedReceiver<(String, Event)>,
+    /// The pod that failed last, and why.
+    failed: Option<(PodName, Failure)>,
+    events: mpsc::UnboundedSender<(PodName, Event)>,
+    happened: mpsc::UnboundedReceiver<(PodName, Event)>,
 }
 
 /// A pod, as its keeper sees it.
 struct Kept {
+    name: PodName,
     pod: Pod,
     endpoint: PodEndpoint,
     stop: watch::Sender<Stop>,
 }
 
-/// Starts that failed in a row.
-struct Failing {
-    last: Failure,
-    failures: u32,
-    /// When the last of them was counted.
-    counted: Time,
-    retry_at: Time,
-    /// A pod has come up since.
-    is_over: bool,
-}
-
-impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, workload: LocalWorkload) -> Self {
-        let since = shared.params.clock.now();
+impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
+    pub(crate) fn new(known: Arc<Known>, workload: Arc<LocalWorkload>, launch: L) -> Self {
+        let since = known.clock.now();
         let (events, happened) = mpsc::unbounded_channel();
-        shared.meters.lock().insert(workload.id.clone(), Meter { usage: Usage::default(), pods: 0, since });
+        known.meters.lock().insert(workload.id.clone(), Meter::new(since));
         let keeper = Keeper {
-            shared,
-            workload: Arc::new(workload),
+            known,
+            workload,
+            launch,
             since,
-            wanted: 0,
             decided: since,
-            pods: Vec::new(),
+            pods: Pods::default(),
+            kept: Vec::new(),
             pods_so_far: 0,
-            stopping: false,
-            trouble: None,
+            failed: None,
             events,
             happened,
         };
@@ -80,17 +82,23 @@ impl Keeper {
         keeper
     }
 
-    pub(super) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        while !(self.stopping && self.pods.is_empty()) {
-            let retry_at = self.trouble.as_ref().map(|trouble| trouble.retry_at);
-            let waiting = retry_at.filter(|at| self.live() < self.wanted && *at > self.now());
+    /// Follows orders until one said to stop and the last pod has gone.
+    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let clock = self.known.clock;
+        let mut has_orders = true;
+        while !self.pods.is_done() {
+            let wake_at = self.pods.wake_at();
             tokio::select! {
                 biased;
-                Some((pod, event)) = self.happened.recv() => self.note(&pod, event),
-                order = orders.recv() => self.follow(order.unwrap_or(Order::Kill)),
-                () = sleep_until(self.shared.params.clock.instant_at(waiting.unwrap_or(Time::EPOCH))), if waiting.is_some() => {}
+                Some((pod, event)) = self.happened.recv() => self.note(pod, event),
+                order = orders.recv(), if has_orders => {
+                    has_orders = order.is_some();
+                    self.follow(order.unwrap_or(Order::Kill));
+                }
+                () = sleep_until(clock.instant_at(wake_at.unwrap_or(Time::EPOCH))), if wake_at.is_some() => {
+                    self.step(pods::Event::Tick);
+                }
             }
-            self.converge();
             self.publish();
             self.release();
         }
@@ -98,142 +106,126 @@ impl Keeper {
 
     fn follow(&mut self, order: Order) {
         match order {
-            Order::Scale { pods, decided } if !self.stopping => {
-                if pods == self.wanted {
-                    return;
-                }
-                (self.wanted, self.decided) = (pods, decided);
-                if pods == 0 {
-                    // Nobody is waiting any more; the next request shall find a fresh start.
-                    self.trouble = None;
-                }
+            Order::Scale { pods, .. } if pods == self.pods.wanted() => {}
+            Order::Scale { pods, decided } => {
+                self.decided = decided;
+                self.step(pods::Event::Scale(pods));
             }
-            Order::Scale { .. } => {}
-            Order::Stop | Order::Kill => {
-                self.stopping = true;
-                self.wanted = 0;
-                if matches!(order, Order::Kill) {
-                    self.pods.iter().for_each(|kept| kept.stop.send_modify(|stop| *stop = Stop::Now));
-                }
-            }
+            Order::Load { pod, requests } => self.step(pods::Event::Load(pod, requests)),
+            Order::Stop => self.step(pods::Event::Close),
+            Order::Kill => self.step(pods::Event::Kill),
         }
     }
 
-    fn note(&mut self, name: &str, event: Event) {
-        let now = self.now();
-        let Some(at) = self.pods.iter().position(|kept| kept.pod.name == name) else { return };
+    fn note(&mut self, pod: PodName, event: Event) {
         match event {
-            Event::Spawned => self.pods[at].endpoint.timeline.spawned = Some(now),
-            Event::Ready => {
-                let kept = &mut self.pods[at];
-                // One that was told to go in the meantime stays told.
-                if kept.pod.phase == PodPhase::Starting {
-                    kept.pod.phase = PodPhase::Ready;
-                    kept.endpoint.timeline.ready = Some(now);
-                    let start_up = now - kept.pod.started;
-                    info!(revision = %self.workload.id, pod = name, ?start_up, "Pod is ready");
-                    // Not forgotten: it may fail at its first request, and so may the next.
-                    if let Some(trouble) = &mut self.trouble {
-                        trouble.is_over = true;
-                    }
+            Event::Spawned => {
+                let now = self.known.clock.now();
+                if let Some(kept) = self.kept(&pod) {
+                    kept.endpoint.timeline.spawned = Some(now);
                 }
             }
+            Event::Ready => self.step(pods::Event::Ready(pod)),
             Event::Ended(ending) => {
-                let kept = self.pods.remove(at);
-                self.shared.busy.lock().remove(name);
+                self.kept.retain(|kept| kept.name != pod);
                 match ending {
-                    Ending::Stopped => info!(revision = %self.workload.id, pod = name, "Pod has stopped"),
+                    Ending::Stopped => {
+                        info!(revision = %self.workload.id, pod = &*pod, "Pod has stopped");
+                        self.step(pods::Event::Stopped(pod));
+                    }
                     Ending::Failed(failure) => {
-                        let ready = kept.endpoint.timeline.ready;
-                        self.note_failure(now, name, kept.pod.started, ready, failure);
+                        let reason = failure.reason;
+                        self.note_failure(&pod, failure);
+                        self.step(pods::Event::Failed(pod, reason));
                     }
                 }
             }
         }
     }
 
-    fn note_failure(&mut self, now: Time, pod: &str, started: Time, ready: Option<Time>, failure: Failure) {
-        // A pod that was fine for a while and then ended is no sign that the next one will not come up.
-        let was_fine = ready.is_some_and(|ready| now - ready >= FINE_FOR);
-        let (failures, counted) = match self.trouble.as_ref().filter(|_| !was_fine) {
-            // Started before that failure was known: it failed beside it, not after it.
-            Some(trouble) if started <= trouble.counted => (trouble.failures, trouble.counted),
-            Some(trouble) => (trouble.failures + 1, now),
-            None => (1, now),
-        };
-        let backoff = BACKOFF_FIRST.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_LONGEST);
-        warn!(revision = %self.workload.id, pod, reason = failure.reason, why = failure.message, failures, ?backoff, "Pod failed");
-        if let Some(meter) = self.shared.meters.lock().get_mut(&self.workload.id) {
-            meter.usage.failed += 1;
-        }
-        let retry_at = now + backoff;
-        self.trouble = Some(Failing { last: failure, failures, counted, retry_at, is_over: false });
+    fn note_failure(&mut self, pod: &PodName, failure: Failure) {
+        self.meter(Meter::add_failed);
+        self.failed = Some((Arc::clone(pod), failure));
     }
 
-    /// Starts and stops pods until there are as many as wanted.
-    fn converge(&mut self) {
-        let live = self.live();
-        if live > self.wanted {
-            for _ in self.wanted..live {
-                self.stop_least_busy();
-            }
-        } else if live < self.wanted {
-            match &self.trouble {
-                Some(trouble) if self.now() < trouble.retry_at => {}
-                // One at a time, until one comes up.
-                Some(trouble) if !trouble.is_over && self.starting() > 0 => {}
-                Some(trouble) if !trouble.is_over => self.start_pod(),
-                _ => (live..self.wanted).for_each(|_| self.start_pod()),
+    /// Tells the machine what happened, and does what it says.
+    fn step(&mut self, event: pods::Event<PodName>) {
+        let mut commands = VecDeque::from(self.pods.step(self.known.clock.now(), event));
+        while let Some(command) = commands.pop_front() {
+            match command {
+                Command::Start => {
+                    let answer = self.start_pod();
+                    commands.extend(self.pods.step(self.known.clock.now(), answer));
+                }
+                Command::Use(pod) => self.use_pod(&pod),
+                Command::Stop(pod) => self.leave_out(&pod),
+                Command::Kill(pod) => {
+                    if let Some(kept) = self.kept(&pod) {
+                        kept.pod.phase = PodPhase::Terminating;
+                        kept.stop.send_replace(Stop::Now);
+                    }
+                }
+                Command::BackOff(back_off) => self.tell(back_off),
             }
         }
     }
 
-    fn start_pod(&mut self) {
-        let now = self.now();
+    fn start_pod(&mut self) -> pods::Event<PodName> {
         self.pods_so_far += 1;
-        let name = format!("{}-{}", self.workload.id.name, self.pods_so_far);
-        let lease = match self.shared.addresses.lease() {
-            Ok(lease) => lease,
-            Err(error) => {
-                let failure = Failure::cannot_start(format!("no address for a pod: {error}"));
-                return self.note_failure(now, &name, now, None, failure);
-            }
-        };
+        let name: PodName = format!("{}-{}", self.workload.id.name, self.pods_so_far).into();
         let (stop, stopped) = watch::channel(Stop::No);
-        self.pods.push(Kept::new(now, name.clone(), &lease, self.decided, stop));
-        self.shared.busy.lock().insert(name.clone(), 0.0);
-        if let Some(meter) = self.shared.meters.lock().get_mut(&self.workload.id) {
-            meter.usage.started += 1;
-        }
-        info!(revision = %self.workload.id, pod = name, "Starting pod");
-        let task = PodTask {
-            shared: Arc::clone(&self.shared),
-            workload: Arc::clone(&self.workload),
-            name,
-            lease,
-            events: self.events.clone(),
-        };
-        tokio::spawn(task.run(stopped));
-    }
-
-    /// One that is still starting before one that works, and of those that work the one with least to do.
-    fn stop_least_busy(&mut self) {
-        let busy = self.shared.busy.lock();
-        let load = |kept: &Kept| match kept.pod.phase {
-            PodPhase::Starting => -1.0,
-            _ => busy.get(&kept.pod.name).copied().unwrap_or(0.0),
-        };
-        let candidates = self.pods.iter_mut().rev().filter(|kept| kept.pod.phase != PodPhase::Terminating);
-        if let Some(victim) = candidates.min_by(|a, b| load(a).total_cmp(&load(b))) {
-            info!(revision = %self.workload.id, pod = victim.pod.name, "Stopping pod");
-            victim.pod.phase = PodPhase::Terminating;
+        let launch = Launch { name: Arc::clone(&name), stop: stopped, events: self.events.clone() };
+        match (self.launch)(launch) {
+            Ok(address) => {
+                self.kept.push(Kept::new(
+                    self.known.clock.now(),
+                    Arc::clone(&name),
+                    address,
+                    self.decided,
+                    stop,
+                ));
+                self.meter(Meter::add_started);
+                info!(revision = %self.workload.id, pod = &*name, "Starting pod");
+                pods::Event::Started(name)
+            }
+            Err(error) => {
+                self.note_failure(&name, Failure::cannot_start(format!("no address for a pod: {error}")));
+                pods::Event::NotStarted(TroubleReason::CannotStart)
+            }
         }
     }
 
-    /// Tells pods to stop, only now that the activator has been told to leave them out. What is on its way to
-    /// them nevertheless, they still serve: that is what their quiet period is for.
+    fn use_pod(&mut self, pod: &PodName) {
+        let now = self.known.clock.now();
+        let Some(kept) = self.kept(pod) else { return };
+        kept.pod.phase = PodPhase::Ready;
+        kept.endpoint.timeline.ready = Some(now);
+        let start_up = now - kept.pod.started;
+        info!(revision = %self.workload.id, pod = &**pod, ?start_up, "Pod is ready");
+    }
+
+    /// Has the pod left out of what is published; [`Keeper::release`] tells the pod.
+    fn leave_out(&mut self, pod: &PodName) {
+        info!(revision = %self.workload.id, pod = &**pod, "Stopping pod");
+        if let Some(kept) = self.kept(pod) {
+            kept.pod.phase = PodPhase::Terminating;
+        }
+    }
+
+    fn tell(&self, back_off: BackOff) {
+        let BackOff { failures, pause, gives_up, .. } = back_off;
+        if let Some((pod, failure)) = &self.failed {
+            warn!(
+                revision = %self.workload.id, pod = &**pod, reason = %failure.reason, why = failure.message, failures,
+                backoff = ?pause, gives_up, "Pod failed"
+            );
+        }
+    }
+
+    /// Tells pods to stop, only now that the activator has been told to leave them out. Requests on their way to
+    /// such a pod are still served: that is what its quiet period is for.
     fn release(&self) {
-        for kept in self.pods.iter().filter(|kept| kept.pod.phase == PodPhase::Terminating) {
+        for kept in self.kept.iter().filter(|kept| kept.pod.phase == PodPhase::Terminating) {
             kept.stop.send_if_modified(|stop| {
                 let first = *stop == Stop::No;
                 *stop = Stop::Gently.max(*stop);
@@ -244,95 +236,71 @@ impl Keeper {
 
     fn publish(&self) {
         let id = &self.workload.id;
-        let now = self.now();
-        if let Some(meter) = self.shared.meters.lock().get_mut(id) {
-            meter.set_pods(now, self.pods.len() as u32);
-        }
-        let ready = self.pods.iter().filter(|kept| kept.pod.phase == PodPhase::Ready);
+        let now = self.known.clock.now();
+        self.meter(|meter| meter.set_pods(now, self.kept.len() as u32));
+        let ready = self.kept.iter().filter(|kept| kept.pod.phase == PodPhase::Ready);
         let endpoints = RevisionEndpoints {
             ready: ready.map(|kept| kept.endpoint.clone()).collect(),
-            starting: self.starting(),
-            trouble: self.trouble.as_ref().filter(|trouble| !trouble.is_over).map(Failing::trouble),
+            starting: self.pods.starting(),
+            trouble: self.trouble(),
             ..self.workload.endpoints()
         };
-        self.shared.endpoints.send_if_modified(|table| {
-            if table.revisions.get(id) == Some(&endpoints) {
-                return false;
-            }
-            Arc::make_mut(table).revisions.insert(id.clone(), endpoints);
-            true
-        });
+        self.known.endpoints.set(id.clone(), endpoints);
         let view = RevisionView {
             spec: Arc::clone(&self.workload.spec),
             // There is no way around the activator here.
             path: ActivatorPath { populated_since: Some(self.since), probed: true },
-            pods: self.pods.iter().map(|kept| kept.pod.clone()).collect(),
+            pods: self.kept.iter().map(|kept| kept.pod.clone()).collect(),
+            history: None,
         };
-        self.shared.view.send_if_modified(|cluster| {
-            if cluster.revisions.get(id).is_some_and(|before| before.pods == view.pods) {
-                return false;
-            }
-            Arc::make_mut(cluster).revisions.insert(id.clone(), view);
-            true
-        });
+        self.known.revisions.set(id.clone(), view);
     }
 
-    fn live(&self) -> u32 {
-        self.pods.iter().filter(|kept| kept.pod.phase != PodPhase::Terminating).count() as u32
+    fn trouble(&self) -> Option<Trouble> {
+        let (back_off, (_, failure)) = self.pods.back_off().zip(self.failed.as_ref())?;
+        Some(Trouble {
+            reason: failure.reason,
+            message: failure.message.clone(),
+            exit_code: failure.exit_code,
+            log_tail: failure.log_tail.clone(),
+            failures: back_off.failures,
+            retry_at: Some(back_off.until),
+            give_up: back_off.gives_up,
+        })
     }
 
-    fn starting(&self) -> u32 {
-        self.pods.iter().filter(|kept| kept.pod.phase == PodPhase::Starting).count() as u32
+    fn kept(&mut self, pod: &PodName) -> Option<&mut Kept> {
+        self.kept.iter_mut().find(|kept| kept.name == *pod)
     }
 
-    fn now(&self) -> Time {
-        self.shared.params.clock.now()
+    fn meter(&self, change: impl FnOnce(&mut Meter)) {
+        if let Some(meter) = self.known.meters.lock().get_mut(&self.workload.id) {
+            change(meter);
+        }
     }
 }
 
 impl Kept {
-    fn new(now: Time, name: String, lease: &Lease, decided: Time, stop: watch::Sender<Stop>) -> Self {
-        let address = lease.address;
+    fn new(now: Time, name: PodName, address: PodAddress, decided: Time, stop: watch::Sender<Stop>) -> Self {
         Kept {
             endpoint: PodEndpoint {
-                name: name.clone(),
+                name: name.to_string(),
                 address: address.serving(),
                 tls_address: None,
                 timeline: PodTimeline { decided: Some(decided), ..PodTimeline::default() },
             },
             pod: Pod {
-                name,
+                name: name.to_string(),
                 phase: PodPhase::Starting,
                 stats_address: address.stats(),
                 metrics_address: address.metrics(),
                 started: now,
             },
+            name,
             stop,
         }
     }
 }
 
-impl Failing {
-    fn trouble(&self) -> Trouble {
-        Trouble {
-            reason: self.last.reason.to_owned(),
-            message: self.last.message.clone(),
-            exit_code: self.last.exit_code,
-            log_tail: self.last.log_tail.clone(),
-            failures: self.failures,
-            retry_at: Some(self.retry_at),
-            // A process that exits may do better next time; one that cannot be run, or took its whole time,
-            // will not.
-            give_up: self.failures >= GIVE_UP_AFTER || self.last.reason != "exited",
-        }
-    }
-}
-
-/// The wait before the second start; doubled with each failure.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two starts.
-const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
-/// Failed starts in a row after which waiting requests are told.
-const GIVE_UP_AFTER: u32 = 3;
-/// A pod that worked this long was fine.
-const FINE_FOR: Duration = Duration::from_secs(10);
+#[cfg(test)]
+mod tests;

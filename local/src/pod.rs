@@ -8,19 +8,44 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
-use pilotlight_net::headers;
+use pilotlight_core::{RevisionId, TroubleReason};
 use pilotlight_net::probe::probe;
+use pilotlight_net::{Clock, headers};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::Shared;
 use crate::address::Lease;
 use crate::diagnose::listening_ports;
-use crate::guard::{Child, Spawn};
+use crate::guard::{Child, Guard, Spawn};
+use crate::sidecar::Sidecar;
 use crate::workload::LocalWorkload;
+
+/// What a local cluster is made of.
+pub struct LocalParams {
+    /// The process's clock.
+    pub clock: Clock,
+    /// Starts the processes, and answers for their end.
+    pub guard: Guard,
+    /// The queue-proxy that stands in front of each pod.
+    pub sidecar: Sidecar,
+    /// For how long nothing must have arrived at a leaving pod before it stops.
+    pub drain_quiet: Duration,
+    /// How long an app may take to stop after SIGTERM before it is killed.
+    pub termination_grace: Duration,
+}
+
+impl LocalParams {
+    /// Long enough for a request that an activator had already given to a pod when it learned that the pod leaves.
+    pub const DRAIN_QUIET: Duration = Duration::from_millis(500);
+    /// What people are used to from `docker stop`.
+    pub const TERMINATION_GRACE: Duration = Duration::from_secs(10);
+}
+
+/// The name of a pod, among those of its workload.
+pub(crate) type PodName = Arc<str>;
 
 /// What becomes of a pod.
 #[derive(Debug)]
@@ -45,10 +70,17 @@ pub(super) enum Ending {
 /// Why a pod ended by itself, or never came up.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub(super) reason: &'static str,
+    pub(super) reason: TroubleReason,
     pub(super) message: String,
     pub(super) exit_code: Option<i32>,
     pub(super) log_tail: Vec<String>,
+}
+
+/// A pod whose task is to be started.
+pub(crate) struct Launch {
+    pub(crate) name: PodName,
+    pub(crate) stop: watch::Receiver<Stop>,
+    pub(crate) events: mpsc::UnboundedSender<(PodName, Event)>,
 }
 
 /// Whether a pod is to stop, and how.
@@ -62,11 +94,11 @@ pub(super) enum Stop {
 }
 
 pub(super) struct PodTask {
-    pub(super) shared: Arc<Shared>,
-    pub(super) workload: Arc<LocalWorkload>,
-    pub(super) name: String,
-    pub(super) lease: Lease,
-    pub(super) events: mpsc::UnboundedSender<(String, Event)>,
+    params: Arc<LocalParams>,
+    workload: Arc<LocalWorkload>,
+    name: PodName,
+    lease: Lease,
+    events: mpsc::UnboundedSender<(PodName, Event)>,
 }
 
 /// The two processes of a pod, and what the app said last.
@@ -78,7 +110,18 @@ struct Processes {
 }
 
 impl PodTask {
-    pub(super) async fn run(self, mut stop: watch::Receiver<Stop>) {
+    /// Starts the task, on the current runtime.
+    pub(super) fn start(
+        params: Arc<LocalParams>,
+        workload: Arc<LocalWorkload>,
+        lease: Lease,
+        launch: Launch,
+    ) {
+        let Launch { name, stop, events } = launch;
+        tokio::spawn(PodTask { params, workload, name, lease, events }.run(stop));
+    }
+
+    async fn run(self, mut stop: watch::Receiver<Stop>) {
         let ending = match self.live(&mut stop).await {
             Ok(()) => Ending::Stopped,
             Err(failure) => Ending::Failed(failure),
@@ -94,9 +137,9 @@ impl PodTask {
         // The app first: it is what takes long.
         let mut app = self.spawn(self.workload.app(&self.name, port)).await?;
         self.tell(Event::Spawned);
-        let app_log = Log::follow(&mut app, &self.name, Source::App);
+        let app_log = Log::follow(&mut app, self.speaker(Source::App));
         let mut proxy = self.spawn(self.queue_proxy(port)).await?;
-        let proxy_log = Log::follow(&mut proxy, &self.name, Source::QueueProxy);
+        let proxy_log = Log::follow(&mut proxy, self.speaker(Source::QueueProxy));
         let processes = Processes { app, app_log, proxy, proxy_log };
         let ending = self.watch(&processes, port, stop).await;
         processes.end().await;
@@ -149,7 +192,7 @@ impl PodTask {
         };
         tokio::pin!(asking);
         if timeout(HINT_AFTER, asking.as_mut()).await.is_err() {
-            info!(pod = self.name, hint = what_it_does(port, app), "Pod is not ready yet");
+            info!(revision = %self.workload.id, pod = &*self.name, hint = what_it_does(port, app), "Pod is not ready yet");
             asking.await;
         }
     }
@@ -162,7 +205,7 @@ impl PodTask {
         );
         processes.app.kill();
         Failure {
-            reason: "never-ready",
+            reason: TroubleReason::NeverReady,
             message,
             exit_code: None,
             log_tail: processes.app_log.last_words().await,
@@ -175,16 +218,16 @@ impl PodTask {
             let Processes { app, proxy, .. } = processes;
             if drain {
                 proxy.terminate();
-                let patience = self.workload.timeout + self.shared.params.drain_quiet + DRAIN_MARGIN;
+                let patience = self.workload.timeout + self.params.drain_quiet + DRAIN_MARGIN;
                 if timeout(patience, proxy.wait()).await.is_err() {
-                    warn!(pod = self.name, ?patience, "Queue-proxy did not drain in time");
+                    warn!(revision = %self.workload.id, pod = &*self.name, ?patience, "Queue-proxy did not drain in time");
                 }
             }
             proxy.kill();
             app.terminate();
-            let grace = self.shared.params.termination_grace;
+            let grace = self.params.termination_grace;
             if timeout(grace, app.wait()).await.is_err() {
-                warn!(pod = self.name, ?grace, "App ignored SIGTERM and is killed");
+                warn!(revision = %self.workload.id, pod = &*self.name, ?grace, "App ignored SIGTERM and is killed");
             }
         };
         tokio::select! {
@@ -195,14 +238,14 @@ impl PodTask {
 
     async fn spawn(&self, command: Spawn) -> Result<Child, Failure> {
         let program = command.program.clone();
-        let spawned = self.shared.params.guard.spawn(command).await;
+        let spawned = self.params.guard.spawn(command).await;
         spawned.map_err(|error| {
             Failure::cannot_start(format!("{} cannot be started: {error}", program.display()))
         })
     }
 
     fn queue_proxy(&self, port: u16) -> Spawn {
-        let params = &self.shared.params;
+        let params = &self.params;
         let address = self.lease.address;
         let env = [
             ("PILOTLIGHT_BIND_ADDRESS", address.ip.to_string()),
@@ -211,7 +254,7 @@ impl PodTask {
             ("PILOTLIGHT_ADMIN_PORT", address.admin.to_string()),
             ("PILOTLIGHT_DRAIN_QUIET_PERIOD", format!("{}ms", params.drain_quiet.as_millis())),
             ("QUEUE_SERVING_PORT", address.serving.to_string()),
-            ("SERVING_POD", self.name.clone()),
+            ("SERVING_POD", self.name.to_string()),
             ("SERVING_POD_IP", address.ip.to_string()),
         ];
         let spawn = params.sidecar.spawn();
@@ -222,8 +265,12 @@ impl PodTask {
         fixed.fold(spawn, |spawn, (name, value)| spawn.env(name, value))
     }
 
+    fn speaker(&self, source: Source) -> Speaker {
+        Speaker { revision: self.workload.id.clone(), pod: Arc::clone(&self.name), source }
+    }
+
     fn tell(&self, event: Event) {
-        let _ = self.events.send((self.name.clone(), event));
+        let _ = self.events.send((Arc::clone(&self.name), event));
     }
 }
 
@@ -244,14 +291,14 @@ impl Processes {
             status = self.app.wait() => {
                 let (reason, message) = match status.code() {
                     // What a shell says, and our own starter: there is nothing to run.
-                    Some(126 | 127) => ("cannot-start", format!("the app cannot be run (exit code {})", status.code().unwrap_or_default())),
-                    _ => ("exited", format!("the app {}", describe(status))),
+                    Some(126 | 127) => (TroubleReason::CannotStart, format!("the app cannot be run (exit code {})", status.code().unwrap_or_default())),
+                    _ => (TroubleReason::Exited, format!("the app {}", describe(status))),
                 };
                 Failure { reason, message, exit_code: status.code(), log_tail: self.app_log.last_words().await }
             }
             status = self.proxy.wait() => {
                 let message = format!("the queue-proxy for port {port} {}", describe(status));
-                Failure { reason: "exited", message, exit_code: status.code(), log_tail: self.proxy_log.last_words().await }
+                Failure { reason: TroubleReason::Exited, message, exit_code: status.code(), log_tail: self.proxy_log.last_words().await }
             }
         }
     }
@@ -259,7 +306,7 @@ impl Processes {
 
 impl Failure {
     pub(super) fn cannot_start(message: String) -> Self {
-        Failure { reason: "cannot-start", message, exit_code: None, log_tail: Vec::new() }
+        Failure { reason: TroubleReason::CannotStart, message, exit_code: None, log_tail: Vec::new() }
     }
 }
 
@@ -275,6 +322,14 @@ struct Log {
     readers: Mutex<JoinSet<()>>,
 }
 
+/// The process whose lines are passed on.
+#[derive(Clone)]
+struct Speaker {
+    revision: RevisionId,
+    pod: PodName,
+    source: Source,
+}
+
 #[derive(Clone, Copy)]
 enum Source {
     App,
@@ -282,14 +337,14 @@ enum Source {
 }
 
 impl Log {
-    fn follow(child: &mut Child, pod: &str, source: Source) -> Log {
+    fn follow(child: &mut Child, speaker: Speaker) -> Log {
         let tail = Arc::new(Mutex::new(VecDeque::with_capacity(TAIL_LINES)));
         let mut readers = JoinSet::new();
         if let Some(stdout) = child.take_stdout() {
-            readers.spawn(read_lines(stdout, pod.to_owned(), source, None));
+            readers.spawn(read_lines(stdout, speaker.clone(), None));
         }
         if let Some(stderr) = child.take_stderr() {
-            readers.spawn(read_lines(stderr, pod.to_owned(), source, Some(Arc::clone(&tail))));
+            readers.spawn(read_lines(stderr, speaker, Some(Arc::clone(&tail))));
         }
         Log { tail, readers: Mutex::new(readers) }
     }
@@ -305,10 +360,10 @@ impl Log {
 
 async fn read_lines(
     pipe: impl AsyncRead + Unpin,
-    pod: String,
-    source: Source,
+    speaker: Speaker,
     tail: Option<Arc<Mutex<VecDeque<String>>>>,
 ) {
+    let Speaker { revision, pod, source } = speaker;
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {
@@ -322,8 +377,8 @@ async fn read_lines(
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
         match source {
-            Source::App => info!(target: "app", pod, "{text}"),
-            Source::QueueProxy => debug!(target: "queue-proxy", pod, "{text}"),
+            Source::App => info!(target: "app", %revision, pod = &*pod, "{text}"),
+            Source::QueueProxy => debug!(target: "queue-proxy", %revision, pod = &*pod, "{text}"),
         }
         if let Some(tail) = &tail {
             let mut tail = tail.lock();

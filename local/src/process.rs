@@ -2,14 +2,14 @@
 //! activators in other processes, and tells them where the pods are.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser};
-use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, JournalError, admin, metrics};
+use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin, metrics};
 use pilotlight_config::process::{TelemetryEnv, variables};
 use pilotlight_config::{Warning, duration};
 use pilotlight_net::tls::{ServerTls, keep_renewed};
@@ -195,7 +195,7 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
     }
     // Their real addresses, should a port have been given as 0.
     let (stats_address, admin_address) = (stats.local_addr()?, admin_port.address()?);
-    let journal = settings.journal.as_deref().map(open_journal).transpose()?;
+    let journal = settings.journal.as_deref().map(Journal::create).transpose()?;
 
     let params = LocalParams {
         clock,
@@ -205,11 +205,13 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
         termination_grace: LocalParams::TERMINATION_GRACE,
     };
     let cluster = LocalCluster::start(params, settings.workloads);
-    let autoscaler = Autoscaler::start(AutoscalerParams { clock, journal }, Arc::new(cluster.clone()));
+    let on_pod_stat = Some(cluster.on_pod_stat());
+    let params = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+    let autoscaler = Autoscaler::start(params, Arc::new(cluster.clone()));
 
     let drain = Drain::default();
     let routes = admin_routes(move || page.render(), || Ok(()));
-    let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints());
+    let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
     let admin_server = admin_port.serve(routes, drain.clone());
     info!(address = %stats_address, admin = %admin_address, "Autoscaler is listening");
 
@@ -232,11 +234,6 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
     let ((), in_time) = tokio::join!(serving, stopping);
     admin_server.await?;
     Ok(if in_time { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) })
-}
-
-/// Opens a journal; the error names the file.
-pub fn open_journal(path: &Path) -> Result<Journal, JournalError> {
-    Journal::create(path).map_err(|source| JournalError { path: path.to_owned(), source })
 }
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::find_program;
 use crate::guard::Spawn;
+use crate::workload::find_program;
 
 /// The command of a pod's queue-proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]

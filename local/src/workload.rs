@@ -70,6 +70,22 @@ pub enum NotRunnable {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Two workloads answer to one host name: requests for it could go to either.
+    #[error(
+        "{place}: {id} and {other} ({other_place}) both answer to the host {host}: give one of them another name"
+    )]
+    SameHost {
+        /// File and line.
+        place: String,
+        /// The workload.
+        id: RevisionId,
+        /// The workload that was read first.
+        other: RevisionId,
+        /// File and line of that one.
+        other_place: String,
+        /// The shortest host name that both have.
+        host: String,
+    },
 }
 
 /// Why workloads cannot run on this machine, a line each.
@@ -84,7 +100,7 @@ impl LocalWorkload {
     /// nothing runs before it is needed.
     pub fn new(workload: &Workload, startup_timeout: Duration) -> Result<Self, NotRunnable> {
         let container = &workload.container;
-        let place = format!("{}:{}", workload.source.file, workload.source.line);
+        let place = place_of(workload);
         let command: Vec<String> = container.command.iter().chain(&container.args).cloned().collect();
         if container.command.is_empty() {
             let what =
@@ -105,16 +121,10 @@ impl LocalWorkload {
         if !asked("initial-scale") {
             spec.initial_scale = 0;
         }
-        let RevisionId { namespace, name } = &workload.id;
         Ok(LocalWorkload {
             id: workload.id.clone(),
             spec: Arc::new(spec),
-            hosts: vec![
-                format!("{name}.{namespace}.localhost"),
-                format!("{name}.{namespace}"),
-                format!("{name}.localhost"),
-                name.clone(),
-            ],
+            hosts: hosts_of(&workload.id).into(),
             container_concurrency: workload.container_concurrency,
             timeout: workload.timeout,
             response_start_timeout: workload.response_start_timeout,
@@ -128,13 +138,14 @@ impl LocalWorkload {
         })
     }
 
-    /// All of them, or everything that stands in their way.
+    /// All of them, or everything that stands in their way. No two may answer to the same host name.
     pub fn all(workloads: &[Workload], startup_timeout: Duration) -> Result<Vec<Self>, NoneRunnable> {
         let mut why = Vec::new();
         let here = workloads.iter().filter_map(|it| {
             LocalWorkload::new(it, startup_timeout).map_err(|not_runnable| why.push(not_runnable)).ok()
         });
         let here: Vec<Self> = here.collect();
+        why.extend(workloads.iter().enumerate().filter_map(|(at, it)| same_host(it, &workloads[..at])));
         if why.is_empty() { Ok(here) } else { Err(NoneRunnable(why)) }
     }
 
@@ -202,6 +213,35 @@ impl LocalWorkload {
     }
 }
 
+/// Host names that lead to a workload, the longest first.
+fn hosts_of(RevisionId { namespace, name }: &RevisionId) -> [String; 4] {
+    [
+        format!("{name}.{namespace}.localhost"),
+        format!("{name}.{namespace}"),
+        format!("{name}.localhost"),
+        name.clone(),
+    ]
+}
+
+fn same_host(workload: &Workload, earlier: &[Workload]) -> Option<NotRunnable> {
+    let hosts = hosts_of(&workload.id);
+    earlier.iter().find_map(|other| {
+        let taken = hosts_of(&other.id);
+        let host = hosts.iter().rev().find(|host| taken.contains(host))?;
+        Some(NotRunnable::SameHost {
+            place: place_of(workload),
+            id: workload.id.clone(),
+            other: other.id.clone(),
+            other_place: place_of(other),
+            host: host.clone(),
+        })
+    })
+}
+
+fn place_of(workload: &Workload) -> String {
+    format!("{}:{}", workload.source.file, workload.source.line)
+}
+
 /// A probe of the declared port is meant for the pod's own.
 fn redirect(probe: &mut Value, declared: u16, port: u16) {
     match probe {
@@ -238,5 +278,46 @@ fn check(file: &Path) -> Result<(), &'static str> {
         Err("it is not executable")
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pilotlight_config::workload::{self, Manifest};
+
+    use super::*;
+
+    fn all(manifests: &[(&str, &str)]) -> Result<Vec<LocalWorkload>, NoneRunnable> {
+        let text = |(name, namespace): &(&str, &str)| {
+            format!(
+                "apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{template: {{spec: {{containers: [{{command: [sh]}}]}}}}}}"
+            )
+        };
+        let texts: Vec<String> = manifests.iter().map(text).collect();
+        let files: Vec<String> = manifests.iter().map(|(_, namespace)| format!("{namespace}.yaml")).collect();
+        let manifests: Vec<Manifest<'_>> =
+            files.iter().zip(&texts).map(|(file, text)| Manifest { file, text }).collect();
+        let read = workload::read(&manifests, None).value.expect("legal manifests");
+        LocalWorkload::all(&read.workloads, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn two_workloads_that_answer_to_one_host_are_refused_and_both_are_named() {
+        assert_eq!(
+            all(&[("hello", "a"), ("other", "b"), ("hello", "b")]).unwrap_err().to_string(),
+            "b.yaml:1: b/hello and a/hello (a.yaml:1) both answer to the host hello: give one of them another name"
+        );
+        assert_eq!(all(&[("hello", "a"), ("hello-2", "b")]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_plain_name_of_one_is_no_host_of_another() {
+        // "a.localhost" and "a" belong to the second only: of the first it is but a part.
+        let both = all(&[("hello", "a"), ("a", "default")]).unwrap();
+        assert_eq!(both[0].hosts, ["hello.a.localhost", "hello.a", "hello.localhost", "hello"]);
+        assert_eq!(both[1].hosts, ["a.default.localhost", "a.default", "a.localhost", "a"]);
     }
 }

@@ -12,11 +12,11 @@ use crate::{Body, Client, Handler, Request, Response, plain};
 /// A small server of exact paths. Whatever is not routed is a 404 that lists what is.
 #[derive(Default)]
 pub struct Admin {
-    routes: BTreeMap<String, Route>,
+    routes: BTreeMap<String, AdminRoute>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
-type Route = Box<dyn Fn(Request) -> Answer + Send + Sync>;
+type AdminResponse = Pin<Box<dyn Future<Output = Response> + Send>>;
+type AdminRoute = Box<dyn Fn(Request) -> AdminResponse + Send + Sync>;
 
 impl Admin {
     /// Nothing routed yet.

@@ -12,12 +12,10 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::error::{Error, chain};
-use crate::forward::kept::Replayed;
-use crate::forward::{h1, h2};
-use crate::h1::link;
-use crate::hold::{ByteBudget, Early};
-use crate::timeout::Timer;
+use crate::error::{Error, RequestBodyError};
+use crate::h1::link::RequestBody;
+use crate::read_ahead::{ByteBudget, ReadAhead};
+use crate::timer::Timer;
 use crate::transport::Transport;
 use crate::upgrade::Tunnel;
 
@@ -49,52 +47,57 @@ type Boxed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>>;
 enum Content {
     Empty,
     Full(Bytes),
-    FromClient(Incoming),
+    FromClient(ClientBody),
     // What was read ahead of a client's body, and the rest of it.
     Held(Box<Held>),
-    // The upstream's connection, returned to its pool when the body has been read.
-    Http1(h1::Incoming),
-    Http2(Box<h2::Stream>),
+    FromUpstream(Box<dyn UpstreamBody>),
     Stream(Boxed),
     // See `upgrade`.
     Tunnel(Tunnel),
 }
 
-/// What a client sends, by either protocol.
+/// The body of a response, on the connection it comes by.
+pub(crate) trait UpstreamBody: http_body::Body<Data = Bytes, Error = Error> + Send + Unpin {
+    /// Leaves the connection, to its pool if the body is complete.
+    fn end(self: Box<Self>, ending: Ending);
+}
+
+/// The body of a request, by either protocol.
 #[derive(Debug)]
-pub(crate) enum Incoming {
-    Http1(link::Incoming),
+pub(crate) enum ClientBody {
+    Http1(RequestBody),
     Http2(hyper::body::Incoming),
 }
 
-impl Incoming {
+impl ClientBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self {
-            Incoming::Http1(incoming) => incoming.poll_frame(cx),
-            Incoming::Http2(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map_err(|error| Error::Downstream(chain(&error)))
+            ClientBody::Http1(incoming) => incoming.poll_frame(cx),
+            ClientBody::Http2(incoming) => {
+                let failed = |error| Error::Downstream(RequestBodyError::Http2(Arc::new(error)));
+                Pin::new(incoming).poll_frame(cx).map_err(failed)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Incoming::Http1(incoming) => incoming.is_end_stream(),
-            Incoming::Http2(incoming) => incoming.is_end_stream(),
+            ClientBody::Http1(incoming) => incoming.is_end_stream(),
+            ClientBody::Http2(incoming) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Incoming::Http1(incoming) => incoming.size_hint(),
-            Incoming::Http2(incoming) => incoming.size_hint(),
+            ClientBody::Http1(incoming) => incoming.size_hint(),
+            ClientBody::Http2(incoming) => incoming.size_hint(),
         }
     }
 }
 
 struct Held {
-    early: Early,
-    rest: Incoming,
+    early: ReadAhead,
+    rest: ClientBody,
     // They come last, and are there before they are read only if all else is.
     trailers: Option<HeaderMap>,
 }
@@ -122,9 +125,9 @@ impl Body {
         if bytes.is_empty() { Body::empty() } else { Content::Full(bytes).into() }
     }
 
-    /// What a client sends.
-    pub(crate) fn incoming(incoming: Incoming) -> Self {
-        Content::FromClient(incoming).into()
+    /// The body of a client's request.
+    pub(crate) fn from_client(body: ClientBody) -> Self {
+        Content::FromClient(body).into()
     }
 
     /// Any other stream.
@@ -156,24 +159,14 @@ impl Body {
         self
     }
 
-    /// What an upstream sends.
-    pub(crate) fn http1(incoming: h1::Incoming) -> Self {
-        Content::Http1(incoming).into()
-    }
-
-    /// What an upstream sends.
-    pub(crate) fn http2(stream: h2::Stream) -> Self {
-        Content::Http2(Box::new(stream)).into()
+    /// The body of an upstream's response.
+    pub(crate) fn from_upstream(body: Box<dyn UpstreamBody>) -> Self {
+        Content::FromUpstream(body).into()
     }
 
     /// What follows a `101`.
     pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
         Content::Tunnel(tunnel).into()
-    }
-
-    /// What was read already, and the rest.
-    pub(crate) fn replayed(early: impl IntoIterator<Item = Bytes>, rest: Body) -> Self {
-        Body::stream(Replayed::new(early, rest))
     }
 
     /// What a `101` is followed by: the client's connection, which `begin` takes over. The server waits for it as for
@@ -220,7 +213,7 @@ impl Body {
     pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, budget: &ByteBudget) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
             Content::FromClient(rest) if !rest.is_end_stream() => {
-                Content::Held(Box::new(Held { early: Early::new(budget), rest, trailers: None }))
+                Content::Held(Box::new(Held { early: ReadAhead::new(budget), rest, trailers: None }))
             }
             content => content,
         };
@@ -244,11 +237,8 @@ impl Body {
         if let Some(company) = &mut self.company {
             company.timer = None;
         }
-        if let Content::Http1(incoming) = std::mem::replace(&mut self.content, Content::Empty) {
-            match ending {
-                Ending::Complete => incoming.give_back(),
-                Ending::Failed | Ending::Dropped => incoming.cut(),
-            }
+        if let Content::FromUpstream(body) = std::mem::replace(&mut self.content, Content::Empty) {
+            body.end(ending);
         }
         if let Some(watcher) = self.company.as_mut().and_then(|company| company.watcher.take()) {
             watcher(ending);
@@ -271,10 +261,7 @@ impl Body {
                     None => held.rest.poll_frame(cx),
                 }
             }
-            Content::Http1(connection) => connection.poll_frame(cx),
-            Content::Http2(stream) => {
-                Pin::new(&mut stream.incoming).poll_frame(cx).map_err(Error::from_client)
-            }
+            Content::FromUpstream(body) => Pin::new(&mut **body).poll_frame(cx),
             Content::Stream(body) => body.as_mut().poll_frame(cx),
             Content::Tunnel(tunnel) => tunnel.poll_frame(cx),
         }
@@ -327,8 +314,7 @@ impl http_body::Body for Body {
             Content::Empty => self.company.as_ref().is_none_or(|company| company.late.is_none()),
             Content::Full(_) => false,
             Content::FromClient(incoming) => incoming.is_end_stream(),
-            Content::Http1(connection) => connection.is_end_stream(),
-            Content::Http2(stream) => stream.incoming.is_end_stream(),
+            Content::FromUpstream(body) => body.is_end_stream(),
             Content::Held(held) => {
                 held.early.len() == 0 && held.trailers.is_none() && held.rest.is_end_stream()
             }
@@ -342,8 +328,7 @@ impl http_body::Body for Body {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::FromClient(incoming) => incoming.size_hint(),
-            Content::Http1(connection) => connection.size_hint(),
-            Content::Http2(stream) => stream.incoming.size_hint(),
+            Content::FromUpstream(body) => body.size_hint(),
             Content::Held(held) => held.size_hint(),
             Content::Stream(body) => body.size_hint(),
             Content::Tunnel(_) => SizeHint::default(),
@@ -415,7 +400,7 @@ impl fmt::Debug for Body {
         let kind = match &self.content {
             Content::Empty => "empty",
             Content::Full(_) => "full",
-            Content::FromClient(_) | Content::Http1(_) | Content::Http2(_) | Content::Held(_) => "incoming",
+            Content::FromClient(_) | Content::FromUpstream(_) | Content::Held(_) => "incoming",
             Content::Stream(_) => "stream",
             Content::Tunnel(_) => "tunnel",
         };

@@ -12,10 +12,10 @@ use pilotlight_core::{Admission, QueueFull, Ticket};
 /// Limits what runs at once; first come, first served. All clones are the same breaker.
 #[derive(Clone)]
 pub struct Breaker {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<BreakerState>>,
 }
 
-struct Shared {
+struct BreakerState {
     core: pilotlight_core::Breaker,
     // By the ticket's index. A waker is left behind by a waiter that was granted or has left, until the next
     // one takes its place.
@@ -26,7 +26,7 @@ impl Breaker {
     /// Admits up to `capacity` at once and lets up to `queue_depth` more wait.
     pub fn new(capacity: u32, queue_depth: usize) -> Self {
         let core = pilotlight_core::Breaker::new(capacity, queue_depth);
-        Breaker { shared: Arc::new(Mutex::new(Shared { core, wakers: Vec::new() })) }
+        Breaker { shared: Arc::new(Mutex::new(BreakerState { core, wakers: Vec::new() })) }
     }
 
     /// Admits all, and counts them.
@@ -91,7 +91,7 @@ impl Breaker {
     }
 }
 
-impl Shared {
+impl BreakerState {
     fn take_waker(&mut self, ticket: Ticket) -> Option<Waker> {
         self.wakers.get_mut(ticket.index())?.take()
     }

@@ -35,6 +35,11 @@ impl Dialer {
         Dialer { limit, tls: Some(PodIdentity { tls, namespace: namespace.to_owned() }) }
     }
 
+    /// How long a connection may take to come about.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     pub(crate) async fn dial(&self, to: SocketAddr) -> Result<MaybeTls, Error> {
         timeout(self.limit, self.dial_unbounded(to))
             .await
@@ -42,13 +47,14 @@ impl Dialer {
     }
 
     async fn dial_unbounded(&self, to: SocketAddr) -> Result<MaybeTls, Error> {
-        let broken = |source: io::Error| Error::Connect { to, source };
         let stream = connect(to).await?;
         let Some(PodIdentity { tls, namespace }) = &self.tls else { return Ok(stream.into()) };
         // Boxed: those who need no handshake need not carry the room for one.
         match Box::pin(tls.connect(stream, namespace)).await {
             Ok(stream) => Ok(tokio_rustls::TlsStream::from(stream).into()),
-            Err(source) => Err(handshake_refusal(&source).map_or_else(|| broken(source), Error::Handshake)),
+            Err(cause) => {
+                Err(handshake_refusal(&cause).map_or(Error::Connect { to, cause }, Error::Handshake))
+            }
         }
     }
 }
@@ -58,7 +64,7 @@ impl Dialer {
 /// A connection to itself counts as a refusal: a caller that knocks again and again at a local port where nobody listens
 /// is, sooner or later, given that very port for its own end, and TCP connects the two (RFC 9293, 3.5).
 pub async fn connect(to: SocketAddr) -> Result<TcpStream, Error> {
-    let failed = |source| Error::Connect { to, source };
+    let failed = |cause| Error::Connect { to, cause };
     let stream = TcpStream::connect(to).await.map_err(failed)?;
     if stream.local_addr().is_ok_and(|local| local == to) {
         // Reset rather than closed: TIME-WAIT would keep the port from its owner for a minute.

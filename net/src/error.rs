@@ -4,11 +4,11 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, header};
-
-use crate::{Body, Response};
+use http::StatusCode;
+use rustls::{CertificateError, OtherError};
 
 /// Why a request or a body could not be carried on.
 ///
@@ -18,12 +18,12 @@ use crate::{Body, Response};
 #[non_exhaustive]
 pub enum Error {
     /// No connection to the upstream came about.
-    #[error("dial tcp {to}: connect: {}", describe(source))]
+    #[error("dial tcp {to}: connect: {}", describe(cause))]
     Connect {
         /// Where to.
         to: SocketAddr,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The upstream did not answer the attempt to connect.
     #[error("dial tcp {to}: i/o timeout after {after:?}")]
@@ -42,8 +42,8 @@ pub enum Error {
         cause: io::Error,
     },
     /// The upstream is not who it should be, or cannot agree with us on how to speak.
-    #[error("{0}")]
-    Handshake(String),
+    #[error("{}", handshake_text(.0))]
+    Handshake(rustls::Error),
     /// `CONNECT` asks for a tunnel, and this is not a forward proxy.
     #[error("client sent unsupported CONNECT request")]
     UnsupportedConnect,
@@ -72,10 +72,34 @@ pub enum Error {
     },
     /// The client failed: it left, or its body was malformed.
     #[error("reading request body: {0}")]
-    Downstream(String),
+    Downstream(RequestBodyError),
     /// The response took too long, after it had begun.
     #[error("{0}")]
     TimedOut(&'static str),
+}
+
+/// Why the body of a client's request could not be read. A clone is the same failure.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestBodyError {
+    /// The client closed the connection before the end of the body.
+    #[error("unexpected EOF")]
+    Closed,
+    /// The body is malformed.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The connection broke.
+    #[error("{}", describe(.0))]
+    Broken(Arc<io::Error>),
+    /// The stream failed, over HTTP/2.
+    #[error("{}", chain(.0))]
+    Http2(Arc<hyper::Error>),
+    /// The body had failed before.
+    #[error("the body has failed")]
+    Failed,
+    /// The upstream answered without waiting for the body, whose client waits for `100 Continue`.
+    #[error("the body was not wanted")]
+    NotWanted,
 }
 
 /// Whose failure it is.
@@ -108,15 +132,15 @@ impl Error {
 
     /// Whether nobody listens where we tried to connect.
     pub fn is_refused(&self) -> bool {
-        matches!(self, Error::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+        matches!(self, Error::Connect { cause, .. } if cause.kind() == io::ErrorKind::ConnectionRefused)
     }
 
     /// Sorts out what hyper's client reports: its errors also carry those of the request body it was sending.
     pub(crate) fn from_client(error: hyper::Error) -> Self {
         let mut source = error.source();
         while let Some(cause) = source {
-            if let Some(Error::Downstream(text)) = cause.downcast_ref() {
-                return Error::Downstream(text.clone());
+            if let Some(Error::Downstream(cause)) = cause.downcast_ref() {
+                return Error::Downstream(cause.clone());
             }
             source = cause.source();
         }
@@ -124,35 +148,19 @@ impl Error {
     }
 }
 
-/// The response for a failure: its status, its text.
-pub fn respond(error: &Error) -> Response {
-    plain(error.status(), error.to_string())
-}
-
-/// A plain-text response; a newline is added to the text (Go's `http.Error`).
-pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
-    let mut text = text.into();
-    text.push('\n');
-    let mut response = Response::new(Body::full(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// A response without a body.
-pub fn empty(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
-}
-
 /// The operating system's words without Rust's `(os error 111)`, in lower case, as Go prints them.
 pub(crate) fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     text.to_lowercase()
+}
+
+/// The refusal of a peer's certificate, in the words that Go's TLS has for it.
+fn handshake_text(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => reason.to_string(),
+        error => format!("tls: {error}"),
+    }
 }
 
 /// hyper's error with its causes, which alone it does not print.
@@ -164,4 +172,37 @@ pub(crate) fn chain(error: &hyper::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error with its causes, as the end of a process prints it.
+    fn printed(error: &dyn std::error::Error) -> String {
+        let causes = std::iter::successors(Some(error), |error| (*error).source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+
+    #[test]
+    fn a_cause_is_told_once_and_in_the_words_that_clients_see() {
+        let refused = || io::Error::from_raw_os_error(111);
+        let to = ([127, 0, 0, 1], 80).into();
+        let broken = RequestBodyError::Broken(Arc::new(refused()));
+        let expired = rustls::Error::InvalidCertificate(CertificateError::Expired);
+        for (error, text) in [
+            (Error::Connect { to, cause: refused() }, "dial tcp 127.0.0.1:80: connect: connection refused"),
+            (
+                Error::Lookup { host: "h".to_owned(), cause: refused() },
+                "dial tcp: lookup h: connection refused",
+            ),
+            (Error::Broken(refused()), "connection refused"),
+            (Error::Downstream(broken), "reading request body: connection refused"),
+            (Error::Downstream(RequestBodyError::Closed), "reading request body: unexpected EOF"),
+            (Error::Handshake(expired), "tls: invalid peer certificate: Expired"),
+        ] {
+            assert_eq!(error.to_string(), text);
+            assert_eq!(printed(&error), text);
+        }
+    }
 }

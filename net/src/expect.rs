@@ -14,6 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::error::RequestBodyError;
 use crate::{Body, Error, Request};
 
 /// What a client's body waits for.
@@ -124,7 +125,7 @@ impl http_body::Body for WaitingBody {
                 WaitingBody::Flowing(body) => return Pin::new(body).poll_frame(cx),
                 WaitingBody::Refused { over } => {
                     ready!(over.as_mut().poll(cx));
-                    return Poll::Ready(Some(Err(Error::Downstream("the body was not wanted".to_owned()))));
+                    return Poll::Ready(Some(Err(Error::Downstream(RequestBodyError::NotWanted))));
                 }
             }
         }

@@ -3,17 +3,18 @@
 //! What came in as HTTP/2 goes out as HTTP/2, by prior knowledge; all else as HTTP/1.1. So an app speaks with its
 //! clients in their own protocol, and nothing that only one of the two can say is lost on the way.
 
-pub(crate) mod h1;
-pub(crate) mod h2;
-pub(crate) mod kept;
+mod h1;
+mod h2;
+mod kept;
+mod retry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Version};
-use http_body::Body as _;
 
+pub use self::retry::SendError;
 use crate::dial::Dialer;
 use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
@@ -22,8 +23,8 @@ use crate::{Client, Error, Request, Response};
 /// The pools of kept connections. One per proxy process.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    http1: Arc<h1::Pool>,
-    http2: Arc<h2::Pool>,
+    http1: Arc<h1::Http1Pool>,
+    http2: Arc<h2::Http2Pool>,
 }
 
 /// How [`Upstreams`] keeps connections.
@@ -35,48 +36,6 @@ pub struct UpstreamParams {
     pub idle_timeout: Duration,
     /// How long an upstream may take to accept a connection.
     pub connect_timeout: Duration,
-}
-
-/// Why there is no response.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// No byte of the request reached the network: it is as it was and may be sent anywhere else.
-    #[error("{source}")]
-    NotSent {
-        /// What went wrong.
-        source: Error,
-    },
-    /// The upstream may have seen the request, which is gone.
-    #[error("{source}")]
-    Failed {
-        /// What went wrong.
-        source: Error,
-    },
-}
-
-impl SendError {
-    /// There is no connection to send the request over. A pod that is not who it should be is not passed over for
-    /// another: somebody must look into that.
-    fn not_dialed(source: Error) -> Self {
-        match source {
-            Error::Handshake(_) => SendError::Failed { source },
-            _ => SendError::NotSent { source },
-        }
-    }
-
-    /// What went wrong.
-    pub fn into_error(self) -> Error {
-        match self {
-            SendError::NotSent { source } | SendError::Failed { source } => source,
-        }
-    }
-
-    /// What went wrong.
-    pub fn error(&self) -> &Error {
-        match self {
-            SendError::NotSent { source } | SendError::Failed { source } => source,
-        }
-    }
 }
 
 impl Upstreams {
@@ -91,7 +50,11 @@ impl Upstreams {
     }
 
     fn over(dialer: &Dialer, params: UpstreamParams) -> Self {
-        Upstreams { http1: h1::Pool::new(dialer, params), http2: h2::Pool::new(dialer, params) }
+        let UpstreamParams { max_idle_per_host, idle_timeout, .. } = params;
+        Upstreams {
+            http1: h1::Http1Pool::new(dialer, max_idle_per_host, idle_timeout),
+            http2: h2::Http2Pool::new(dialer, idle_timeout),
+        }
     }
 
     /// Keeps no more than this many idle connections to all upstreams together, beside the limit for each.
@@ -140,12 +103,4 @@ impl Upstreams {
         self.http1.forget(to);
         self.http2.forget(to);
     }
-}
-
-/// Whether it may be sent a second time although the upstream may have seen it.
-fn is_replayable(request: &Request) -> bool {
-    request.body().is_end_stream()
-        && (matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
-            || request.headers().contains_key("idempotency-key")
-            || request.headers().contains_key("x-idempotency-key"))
 }

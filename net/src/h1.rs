@@ -7,15 +7,17 @@
 //!
 //! - [`head`]: what comes before a body, read and written
 //! - [`length`]: where a body ends
-//! - [`reading`] and [`writing`]: bodies
+//! - [`decoder`] and [`sender`]: bodies
 //! - [`server`] with its [`link`], and [`client`]: connections
 
 pub(crate) mod client;
+mod decoder;
+mod h2c;
 mod head;
-mod length;
+pub(crate) mod length;
 pub(crate) mod link;
-mod reading;
+mod sender;
 pub(crate) mod server;
-mod writing;
-
-pub(crate) use self::length::is_only_chunked;
+#[cfg(test)]
+mod wires;
+mod write_buffer;

@@ -2,8 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, Version, header};
 use http_body::Body as _;
 
+use crate::read_ahead::ByteBudget;
 use crate::{Error, Request};
 
 /// Waits, and reads the beginning of the request's body meanwhile. An error says that the client has left, or
@@ -68,84 +67,6 @@ fn leave_read_buffer(request: &mut Request) {
         }
     }
 }
-
-/// How many bytes of bodies all waiting requests together may keep in memory. Clones are the same budget.
-///
-/// A body that was read ahead draws on it until its reader takes it, or nobody wants it any more.
-#[derive(Clone, Debug)]
-pub struct ByteBudget {
-    account: Arc<Account>,
-}
-
-#[derive(Debug)]
-struct Account {
-    used: AtomicUsize,
-    limit: usize,
-}
-
-impl ByteBudget {
-    /// All of it to be spent.
-    pub fn new(limit: usize) -> Self {
-        ByteBudget { account: Arc::new(Account { used: AtomicUsize::new(0), limit }) }
-    }
-
-    /// Bytes that are kept now. More than the limit by no more than a piece a thread: what has arrived is not
-    /// cut.
-    pub fn used(&self) -> usize {
-        self.account.used.load(Ordering::Relaxed)
-    }
-
-    fn is_spent(&self) -> bool {
-        self.used() >= self.account.limit
-    }
-}
-
-/// The beginning of one body, and what it takes from its budget.
-pub(crate) struct Early {
-    // One buffer, however small the pieces in which it came: a piece of one byte must not cost a hundred.
-    bytes: BytesMut,
-    budget: ByteBudget,
-}
-
-impl Early {
-    pub(crate) fn new(budget: &ByteBudget) -> Self {
-        Early { bytes: BytesMut::new(), budget: budget.clone() }
-    }
-
-    /// Whether more may be read ahead.
-    pub(crate) fn has_room(&self) -> bool {
-        self.bytes.len() < READ_AHEAD_BYTES && !self.budget.is_spent()
-    }
-
-    pub(crate) fn push(&mut self, piece: &Bytes) {
-        self.bytes.extend_from_slice(piece);
-        self.budget.account.used.fetch_add(piece.len(), Ordering::Relaxed);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// All of it, to whoever reads the body; `None` if there is nothing.
-    pub(crate) fn take(&mut self) -> Option<Bytes> {
-        self.give_back();
-        let bytes = std::mem::take(&mut self.bytes);
-        (!bytes.is_empty()).then(|| bytes.freeze())
-    }
-
-    fn give_back(&self) {
-        self.budget.account.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Early {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
-/// How much of a waiting request's body is kept in memory.
-const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //!
 //! If it does not hold a connection, a request or a body, or measure one, it is not here. A proxy built on this
 //! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
-//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`error`].
+//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`message`].
 
 mod admin;
 mod alarm;
@@ -19,14 +19,22 @@ mod forward;
 pub mod grpc;
 mod h1;
 mod h2;
+mod handler;
 pub mod headers;
 mod hold;
+mod hop;
 mod listen;
+pub mod message;
 pub mod once;
+mod preface;
 pub mod probe;
+mod read_ahead;
+mod refusal;
+mod replay;
 mod server;
 mod target;
 mod timeout;
+mod timer;
 pub mod tls;
 mod transport;
 mod upgrade;
@@ -40,18 +48,17 @@ pub use client::Client;
 pub use clock::Clock;
 pub use dial::connect;
 pub use drain::Drain;
-pub use error::{Error, Fault, plain};
+pub use error::{Error, Fault, RequestBodyError};
 pub use forward::{SendError, UpstreamParams, Upstreams};
-pub use headers::{is_kubelet_probe, is_probe, prepare_forward, prepare_response};
-pub use hold::{ByteBudget, hold_while};
+pub use handler::Handler;
+pub use headers::{is_kubelet_probe, is_probe};
+pub use hold::hold_while;
+pub use hop::{prepare_forward, prepare_response};
 pub use listen::listen;
+pub use message::{Request, Response, plain};
 pub use pilotlight_core::QueueFull;
-pub use server::{Handler, serve, serve_tls};
+pub use read_ahead::ByteBudget;
+pub use server::{serve, serve_tls};
 pub use target::{Target, TargetError};
 pub use timeout::{Timeouts, with_timeouts};
 pub use transport::Transport;
-
-/// A request whose body is a [`Body`].
-pub type Request = http::Request<Body>;
-/// A response whose body is a [`Body`].
-pub type Response = http::Response<Body>;

@@ -184,9 +184,8 @@ pub async fn ask(
         None => Transport::new(stream),
         Some(tls) => match Box::pin(tls.connect(stream, request.version())).await {
             Ok(stream) => Transport::new(tokio_rustls::TlsStream::from(stream)),
-            Err(source) => {
-                let refusal = handshake_refusal(&source);
-                return Err(refusal.map_or_else(|| Error::Connect { to, source }, Error::Handshake));
+            Err(cause) => {
+                return Err(handshake_refusal(&cause).map_or(Error::Connect { to, cause }, Error::Handshake));
             }
         },
     };

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode, Version};
 use tokio::time::timeout;
 
 use crate::tls::ClientTls;
-use crate::{Error, Response, error, headers, once, plain};
+use crate::{Error, Response, headers, message, once, plain};
 
 /// What a probed server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub fn answer_network_probe(request: &HeaderMap) -> Option<Response> {
         let text = "a probe request must contain a non-empty \"K-Network-Hash\" header";
         return Some(plain(StatusCode::BAD_REQUEST, text));
     };
-    let mut response = error::empty(StatusCode::OK);
+    let mut response = message::empty(StatusCode::OK);
     response.headers_mut().insert(headers::NETWORK_HASH, hash.clone());
     Some(response)
 }

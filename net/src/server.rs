@@ -3,10 +3,7 @@
 //! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
 //! with or without TLS: nobody has to negotiate what it is about to say anyway.
 
-pub(crate) mod h2c;
 mod overdue;
-mod preface;
-mod refusal;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -30,19 +27,14 @@ use tokio_rustls::TlsStream;
 use tracing::{debug, warn};
 
 use self::overdue::Stragglers;
-use self::preface::{Protocol, sniff};
-pub(crate) use self::refusal::refusal;
 use crate::alarm::Alarm;
+use crate::body::ClientBody;
+use crate::handler::Handler;
+use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
+use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
-use crate::{Body, Client, Drain, Request, Response, body, h1, h2, headers};
-
-/// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
-/// that ends with an error, which cuts the connection.
-pub trait Handler: Send + Sync + 'static {
-    /// Answers one request of the client. Dropped unfinished when the client leaves.
-    fn handle(&self, client: &Client, request: Request) -> impl Future<Output = Response> + Send;
-}
+use crate::{Body, Client, Drain, Request, Response, h1, h2, hop};
 
 /// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
 /// forced, at once.
@@ -195,7 +187,7 @@ async fn serve_http2<H: Handler>(
         // Each stream has a task of its own.
         let (handler, watching, client) = (Arc::clone(&handler), watching.clone(), client.of_stream());
         async move {
-            let mut request = request.map(|incoming| Body::incoming(body::Incoming::Http2(incoming)));
+            let mut request = request.map(|incoming| Body::from_client(ClientBody::Http2(incoming)));
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;
@@ -259,7 +251,7 @@ fn name_host(request: &mut Request) {
     if request.method() == Method::CONNECT {
         return;
     }
-    headers::to_origin_form(request);
+    hop::to_origin_form(request);
 }
 
 /// hyper leaves this to us over HTTP/2.
@@ -275,5 +267,4 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

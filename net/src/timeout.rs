@@ -2,15 +2,15 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use crate::alarm::Alarm;
-use crate::{Body, Client, Error, Response, headers};
+use crate::timer::{Timer, after};
+use crate::{Body, Client, Response, headers};
 
 /// How long a request may take. All three start when the request arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,52 +50,7 @@ pub async fn with_timeouts(
         return response;
     }
     let total_at = after(arrived, timeouts.total);
-    response.map(|body| {
-        body.timed(Timer {
-            alarm: client.alarm().clone(),
-            total_at,
-            idle: timeouts.idle,
-            quiet_since: Instant::now(),
-            message,
-        })
-    })
-}
-
-/// The timers of a response that has begun.
-pub(crate) struct Timer {
-    alarm: Alarm,
-    total_at: Instant,
-    idle: Option<Duration>,
-    quiet_since: Instant,
-    message: &'static str,
-}
-
-impl Timer {
-    /// When the response must have ended, whatever happens.
-    pub(crate) fn total_at(&self) -> Instant {
-        self.total_at
-    }
-
-    /// What a response ends with that took too long.
-    pub(crate) fn error(&self) -> Error {
-        Error::TimedOut(self.message)
-    }
-
-    /// A piece of the response went out.
-    pub(crate) fn written(&mut self) {
-        if self.idle.is_some() {
-            self.quiet_since = Instant::now();
-        }
-    }
-
-    /// Ready when the response must end.
-    pub(crate) fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<Error> {
-        let deadline = match self.idle {
-            Some(idle) => self.total_at.min(after(self.quiet_since, idle)),
-            None => self.total_at,
-        };
-        self.alarm.poll(deadline, cx).map(|()| self.error())
-    }
+    response.map(|body| body.timed(Timer::new(client.alarm().clone(), total_at, timeouts.idle, message)))
 }
 
 fn timed_out(message: &'static str) -> Response {
@@ -107,14 +62,10 @@ fn timed_out(message: &'static str) -> Response {
     response
 }
 
-// An instant so far off that adding overflows is as good as a year.
-fn after(start: Instant, limit: Duration) -> Instant {
-    start.checked_add(limit).unwrap_or(start + Duration::from_secs(365 * 24 * 3600))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use bytes::Bytes;
     use futures_util::stream;
     use http_body::Frame;

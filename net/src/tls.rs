@@ -7,6 +7,7 @@
 mod certificate;
 mod client;
 mod clients;
+mod error;
 mod pods;
 mod policy;
 mod renewal;
@@ -14,53 +15,9 @@ mod stream;
 
 pub use certificate::{CertificateFiles, ServerTls};
 pub use client::ClientTls;
+pub use error::TlsError;
 pub use pods::PodTls;
 pub(crate) use pods::handshake_refusal;
 pub use policy::{PolicyError, TlsPolicy, TlsWords};
 pub use renewal::{Renewable, keep_renewed};
 pub(crate) use stream::MaybeTls;
-
-use std::path::PathBuf;
-
-/// Why there is no TLS.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {reason}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        reason: String,
-    },
-    /// A file is not what it should be.
-    #[error("{} holds no {what}: {reason}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-        /// Why it was not found.
-        reason: String,
-    },
-    /// A certificate and a key that cannot be used, or not together.
-    #[error("cannot use {} with {}: {source}", certificate.display(), key.display())]
-    Pair {
-        /// The file of the certificate.
-        certificate: PathBuf,
-        /// The file of the key.
-        key: PathBuf,
-        /// What is wrong.
-        source: rustls::Error,
-    },
-    /// There is nobody to trust.
-    #[error("no certificate authority to trust in {0}")]
-    NoTrust(String),
-    /// A name that no certificate can be for.
-    #[error("`{0}` is no name of a server")]
-    NoServerName(String),
-    /// What was asked for does not add up.
-    #[error("{0}")]
-    Unusable(#[from] rustls::Error),
-}

@@ -10,15 +10,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Request, Version};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::transport::Transport;
-use crate::{Error, Request, headers};
+use crate::{Error, headers};
 
 /// What the request asks to switch to, if it asks and its connection can.
-pub(crate) fn wish(request: &Request) -> Option<HeaderValue> {
+pub(crate) fn wish<B>(request: &Request<B>) -> Option<HeaderValue> {
     if request.version() != Version::HTTP_11 {
         return None;
     }

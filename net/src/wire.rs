@@ -9,7 +9,7 @@ use prost::Message;
 /// The bytes are not the message they should be.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed stat message: {0}")]
-pub struct DecodeError(#[from] prost::DecodeError);
+pub struct DecodeError(prost::DecodeError);
 
 /// One stat, as queue-proxies serve it.
 pub fn encode_stat(stat: &Stat) -> Vec<u8> {
@@ -18,7 +18,7 @@ pub fn encode_stat(stat: &Stat) -> Vec<u8> {
 
 /// Reads what [`encode_stat`] wrote.
 pub fn decode_stat(bytes: &[u8]) -> Result<Stat, DecodeError> {
-    Ok(WireStat::decode(bytes)?.into())
+    Ok(WireStat::decode(bytes).map_err(DecodeError)?.into())
 }
 
 /// A batch of stats, as activators push it.
@@ -33,7 +33,7 @@ pub fn encode_stats(stats: &[(RevisionId, Stat)]) -> Vec<u8> {
 
 /// Reads what [`encode_stats`] wrote. Entries without a stat say nothing and are skipped.
 pub fn decode_stats(bytes: &[u8]) -> Result<Vec<(RevisionId, Stat)>, DecodeError> {
-    let messages = WireStatMessages::decode(bytes)?.messages;
+    let messages = WireStatMessages::decode(bytes).map_err(DecodeError)?.messages;
     let named = |message: WireStatMessage| {
         Some((RevisionId::new(message.namespace, message.name), message.stat?.into()))
     };

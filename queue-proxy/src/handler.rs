@@ -8,12 +8,12 @@ use std::time::Duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pilotlight_config::process::QueueProxyEnv;
-use pilotlight_core::RequestKind;
+use pilotlight_core::{RequestKind, queue_depth};
 use pilotlight_net::headers::{self, Marks, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
     Body, Breaker, ByteBudget, Client, Fault, Handler, Request, Response, Timeouts, UpstreamParams,
-    Upstreams, error, hold_while, plain, prepare_forward, prepare_response, with_timeouts,
+    Upstreams, hold_while, message, plain, prepare_forward, prepare_response, with_timeouts,
 };
 use pilotlight_telemetry::Telemetry;
 use tracing::debug;
@@ -82,7 +82,7 @@ impl Proxy {
                 match hold_while(request, &self.body_bytes, breaker.acquire()).await {
                     Ok(Ok(permit)) => Some(permit),
                     Ok(Err(_)) => return queue_full(),
-                    Err(left) => return with_reason(error::respond(&left), headers::CLIENT_FAILED),
+                    Err(left) => return with_reason(message::respond(&left), headers::CLIENT_FAILED),
                 }
             }
         };
@@ -129,7 +129,7 @@ impl Proxy {
                     Fault::Upstream => headers::APP_FAILED,
                     Fault::Downstream => headers::CLIENT_FAILED,
                 };
-                with_reason(error::respond(failure.error()), reason)
+                with_reason(message::respond(failure.error()), reason)
             }
         }
     }
@@ -147,7 +147,7 @@ impl Proxy {
             Some(value) if value == headers::QUEUE => Some(if self.readiness.is_ready().await {
                 Response::new(Body::full(headers::QUEUE))
             } else {
-                with_reason(error::empty(StatusCode::SERVICE_UNAVAILABLE), "not-ready")
+                with_reason(message::empty(StatusCode::SERVICE_UNAVAILABLE), "not-ready")
             }),
             _ => {
                 let value = asked.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
@@ -178,8 +178,7 @@ impl Proxy {
                 response_start: env.response_start_timeout,
                 idle: env.idle_timeout,
             },
-            breaker: (concurrency > 0)
-                .then(|| Breaker::new(concurrency, concurrency as usize * QUEUED_PER_RUNNING)),
+            breaker: (concurrency > 0).then(|| Breaker::new(concurrency, queue_depth(concurrency))),
             body_bytes: ByteBudget::new(MAX_BODY_BYTES),
             readiness: Arc::new(Readiness::new(&env.readiness, env.http2_auto_detection)),
             quiet: Arc::clone(quiet),
@@ -222,9 +221,6 @@ fn with_reason(mut response: Response, reason: &'static str) -> Response {
 /// How the user agents begin of those who may ask whether the app is ready.
 const PROBERS: [&str; 3] =
     [headers::KUBELET_USER_AGENT, headers::ACTIVATOR_USER_AGENT, headers::AUTOSCALER_USER_AGENT];
-
-/// Knative's queue: ten requests may wait for each that may run.
-const QUEUED_PER_RUNNING: usize = 10;
 
 /// What all waiting requests together may keep in memory of their bodies.
 const MAX_BODY_BYTES: usize = 16 << 20;

@@ -26,7 +26,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::tls::{ServerTls, keep_renewed};
-use pilotlight_net::{Admin, Clock, Drain, Handler, error, listen, serve, serve_tls};
+use pilotlight_net::{Admin, Clock, Drain, Handler, listen, message, serve, serve_tls};
 use pilotlight_process::{
     FAILURE, LogFormat, LogSettings, MetricsPage, StopSignals, WrongSettings, admin_routes, fail, flush_logs,
     print_valid, start_logs, stop_within,
@@ -277,7 +277,7 @@ fn admin_server(quiet: &Arc<Quiet>, page: impl Fn() -> String + Send + Sync + 's
         let quiet = Arc::clone(&quiet);
         async move {
             quiet.wait_for_drain().await;
-            error::empty(StatusCode::OK)
+            message::empty(StatusCode::OK)
         }
     })
 }

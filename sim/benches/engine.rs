@@ -2,6 +2,7 @@
 //! ten million events through the bare queue, a day at 100 requests a second within five seconds.
 //!
 //! Each bench prints its own figure per second; criterion's throughput says the same with an interval.
+#![expect(clippy::disallowed_types, reason = "a bench has a clock")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! What a sweep costs: 5,000 settings on an hour of a real trace, where that is at hand, or on an hour much like it.
 //! Goal: 60 s on two cores. One pass each, timed whole: what is measured takes seconds.
+#![expect(clippy::disallowed_types, reason = "a bench has a clock")]
 
 #[path = "../tests/azure/mod.rs"]
 mod azure;

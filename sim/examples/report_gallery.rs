@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p pilotlight-sim --example report_gallery -- <folder>` prints the tables and charts, and writes the
 //! HTML pages into the folder.
+#![expect(clippy::disallowed_methods, reason = "a program has arguments and an environment")]
 
 #[path = "../tests/report/samples.rs"]
 mod samples;

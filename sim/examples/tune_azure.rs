@@ -3,6 +3,11 @@
 //! `cargo run --release -p pilotlight-sim --example tune_azure -- fast|slow CONTAINER_CONCURRENCY [SEED [SLO]]` looks
 //! for the trace in `$PILOTLIGHT_WORKLOADS`, or in `shared/workloads` beside the workspace. `fast`: pods are up in
 //! 2.5 s; `slow`: it takes as long as a production service took to load its models.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a program has a clock and arguments"
+)]
 
 #[path = "../tests/azure/mod.rs"]
 mod azure;

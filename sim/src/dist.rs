@@ -14,7 +14,6 @@ use std::time::Duration;
 use pilotlight_core::Rng;
 
 pub(crate) use sampler::{Gamma as GammaSampler, exponential};
-pub(crate) use text::did_you_mean;
 pub use text::{DistError, DistributionSpec, TimeUnit};
 
 /// A distribution of a time, ready to be sampled. Cheap to clone.

@@ -127,6 +127,16 @@ enum Event {
     /// A leaving pod has run out of time.
     Killed(PodId),
     Crash(PodId),
+    /// A pod may be started again after failures.
+    StartDue,
+    /// Everybody learns whether pods come up.
+    Trouble,
+    /// An activator sends to a pod again that refused a connection, if it has had no new list since.
+    TakeBack {
+        activator: u32,
+        pod: u32,
+        list: u32,
+    },
     /// The request path follows the plan.
     Mode {
         version: u32,
@@ -166,6 +176,7 @@ struct Random {
     crash: Rng,
     route: Rng,
     scrape: Rng,
+    fail: Rng,
 }
 
 /// Users of a closed loop.
@@ -289,6 +300,9 @@ impl<'a> Engine<'a> {
             Event::Unlisted(pod) => self.unlist(pod),
             Event::Quiet(pod) => self.check_quiet(pod),
             Event::Killed(pod) | Event::Crash(pod) => self.break_down(pod, matches!(event, Event::Crash(_))),
+            Event::StartDue => self.start_due(),
+            Event::Trouble => self.publish_pods(),
+            Event::TakeBack { activator, pod, list } => self.take_back(activator, pod, list),
             Event::Mode { version } => self.follow_mode(version),
             Event::Wake { version } => self.wake(version),
             Event::UserSends { user } => self.user_sends(user),
@@ -362,6 +376,7 @@ impl Random {
             crash: rng(),
             route: rng(),
             scrape: rng(),
+            fail: rng(),
         }
     }
 }

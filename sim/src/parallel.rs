@@ -2,6 +2,10 @@
 //!
 //! Runs share nothing, so each takes whole the next piece of work there is; results are handed on in the order of
 //! the work, never in that in which they are done. What comes out is therefore the same on any number of cores.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "threads run whole simulations, whose results are handed on in order"
+)]
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 
-use pilotlight_core::{Evaluation, Record, Revision, RevisionId};
+use pilotlight_core::{Evaluation, Gap, Record, Revision, RevisionId};
 use serde::Serialize;
 
 /// What a replay found.
@@ -53,6 +53,14 @@ pub enum ReplayError {
         /// The reason.
         source: serde_json::Error,
     },
+    /// Lines are missing: whoever wrote the journal could not keep up with the decisions.
+    #[error("line {line}: {dropped} decisions are missing here, so what follows cannot be decided again")]
+    Gap {
+        /// The line, from 1.
+        line: u64,
+        /// How many.
+        dropped: u64,
+    },
     /// A revision's first record does not say how it started.
     #[error("line {line}: {revision} has no start in this journal; was its beginning cut off?")]
     NoStart {
@@ -77,11 +85,16 @@ pub fn replay(journal: impl BufRead) -> Result<Replay, ReplayError> {
         let record: Record = match serde_json::from_slice(&bytes) {
             Ok(record) => record,
             Err(error) if error.is_eof() && lines.peek().is_none() => break,
-            Err(source) => return Err(ReplayError::NotARecord { line, source }),
+            Err(source) => {
+                return Err(match serde_json::from_slice(&bytes) {
+                    Ok(Gap { dropped }) => ReplayError::Gap { line, dropped },
+                    Err(_) => ReplayError::NotARecord { line, source },
+                });
+            }
         };
         let Record { revision: id, start, inputs, evaluation: recorded, .. } = record;
         if let Some(start) = start {
-            revisions.insert(id.clone(), Revision::new(start.at, start.spec, start.pods));
+            revisions.insert(id.clone(), Revision::resume(start.at, start.spec, start.pods, start.history));
         }
         let Some(revision) = revisions.get_mut(&id) else {
             return Err(ReplayError::NoStart { line, revision: id });
@@ -107,14 +120,19 @@ pub fn replay(journal: impl BufRead) -> Result<Replay, ReplayError> {
 mod tests {
     use std::time::Duration;
 
-    use pilotlight_core::{Input, PodCounts, RevisionSpec, Start, Stat, Time};
+    use pilotlight_core::{History, Input, PodCounts, RevisionSpec, Start, Stat, Time};
 
     use super::*;
 
     /// A life of one minute, written down as the autoscaler does.
     fn journal() -> Vec<Record> {
         let spec = RevisionSpec { target: 7.0, total: 10.0, initial_scale: 0, ..RevisionSpec::default() };
-        let start = Start { at: Time::from_secs(1_000), spec, pods: PodCounts::default() };
+        let start = Start {
+            at: Time::from_secs(1_000),
+            spec,
+            pods: PodCounts::default(),
+            history: History::default(),
+        };
         let mut revision = Revision::new(start.at, start.spec.clone(), start.pods);
         let (mut records, mut inputs, mut next_start) = (Vec::new(), Vec::new(), Some(start));
         for second in 0..60_u64 {

@@ -5,7 +5,7 @@ pub mod file;
 
 use std::time::Duration;
 
-use pilotlight_core::{RevisionSpec, ScalingMetric, Time};
+use pilotlight_core::{RevisionSpec, ScalingMetric, Time, TroubleReason};
 
 use crate::cluster::ClusterSpec;
 use crate::dist::Distribution;
@@ -118,10 +118,25 @@ pub struct Pods {
     pub warm: Option<u32>,
     /// How long a pod that is ready lives before it crashes; `None`: for ever.
     pub crash_after: Option<Distribution>,
+    /// Starts that fail; `None`: none do.
+    pub failing_starts: Option<FailingStarts>,
     /// How long nothing must have arrived at a leaving pod before it ends.
     pub drain_quiet: Duration,
     /// How long a leaving pod may take altogether; what it has not answered then is lost.
     pub termination_grace: Duration,
+}
+
+/// Starts of pods that fail.
+#[derive(Clone, Debug)]
+pub struct FailingStarts {
+    /// The share of starts that fail.
+    pub fraction: f64,
+    /// How long after its image was pulled a pod fails.
+    pub after: Distribution,
+    /// From then on, none does; `None`: they never stop failing.
+    pub until: Option<Time>,
+    /// How it fails: what may pass is given up after three failures in a row, what lasts at once.
+    pub reason: TroubleReason,
 }
 
 /// What stands between clients, pods and the autoscaler.
@@ -170,7 +185,7 @@ pub enum Path {
 /// Which pod goes when there are too many. One that is not ready yet goes before all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
-    /// The one with the fewest requests, as under `pilotlight run`.
+    /// The one with the fewest requests by the latest scrape, as under `pilotlight run`.
     LeastBusy,
     /// The one that was started last, as a ReplicaSet does it.
     Youngest,
@@ -286,6 +301,7 @@ impl Default for Pods {
             ready: none(),
             warm: None,
             crash_after: None,
+            failing_starts: None,
             drain_quiet: Duration::from_millis(500),
             termination_grace: Duration::from_secs(300),
         }

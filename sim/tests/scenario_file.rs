@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use pilotlight_core::Time;
+use pilotlight_core::{Time, TroubleReason};
 use pilotlight_sim::cluster::{Capacity, Room};
 use pilotlight_sim::scenario::file::{Draft, SECTIONS, ScenarioFile, markdown};
 use pilotlight_sim::scenario::{self, Load, Scaler};
@@ -61,6 +61,7 @@ pods:
   ready: 100ms
   warm: 3
   crash-after: exponential:1h
+  failing-starts: {share: 20%, after: 2s, until: 1m, reason: never-ready}
   drain-quiet: 1s
   termination-grace: 30s
 cluster:
@@ -97,6 +98,9 @@ settings:
     assert_eq!((users.steps[1].at, users.steps[1].spawn_rate), (Time::from_secs(60), Some(0.5)));
     assert_eq!((scenario.app.slowdown.cores, scenario.app.error_fraction), (Some(1.5), 0.02));
     assert_eq!((scenario.pods.warm, scenario.pods.crash_after.is_some()), (Some(3), true));
+    let failing = scenario.pods.failing_starts.as_ref().unwrap();
+    assert_eq!((failing.fraction, failing.until), (0.2, Some(Time::from_secs(60))));
+    assert_eq!((failing.after.mean(), failing.reason), (Duration::from_secs(2), TroubleReason::NeverReady));
     let Capacity::Group(group) = &scenario.cluster.capacity else { panic!("{:?}", scenario.cluster) };
     assert_eq!((group.initial, group.min, group.max), (2, 1, 5));
     assert_eq!(group.room, Room::Cores { node_millicores: 4_000, pod_millicores: 1_500 });
@@ -121,6 +125,13 @@ settings:
             );
         }
     }
+}
+
+#[test]
+fn a_share_alone_says_how_many_starts_fail() {
+    let text = "load: {constant: {rate: 1, for: 1m}}\napp: {service-time: 1s}\npods: {failing-starts: 30%}\n";
+    let failing = read(text).unwrap().scenario.pods.failing_starts.unwrap();
+    assert_eq!((failing.fraction, failing.until, failing.reason), (0.3, None, TroubleReason::Exited));
 }
 
 #[test]
@@ -268,6 +279,7 @@ fn under_an_hpa_there_is_no_activator_and_without_a_pod_requests_fail() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test may be told to write the page")]
 fn the_docs_have_every_field() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/simulation.md");
     let page = fs::read_to_string(&path).unwrap();

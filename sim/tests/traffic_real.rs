@@ -7,6 +7,7 @@ use pilotlight_sim::dist::DistributionSpec;
 use pilotlight_sim::traffic::{Description, Traffic, TrafficSpec};
 
 /// The folder with the real files, if this one is in it.
+#[expect(clippy::disallowed_methods, reason = "a test may be told where the files are")]
 fn workloads(file: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("PILOTLIGHT_WORKLOADS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/workloads"),

@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use pilotlight_core::{Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time};
+use pilotlight_core::{
+    History, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time,
+};
 use pilotlight_sim::traffic::{Arrival, Traffic, TrafficSpec};
 use tempfile::TempDir;
 
@@ -253,7 +255,12 @@ fn a_range_query_gives_the_rates_of_the_steps_before_its_times() {
 fn a_journal_gives_the_load_its_inputs_were_about() {
     let mut text = String::new();
     let spec = RevisionSpec::default();
-    let start = Start { at: Time::from_secs(1_700_000_000), spec, pods: PodCounts::default() };
+    let start = Start {
+        at: Time::from_secs(1_700_000_000),
+        spec,
+        pods: PodCounts::default(),
+        history: History::default(),
+    };
     let mut revision = Revision::new(start.at, start.spec.clone(), start.pods);
     let mut first = Some(start.clone());
     for second in 1..=4u64 {

@@ -12,12 +12,12 @@ use parking_lot::{Condvar, Mutex};
 /// All clones are the same queue.
 #[derive(Clone, Debug)]
 pub struct Lines {
-    shared: Arc<Shared>,
+    shared: Arc<LineQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct LineQueue {
+    state: Mutex<QueueState>,
     // There is something to write.
     filled: Condvar,
     // All is written.
@@ -25,7 +25,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     waiting: VecDeque<Vec<u8>>,
     is_writing: bool,
     dropped: u64,
@@ -35,7 +35,7 @@ impl Lines {
     /// Starts the thread, which ends with the process. `lost` makes a line of the number of lines that were dropped,
     /// to be written once there is room again.
     pub fn start(name: &str, out: impl Write + Send + 'static, lost: fn(u64) -> String) -> io::Result<Lines> {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<LineQueue>::default();
         let writing = Arc::clone(&shared);
         thread::Builder::new().name(name.to_owned()).spawn(move || writing.write_to(out, lost))?;
         Ok(Lines { shared })
@@ -70,7 +70,7 @@ impl Lines {
     }
 }
 
-impl Shared {
+impl LineQueue {
     fn write_to(&self, mut out: impl Write, lost: fn(u64) -> String) {
         let mut told = 0;
         loop {

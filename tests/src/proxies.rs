@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use pilotlight_core::{EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
+use pilotlight_core::{EndpointLine, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,7 +63,7 @@ impl Proxy {
             };
             (RevisionId::new("default", *name), revision)
         });
-        let endpoints = tell(&EndpointTable { revisions: table.collect() }).await;
+        let endpoints = tell(&EndpointLine::Snapshot(table.collect())).await;
         let ip = own_ip();
         let mut command = pilotlight();
         command.args(["activator", "--listen", &format!("{ip}:8012"), "--admin", &format!("{ip}:8022")]);
@@ -133,8 +133,8 @@ fn pod(address: SocketAddr) -> PodEndpoint {
 }
 
 /// Tells one table to whoever asks, and that it still holds for as long as the test runs.
-async fn tell(table: &EndpointTable) -> SocketAddr {
-    let line = serde_json::to_string(table).expect("a table is JSON");
+async fn tell(snapshot: &EndpointLine) -> SocketAddr {
+    let line = serde_json::to_string(snapshot).expect("a line is JSON");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {

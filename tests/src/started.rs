@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::{env, thread};
 
+use parking_lot::Mutex;
 use rustix::process::Signal;
 
 use crate::process::{Mark, send};
@@ -118,14 +119,14 @@ impl Lines {
         let sink = Arc::clone(&lines);
         let reader = thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                sink.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                sink.lock().push(line);
             }
         });
         Lines { lines, reader: Some(reader) }
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lines.lock().clone()
     }
 
     fn finish(&mut self) {

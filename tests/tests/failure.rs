@@ -132,6 +132,25 @@ async fn every_fault_of_a_manifest_is_named_and_nothing_starts() {
 }
 
 #[tokio::test]
+async fn two_workloads_that_answer_to_one_host_are_refused_like_any_fault_of_a_manifest() {
+    let in_namespace = |namespace| {
+        let mut service = service("hello", &[], &["sleep", "1"]);
+        service["metadata"]["namespace"] = serde_json::json!(namespace);
+        service
+    };
+    let faulty = file(&[service("hello", &[("max-scale", "ten")], &["sleep", "1"])]);
+    let both = file(&[in_namespace("one"), in_namespace("two")]);
+    for command in ["run", "autoscaler"] {
+        let start = |manifest| run_to_end([command, "--listen", "127.0.0.1:0", "-f", manifest]);
+        let (ended, usual) = (start(arg(both.path())).await, start(arg(faulty.path())).await);
+        assert_eq!((ended.code, ended.code == Some(0)), (usual.code, false), "{ended:?}");
+        for name in ["one/hello", "two/hello", "the host hello:", "another name"] {
+            assert!(ended.stderr.contains(name), "{name} is missing in:\n{}", ended.stderr);
+        }
+    }
+}
+
+#[tokio::test]
 async fn text_that_is_no_yaml_is_refused_with_file_and_place() {
     let manifest = text_file("kind: [Service\nmetadata: {");
     let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "-f", arg(manifest.path())]).await;

@@ -56,7 +56,7 @@ async fn a_request_goes_over_tls_to_the_activator_and_on_to_a_pod_of_the_right_n
     pod.listens_at(ip, 8112).await;
     for (namespace, expected) in [("default", "200"), ("other", "502")] {
         let front = own_address();
-        let endpoints = serve_table(&json!({ "revisions": { format!("{namespace}/hello"): {
+        let endpoints = serve_table(&json!({ "snapshot": { format!("{namespace}/hello"): {
             "hosts": ["data-plane.knative.dev"], "container_concurrency": 0,
             "timeout": { "secs": 30, "nanos": 0 }, "response_start_timeout": null, "idle_timeout": null,
             "starting": 0, "trouble": null,

@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use futures_util::FutureExt;
+use pilotlight_core::balance::FIRST_PAUSE;
 
 use super::*;
 
@@ -41,7 +42,7 @@ fn supply(
 
 fn gives_up() -> Trouble {
     Trouble {
-        reason: "exited".to_owned(),
+        reason: pilotlight_core::TroubleReason::Exited,
         message: "the process exited".to_owned(),
         exit_code: Some(1),
         log_tail: vec![],
@@ -119,6 +120,26 @@ async fn a_pod_that_refuses_connections_is_left_alone_for_a_moment() {
     let before = tokio::time::Instant::now();
     assert!(place.slot().await.is_ok());
     assert!(before.elapsed() >= FIRST_PAUSE * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_refused_together_keep_their_places_and_cost_one_pause() {
+    let throttler = throttler(10, 10);
+    list(&throttler, &endpoints(2, &[1]));
+    let [first, second, late] = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
+    let slots = [&first, &second].map(|place| place.try_slot().unwrap().unwrap());
+    let mut late = pin!(late.slot());
+    assert!(late.as_mut().now_or_never().is_none());
+    // The pod dies and refuses both, which is a pause of 10 ms; then it refuses the first alone: 20 ms.
+    slots.into_iter().for_each(Slot::pod_refused);
+    let mut second = pin!(second.slot());
+    assert!(second.as_mut().now_or_never().is_none());
+    first.slot().await.unwrap().pod_refused();
+    let _second = second.await.unwrap();
+    let before = tokio::time::Instant::now();
+    let _first = first.slot().await.unwrap();
+    assert!((FIRST_PAUSE * 2..FIRST_PAUSE * 3).contains(&before.elapsed()));
+    assert!(late.now_or_never().is_none(), "a latecomer must not overtake");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! What the activator is put between: pods that do as they are told, an autoscaler that writes down what it
-//! hears, clients, and a table to set.
+//! hears, clients, and endpoints to publish.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,14 +12,15 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{
-    EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble,
+    PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble, TroubleReason,
 };
+use pilotlight_feed::Feed;
 use pilotlight_net::{
     Body, Client, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -57,7 +58,7 @@ pub(crate) fn revision(container_concurrency: u32) -> RevisionEndpoints {
 
 pub(crate) fn trouble(give_up: bool) -> Trouble {
     Trouble {
-        reason: "exited".to_owned(),
+        reason: TroubleReason::Exited,
         message: "`./app` exited".to_owned(),
         exit_code: Some(3),
         log_tail: vec!["no database".to_owned()],
@@ -82,7 +83,7 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) drain: Drain,
     pub(crate) serving: JoinHandle<()>,
-    table: watch::Sender<Arc<EndpointTable>>,
+    feed: Feed<RevisionId, RevisionEndpoints>,
     client: Upstreams,
 }
 
@@ -96,44 +97,47 @@ impl World {
         revision: RevisionEndpoints,
         adjust: impl FnOnce(&mut ActivatorParams),
     ) -> World {
-        World::start_at(EndpointTable { revisions: [(hello(), revision)].into() }, adjust).await
+        let feed = Feed::default();
+        feed.replace([(hello(), revision)].into());
+        World::start_at(feed, adjust).await
     }
 
     /// Before anybody has said what there is.
     pub(crate) async fn start_uninformed() -> World {
-        World::start_at(EndpointTable::default(), |_| {}).await
+        World::start_at(Feed::default(), |_| {}).await
     }
 
-    async fn start_at(table: EndpointTable, adjust: impl FnOnce(&mut ActivatorParams)) -> World {
+    async fn start_at(
+        feed: Feed<RevisionId, RevisionEndpoints>,
+        adjust: impl FnOnce(&mut ActivatorParams),
+    ) -> World {
         let mut params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
         params.drain_wait = Duration::ZERO;
         adjust(&mut params);
-        let (table, tables) = watch::channel(Arc::new(table));
-        let activator = Activator::start(params, tables);
+        let activator = Activator::start(params, feed.follow());
         let (drain, (address, listener)) = (Drain::default(), listen().await);
         let serving = tokio::spawn({
             let (activator, drain) = (activator.clone(), drain.clone());
             async move { activator.serve(listener, drain).await }
         });
-        World { activator, address, drain, serving, table, client: client() }
+        World { activator, address, drain, serving, feed, client: client() }
     }
 
-    /// Changes the revision in the table.
+    /// Changes the revision.
     pub(crate) fn set(&self, change: impl FnOnce(&mut RevisionEndpoints)) {
-        self.table.send_modify(|table| {
-            let mut next = EndpointTable::clone(table);
-            change(next.revisions.get_mut(&hello()).expect("the revision is there"));
-            *table = Arc::new(next);
-        });
+        let before = self.feed.get(&hello()).expect("the revision is there");
+        let mut revision = RevisionEndpoints::clone(&before);
+        change(&mut revision);
+        self.feed.set(hello(), revision);
     }
 
     pub(crate) fn delete_revision(&self) {
-        self.table.send_replace(Arc::default());
+        self.feed.remove(&hello());
     }
 
-    /// The first table, with the revision in it.
+    /// Says for the first time what there is: the revision, and nothing else.
     pub(crate) fn inform(&self, revision: RevisionEndpoints) {
-        self.table.send_replace(Arc::new(EndpointTable { revisions: [(hello(), revision)].into() }));
+        self.feed.replace([(hello(), revision)].into());
     }
 
     pub(crate) fn queued(&self) -> usize {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::fault::{Fault, Findings};
-use crate::keys::nearest;
+use crate::spelling::nearest;
 
 /// One object of a file.
 pub struct Document {

@@ -1,9 +1,9 @@
 //! The pool of HTTP/1.1 connections: one request at a time each, kept for the next one.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -17,18 +17,21 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{SendError, UpstreamParams, is_replayable};
+use super::retry::{SendError, is_replayable};
+use crate::body::{Ending, UpstreamBody};
 use crate::dial::Dialer;
 use crate::expect::Permission;
 use crate::h1::client::{Connection, SendFailure, Unanswered};
+use crate::replay::prefixed;
 use crate::transport::Transport;
 use crate::upgrade::{Tunnel, wish};
 use crate::{Body, Client, Error, Request, Response, prepare_response};
 
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Http1Pool {
     dialer: Dialer,
-    params: UpstreamParams,
+    max_idle_per_host: usize,
+    idle_timeout: Duration,
     // Of all hosts together.
     max_idle: AtomicUsize,
     idle: Mutex<IdleConnections>,
@@ -48,16 +51,21 @@ struct Idle {
 
 /// A connection, and where it goes when it has nothing to do.
 #[derive(Debug)]
-pub(crate) struct Pooled {
+struct Pooled {
     connection: Connection,
-    pool: Weak<Pool>,
+    pool: Weak<Http1Pool>,
     to: SocketAddr,
 }
 
-impl Pool {
-    pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
-        let max_idle = AtomicUsize::new(usize::MAX);
-        Arc::new(Pool { dialer: dialer.clone(), params, max_idle, idle: Mutex::default() })
+impl Http1Pool {
+    pub(super) fn new(dialer: &Dialer, max_idle_per_host: usize, idle_timeout: Duration) -> Arc<Self> {
+        Arc::new(Http1Pool {
+            dialer: dialer.clone(),
+            max_idle_per_host,
+            idle_timeout,
+            max_idle: AtomicUsize::new(usize::MAX),
+            idle: Mutex::default(),
+        })
     }
 
     pub(super) fn keep_no_more_than(&self, max_idle: usize) {
@@ -122,10 +130,9 @@ impl Pool {
 
     fn put(self: &Arc<Self>, connection: Box<Pooled>) {
         let max_idle = self.max_idle.load(Ordering::Relaxed);
-        let max_idle_per_host = self.params.max_idle_per_host;
         let mut idle = self.idle.lock();
         let is_full = max_idle < usize::MAX && idle.hosts.values().map(Vec::len).sum::<usize>() >= max_idle;
-        if is_full || idle.hosts.get(&connection.to).map_or(0, Vec::len) >= max_idle_per_host {
+        if is_full || idle.hosts.get(&connection.to).map_or(0, Vec::len) >= self.max_idle_per_host {
             return;
         }
         idle.hosts.entry(connection.to).or_default().push(Idle { connection, since: Instant::now() });
@@ -134,14 +141,14 @@ impl Pool {
             && let Ok(runtime) = Handle::try_current()
         {
             idle.swept = true;
-            runtime.spawn(sweep(Arc::downgrade(self), self.params.idle_timeout));
+            runtime.spawn(sweep(Arc::downgrade(self), self.idle_timeout));
         }
     }
 }
 
 /// Closes connections that were idle for too long, or that the upstream has closed; ends when there are none left or
 /// the pool is gone.
-async fn sweep(pool: Weak<Pool>, idle_timeout: Duration) {
+async fn sweep(pool: Weak<Http1Pool>, idle_timeout: Duration) {
     loop {
         sleep(SWEEP_PERIOD.min(idle_timeout / 4)).await;
         let Some(pool) = pool.upgrade() else { return };
@@ -170,16 +177,38 @@ impl Pooled {
     }
 }
 
-/// The body of a response, and the connection it comes by.
-pub(crate) enum Incoming {
-    Whole(Box<Pooled>),
-    /// The request is still on its way, in a task of its own: a client that sends all before it reads anything would
-    /// otherwise wait for us, and we for it.
-    Duplex(Arc<Mutex<Duplex>>),
+/// The body of a response whose request has been sent.
+impl UpstreamBody for Pooled {
+    fn end(self: Box<Self>, ending: Ending) {
+        if ending == Ending::Complete {
+            self.give_back();
+        }
+    }
 }
 
-/// A connection that two tasks use.
-pub(crate) struct Duplex {
+impl http_body::Body for Pooled {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.connection.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.connection.has_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.connection.size_hint()
+    }
+}
+
+/// A connection that two tasks use: the request is still on its way, in a task of its own. A client that sends all
+/// before it reads anything would otherwise wait for us, and we for it.
+struct SharedExchange {
     // None: neither needs it any more.
     pooled: Option<Box<Pooled>>,
     sender: Option<Waker>,
@@ -188,28 +217,30 @@ pub(crate) struct Duplex {
     failure: Option<Error>,
 }
 
-impl Incoming {
+/// The body of a response whose request is still being sent.
+struct DuplexBody {
+    exchange: Arc<Mutex<SharedExchange>>,
+}
+
+impl DuplexBody {
     fn new(pooled: Box<Pooled>) -> Self {
-        if pooled.connection.is_sent() {
-            return Incoming::Whole(pooled);
-        }
-        let duplex = Duplex { pooled: Some(pooled), sender: None, reader: None, failure: None };
-        let duplex = Arc::new(Mutex::new(duplex));
-        let sending = Arc::clone(&duplex);
+        let exchange = SharedExchange { pooled: Some(pooled), sender: None, reader: None, failure: None };
+        let exchange = Arc::new(Mutex::new(exchange));
+        let sending = Arc::clone(&exchange);
         let mut limit = None;
         tokio::spawn(poll_fn(move |cx| {
-            let mut duplex = sending.lock();
-            if duplex.poll_send(cx).is_ready() {
+            let mut exchange = sending.lock();
+            if exchange.poll_send(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if !duplex.is_answered() {
+            if !exchange.is_answered() {
                 return Poll::Pending;
             }
             // Nobody else minds how long it takes from here on, and it may be that neither side reads any more.
             let limit = limit.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
             if limit.as_mut().poll(cx).is_ready() {
-                let stalled = duplex.pooled.take();
-                drop(duplex);
+                let stalled = exchange.pooled.take();
+                drop(exchange);
                 drop(stalled);
                 return Poll::Ready(());
             }
@@ -217,60 +248,51 @@ impl Incoming {
             limit.as_mut().reset(Instant::now() + STALL_TIMEOUT);
             Poll::Pending
         }));
-        Incoming::Duplex(duplex)
+        DuplexBody { exchange }
     }
+}
 
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match self {
-            Incoming::Whole(pooled) => pooled.connection.poll_frame(cx),
-            Incoming::Duplex(duplex) => duplex.lock().poll_frame(cx),
-        }
-    }
-
-    pub(crate) fn is_end_stream(&self) -> bool {
-        self.with(Connection::has_ended).unwrap_or(true)
-    }
-
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.with(Connection::size_hint).unwrap_or_default()
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&Connection) -> T) -> Option<T> {
-        match self {
-            Incoming::Whole(pooled) => Some(look(&pooled.connection)),
-            Incoming::Duplex(duplex) => duplex.lock().pooled.as_ref().map(|pooled| look(&pooled.connection)),
-        }
-    }
-
-    /// The response has been read to its end: keep the connection for the next request.
-    pub(crate) fn give_back(self) {
-        match self {
-            Incoming::Whole(pooled) => pooled.give_back(),
-            Incoming::Duplex(duplex) => {
-                // Otherwise its other user gives it back.
-                let mut duplex = duplex.lock();
-                if let Some(pooled) = duplex.pooled.take_if(|pooled| pooled.connection.is_sent()) {
-                    pooled.give_back();
-                }
+impl UpstreamBody for DuplexBody {
+    fn end(self: Box<Self>, ending: Ending) {
+        let mut exchange = self.exchange.lock();
+        if ending == Ending::Complete {
+            // Otherwise its other user gives it back.
+            if let Some(pooled) = exchange.pooled.take_if(|pooled| pooled.connection.is_sent()) {
+                pooled.give_back();
             }
+            return;
         }
-    }
-
-    /// The response will not be read any further.
-    pub(crate) fn cut(self) {
-        if let Incoming::Duplex(duplex) = self {
-            let mut duplex = duplex.lock();
-            let (pooled, sender) = (duplex.pooled.take(), duplex.sender.take());
-            drop(duplex);
-            drop(pooled);
-            if let Some(sender) = sender {
-                sender.wake();
-            }
+        let (pooled, sender) = (exchange.pooled.take(), exchange.sender.take());
+        drop(exchange);
+        drop(pooled);
+        if let Some(sender) = sender {
+            sender.wake();
         }
     }
 }
 
-impl Duplex {
+impl http_body::Body for DuplexBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.exchange.lock().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.exchange.lock().pooled.as_ref().is_none_or(|pooled| pooled.connection.has_ended())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.exchange
+            .lock()
+            .pooled
+            .as_ref()
+            .map_or_else(SizeHint::default, |pooled| pooled.connection.size_hint())
+    }
+}
+
+impl SharedExchange {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(pooled) = &mut self.pooled else { return Poll::Ready(()) };
         match pooled.connection.poll_send(cx) {
@@ -320,12 +342,6 @@ impl Duplex {
     }
 }
 
-impl fmt::Debug for Incoming {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").finish_non_exhaustive()
-    }
-}
-
 fn accept(
     mut pooled: Box<Pooled>,
     request: &Request,
@@ -348,11 +364,9 @@ fn accept(
             pooled.give_back();
             Body::full(body)
         }
-        Some(body) => {
-            let early = (!body.is_empty()).then_some(body);
-            Body::replayed(early, Body::http1(Incoming::new(pooled)))
-        }
-        None => Body::http1(Incoming::new(pooled)),
+        Some(body) => prefixed(body, Body::from_upstream(Box::new(DuplexBody::new(pooled)))),
+        None if pooled.connection.is_sent() => Body::from_upstream(pooled),
+        None => Body::from_upstream(Box::new(DuplexBody::new(pooled))),
     };
     if let Some(permission) = permission {
         permission.answered();

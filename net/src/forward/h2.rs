@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version, header};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,16 +20,17 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::kept::Kept;
-use super::{SendError, UpstreamParams, is_replayable};
+use super::kept::KeptRequest;
+use super::retry::{SendError, is_replayable};
+use crate::body::{Ending, UpstreamBody};
 use crate::dial::Dialer;
 use crate::h2::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, MAX_HEADER_BYTES, STREAM_WINDOW_BYTES};
 use crate::{Body, Error, Request, Response};
 
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Http2Pool {
     dialer: Dialer,
-    params: UpstreamParams,
+    idle_timeout: Duration,
     hosts: Mutex<Hosts>,
 }
 
@@ -37,13 +42,13 @@ struct Hosts {
 
 #[derive(Debug, Default)]
 struct Host {
-    connections: Mutex<Vec<Arc<Connection>>>,
+    connections: Mutex<Vec<Arc<Http2Connection>>>,
     // Held while connecting: who comes meanwhile uses that connection.
     connecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct Http2Connection {
     sender: http2::SendRequest<Body>,
     streams: AtomicUsize,
     // What the upstream allows, as far as it has said so.
@@ -52,20 +57,44 @@ struct Connection {
 }
 
 /// A response that is still being read, and its place on its connection.
-pub(crate) struct Stream {
-    pub(crate) incoming: Incoming,
+struct Http2Body {
+    incoming: Incoming,
     _lease: Lease,
+}
+
+impl UpstreamBody for Http2Body {
+    fn end(self: Box<Self>, _: Ending) {}
+}
+
+impl http_body::Body for Http2Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.incoming).poll_frame(cx).map_err(Error::from_client)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
 }
 
 /// One stream's place on its connection.
 #[derive(Debug)]
 struct Lease {
-    connection: Arc<Connection>,
+    connection: Arc<Http2Connection>,
 }
 
-impl Pool {
-    pub(super) fn new(dialer: &Dialer, params: UpstreamParams) -> Arc<Self> {
-        Arc::new(Pool { dialer: dialer.clone(), params, hosts: Mutex::default() })
+impl Http2Pool {
+    pub(super) fn new(dialer: &Dialer, idle_timeout: Duration) -> Arc<Self> {
+        Arc::new(Http2Pool { dialer: dialer.clone(), idle_timeout, hosts: Mutex::default() })
     }
 
     pub(super) async fn send(
@@ -79,12 +108,14 @@ impl Pool {
                 Err(source) => return Err(SendError::not_dialed(source)),
             };
             let replayable = !is_fresh && is_replayable(request);
-            let (mut sent, kept) = Kept::new(std::mem::take(request));
+            let (mut sent, kept) = KeptRequest::new(std::mem::take(request));
             complete_head(to, &mut sent);
             let mut failure = match lease.connection.sender.clone().try_send_request(sent).await {
                 Ok(response) => {
                     kept.let_go();
-                    return Ok(response.map(|incoming| Body::http2(Stream { incoming, _lease: lease })));
+                    return Ok(response.map(|incoming| {
+                        Body::from_upstream(Box::new(Http2Body { incoming, _lease: lease }))
+                    }));
                 }
                 Err(failure) => failure,
             };
@@ -114,7 +145,7 @@ impl Pool {
         if let Some(lease) = host.lease() {
             return Ok((lease, false));
         }
-        let after = self.params.connect_timeout;
+        let after = self.dialer.limit();
         let turn = timeout(after, host.connecting.lock()).await;
         let _turn = turn.map_err(|_| Error::ConnectTimeout { to, after })?;
         if let Some(lease) = host.lease() {
@@ -130,7 +161,7 @@ impl Pool {
         Ok((lease, true))
     }
 
-    async fn connect(&self, to: SocketAddr) -> Result<Connection, Error> {
+    async fn connect(&self, to: SocketAddr) -> Result<Http2Connection, Error> {
         let stream = self.dialer.dial(to).await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -157,7 +188,7 @@ impl Pool {
             }
         });
         let idle_since = Mutex::new(Instant::now());
-        Ok(Connection { sender, streams: AtomicUsize::new(0), max_streams, idle_since })
+        Ok(Http2Connection { sender, streams: AtomicUsize::new(0), max_streams, idle_since })
     }
 }
 
@@ -170,14 +201,14 @@ impl Host {
     }
 }
 
-impl Connection {
+impl Http2Connection {
     fn has_room(&self) -> bool {
         self.streams.load(Ordering::Relaxed) < self.max_streams.load(Ordering::Relaxed)
     }
 }
 
 impl Lease {
-    fn new(connection: &Arc<Connection>) -> Self {
+    fn new(connection: &Arc<Http2Connection>) -> Self {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         Lease { connection: Arc::clone(connection) }
     }
@@ -191,9 +222,9 @@ impl Drop for Lease {
 }
 
 /// Closes connections that were idle for too long; ends when there are none left or the pool is gone.
-async fn sweep(pool: Weak<Pool>) {
+async fn sweep(pool: Weak<Http2Pool>) {
     loop {
-        let Some(idle_timeout) = pool.upgrade().map(|pool| pool.params.idle_timeout) else { return };
+        let Some(idle_timeout) = pool.upgrade().map(|pool| pool.idle_timeout) else { return };
         sleep(idle_timeout / 4).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut hosts = pool.hosts.lock();

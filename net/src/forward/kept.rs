@@ -1,7 +1,6 @@
 //! A request that can be sent again: while an upstream may still say that it has not touched it, what was sent of
 //! its body is kept.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,70 +9,63 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use crate::error::RequestBodyError;
+use crate::replay::Recording;
 use crate::{Body, Error, Request};
 
 /// The other half of a request that is being sent.
-pub(super) struct Kept {
+pub(super) struct KeptRequest {
     head: Request,
     // None: there is no body.
-    sending: Option<Arc<Mutex<Sending>>>,
+    body: Option<Arc<Mutex<KeptBody>>>,
 }
 
-struct Sending {
+struct KeptBody {
     rest: Body,
-    sent: VecDeque<Frame<Bytes>>,
-    sent_bytes: usize,
-    // Too much was sent to be kept, or it is not needed any more.
-    is_over: bool,
-    failure: Option<String>,
+    sent: Recording,
+    failure: Option<RequestBodyError>,
 }
 
-impl Kept {
+impl KeptRequest {
     /// The request to be sent, and what it takes to have it back.
-    pub(super) fn new(mut request: Request) -> (Request, Kept) {
+    pub(super) fn new(mut request: Request) -> (Request, KeptRequest) {
         let head = copy_head(&request);
         if request.body().is_end_stream() {
-            return (request, Kept { head, sending: None });
+            return (request, KeptRequest { head, body: None });
         }
-        let sending = Arc::new(Mutex::new(Sending {
+        let body = Arc::new(Mutex::new(KeptBody {
             rest: std::mem::take(request.body_mut()),
-            sent: VecDeque::new(),
-            sent_bytes: 0,
-            is_over: false,
+            sent: Recording::of_at_most(MAX_KEPT_BYTES),
             failure: None,
         }));
-        *request.body_mut() = Body::stream(SentBody(Arc::clone(&sending)));
-        (request, Kept { head, sending: Some(sending) })
+        *request.body_mut() = Body::stream(SentBody(Arc::clone(&body)));
+        (request, KeptRequest { head, body: Some(body) })
     }
 
     /// The upstream has answered.
     pub(super) fn let_go(self) {
-        if let Some(sending) = &self.sending {
-            let mut sending = sending.lock();
-            sending.is_over = true;
-            sending.sent = VecDeque::new();
+        if let Some(body) = &self.body {
+            body.lock().sent.stop();
         }
     }
 
     /// The client's failure, if that was what ended the sending.
     pub(super) fn failure(&self) -> Option<Error> {
-        let sending = self.sending.as_ref()?;
-        sending.lock().failure.take().map(Error::Downstream)
+        self.body.as_ref()?.lock().failure.take().map(Error::Downstream)
     }
 
     /// The request as it was, unless too much of it has been sent.
     pub(super) fn restore(self) -> Option<Request> {
         let mut request = self.head;
-        if let Some(sending) = self.sending {
-            let mut sending = sending.lock();
-            if sending.is_over {
+        if let Some(body) = self.body {
+            let mut body = body.lock();
+            // Whoever still holds the half that is sent must find no more.
+            let sent = std::mem::replace(&mut body.sent, Recording::stopped());
+            if sent.is_stopped() {
                 return None;
             }
-            // Whoever still holds the sending half must find no more.
-            sending.is_over = true;
-            let (sent, rest) = (std::mem::take(&mut sending.sent), std::mem::take(&mut sending.rest));
-            *request.body_mut() =
-                if sent.is_empty() { rest } else { Body::stream(Replayed { early: sent, rest }) };
+            let rest = std::mem::take(&mut body.rest);
+            *request.body_mut() = sent.rewind(rest)?;
         }
         Some(request)
     }
@@ -89,18 +81,18 @@ fn copy_head(request: &Request) -> Request {
     copy
 }
 
-struct SentBody(Arc<Mutex<Sending>>);
+struct SentBody(Arc<Mutex<KeptBody>>);
 
 impl http_body::Body for SentBody {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let mut sending = self.0.lock();
-        let polled = Pin::new(&mut sending.rest).poll_frame(cx);
+        let KeptBody { rest, sent, failure } = &mut *self.0.lock();
+        let polled = Pin::new(rest).poll_frame(cx);
         match &polled {
-            Poll::Ready(Some(Ok(frame))) if !sending.is_over => sending.keep(frame),
-            Poll::Ready(Some(Err(Error::Downstream(text)))) => sending.failure = Some(text.clone()),
+            Poll::Ready(Some(Ok(frame))) => sent.keep(frame),
+            Poll::Ready(Some(Err(Error::Downstream(cause)))) => *failure = Some(cause.clone()),
             _ => {}
         }
         polled
@@ -112,64 +104,6 @@ impl http_body::Body for SentBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.lock().rest.size_hint()
-    }
-}
-
-impl Sending {
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        let copy = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Frame::data(data.clone()),
-            (_, Some(trailers)) => Frame::trailers(trailers.clone()),
-            _ => return,
-        };
-        self.sent_bytes += copy.data_ref().map_or(0, Bytes::len);
-        self.sent.push_back(copy);
-        if self.sent_bytes > MAX_KEPT_BYTES {
-            self.is_over = true;
-            self.sent = VecDeque::new();
-        }
-    }
-}
-
-/// What was sent once already, and the rest.
-pub(crate) struct Replayed {
-    early: VecDeque<Frame<Bytes>>,
-    rest: Body,
-}
-
-impl Replayed {
-    pub(crate) fn new(early: impl IntoIterator<Item = Bytes>, rest: Body) -> Self {
-        Replayed { early: early.into_iter().map(Frame::data).collect(), rest }
-    }
-}
-
-impl http_body::Body for Replayed {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match self.early.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.early.is_empty() && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let early: u64 = self.early.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
-        let rest = self.rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(early + rest.lower());
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(early + upper);
-        }
-        hint
     }
 }
 

@@ -11,11 +11,12 @@ use http::{Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::task::unconstrained;
 
+use super::decoder::Decoder;
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
-use super::reading::{ReadError, Reader};
-pub(crate) use super::writing::SendFailure;
-use super::writing::{Out, Sending};
+use super::sender::BodySender;
+pub(crate) use super::sender::SendFailure;
+use super::write_buffer::WriteBuffer;
 use crate::transport::Transport;
 use crate::{Error, Request, Response};
 
@@ -23,12 +24,12 @@ use crate::{Error, Request, Response};
 #[derive(Debug)]
 pub(crate) struct Connection {
     transport: Transport,
-    out: Out,
+    out: WriteBuffer,
     // The request's body, for as long as it is on its way.
-    sending: Option<Sending>,
+    sending: Option<BodySender>,
     partial: Partial,
     // Of the response's body.
-    reader: Reader,
+    decoder: Decoder,
     // Another request may follow.
     is_kept: bool,
 }
@@ -56,10 +57,10 @@ impl Connection {
     pub(crate) fn new(transport: Transport) -> Self {
         Connection {
             transport,
-            out: Out::default(),
+            out: WriteBuffer::default(),
             sending: None,
             partial: Partial::default(),
-            reader: Reader::new(Length::Known(0)),
+            decoder: Decoder::new(Length::Known(0)),
             is_kept: true,
         }
     }
@@ -147,7 +148,7 @@ impl Connection {
         };
         bytes.extend_from_slice(b"\r\n");
         if !body.is_end_stream() {
-            self.sending = Some(Sending::new_kept(std::mem::take(request.body_mut()), length));
+            self.sending = Some(BodySender::new_kept(std::mem::take(request.body_mut()), length));
         }
     }
 
@@ -200,7 +201,7 @@ impl Connection {
                         length::is_kept(version, headers) && length::is_consistent(status, headers);
                     let length = length::of_response(asked, status, version, headers).map_err(malformed)?;
                     self.is_kept &= length != Length::UntilClose;
-                    self.reader = Reader::new(length);
+                    self.decoder = Decoder::new(length);
                     return Poll::Ready(Ok(response));
                 }
                 None => {
@@ -224,38 +225,32 @@ impl Connection {
 
     /// The whole body of the response, if it is here already.
     pub(crate) fn take_body(&mut self) -> Option<Bytes> {
-        let length = usize::try_from(self.reader.size_hint().exact()?).ok()?;
+        let length = usize::try_from(self.decoder.size_hint().exact()?).ok()?;
         if length > self.transport.unread.len() {
             return None;
         }
-        self.reader = Reader::new(Length::Known(0));
+        self.decoder = Decoder::new(Length::Known(0));
         Some(self.transport.take(length))
     }
 
     /// The next piece of the response's body.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(self.reader.poll_frame(&mut self.transport, cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| match error {
-                ReadError::Closed => Error::UpstreamClosed,
-                ReadError::Malformed(what) => Error::Malformed(what),
-                ReadError::Broken(error) => Error::Broken(error),
-            })
-        }))
+        let frame = ready!(self.decoder.poll_frame(&mut self.transport, cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
     }
 
     /// The response has been read to its end.
     pub(crate) fn has_ended(&self) -> bool {
-        self.reader.has_ended()
+        self.decoder.has_ended()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.reader.size_hint()
+        self.decoder.size_hint()
     }
 
     /// Whether nothing of one exchange is left, and another may follow.
     pub(crate) fn is_free(&self) -> bool {
-        self.is_kept && self.reader.has_ended() && self.is_sent() && self.transport.unread.is_empty()
+        self.is_kept && self.decoder.has_ended() && self.is_sent() && self.transport.unread.is_empty()
     }
 
     /// Is no longer HTTP.

@@ -6,10 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::ext::ReasonPhrase;
-
-use crate::{Request, Response};
 
 /// Why a head cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +29,18 @@ pub(super) struct Partial {
 
 impl Partial {
     /// Takes a request off what was read, once all of its head is there.
-    pub(super) fn request(&mut self, unread: &mut Bytes) -> Result<Option<Request>, HeadError> {
+    pub(super) fn request<B: Default>(
+        &mut self,
+        unread: &mut Bytes,
+    ) -> Result<Option<Request<B>>, HeadError> {
         self.head(unread, parse_request)
     }
 
     /// The same for a response.
-    pub(super) fn response(&mut self, unread: &mut Bytes) -> Result<Option<Response>, HeadError> {
+    pub(super) fn response<B: Default>(
+        &mut self,
+        unread: &mut Bytes,
+    ) -> Result<Option<Response<B>>, HeadError> {
         self.head(unread, parse_response)
     }
 
@@ -77,7 +81,7 @@ fn has_empty_line(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
-fn parse_request(bytes: &Bytes) -> Result<Option<(usize, Request)>, HeadError> {
+fn parse_request<B: Default>(bytes: &Bytes) -> Result<Option<(usize, Request<B>)>, HeadError> {
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut fields) {
@@ -91,11 +95,11 @@ fn parse_request(bytes: &Bytes) -> Result<Option<(usize, Request)>, HeadError> {
     }
 }
 
-fn request(
+fn request<B: Default>(
     bytes: &Bytes,
     status: httparse::Result<usize>,
     parsed: &httparse::Request<'_, '_>,
-) -> Result<Option<(usize, Request)>, HeadError> {
+) -> Result<Option<(usize, Request<B>)>, HeadError> {
     let Some(length) = length(status)? else { return Ok(None) };
     let mut request = Request::default();
     let target = bytes.slice_ref(parsed.path.unwrap_or_default().as_bytes());
@@ -117,7 +121,7 @@ fn request(
     Ok(Some((length, request)))
 }
 
-fn parse_response(bytes: &Bytes) -> Result<Option<(usize, Response)>, HeadError> {
+fn parse_response<B: Default>(bytes: &Bytes) -> Result<Option<(usize, Response<B>)>, HeadError> {
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -132,11 +136,11 @@ fn parse_response(bytes: &Bytes) -> Result<Option<(usize, Response)>, HeadError>
     }
 }
 
-fn response(
+fn response<B: Default>(
     bytes: &Bytes,
     status: httparse::Result<usize>,
     parsed: &httparse::Response<'_, '_>,
-) -> Result<Option<(usize, Response)>, HeadError> {
+) -> Result<Option<(usize, Response<B>)>, HeadError> {
     let Some(length) = length(status)? else { return Ok(None) };
     let mut response = Response::default();
     *response.status_mut() = StatusCode::from_u16(parsed.code.unwrap_or_default())
@@ -222,7 +226,7 @@ fn is_title_case(name: &str) -> bool {
 }
 
 /// Writes the head of a request, without the empty line at its end.
-pub(super) fn write_request(request: &Request, into: &mut Vec<u8>) {
+pub(super) fn write_request<B>(request: &Request<B>, into: &mut Vec<u8>) {
     into.extend_from_slice(request.method().as_str().as_bytes());
     into.push(b' ');
     let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
@@ -236,7 +240,7 @@ pub(super) fn write_request(request: &Request, into: &mut Vec<u8>) {
 }
 
 /// Writes the head of a response, without the empty line at its end.
-pub(super) fn write_response(response: &Response, into: &mut Vec<u8>) {
+pub(super) fn write_response<B>(response: &Response<B>, into: &mut Vec<u8>) {
     let status = response.status();
     into.extend_from_slice(b"HTTP/1.1 ");
     into.extend_from_slice(status.as_str().as_bytes());

@@ -1,8 +1,37 @@
-//! A client's connection, as its task shares it with the body of the request and with the upstream.
+//! A client's connection, shared by its task and the body of the request it serves.
 //!
-//! All that waits for the client waits here, and tokio wakes only one task for each direction of a socket. So reading is
-//! up to whoever has the body of the request, and to the connection's task when nobody has; writing is up to that task
-//! from the first byte of the response on.
+//! tokio wakes one task for each direction of a socket, so each direction has one owner at a time. [`RequestState`] says
+//! who owns the read half, [`AnswerState`] who owns the write half; "the task" is the connection's, in
+//! [`server`](super::server), and [`RequestBody`] belongs to whoever reads the body, in whatever task that is.
+//!
+//! ```text
+//!    ┌────────────────────── response written, connection kept ───────────────────┐
+//!    ▼                                                                            │
+//!   Head ─── head without a body ────────────────────────────────────────────► Drained
+//!    │                                                                          ▲   ▲
+//!    └────── head with a body ───► Body ──── last byte read ────────────────────┘   │
+//!                                   │ └───── malformed, cut off ───► Stuck          │
+//!            dropped before its end │                                  ▲            │
+//!                                   ▼                                  │            │
+//!                               Abandoned ── last byte drained ────────┼────────────┘
+//!                                   │ └───── malformed, too long ──────┘
+//!                                   └─────── cut off ──────────────► Gone
+//!
+//!   request     read half belongs to   and there
+//!   Head        the task               the next head is read
+//!   Body        RequestBody            the body is read; the task waits in line for its end
+//!   Abandoned   the task               the rest of the body is drained, so that the connection can be kept
+//!   Drained     the task               pipelined requests are read ahead, and an EOF shows that the client has left
+//!   Stuck       nobody                 nothing more is read; the connection is closed after the response
+//!   Gone        nobody                 the client has left
+//!
+//!   answer      write half belongs to  and there
+//!   Awaited     whoever is polled      queued interim (1xx) responses are written as far as that goes without waiting
+//!   Final       the task               the rest of those is written, then the final response
+//! ```
+//!
+//! In `Awaited`, neither side counts on being woken when the socket takes more: of two tasks that wait to write, tokio
+//! would wake only the last. What was not written is tried again at the next poll, and at the latest in `Final`.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,45 +41,66 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Version, header};
+use http::{Method, Request, Response, Version, header};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
+use super::decoder::{Decoder, ReadError};
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
-use super::reading::{ReadError, Reader};
-use super::server::HEAD_TIMEOUT;
-use super::writing::Out;
+use super::write_buffer::WriteBuffer;
+use crate::alarm::Alarm;
+use crate::error::RequestBodyError;
 use crate::transport::Transport;
-use crate::{Body, Client, Drain, Error, Request, Response, body};
+use crate::{Drain, Error};
 
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Link {
-    half: Mutex<Half>,
+    halves: Mutex<Halves>,
 }
 
 #[derive(Debug)]
-struct Half {
+struct Halves {
     transport: Transport,
-    // Of the request's body.
-    reader: Reader,
-    // Nobody will read the rest of it.
-    is_abandoned: bool,
-    // How much of that may be read in order to be rid of it.
-    discardable: usize,
-    // Which showed that the client has left.
-    is_gone: bool,
-    // The client sends its body once it is told to.
-    asks_first: bool,
-    // Answers in between.
-    interim: Out,
-    // Goes out, so that no more answers in between may.
-    is_answered: bool,
-    // To be woken when the body has been read by somebody else.
+    request: RequestState,
+    answer: AnswerState,
+    /// Interim (1xx) responses that are still to be written.
+    interim: WriteBuffer,
+    /// Waker of the connection's task, for the end of `RequestState::Body`.
     task: Option<Waker>,
+}
+
+/// Where the request is, and so who owns the read half; see the picture above.
+#[derive(Debug)]
+enum RequestState {
+    Head,
+    Body {
+        decoder: Decoder,
+        /// The client sends its body after a `100 Continue` (RFC 9110, 10.1.1), which it has not been sent yet.
+        expects_continue: bool,
+    },
+    Abandoned {
+        decoder: Decoder,
+        /// The client has not been told to send its body, and never will be.
+        expects_continue: bool,
+        /// Bytes of the body that are still drained; at 0 the connection is closed instead.
+        drainable: usize,
+    },
+    Drained,
+    Stuck,
+    Gone,
+}
+
+/// Where the response is, and so who owns the write half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerState {
+    /// Interim responses may be sent.
+    Awaited,
+    /// The final response has begun, or the client speaks HTTP/1.0, which has no interim ones (RFC 9110, 15.2).
+    Final,
 }
 
 /// What is remembered of a request until its response is written.
@@ -58,191 +108,163 @@ pub(super) struct Asked {
     pub(super) is_head: bool,
     pub(super) version: Version,
     pub(super) is_kept: bool,
+    /// The request has a body, which [`Link::body`] reads.
+    pub(super) has_body: bool,
 }
+
+/// A request without its body, unless its head is malformed.
+type NextRequest<B> = Result<(Request<B>, Asked), HeadError>;
 
 impl Link {
     pub(super) fn new(transport: Transport) -> Self {
         Link {
-            half: Mutex::new(Half {
+            halves: Mutex::new(Halves {
                 transport,
-                reader: Reader::new(Length::Known(0)),
-                is_abandoned: false,
-                discardable: 0,
-                is_gone: false,
-                asks_first: false,
-                interim: Out::default(),
-                is_answered: true,
+                request: RequestState::Head,
+                answer: AnswerState::Final,
+                interim: WriteBuffer::default(),
                 task: None,
             }),
         }
     }
 
-    /// The next request; `None`: there will be none.
-    pub(super) fn poll_request(
-        self: &Arc<Self>,
+    /// The next request; `None`: the connection is to be closed. `deadline` is when the head must be complete; it is set
+    /// here, if it is not, once the head has begun.
+    pub(super) fn poll_request<B: Default>(
+        &self,
         cx: &mut Context<'_>,
         partial: &mut Partial,
         deadline: &mut Option<Instant>,
-        client: &Client,
+        alarm: &Alarm,
         drain: &Drain,
-    ) -> Poll<Option<Result<(Request, Asked), HeadError>>> {
-        let mut half = self.half.lock();
+    ) -> Poll<Option<NextRequest<B>>> {
+        let halves = &mut *self.halves.lock();
         loop {
-            match partial.request(&mut half.transport.unread) {
+            match partial.request(&mut halves.transport.unread) {
                 Ok(None) => {}
-                Ok(Some(request)) => {
+                Ok(Some(mut request)) => {
                     *deadline = None;
-                    return Poll::Ready(Some(self.begin(&mut half, request)));
+                    return Poll::Ready(Some(halves.begin(&mut request).map(|asked| (request, asked))));
                 }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            let has_begun = !half.transport.unread.is_empty();
+            let has_begun = !halves.transport.unread.is_empty();
             if !has_begun && drain.is_started() {
                 return Poll::Ready(None);
             }
-            match half.transport.poll_fill(cx) {
+            match halves.transport.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
                 Poll::Pending => {
                     if has_begun && deadline.is_none() {
                         *deadline = Some(Instant::now() + HEAD_TIMEOUT);
                     }
-                    let is_late = deadline.is_some_and(|at| client.alarm().poll(at, cx).is_ready());
+                    let is_late = deadline.is_some_and(|at| alarm.poll(at, cx).is_ready());
                     return if is_late { Poll::Ready(None) } else { Poll::Pending };
                 }
             }
         }
     }
 
-    fn begin(self: &Arc<Self>, half: &mut Half, mut request: Request) -> Result<(Request, Asked), HeadError> {
-        let version = request.version();
-        let headers = request.headers_mut();
-        // Whoever says both may not have meant what we take it for.
-        let is_ambiguous =
-            headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
-        let is_kept = length::is_kept(version, headers) && !is_ambiguous;
-        let length = length::of_request(version, headers)?;
-        let expect = headers.get(header::EXPECT);
-        half.reader = Reader::new(length);
-        half.is_abandoned = false;
-        half.discardable = MAX_DISCARDED;
-        // HTTP/1.0 knows of no answers in between.
-        half.is_answered = version == Version::HTTP_10;
-        half.asks_first = version == Version::HTTP_11
-            && expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let asked = Asked { is_head: *request.method() == Method::HEAD, version, is_kept };
-        if length != Length::Known(0) {
-            *request.body_mut() = Body::incoming(body::Incoming::Http1(Incoming { link: Arc::clone(self) }));
-        }
-        Ok((request, asked))
+    /// The body of the request that was just read. To be called once if the request has one, and not otherwise.
+    pub(super) fn body(self: &Arc<Self>) -> RequestBody {
+        RequestBody { link: Some(Arc::clone(self)) }
     }
 
-    /// Whether anybody on the way can read what is said.
+    /// Whether the connection is in the clear.
     pub(super) fn is_plain(&self) -> bool {
-        self.half.lock().transport.io().is_plain()
+        self.halves.lock().transport.io().is_plain()
     }
 
-    /// Ready once the client has hung up. To be polled last, by the connection's task.
+    /// Ready once the client has left. To be polled by the task while a response is made or written, after whatever makes
+    /// or writes it: that may have to read the body first.
     pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let half = &mut *self.half.lock();
-        if !half.interim.is_empty() {
-            // If it fails, so does all that comes after it.
-            let _ = half.interim.poll_write(half.transport.io(), cx);
-        }
-        if half.is_abandoned {
-            ready!(half.poll_discard(cx));
-            if half.is_gone {
-                return Poll::Ready(());
+        let halves = &mut *self.halves.lock();
+        halves.write_interim(cx);
+        ready!(halves.poll_drain(cx));
+        match halves.request {
+            RequestState::Head | RequestState::Drained => halves.poll_eof(cx),
+            RequestState::Body { .. } => {
+                // An EOF lies behind the body, whose reader notices it.
+                halves.wait_for_body(cx);
+                Poll::Pending
             }
+            RequestState::Abandoned { .. } | RequestState::Stuck => Poll::Pending,
+            RequestState::Gone => Poll::Ready(()),
         }
-        if !half.reader.has_ended() {
-            // The body lies in the way. Its reader notices.
-            half.wake_when_over(cx);
-            return Poll::Pending;
-        }
-        while half.transport.unread.len() < MAX_AHEAD {
-            if let Ok(1..) = ready!(half.transport.poll_fill(cx)) {
-                continue;
-            }
-            return Poll::Ready(());
-        }
-        Poll::Pending
     }
 
-    /// From now on there are no more answers in between. Whether another request may follow, so far.
+    /// The final response begins. Whether the connection can be kept, as far as the request is concerned.
     pub(super) fn begin_response(&self, cx: &mut Context<'_>) -> bool {
-        let half = &mut *self.half.lock();
-        half.is_answered = true;
-        if half.is_abandoned && !half.asks_first {
-            // Often the rest is here already.
-            let _ = half.poll_discard(cx);
+        let halves = &mut *self.halves.lock();
+        // Awaited => Final
+        halves.answer = AnswerState::Final;
+        if let RequestState::Abandoned { expects_continue: false, .. } = halves.request {
+            // The rest of the body is often here already.
+            let _ = halves.poll_drain(cx);
         }
-        // Who has not been told to send the body never will be.
-        half.reader.has_ended() || !(half.is_abandoned || half.asks_first || half.reader.is_over())
+        match halves.request {
+            RequestState::Head | RequestState::Drained => true,
+            // After a final response, a client that has not been told to send its body may send it or not: what comes next
+            // can be a body or a request (RFC 9110, 10.1.1).
+            RequestState::Body { expects_continue, .. } => !expects_continue,
+            RequestState::Abandoned { .. } | RequestState::Stuck | RequestState::Gone => false,
+        }
     }
 
-    /// Ready once nobody reads the body of the request any more.
-    fn poll_let_go(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut half = self.half.lock();
-        if half.reader.is_over() || half.is_abandoned {
-            return Poll::Ready(());
-        }
-        half.wake_when_over(cx);
-        Poll::Pending
-    }
-
-    /// Waits for the end of the request, which may come after that of its response; whether another may follow. The
-    /// client was told so: what was left unread since then is not held against it.
-    pub(super) async fn end_request(&self, client: &Client) -> bool {
-        poll_fn(|cx| self.poll_let_go(cx)).await;
+    /// Waits for the end of the request, which may come after that of its response. Whether another may follow. The
+    /// response said so: a body that was abandoned since then is drained, too.
+    pub(super) async fn end_request(&self, alarm: &Alarm) -> bool {
         let mut deadline = None;
         poll_fn(|cx| {
-            let half = &mut *self.half.lock();
-            match half.poll_discard(cx) {
-                Poll::Ready(()) => Poll::Ready(half.reader.has_ended()),
+            let halves = &mut *self.halves.lock();
+            ready!(halves.poll_let_go(cx));
+            match halves.poll_drain(cx) {
+                Poll::Ready(()) => Poll::Ready(halves.end()),
                 Poll::Pending => {
                     let until = *deadline.get_or_insert_with(|| Instant::now() + HEAD_TIMEOUT);
-                    client.alarm().poll(until, cx).map(|()| false)
+                    alarm.poll(until, cx).map(|()| false)
                 }
             }
         })
         .await
     }
 
-    pub(super) fn poll_write(&self, out: &mut Out, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let half = &mut *self.half.lock();
-        if !half.interim.is_empty() {
-            ready!(half.interim.poll_write(half.transport.io(), cx))?;
+    /// Writes queued interim responses, then `out`. To be polled by the task.
+    pub(super) fn poll_write(&self, out: &mut WriteBuffer, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let halves = &mut *self.halves.lock();
+        if !halves.interim.is_empty() {
+            ready!(halves.interim.poll_write(halves.transport.io(), cx))?;
         }
-        out.poll_write(half.transport.io(), cx)
+        out.poll_write(halves.transport.io(), cx)
     }
 
-    /// Closes so that the client gets to see the response, even if it has more to say: a socket that is closed with
-    /// something unread takes back what was not read from it.
-    pub(super) async fn close(&self, client: &Client) {
+    /// Half-closes the connection, and reads on for a moment (RFC 9112, 9.6): a socket that is closed with something
+    /// unread is reset, and the client may lose a response that it has not read yet.
+    pub(super) async fn close(&self, alarm: &Alarm) {
         let until = Instant::now() + LINGER;
-        let shut = poll_fn(|cx| match Pin::new(self.half.lock().transport.io()).poll_shutdown(cx) {
+        let shut = poll_fn(|cx| match Pin::new(self.halves.lock().transport.io()).poll_shutdown(cx) {
             Poll::Ready(shut) => Poll::Ready(shut.is_ok()),
-            Poll::Pending => client.alarm().poll(until, cx).map(|()| false),
+            Poll::Pending => alarm.poll(until, cx).map(|()| false),
         });
         if !shut.await {
-            // There is nobody left to wait for.
+            // The client is gone, or takes nothing.
             return;
         }
-        // The request may go on after its response, and what comes is for whoever reads it.
-        poll_fn(|cx| self.poll_let_go(cx)).await;
+        // The request may go on after its response, and its bytes are for the reader of its body.
+        poll_fn(|cx| self.halves.lock().poll_let_go(cx)).await;
         let until = Instant::now() + LINGER;
-        let mut left = MAX_DISCARDED;
+        let mut left = MAX_DRAINED;
         let mut has_more = false;
         poll_fn(|cx| {
-            let half = &mut *self.half.lock();
-            has_more |= !half.reader.has_ended();
+            let halves = &mut *self.halves.lock();
+            has_more |= !matches!(halves.request, RequestState::Head | RequestState::Drained);
             loop {
-                has_more |= !half.transport.unread.is_empty();
-                half.transport.unread = Bytes::new();
-                match half.transport.poll_fill(cx) {
+                has_more |= !halves.transport.unread.is_empty();
+                halves.transport.unread = Bytes::new();
+                match halves.transport.poll_fill(cx) {
                     Poll::Ready(Ok(read @ 1..)) if left > read => left -= read,
-                    Poll::Pending if has_more => return client.alarm().poll(until, cx),
+                    Poll::Pending if has_more => return alarm.poll(until, cx),
                     _ => return Poll::Ready(()),
                 }
             }
@@ -250,105 +272,241 @@ impl Link {
         .await;
     }
 
-    /// Makes the end of the connection one that the client can tell from the right one.
+    /// Has the connection end with a reset: the end of a body that lasts until the close must not look like the right
+    /// one (RFC 9112, 8).
     pub(super) fn break_off(&self) {
-        self.half.lock().transport.break_off();
+        self.halves.lock().transport.break_off();
     }
 
-    /// What is left when it ceases to be HTTP/1.1.
+    /// The connection below, when it ceases to be HTTP/1.1.
     pub(super) fn into_transport(self) -> Transport {
-        self.half.into_inner().transport
+        self.halves.into_inner().transport
     }
 
-    /// Has the client know of an answer before the last, unless it does not even take those that it has been sent.
-    pub(crate) fn inform(&self, response: &Response) {
-        let mut half = self.half.lock();
-        if !half.is_answered && half.interim.has_room() {
-            let bytes = half.interim.bytes();
+    /// Queues an interim (1xx) response, unless it is too late for one, or the client does not take those that it has been
+    /// sent.
+    pub(crate) fn inform<B>(&self, response: &Response<B>) {
+        let mut halves = self.halves.lock();
+        if halves.answer == AnswerState::Awaited && halves.interim.has_room() {
+            let bytes = halves.interim.bytes();
             head::write_response(response, bytes);
             bytes.extend_from_slice(b"\r\n");
         }
     }
 }
 
-impl Half {
-    /// Reads what nobody wants of a body. Ready once that was all, or no more is read.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.discardable > 0 && !self.reader.is_over() {
-            match ready!(self.reader.poll_frame(&mut self.transport, cx)) {
+/// The transitions.
+impl Halves {
+    /// A head has been read.
+    fn begin<B>(&mut self, request: &mut Request<B>) -> Result<Asked, HeadError> {
+        let version = request.version();
+        let headers = request.headers_mut();
+        // Transfer-Encoding beside Content-Length may be request smuggling: the connection is closed after the response
+        // (RFC 9112, 6.1).
+        let is_ambiguous =
+            headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
+        let is_kept = length::is_kept(version, headers) && !is_ambiguous;
+        let length = length::of_request(version, headers)?;
+        let expect = headers.get(header::EXPECT);
+        let expects_continue = version == Version::HTTP_11
+            && expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        debug_assert!(matches!(self.request, RequestState::Head), "the last request has ended");
+        self.request = match length {
+            // Head => Drained
+            Length::Known(0) => RequestState::Drained,
+            // Head => Body
+            length => RequestState::Body { decoder: Decoder::new(length), expects_continue },
+        };
+        self.answer = match version {
+            Version::HTTP_10 => AnswerState::Final,
+            // Final => Awaited
+            _ => AnswerState::Awaited,
+        };
+        let (is_head, has_body) = (*request.method() == Method::HEAD, length != Length::Known(0));
+        Ok(Asked { is_head, version, is_kept, has_body })
+    }
+
+    /// Reads the next frame for [`RequestBody`].
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Halves { transport, request, answer, interim, task } = self;
+        let RequestState::Body { decoder, expects_continue } = request else {
+            // Stuck: the body has failed before.
+            return Poll::Ready(Some(Err(Error::Downstream(RequestBodyError::Failed))));
+        };
+        if *answer == AnswerState::Awaited {
+            // A client that has begun to send does not wait for a word.
+            if *expects_continue && transport.unread.is_empty() {
+                interim.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            if !interim.is_empty() {
+                // An error shows again when the final response is written.
+                let _ = interim.poll_write(transport.io(), cx);
+            }
+        }
+        *expects_continue = false;
+        let frame = ready!(decoder.poll_frame(transport, cx));
+        let next = match &frame {
+            // Body => Stuck
+            Some(Err(_)) => Some(RequestState::Stuck),
+            // Body => Drained
+            _ if decoder.has_ended() => Some(RequestState::Drained),
+            // Body => Body
+            _ => None,
+        };
+        if let Some(next) = next {
+            *request = next;
+            // The task itself, if it is what polls here, goes on to poll whatever waits for the end of the body.
+            if let Some(task) = task.take_if(|task| !task.will_wake(cx.waker())) {
+                task.wake();
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Downstream(error.into()))))
+    }
+
+    /// [`RequestBody`] has been dropped.
+    fn abandon(&mut self) {
+        self.request = match std::mem::replace(&mut self.request, RequestState::Stuck) {
+            // Body => Abandoned
+            RequestState::Body { decoder, expects_continue } => {
+                RequestState::Abandoned { decoder, expects_continue, drainable: MAX_DRAINED }
+            }
+            other => other,
+        };
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+
+    /// Drains an abandoned body. Ready once there is nothing to drain, for better or worse.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let RequestState::Abandoned { decoder, drainable, .. } = &mut self.request {
+            match ready!(decoder.poll_frame(&mut self.transport, cx)) {
                 Some(Ok(frame)) => {
-                    let len = frame.data_ref().map_or(0, Bytes::len);
-                    self.discardable = self.discardable.saturating_sub(len);
+                    *drainable = drainable.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                    if decoder.has_ended() {
+                        // Abandoned => Drained
+                        self.request = RequestState::Drained;
+                    } else if *drainable == 0 {
+                        // Abandoned => Stuck
+                        self.request = RequestState::Stuck;
+                    }
                 }
-                Some(Err(error)) => self.is_gone = !matches!(error, ReadError::Malformed(_)),
-                None => {}
+                // Abandoned => Drained
+                None => self.request = RequestState::Drained,
+                // Abandoned => Stuck
+                Some(Err(ReadError::Malformed(_))) => self.request = RequestState::Stuck,
+                // Abandoned => Gone
+                Some(Err(ReadError::Closed | ReadError::Broken(_))) => self.request = RequestState::Gone,
             }
         }
         Poll::Ready(())
     }
 
-    fn wake_when_over(&mut self, cx: &Context<'_>) {
+    /// The response has been written. Whether another request may follow.
+    fn end(&mut self) -> bool {
+        match self.request {
+            // Drained => Head
+            RequestState::Drained => {
+                self.request = RequestState::Head;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Reading and writing within a state.
+impl Halves {
+    /// Ready once no [`RequestBody`] reads any more.
+    fn poll_let_go(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let RequestState::Body { .. } = self.request {
+            self.wait_for_body(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Has the task woken at the end of the body.
+    fn wait_for_body(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
         }
     }
 
-    fn wake(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.wake();
+    /// Reads pipelined requests ahead. Ready at EOF: a client that half-closes its connection before it has its response
+    /// is taken for one that has left, as in Go's net/http (`connReader.backgroundRead`). A client that pipelines more
+    /// than is read ahead is subject to back-pressure, and its leaving is noticed later.
+    fn poll_eof(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.transport.unread.len() < MAX_AHEAD {
+            if let Ok(1..) = ready!(self.transport.poll_fill(cx)) {
+                continue;
+            }
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Writes interim responses as far as the socket takes them.
+    fn write_interim(&mut self, cx: &mut Context<'_>) {
+        if !self.interim.is_empty() {
+            // An error shows again when the final response is written.
+            let _ = self.interim.poll_write(self.transport.io(), cx);
         }
     }
 }
 
-/// The body of a request.
+/// The body of a request: the owner of the connection's read half until it has ended or is dropped.
 #[derive(Debug)]
-pub(crate) struct Incoming {
-    link: Arc<Link>,
+pub(crate) struct RequestBody {
+    /// `None` once the body has ended: what comes next on the connection belongs to another request.
+    link: Option<Arc<Link>>,
 }
 
-impl Incoming {
+impl RequestBody {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let half = &mut *self.link.half.lock();
-        if half.asks_first && half.transport.unread.is_empty() && !half.is_answered {
-            half.interim.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let Some(link) = &self.link else { return Poll::Ready(None) };
+        let mut halves = link.halves.lock();
+        let frame = ready!(halves.poll_body(cx));
+        if let RequestState::Drained = halves.request {
+            drop(halves);
+            self.link = None;
         }
-        half.asks_first = false;
-        if !half.is_answered && !half.interim.is_empty() {
-            // Not waited for, and not touched once there is a response to be written: of two tasks that wait to write,
-            // only one would be woken. If it fails, so does the reading.
-            let _ = half.interim.poll_write(half.transport.io(), cx);
-        }
-        let frame = ready!(half.reader.poll_frame(&mut half.transport, cx));
-        if half.reader.is_over() && half.task.as_ref().is_some_and(|task| !task.will_wake(cx.waker())) {
-            half.wake();
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Downstream(error.to_string()))))
+        Poll::Ready(frame)
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.link.half.lock().reader.has_ended()
+        self.link.is_none()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.link.half.lock().reader.size_hint()
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        let mut half = self.link.half.lock();
-        if !half.reader.has_ended() {
-            half.is_abandoned = true;
-            half.wake();
+        let Some(link) = &self.link else { return SizeHint::with_exact(0) };
+        match &link.halves.lock().request {
+            RequestState::Body { decoder, .. } => decoder.size_hint(),
+            _ => SizeHint::default(),
         }
     }
 }
 
-/// What is read of the next requests while one is served: enough to notice that the client leaves.
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            link.halves.lock().abandon();
+        }
+    }
+}
+
+/// How long a client may take over the head of a request, once it has begun with it. In between two requests it may be
+/// silent for as long as it likes: a request that crosses the closing of its connection is lost.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes of pipelined requests that are read while one is served: enough to notice that the client leaves.
 const MAX_AHEAD: usize = 16 * 1024;
 
-/// What is read of a body that nobody wants, rather than to close the connection. Go's number.
-const MAX_DISCARDED: usize = 256 * 1024;
+/// Bytes of an unwanted body that are drained rather than to close the connection. Go: `maxPostHandlerReadBytes`.
+const MAX_DRAINED: usize = 256 * 1024;
 
-/// How long a client is listened to that has been told that nobody does. Go's number.
+/// How long a half-closed connection is read on. Go: `rstAvoidanceDelay`.
 const LINGER: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, Version, header};
 use http_body::Body as _;
@@ -13,13 +12,16 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::h2c;
 use super::head::{self, HeadError, Partial};
 use super::length::{self, Length};
-use super::link::{Asked, Link};
-use super::writing::{Out, SendFailure, Sending};
-use crate::server::{h2c, refusal};
+use super::link::{Asked, HEAD_TIMEOUT, Link};
+use super::sender::{BodySender, SendFailure};
+use super::write_buffer::WriteBuffer;
+use crate::body::ClientBody;
+use crate::refusal::refusal;
 use crate::transport::Transport;
-use crate::{Client, Drain, Handler, Response, plain};
+use crate::{Body, Client, Drain, Handler, Request, Response, plain};
 
 /// Serves the requests of one connection. Returns when it is to be closed, or what goes on as HTTP/2.
 pub(crate) async fn serve<H: Handler>(
@@ -30,22 +32,25 @@ pub(crate) async fn serve<H: Handler>(
 ) -> Option<Transport> {
     let link = Arc::new(Link::new(transport));
     let client = client(Arc::clone(&link));
-    let (mut partial, mut out) = (Partial::default(), Out::default());
+    let (mut partial, mut out) = (Partial::default(), WriteBuffer::default());
     // A client that has just come is expected to say something.
     let mut deadline = Some(Instant::now() + HEAD_TIMEOUT);
     loop {
-        let next = poll_fn(|cx| link.poll_request(cx, &mut partial, &mut deadline, &client, drain));
-        let (request, asked) = match next.await {
+        let next = poll_fn(|cx| link.poll_request(cx, &mut partial, &mut deadline, client.alarm(), drain));
+        let (mut request, asked): (Request, Asked) = match next.await {
             Some(Ok(next)) => next,
             Some(Err(error)) => {
                 refuse(&link, &client, &mut out, error).await;
                 return None;
             }
             None => {
-                link.close(&client).await;
+                link.close(client.alarm()).await;
                 return None;
             }
         };
+        if asked.has_body {
+            *request.body_mut() = Body::from_client(ClientBody::Http1(link.body()));
+        }
         if let Some(first) = h2c::wish(&request)
             && link.is_plain()
         {
@@ -84,7 +89,7 @@ pub(crate) async fn serve<H: Handler>(
 async fn respond(
     link: &Link,
     client: &Client,
-    out: &mut Out,
+    out: &mut WriteBuffer,
     mut response: Response,
     asked: &Asked,
     is_kept: bool,
@@ -92,7 +97,7 @@ async fn respond(
     // It holds for what is left to be written, too, when the body is gone.
     let total_at = response.body().total_at();
     let (length, is_kept) = write_head(&mut response, asked, is_kept, out);
-    let mut sending = Sending::new(response.into_body(), length);
+    let mut sending = BodySender::new(response.into_body(), length);
     let sent = poll_fn(|cx| {
         if let Poll::Ready(sent) = sending.poll(out, cx, |out, cx| link.poll_write(out, cx)) {
             return Poll::Ready(sent);
@@ -120,15 +125,15 @@ async fn respond(
         return false;
     }
     drop(sending);
-    let may_go_on = is_kept && link.end_request(client).await;
+    let may_go_on = is_kept && link.end_request(client.alarm()).await;
     if !may_go_on {
-        link.close(client).await;
+        link.close(client.alarm()).await;
     }
     may_go_on
 }
 
 /// Says what is wrong with a head, and that no more is read.
-async fn refuse(link: &Link, client: &Client, out: &mut Out, error: HeadError) {
+async fn refuse(link: &Link, client: &Client, out: &mut WriteBuffer, error: HeadError) {
     debug!(client = %client.address(), %error, "Cannot read a request");
     let status = match error {
         HeadError::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -136,12 +141,12 @@ async fn refuse(link: &Link, client: &Client, out: &mut Out, error: HeadError) {
         HeadError::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     };
     let response = plain(status, format!("{status}: {error}"));
-    let asked = Asked { is_head: false, version: Version::HTTP_11, is_kept: false };
+    let asked = Asked { is_head: false, version: Version::HTTP_11, is_kept: false, has_body: false };
     respond(link, client, out, response, &asked, false).await;
 }
 
 /// Hands the connection over to what the response has to say next.
-async fn switch(link: Arc<Link>, client: Client, mut out: Out, response: Response) {
+async fn switch(link: Arc<Link>, client: Client, mut out: WriteBuffer, response: Response) {
     head::write_response(&response, out.bytes());
     out.bytes().extend_from_slice(b"\r\n");
     let mut body = response.into_body();
@@ -156,7 +161,12 @@ async fn switch(link: Arc<Link>, client: Client, mut out: Out, response: Respons
 }
 
 /// Goes on with HTTP/2, and with this frame, which the client has sent as a request.
-async fn switch_to_http2(link: Arc<Link>, client: Client, mut out: Out, first: &[u8]) -> Option<Transport> {
+async fn switch_to_http2(
+    link: Arc<Link>,
+    client: Client,
+    mut out: WriteBuffer,
+    first: &[u8],
+) -> Option<Transport> {
     out.bytes().extend_from_slice(SWITCHED_TO_HTTP2);
     poll_fn(|cx| link.poll_write(&mut out, cx)).await.ok()?;
     drop(client);
@@ -165,7 +175,12 @@ async fn switch_to_http2(link: Arc<Link>, client: Client, mut out: Out, first: &
 }
 
 /// Writes the head of a response; the length of the body that follows, and whether another request may come then.
-fn write_head(response: &mut Response, asked: &Asked, is_kept: bool, out: &mut Out) -> (Length, bool) {
+fn write_head(
+    response: &mut Response,
+    asked: &Asked,
+    is_kept: bool,
+    out: &mut WriteBuffer,
+) -> (Length, bool) {
     let status = response.status();
     let may_have_body = length::may_have_body(status);
     if !may_have_body && status != StatusCode::NOT_MODIFIED {
@@ -214,10 +229,6 @@ fn write_head(response: &mut Response, asked: &Asked, is_kept: bool, out: &mut O
     }
     (length, is_kept)
 }
-
-/// How long a client may take over the head of a request, once it has begun with it. In between two requests it may be
-/// silent for as long as it likes: a request that crosses the closing of its connection is lost.
-pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SWITCHED_TO_HTTP2: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";

@@ -71,7 +71,7 @@ impl Marks {
     }
 
     /// Both together.
-    pub(super) const fn and(self, other: Marks) -> Marks {
+    pub(crate) const fn and(self, other: Marks) -> Marks {
         Marks(self.0 | other.0)
     }
 
@@ -98,8 +98,11 @@ fn is_prober(user_agent: &[u8]) -> bool {
 mod tests {
     use http::{HeaderName, HeaderValue};
 
+    use http::header::{CONNECTION, TE, UPGRADE, USER_AGENT};
+
     use super::super::*;
     use super::*;
+    use crate::hop::ONE_HOP;
 
     fn of(name: HeaderName, value: &'static str) -> Marks {
         Marks::of(&HeaderMap::from_iter([(name, HeaderValue::from_static(value))]))
@@ -133,7 +136,8 @@ mod tests {
 
     #[test]
     fn probers_are_known_by_their_user_agents_and_nobody_else_is() {
-        for agent in [KUBELET_USER_AGENT, ACTIVATOR_USER_AGENT, AUTOSCALER_USER_AGENT, QUEUE_PROXY_USER_AGENT]
+        for agent in
+            [KUBELET_USER_AGENT, ACTIVATOR_USER_AGENT, AUTOSCALER_USER_AGENT, "Knative-Queue-Proxy-Probe"]
         {
             assert_eq!(of(USER_AGENT, agent), Marks::PROBE, "{agent}");
         }

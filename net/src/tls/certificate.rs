@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::renewal::{Content, Seen, bytes_of};
-use super::{Renewable, TlsError, TlsPolicy};
+use super::error::TlsError;
+use super::policy::TlsPolicy;
+use super::renewal::{FileContent, Renewable, Seen, bytes_of};
 
 /// A server's side of TLS: a certificate with its key, from files that may be replaced at any time. Connections that
 /// are made after that see the new one; those that are there already stay.
@@ -52,7 +53,7 @@ impl CertificateFiles {
         Ok(exists(&self.certificate)? && exists(&self.key)?)
     }
 
-    fn read(&self, seen: &Seen) -> Option<Vec<Content>> {
+    fn read(&self, seen: &Seen) -> Option<Vec<FileContent>> {
         seen.read(&[self.certificate.clone(), self.key.clone()])
     }
 }
@@ -93,7 +94,7 @@ impl fmt::Debug for ServerTls {
 
 fn config(
     files: &CertificateFiles,
-    contents: &[Content],
+    contents: &[FileContent],
     policy: &TlsPolicy,
 ) -> Result<ServerConfig, TlsError> {
     let [certificate, key] = contents else { unreachable!("two files were read") };
@@ -104,16 +105,16 @@ fn config(
         Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients)),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|source| TlsError::Pair {
+    let mut config = builder.with_single_cert(chain, key).map_err(|cause| TlsError::Pair {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
-        source,
+        cause,
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn chain(path: &Path, content: &Content) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn chain(path: &Path, content: &FileContent) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bad = |error: pem::Error| TlsError::Pem {
         path: path.to_owned(),
         what: "certificate",
@@ -124,7 +125,7 @@ fn chain(path: &Path, content: &Content) -> Result<Vec<CertificateDer<'static>>,
     if chain.is_empty() { Err(bad(pem::Error::NoItemsFound)) } else { Ok(chain) }
 }
 
-fn private_key(path: &Path, content: &Content) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn private_key(path: &Path, content: &FileContent) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(bytes_of(path, content)?).map_err(|error| TlsError::Pem {
         path: path.to_owned(),
         what: "private key",

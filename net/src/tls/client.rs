@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::TlsError;
+use super::error::TlsError;
 
 /// Whom to expect at the other end of a connection.
 #[derive(Clone)]

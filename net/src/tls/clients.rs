@@ -8,7 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
 
-use super::{TlsError, TlsPolicy};
+use super::error::TlsError;
+use super::policy::TlsPolicy;
 
 impl TlsPolicy {
     /// Only clients with a certificate of one of the authorities in `bundle` (in PEM) may come in; with `optional`,

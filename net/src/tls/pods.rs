@@ -24,8 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
-use super::renewal::{Content, Seen, bytes_of};
-use super::{Renewable, TlsError};
+use super::error::TlsError;
+use super::renewal::{FileContent, Renewable, Seen, bytes_of};
 
 /// A client's side of TLS, towards pods: whom it trusts, from files that may be replaced at any time.
 pub struct PodTls {
@@ -93,13 +93,9 @@ struct WrongNamespace {
     names: Vec<String>,
 }
 
-/// What people should read about a handshake that failed; `None`: the connection failed, not the handshake.
-pub(crate) fn handshake_refusal(error: &io::Error) -> Option<String> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    Some(match error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => reason.to_string(),
-        error => format!("tls: {error}"),
-    })
+/// The refusal of a handshake; `None`: the connection failed, not the handshake.
+pub(crate) fn handshake_refusal(error: &io::Error) -> Option<rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>().cloned()
 }
 
 /// Certificates as usual, and one name more.
@@ -156,7 +152,7 @@ impl ServerCertVerifier for PodVerifier {
 
 fn trust(
     bundles: &[PathBuf],
-    contents: &[Content],
+    contents: &[FileContent],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Trust, TlsError> {
     let mut roots = RootCertStore::empty();

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::TlsError;
+use super::error::TlsError;
 
 /// Something made of files that can be read again.
 pub trait Renewable: Send + Sync + 'static {
@@ -48,15 +48,15 @@ async fn keep<R: Renewable>(files: Weak<R>, every: Duration) {
 ///
 /// Compared as it is: these files are small, and there is no simpler hash than a thing itself.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<Vec<Content>>);
+pub(super) struct Seen(Mutex<Vec<FileContent>>);
 
-pub(super) type Content = Result<Vec<u8>, String>;
+pub(super) type FileContent = Result<Vec<u8>, String>;
 
 impl Seen {
     /// Reads the files; `None`: they are what they were.
-    pub(super) fn read(&self, files: &[PathBuf]) -> Option<Vec<Content>> {
+    pub(super) fn read(&self, files: &[PathBuf]) -> Option<Vec<FileContent>> {
         let read = |path: &PathBuf| fs::read(path).map_err(|error| error.to_string());
-        let now: Vec<Content> = files.iter().map(read).collect();
+        let now: Vec<FileContent> = files.iter().map(read).collect();
         let mut seen = self.0.lock();
         if *seen == now {
             return None;
@@ -66,7 +66,7 @@ impl Seen {
     }
 }
 
-pub(super) fn bytes_of<'a>(path: &Path, content: &'a Content) -> Result<&'a [u8], TlsError> {
+pub(super) fn bytes_of<'a>(path: &Path, content: &'a FileContent) -> Result<&'a [u8], TlsError> {
     let unreadable = |reason: &String| TlsError::Read { path: path.to_owned(), reason: reason.clone() };
     content.as_deref().map_err(unreadable)
 }

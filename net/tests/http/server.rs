@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Version;
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use pilotlight_net::{Body, Breaker, Handler, Request, Response, Timeouts, once, plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
@@ -220,10 +221,10 @@ async fn a_client_that_asks_first_is_told_to_continue() {
 async fn a_permit_is_held_until_the_body_has_ended() {
     let breaker = Breaker::new(1, 0);
     let (finish, finished) = oneshot::channel::<()>();
-    let (shared, finished) = (breaker.clone(), Arc::new(std::sync::Mutex::new(Some(finished))));
+    let (shared, finished) = (breaker.clone(), Arc::new(Mutex::new(Some(finished))));
     let server = start(Answer(move |_| {
         let permit = shared.try_acquire();
-        let finished = finished.lock().unwrap().take();
+        let finished = finished.lock().take();
         let rest = futures_util::stream::once(async move {
             finished.unwrap().await.unwrap();
             Ok(http_body::Frame::data(bytes::Bytes::from_static(b"end")))

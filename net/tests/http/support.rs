@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotlight_net::{
-    Drain, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, error, prepare_forward,
+    Drain, Handler, Request, Response, Timeouts, UpstreamParams, Upstreams, message, prepare_forward,
     prepare_response, serve, with_timeouts,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -194,7 +194,7 @@ impl Handler for Proxy {
                 prepare_response(&mut response);
                 response
             }
-            Err(failure) => error::respond(failure.error()),
+            Err(failure) => message::respond(failure.error()),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use pilotlight_net::{
-    Handler, Request, Response, Timeouts, Upstreams, error, prepare_forward, prepare_response, with_timeouts,
+    Handler, Request, Response, Timeouts, Upstreams, message, prepare_forward, prepare_response,
+    with_timeouts,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -238,7 +239,7 @@ impl Handler for Limited {
                     prepare_response(&mut response);
                     response.map(|body| body.guarded(inside))
                 }
-                Err(failure) => error::respond(failure.error()),
+                Err(failure) => message::respond(failure.error()),
             }
         };
         with_timeouts(client, self.timeouts, "request timeout", call).await

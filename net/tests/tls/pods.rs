@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use pilotlight_net::tls::{PodTls, Renewable, TlsWords};
-use pilotlight_net::{Body, Client, Request, Response, SendError, UpstreamParams, Upstreams, error};
+use pilotlight_net::{Body, Client, Request, Response, SendError, UpstreamParams, Upstreams, message};
 use tokio::net::TcpListener;
 
 use crate::support::*;
@@ -41,7 +41,7 @@ async fn outcome(names: &[&str], namespace: &str) -> Result<String, String> {
     {
         Ok(response) => Ok(text(response).await),
         Err(SendError::Failed { source }) => {
-            let response = error::respond(&source);
+            let response = message::respond(&source);
             assert_eq!(response.status(), 502);
             Err(text(response).await)
         }

@@ -8,6 +8,7 @@
 //! ```
 
 use pilotlight_config::duration;
+use pilotlight_config::spelling::nearest;
 
 use super::{Comparison, Direction, ExpressionError, Node, Objective, Relation, Slo};
 use crate::outcome::{Metric, Unit};
@@ -63,14 +64,8 @@ pub(super) fn metric(name: &str, column: usize) -> Result<&'static Metric, Expre
                 format!("a comparison starts with a metric, as in p99<300ms; {name:?} is none"),
             );
         }
-        // A third of the letters may be wrong, as for the keys of settings.
-        let most = name.chars().count().div_ceil(3);
-        let near = Metric::names()
-            .map(|known| (strsim::damerau_levenshtein(name, &known), known))
-            .filter(|&(distance, _)| distance <= most)
-            .min_by_key(|&(distance, _)| distance);
-        match near {
-            Some((_, near)) => error(column, format!("unknown metric {name:?}; did you mean {near}?")),
+        match nearest(name, Metric::names()) {
+            Some(near) => error(column, format!("unknown metric {name:?}; did you mean {near}?")),
             None => error(column, format!("unknown metric {name:?}; there are {}", families())),
         }
     })

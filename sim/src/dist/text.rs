@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pilotlight_config::duration::{self, DurationError};
+use pilotlight_config::spelling::hint;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Distribution;
@@ -60,7 +61,7 @@ pub enum TimeUnit {
 #[derive(Debug, thiserror::Error)]
 pub enum DistError {
     /// The word before the colon is none that is known.
-    #[error("{name:?} is not a distribution{}: use a time such as 100ms, or one of {}", did_you_mean(name, KINDS), KINDS.join(", "))]
+    #[error("{name:?} is not a distribution{}: use a time such as 100ms, or one of {}", hint(name, KINDS.iter().copied()), KINDS.join(", "))]
     UnknownKind {
         /// The word.
         name: String,
@@ -141,7 +142,7 @@ pub enum DistError {
         source: csv::Error,
     },
     /// The file has no such column.
-    #[error("{file}: there is no column {column:?}{}; there are {}", did_you_mean(column, &as_strs(columns)), columns.join(", "))]
+    #[error("{file}: there is no column {column:?}{}; there are {}", hint(column, columns.iter().map(String::as_str)), columns.join(", "))]
     NoColumn {
         /// The file.
         file: String,
@@ -374,19 +375,6 @@ fn form_of(kind: &str) -> DistError {
         Some((kind, form)) => DistError::Form { kind, form },
         None => DistError::UnknownKind { name: kind.to_owned() },
     }
-}
-
-/// `; did you mean "x"`, if one of the words is close.
-pub(crate) fn did_you_mean(unknown: &str, words: &[&str]) -> String {
-    let closest = words.iter().map(|word| (strsim::damerau_levenshtein(unknown, word), word)).min();
-    match closest {
-        Some((distance, word)) if distance <= 1 + word.len() / 4 => format!(" (did you mean {word:?}?)"),
-        _ => String::new(),
-    }
-}
-
-fn as_strs(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
 }
 
 const KINDS: &[&str] =

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use pilotlight_core::pods;
 use pilotlight_core::{
-    ActivatorPath, Candidate, Input, Plan, PodCounts, Revision, RevisionSpec, ScalingMode, ServingMode, Stat,
-    Time, ask_order, extrapolate, sample_size,
+    ActivatorPath, Candidate, Evaluation, History, Input, Plan, PodCounts, Revision, RevisionSpec,
+    ScalingMode, ServingMode, Stat, Time, ask_order, extrapolate, sample_size,
 };
 
-use super::pod::Phase;
+use super::pod::{Phase, PodId};
 use super::{Engine, Event};
 use crate::hpa::{CpuMeter, CpuReading, Hpa, PodSample, PodState};
-use crate::scenario::{Path, Scaler, Scenario, Settings};
+use crate::scenario::{Path, Scaler, Scenario, Settings, Victim};
 
 /// Whoever decides on the number of pods, and what they were told last.
 pub(super) struct Control {
@@ -104,27 +105,26 @@ impl Control {
 }
 
 impl Engine<'_> {
-    /// Pods that are there already, and an autoscaler that has just begun.
+    /// Pods that are there already, and an autoscaler that has brought them up, as under `pilotlight run`.
     pub(super) fn begin_control(&mut self) {
         let warm = self.scenario.pods.warm.unwrap_or(self.control.initial_scale());
-        self.fleet.wanted = warm;
         self.meter.levels.wanted.set(self.now, f64::from(warm));
         self.meter.levels.proxied.set(self.now, f64::from(u8::from(self.front.proxied)));
-        (0..warm).for_each(|_| self.start_pod(true));
-        self.list_warm_pods();
-        self.start_autoscaler();
+        self.begin_fleet(warm);
+        self.start_autoscaler(PodCounts::default(), History::default());
     }
 
-    fn start_autoscaler(&mut self) {
+    /// Starts an autoscaler that finds `pods` when it first sees the revision, and this history of it.
+    fn start_autoscaler(&mut self, pods: PodCounts, history: History) {
         let now = self.now;
-        let counts = self.fleet.counts();
         if let (ScalerState::Requests(revision), Scaler::Requests(spec)) =
             (&mut self.control.scaler, &self.settings.scaler)
         {
-            **revision = Revision::new(now, (**spec).clone(), counts);
+            **revision = Revision::resume(now, (**spec).clone(), pods, history);
         }
-        (self.control.told, self.control.pods_changed) = (counts, false);
+        (self.control.told, self.control.pods_changed) = (pods, true);
         self.control.wake_at = None;
+        self.settle();
         let path = self.control.path;
         self.tell(Input::Path(path));
         if let ScalerState::Fixed(pods) = self.control.scaler {
@@ -153,17 +153,21 @@ impl Engine<'_> {
             return;
         }
         let window = revision.spec().stable_window;
-        let pods: Vec<_> =
-            self.fleet.ready().map(|pod| Candidate { pod: &pod.report, started: pod.started }).collect();
+        let pods: Vec<_> = self
+            .fleet
+            .ready()
+            .map(|(id, pod)| Candidate { pod: (id, &pod.report), started: pod.started })
+            .collect();
         let (number, wanted) = (pods.len(), sample_size(pods.len()));
         let loss = self.scenario.platform.scrape_loss_fraction;
         let rng = &mut self.random.scrape;
         let order = ask_order(self.now, window, pods, rng);
-        let answers: Vec<Stat> =
-            order.into_iter().filter(|_| loss == 0.0 || rng.unit() >= loss).take(wanted).cloned().collect();
-        // Half a sum would look like half the load.
-        if answers.len() < wanted {
-            return;
+        let answers = order.into_iter().filter(|_| loss == 0.0 || rng.unit() >= loss).take(wanted);
+        let (ids, answers): (Vec<PodId>, Vec<Stat>) = answers.map(|(id, stat)| (id, stat.clone())).unzip();
+        if self.scenario.platform.victim == Victim::LeastBusy {
+            for (&id, stat) in ids.iter().zip(&answers) {
+                self.keep(pods::Event::Load(id, stat.average_concurrent_requests));
+            }
         }
         if let Some(stat) = extrapolate(&answers, number) {
             self.tell(Input::Scraped(stat));
@@ -202,7 +206,7 @@ impl Engine<'_> {
             in_flight: pod.runs().then_some(pod.report.average_concurrent_requests),
         });
         let samples: Vec<PodSample> = samples.collect();
-        let desired = state.hpa.sync(now, self.fleet.wanted, &samples).desired;
+        let desired = state.hpa.sync(now, self.fleet.wanted(), &samples).desired;
         self.meter.outcome.scaling.decisions += 1;
         self.scale(desired);
     }
@@ -235,7 +239,12 @@ impl Engine<'_> {
 
     pub(super) fn end_outage(&mut self) {
         self.control.away = false;
-        self.start_autoscaler();
+        // What a status holds survives; the load of the last window does not.
+        let history = match &self.control.scaler {
+            ScalerState::Requests(revision) => revision.evaluation().map(Evaluation::history),
+            ScalerState::Hpa(_) | ScalerState::Fixed(_) => None,
+        };
+        self.start_autoscaler(self.fleet.counts(), history.unwrap_or_default());
         self.report_of_activators(true);
     }
 
@@ -261,7 +270,7 @@ impl Engine<'_> {
             return;
         }
         let Some(plan) = revision.step(self.now, input) else { return };
-        if let Some(decision) = revision.evaluation().and_then(|evaluation| evaluation.decision.as_ref()) {
+        if let Some(decision) = revision.evaluation().and_then(|evaluation| evaluation.new_decision()) {
             let panicking = f64::from(u8::from(matches!(decision.mode, ScalingMode::Panic { .. })));
             let begins = panicking > self.meter.levels.panicking.value();
             self.meter.levels.panicking.set(self.now, panicking);
@@ -296,12 +305,12 @@ impl Engine<'_> {
 
     /// Wants so many pods.
     pub(super) fn scale(&mut self, pods: u32) {
-        let before = std::mem::replace(&mut self.fleet.wanted, pods);
+        let before = self.fleet.wanted();
         if pods != before {
             self.meter.outcome.scaling.ups += u64::from(pods > before);
             self.meter.outcome.scaling.downs += u64::from(pods < before);
             self.meter.levels.wanted.set(self.now, f64::from(pods));
-            self.converge();
+            self.keep(pods::Event::Scale(pods));
         }
     }
 }

@@ -1,11 +1,15 @@
-//! All pods of a run: their starts, their lists, their ends.
+//! All pods of a run: their starts, their lists, their ends. How many there are to be, which of them goes and when a
+//! failed start is tried again is decided by [`Pods`], as in production.
 
-use pilotlight_core::{PodCounts, Rng, Time};
+use std::time::Duration;
+
+use pilotlight_core::pods::{self, Command, Pods};
+use pilotlight_core::{PodCounts, Rng, Time, TroubleReason};
 
 use super::pod::{Phase, Pod, PodId};
 use super::{Engine, Event};
 use crate::cluster::{Capacity, Change, Cluster, Phases, PodPhase};
-use crate::scenario::{Scenario, Victim};
+use crate::scenario::Scenario;
 
 /// The pods, and the cluster they are in.
 pub(super) struct Fleet {
@@ -16,8 +20,11 @@ pub(super) struct Fleet {
     has_nodes: bool,
     /// The pods that requests are sent to.
     listed: Vec<u32>,
-    /// The number of pods to have.
-    pub(super) wanted: u32,
+    keeper: Pods<PodId>,
+    /// When the keeper's next start is due, if that is planned already.
+    start_due: Option<Time>,
+    /// Whether the keeper had given up when everybody was told last.
+    gives_up: bool,
     /// Work done by all pods, in seconds.
     pub(super) work_done: f64,
 }
@@ -30,7 +37,9 @@ impl Fleet {
             cluster_due: None,
             has_nodes: scenario.cluster.capacity != Capacity::Unlimited,
             listed: Vec::new(),
-            wanted: 0,
+            keeper: Pods::default(),
+            start_due: None,
+            gives_up: false,
             work_done: 0.0,
         }
     }
@@ -57,8 +66,19 @@ impl Fleet {
     }
 
     /// The pods that are known to be ready and not on their way out.
-    pub(super) fn ready(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.iter().filter(|pod| pod.phase == Phase::Ready && pod.listed)
+    pub(super) fn ready(&self) -> impl Iterator<Item = (PodId, &Pod)> {
+        let pods = (0..).zip(&self.pods).filter(|(_, pod)| pod.phase == Phase::Ready && pod.listed);
+        pods.map(|(index, pod)| (PodId { index, generation: pod.generation }, pod))
+    }
+
+    /// The number of pods to have.
+    pub(super) fn wanted(&self) -> u32 {
+        self.keeper.wanted()
+    }
+
+    /// Whether waiting requests should be answered, because pods do not come up.
+    pub(super) fn gives_up(&self) -> bool {
+        self.keeper.back_off().is_some_and(|back_off| back_off.gives_up)
     }
 
     /// Those whose containers run.
@@ -80,47 +100,41 @@ impl Fleet {
         }
         counts
     }
-
-    fn live(&self) -> u32 {
-        let stays = |pod: &&Pod| matches!(pod.phase, Phase::Pending | Phase::Starting | Phase::Ready);
-        self.pods.iter().filter(stays).count() as u32
-    }
-
-    fn victim(&self, rule: Victim) -> Option<u32> {
-        let pods = (0u32..).zip(&self.pods);
-        let ranked = pods.filter_map(|(index, pod)| {
-            let readiness = match pod.phase {
-                Phase::Pending => 0,
-                Phase::Starting => 1,
-                Phase::Ready => 2,
-                Phase::Leaving | Phase::Gone => return None,
-            };
-            let load = match rule {
-                Victim::LeastBusy => pod.in_flight,
-                Victim::Youngest => 0,
-            };
-            Some(((readiness, load, std::cmp::Reverse((pod.started, index))), index))
-        });
-        ranked.min().map(|(_, index)| index)
-    }
 }
 
 impl Engine<'_> {
-    /// Starts and stops pods until there are as many as wanted.
-    pub(super) fn converge(&mut self) {
-        let wanted = self.fleet.wanted;
-        let live = self.fleet.live();
-        for _ in live..wanted {
-            self.start_pod(false);
+    /// Has this many pods, ready from the beginning.
+    pub(super) fn begin_fleet(&mut self, warm: u32) {
+        let starts = self.fleet.keeper.step(self.now, pods::Event::Scale(warm));
+        starts.iter().for_each(|_| self.start_pod(true));
+        self.list_warm_pods();
+    }
+
+    /// Tells the keeper what happened, and does what it says.
+    pub(super) fn keep(&mut self, event: pods::Event<PodId>) {
+        for command in self.fleet.keeper.step(self.now, event) {
+            match command {
+                Command::Start => self.start_pod(false),
+                Command::Use(pod) => self.use_pod(pod),
+                Command::Stop(pod) | Command::Kill(pod) => self.stop_pod(pod),
+                // Told by `gives_up`.
+                Command::BackOff(_) => {}
+            }
         }
-        for _ in wanted..live {
-            let Some(victim) = self.fleet.victim(self.scenario.platform.victim) else { break };
-            self.stop_pod(victim);
+        if let Some(due) = self.fleet.keeper.wake_at()
+            && self.fleet.start_due != Some(due)
+        {
+            self.fleet.start_due = Some(due);
+            self.events.push(due, Event::StartDue);
+        }
+        let gives_up = self.fleet.gives_up();
+        if std::mem::replace(&mut self.fleet.gives_up, gives_up) != gives_up {
+            self.soon(Event::Trouble);
         }
     }
 
     /// Starts a pod; a warm one is ready at once.
-    pub(super) fn start_pod(&mut self, warm: bool) {
+    fn start_pod(&mut self, warm: bool) {
         let now = self.now;
         let gone = self.fleet.pods.iter().position(|pod| pod.phase == Phase::Gone && !pod.listed);
         let index = gone.unwrap_or(self.fleet.pods.len());
@@ -132,7 +146,7 @@ impl Engine<'_> {
         }
         let pods = &self.scenario.pods;
         let rng = &mut self.random.start;
-        let phases = Phases {
+        let mut phases = Phases {
             schedule: pods.schedule.sample(rng),
             provision: pods.provision.sample(rng),
             pull: pods.pull.sample(rng),
@@ -140,12 +154,24 @@ impl Engine<'_> {
             init: pods.init.sample(rng),
             ready: pods.ready.sample(rng),
         };
+        if let Some(failing) = &pods.failing_starts
+            && !warm
+            && failing.until.is_none_or(|until| now < until)
+            && self.random.fail.unit() < failing.fraction
+        {
+            // The container runs for a while and ends: what comes after that does not come.
+            phases.init = failing.after.sample(&mut self.random.fail);
+            phases.ready = Duration::ZERO;
+            self.fleet.pods[index].fails = Some(failing.reason);
+        }
         self.meter.outcome.pods.starts += 1;
         self.meter.levels.starting.add(now, 1.0);
         self.fleet.pods[index].phase = Phase::Starting;
         let exist = self.fleet.pods.iter().filter(|pod| pod.phase != Phase::Gone).count() as u32;
         self.meter.outcome.pods.peak = self.meter.outcome.pods.peak.max(exist);
-        self.fleet.cluster.start(now, index as u32, if warm { Phases::default() } else { phases });
+        let index = index as u32;
+        self.keep(pods::Event::Started(PodId { index, generation }));
+        self.fleet.cluster.start(now, index, if warm { Phases::default() } else { phases });
         self.follow_cluster();
     }
 
@@ -187,18 +213,25 @@ impl Engine<'_> {
                 self.meter.levels.pending.add(now, -1.0);
                 self.meter.levels.starting.add(now, 1.0);
             }
-            PodPhase::Ready if pod.phase == Phase::Starting => {
-                pod.phase = Phase::Ready;
-                pod.ready_since = Some(now);
-                self.meter.levels.starting.add(now, -1.0);
-                self.meter.levels.ready.add(now, 1.0);
-                if let Some(life) = &self.scenario.pods.crash_after {
-                    self.events.push(now + life.sample(&mut self.random.crash), Event::Crash(id));
-                }
-                self.soon(Event::Listed(id));
-            }
+            PodPhase::Ready if pod.phase == Phase::Starting => match pod.fails {
+                Some(_) => self.events.push(now, Event::Crash(id)),
+                None => self.keep(pods::Event::Ready(id)),
+            },
             _ => {}
         }
+    }
+
+    fn use_pod(&mut self, id: PodId) {
+        let now = self.now;
+        let Some(pod) = self.fleet.find_mut(id) else { return };
+        pod.phase = Phase::Ready;
+        pod.ready_since = Some(now);
+        self.meter.levels.starting.add(now, -1.0);
+        self.meter.levels.ready.add(now, 1.0);
+        if let Some(life) = &self.scenario.pods.crash_after {
+            self.events.push(now + life.sample(&mut self.random.crash), Event::Crash(id));
+        }
+        self.soon(Event::Listed(id));
     }
 
     /// Everybody learns that a pod is ready.
@@ -225,10 +258,9 @@ impl Engine<'_> {
         }
     }
 
-    fn stop_pod(&mut self, index: u32) {
+    fn stop_pod(&mut self, id: PodId) {
         let now = self.now;
-        let pod = &mut self.fleet.pods[index as usize];
-        let id = PodId { index, generation: pod.generation };
+        let Some(pod) = self.fleet.find_mut(id) else { return };
         match pod.phase {
             Phase::Ready => {
                 pod.phase = Phase::Leaving;
@@ -239,7 +271,7 @@ impl Engine<'_> {
                 self.plan_quiet(id);
                 self.events.push(now + self.scenario.pods.termination_grace, Event::Killed(id));
             }
-            Phase::Pending | Phase::Starting => self.remove_pod(id),
+            Phase::Pending | Phase::Starting => self.end_pod(id, pods::Event::Stopped(id)),
             Phase::Leaving | Phase::Gone => {}
         }
     }
@@ -259,17 +291,18 @@ impl Engine<'_> {
         let Some(pod) = self.fleet.find(id).filter(|pod| pod.phase == Phase::Leaving) else { return };
         // With a request in flight, its end plans the next look.
         if pod.in_flight == 0 && pod.last_arrival.max(pod.leaving_since) + quiet <= now {
-            self.remove_pod(id);
+            self.end_pod(id, pods::Event::Stopped(id));
         }
     }
 
     /// A pod ends with whatever it has: it crashed, or its time to leave is over.
     pub(super) fn break_down(&mut self, id: PodId, crashed: bool) {
         let Some(pod) = self.fleet.find(id) else { return };
-        let ends = match pod.phase {
-            Phase::Ready => crashed,
-            Phase::Leaving => true,
-            Phase::Pending | Phase::Starting | Phase::Gone => false,
+        let reason = pod.fails.unwrap_or(TroubleReason::Exited);
+        let (ends, event) = match pod.phase {
+            Phase::Starting | Phase::Ready => (crashed, pods::Event::Failed(id, reason)),
+            Phase::Leaving => (true, pods::Event::Stopped(id)),
+            Phase::Pending | Phase::Gone => return,
         };
         if !ends {
             return;
@@ -278,8 +311,19 @@ impl Engine<'_> {
         self.remove_pod(id);
         self.lose_requests_of(id.index);
         self.soon(Event::Unlisted(id));
-        self.converge();
+        self.keep(event);
         self.tell_pods();
+    }
+
+    /// Whoever keeps the number of pods may start the next one now.
+    pub(super) fn start_due(&mut self) {
+        self.fleet.start_due = None;
+        self.keep(pods::Event::Tick);
+    }
+
+    fn end_pod(&mut self, id: PodId, event: pods::Event<PodId>) {
+        self.remove_pod(id);
+        self.keep(event);
     }
 
     fn remove_pod(&mut self, id: PodId) {

@@ -1,6 +1,6 @@
 //! The pods of a run: each with its queue-proxy's counters and breaker, and the app behind it.
 
-use pilotlight_core::{Breaker, RequestStats, Stat, Ticket, Time};
+use pilotlight_core::{Breaker, RequestStats, Stat, Ticket, Time, TroubleReason, queue_depth};
 
 use super::meter::Level;
 use super::processor::Processor;
@@ -8,7 +8,7 @@ use super::requests::RequestId;
 use crate::scenario::Slowdown;
 
 /// Names a pod: its place in the fleet, which a later pod may take, and which of those it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PodId {
     pub(super) index: u32,
     pub(super) generation: u32,
@@ -36,6 +36,8 @@ pub(super) struct Pod {
     pub(super) listed: bool,
     pub(super) started: Time,
     pub(super) ready_since: Option<Time>,
+    /// Set if its start fails.
+    pub(super) fails: Option<TroubleReason>,
     /// What its queue-proxy counts, and the latest report of that.
     pub(super) stats: RequestStats,
     pub(super) report: Stat,
@@ -62,13 +64,14 @@ pub(super) enum Entry {
 
 impl Pod {
     pub(super) fn new(now: Time, generation: u32, container_concurrency: u32, slowdown: Slowdown) -> Self {
-        let queue = container_concurrency as usize * QUEUE_PER_SLOT;
+        let queue = queue_depth(container_concurrency);
         Pod {
             generation,
             phase: Phase::Pending,
             listed: false,
             started: now,
             ready_since: None,
+            fails: None,
             stats: RequestStats::new(now),
             report: Stat::default(),
             breaker: (container_concurrency > 0).then(|| Breaker::new(container_concurrency, queue)),
@@ -118,6 +121,3 @@ impl Pod {
         }
     }
 }
-
-/// Knative's queue-proxy queues ten times what it lets through.
-const QUEUE_PER_SLOT: usize = 10;

@@ -32,8 +32,15 @@ pub(super) struct Request {
     /// Attempts before this one.
     pub(super) retries: u32,
     pub(super) place: Place,
-    /// The activator it came through, if one stood in the path.
-    pub(super) activator: Option<u32>,
+    /// The activator it came through, if one stood in the path, and its place in the line there.
+    pub(super) line: Option<LinePlace>,
+}
+
+/// An attempt's place in an activator's line: it stays the same however many pods refuse the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinePlace {
+    pub(super) activator: u32,
+    pub(super) ticket: balance::Ticket,
 }
 
 /// Where a request is.
@@ -42,7 +49,7 @@ pub(super) enum Place {
     /// Between two attempts, or not on its way yet.
     Client,
     /// In an activator's line.
-    Line(balance::Ticket),
+    Line,
     /// Turned away by a queue-proxy whose line is full.
     Door { pod: u32 },
     /// In a queue-proxy's line.
@@ -56,7 +63,7 @@ impl Place {
     pub(super) fn pod(self) -> Option<u32> {
         match self {
             Place::Door { pod } | Place::Queue { pod, .. } | Place::App { pod } => Some(pod),
-            Place::Client | Place::Line(_) => None,
+            Place::Client | Place::Line => None,
         }
     }
 }

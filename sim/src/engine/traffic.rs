@@ -1,14 +1,15 @@
 //! A request's way: from its client to an activator or straight to a pod, through the queue-proxy to the app, and
 //! back, or not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pilotlight_core::balance::{Gate, Policy, assign_pods};
-use pilotlight_core::{Reporter, RequestKind, Time};
+use pilotlight_core::balance::{Gate, Policy, Refusals, share_of_pods};
+use pilotlight_core::{Place as ActivatorPlace, Reporter, RequestKind, Time};
 
 use super::meter::Answer;
 use super::pod::{Entry, Phase, PodId};
-use super::requests::{Place, Request, RequestId};
+use super::requests::{LinePlace, Place, Request, RequestId};
 use super::{Engine, Event, NEVER};
 use crate::scenario::{Balancing, Load, Path, Scenario, Settings};
 
@@ -23,8 +24,12 @@ pub(super) struct Front {
     policy: Policy,
     /// The limit of each pod; `None`: no limit.
     limit: Option<u32>,
+    /// How many lists of pods there have been.
+    lists: u32,
     /// How long an attempt may take, before somebody gives up.
     patience: Duration,
+    /// Pods do not come up, and whoever waits for one is answered.
+    gives_up: bool,
     /// It is the client who gives up.
     client_gives_up: bool,
     /// How long there was no pod to send to, altogether, and since when there has been none.
@@ -34,6 +39,8 @@ pub(super) struct Front {
 
 struct Activator {
     gate: Gate<u32, RequestId>,
+    /// The pods of the present list that have refused a connection.
+    refusals: BTreeMap<u32, Refusals>,
     reporter: Reporter,
 }
 
@@ -54,7 +61,9 @@ impl Front {
                 Balancing::Knative => Policy::knative(limit),
             },
             limit: (limit > 0).then_some(limit),
+            lists: 0,
             patience: client.min(platform.request_timeout),
+            gives_up: false,
             client_gives_up: client < platform.request_timeout,
             cold_time: Duration::ZERO,
             cold_since: Some(Time::EPOCH),
@@ -74,7 +83,8 @@ impl Front {
 
 impl Activator {
     fn new(queue: u32) -> Self {
-        Activator { gate: Gate::new(queue as usize), reporter: Reporter::default() }
+        let gate = Gate::new(queue as usize);
+        Activator { gate, refusals: BTreeMap::new(), reporter: Reporter::default() }
     }
 }
 
@@ -132,7 +142,7 @@ impl Engine<'_> {
             user,
             retries: 0,
             place: Place::Client,
-            activator: None,
+            line: None,
         };
         let id = self.requests.insert(request);
         self.send(id);
@@ -142,8 +152,8 @@ impl Engine<'_> {
         let (now, cold_before) = (self.now, self.front.cold_time(self.now));
         let activator = self.front.proxied.then(|| self.front.next_activator());
         let request = self.requests.at(id);
-        (request.attempt_sent, request.cold_before, request.activator) = (now, cold_before, activator);
-        request.started = None;
+        (request.attempt_sent, request.cold_before) = (now, cold_before);
+        (request.started, request.line) = (None, None);
         if self.front.patience < Duration::MAX {
             self.requests.set_deadline(id);
         }
@@ -155,17 +165,20 @@ impl Engine<'_> {
 
     fn enter_activator(&mut self, id: RequestId, activator: u32) {
         let now = self.now;
-        let Activator { gate, reporter } = &mut self.front.activators[activator as usize];
+        let Activator { gate, reporter, .. } = &mut self.front.activators[activator as usize];
         let announcement = reporter.request_started(now);
         let ticket = gate.ticket();
+        self.requests.at(id).line = Some(LinePlace { activator, ticket });
+        let gives_up = self.front.gives_up && gate.has_no_pods();
         let entered = match gate.enter(ticket) {
             Some(pod) => Ok(Some(pod)),
-            None => gate.wait(ticket, id).map(|()| None),
+            None if gives_up => Err(()),
+            None => gate.wait(ticket, id).map(|()| None).map_err(|_| ()),
         };
         match entered {
             Ok(Some(pod)) => self.send_to_pod(id, pod),
-            Ok(None) => self.requests.at(id).place = Place::Line(ticket),
-            Err(_) => self.finish_attempt(id, Ending::Status(503)),
+            Ok(None) => self.requests.at(id).place = Place::Line,
+            Err(()) => self.finish_attempt(id, Ending::Status(503)),
         }
         if let Some(stat) = announcement {
             self.push(stat);
@@ -183,7 +196,7 @@ impl Engine<'_> {
     fn send_to_pod(&mut self, id: RequestId, index: u32) {
         let now = self.now;
         let request = self.requests.at(id);
-        let kind = kind(request.activator);
+        let kind = kind(request.line);
         let pod = &mut self.fleet.pods[index as usize];
         if pod.phase == Phase::Gone {
             self.refused(id, index);
@@ -206,28 +219,43 @@ impl Engine<'_> {
         }
     }
 
-    /// Nobody listens at the pod any more: an activator tries another, anybody else is told.
+    /// The pod does not take the connection: an activator tries another, which no client does.
     fn refused(&mut self, id: RequestId, pod: u32) {
-        let Some(activator) = self.requests.at(id).activator else {
+        let Some(LinePlace { activator, ticket }) = self.requests.at(id).line else {
             self.finish_attempt(id, Ending::Status(502));
             return;
         };
-        let gate = &mut self.front.activators[activator as usize].gate;
-        gate.suspend(&pod);
+        let Activator { gate, refusals, .. } = &mut self.front.activators[activator as usize];
+        if let Some(pause) = refusals.entry(pod).or_default().refused() {
+            gate.suspend(&pod);
+            let list = self.front.lists;
+            self.events.push(self.now + pause, Event::TakeBack { activator, pod, list });
+        }
         let called = gate.finish(&pod);
-        // Behind those who have been waiting. Whether the line is full does not matter: it had come through.
-        let ticket = gate.ticket();
         let next = gate.enter(ticket);
-        if next.is_none() && gate.wait(ticket, id).is_ok() {
-            self.requests.at(id).place = Place::Line(ticket);
-        } else if next.is_none() {
-            self.finish_attempt(id, Ending::Status(503));
+        if next.is_none() {
+            match gate.wait(ticket, id) {
+                Ok(()) => self.requests.at(id).place = Place::Line,
+                Err(_) => self.finish_attempt(id, Ending::Status(503)),
+            }
         }
         if let Some((other, pod)) = called {
             self.send_to_pod(other, pod);
         }
         if let Some(pod) = next {
             self.send_to_pod(id, pod);
+        }
+    }
+
+    /// The pause of a pod that refused a connection is over.
+    pub(super) fn take_back(&mut self, activator: u32, pod: u32, list: u32) {
+        if list != self.front.lists {
+            return;
+        }
+        let Activator { gate, refusals, .. } = &mut self.front.activators[activator as usize];
+        refusals.entry(pod).or_default().taken_back();
+        for (request, pod) in gate.resume(&pod) {
+            self.send_to_pod(request, pod);
         }
     }
 
@@ -292,12 +320,12 @@ impl Engine<'_> {
     /// An attempt is over: whoever held something for it lets go, and its client sees what to do.
     fn finish_attempt(&mut self, id: RequestId, ending: Ending) {
         let now = self.now;
-        let Request { place, activator, .. } = *self.requests.at(id);
+        let Request { place, line, .. } = *self.requests.at(id);
         // From here on nothing that was planned for this attempt will find it.
         let id = self.requests.rename(id);
         self.requests.at(id).place = Place::Client;
-        let next_in_queue = self.leave_pod(now, place, activator);
-        let next_in_line = activator.and_then(|activator| self.leave_activator(now, place, activator));
+        let next_in_queue = self.leave_pod(now, place, line);
+        let next_in_line = line.and_then(|line| self.leave_activator(now, place, line));
         self.answer(id, ending);
         // The pods' next requests come after this one's answer, as they do on a wire.
         if let Some((next, pod)) = next_in_queue {
@@ -310,7 +338,7 @@ impl Engine<'_> {
     }
 
     /// Returns the request that takes the place of one that leaves its pod.
-    fn leave_pod(&mut self, now: Time, place: Place, activator: Option<u32>) -> Option<(RequestId, u32)> {
+    fn leave_pod(&mut self, now: Time, place: Place, line: Option<LinePlace>) -> Option<(RequestId, u32)> {
         let index = place.pod()?;
         let pod = &mut self.fleet.pods[index as usize];
         let mut next = None;
@@ -330,7 +358,7 @@ impl Engine<'_> {
             _ => {}
         }
         pod.in_flight -= 1;
-        pod.stats.request_finished(now, kind(activator));
+        pod.stats.request_finished(now, kind(line));
         let id = PodId { index, generation: pod.generation };
         if pod.phase == Phase::Leaving && pod.in_flight == 0 {
             self.plan_quiet(id);
@@ -343,12 +371,12 @@ impl Engine<'_> {
     }
 
     /// Returns the request that may go next, and where.
-    fn leave_activator(&mut self, now: Time, place: Place, activator: u32) -> Option<(RequestId, u32)> {
-        let Activator { gate, reporter } = &mut self.front.activators[activator as usize];
+    fn leave_activator(&mut self, now: Time, place: Place, line: LinePlace) -> Option<(RequestId, u32)> {
+        let Activator { gate, reporter, .. } = &mut self.front.activators[line.activator as usize];
         reporter.request_finished(now);
         match place {
-            Place::Line(ticket) => {
-                gate.leave(ticket);
+            Place::Line => {
+                gate.leave(line.ticket);
                 None
             }
             _ => gate.finish(&place.pod()?),
@@ -424,19 +452,23 @@ impl Engine<'_> {
             (None, true) => self.front.cold_since = Some(now),
             _ => {}
         }
-        let (policy, limit, in_use) = (self.front.policy, self.front.limit, self.front.in_use);
-        for activator in 0..self.front.activators.len() {
-            let mine: Vec<u32> = match limit {
-                Some(_) => {
-                    let place = ((activator as u32) < in_use).then_some(activator);
-                    let mine = assign_pods(listed.len(), place, in_use as usize);
-                    mine.into_iter().map(|i| listed[i]).collect()
-                }
-                None => listed.clone(),
-            };
-            let called = self.front.activators[activator].gate.set_pods(policy, limit, mine);
+        self.front.gives_up = self.fleet.gives_up();
+        self.front.lists += 1;
+        let (policy, limit, in_use) = (self.front.policy, self.front.limit, self.front.in_use as usize);
+        for i in 0..self.front.activators.len() {
+            let place = ActivatorPlace { index: (i < in_use).then_some(i), activators: in_use };
+            let mine = share_of_pods(listed.len(), limit, place).into_iter().map(|pod| listed[pod]);
+            let activator = &mut self.front.activators[i];
+            activator.refusals.clear();
+            let called = activator.gate.set_pods(policy, limit, mine);
             for (request, pod) in called {
                 self.send_to_pod(request, pod);
+            }
+            let gate = &mut self.front.activators[i].gate;
+            if self.front.gives_up && gate.has_no_pods() {
+                for request in gate.leave_all() {
+                    self.finish_attempt(request, Ending::Status(503));
+                }
             }
         }
     }
@@ -470,6 +502,6 @@ enum Ending {
     ClientLeft,
 }
 
-fn kind(activator: Option<u32>) -> RequestKind {
-    if activator.is_some() { RequestKind::Proxied } else { RequestKind::Direct }
+fn kind(line: Option<LinePlace>) -> RequestKind {
+    if line.is_some() { RequestKind::Proxied } else { RequestKind::Direct }
 }

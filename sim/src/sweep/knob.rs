@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pilotlight_config::duration;
 use pilotlight_config::keys::{annotation, config_map};
+use pilotlight_config::spelling::nearest;
 
 /// A setting and the values it takes in turn.
 ///
@@ -153,19 +154,13 @@ fn known() -> impl Iterator<Item = (&'static str, Place)> {
 }
 
 fn unknown(name: &str) -> KnobError {
-    // A third of the letters may be wrong, as for the keys of settings; or it is a part of the name.
-    let most = name.chars().count().div_ceil(3);
-    let distance = |known: &str| strsim::damerau_levenshtein(name, known);
-    let near = known()
-        .map(|(known, _)| known)
-        .filter(|known| distance(known) <= most)
-        .min_by_key(|known| distance(known));
-    let containing =
-        || known().map(|(known, _)| known).find(|known| !name.is_empty() && known.contains(name));
-    let advice = match near.or_else(containing) {
+    let names = || known().map(|(known, _)| known);
+    // Or the name is a part of one.
+    let containing = || names().find(|known| !name.is_empty() && known.contains(name));
+    let advice = match nearest(name, names()).or_else(containing) {
         Some(near) => format!("did you mean {near}?"),
         None => {
-            let mut names: Vec<&str> = known().map(|(known, _)| known).collect();
+            let mut names: Vec<&str> = names().collect();
             names.dedup();
             format!("there are {}", names.join(", "))
         }

@@ -130,7 +130,7 @@ fn in_words(change: Option<Interval>) -> String {
 /// What is peculiar about the load, if it is.
 fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     let Scaler::Requests(spec) = &defaults.scaler else { return String::new() };
-    let idle = spec.stable_window + spec.scale_to_zero_grace_period.max(spec.pod_retention);
+    let idle = spec.time_to_zero().unwrap_or(Duration::MAX);
     let window = duration::format(spec.stable_window);
     let Some(found) = silences(&parts.training, seed, idle) else { return String::new() };
     let seconds = |time: Duration| format!("{:.0} s", time.as_secs_f64());
@@ -138,8 +138,8 @@ fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     let per_hour = f64::from(found.long) / hours;
     if found.long > 0 {
         format!(
-            " The load falls silent for longer than the window of {window} and what the last pod stays after it \
-             ({} together) {per_hour:.0} times an hour, for up to {}: so often the last pod goes.",
+            " The load falls silent {per_hour:.0} times an hour for longer than the last pod stays after a request \
+             ({}), for up to {}: so often the last pod goes.",
             seconds(idle),
             seconds(found.longest),
         )

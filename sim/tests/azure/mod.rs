@@ -36,6 +36,7 @@ pub fn model_loads() -> Option<Distribution> {
 }
 
 /// The folder with the files, if this one is in it.
+#[expect(clippy::disallowed_methods, reason = "a test may be told where the files are")]
 fn workloads(file: &str) -> Option<PathBuf> {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/workloads");
     let folder = env::var_os("PILOTLIGHT_WORKLOADS").map_or_else(beside, PathBuf::from);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use pilotlight_core::{EndpointTable, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
+use pilotlight_core::{EndpointLine, PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
 
 /// Serves one table, which never changes, as long as the process lives.
 pub(crate) struct Endpoints {
@@ -20,7 +20,7 @@ impl Endpoints {
         let revisions = [("one", &pods[..1]), ("eight", pods), ("parked", &[])];
         let revisions: BTreeMap<_, _> =
             revisions.map(|(name, pods)| (RevisionId::new("bench", name), revision(pods))).into();
-        let line: Arc<str> = serde_json::to_string(&EndpointTable { revisions })?.into();
+        let line: Arc<str> = serde_json::to_string(&EndpointLine::Snapshot(revisions))?.into();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         thread::spawn(move || {

@@ -2,15 +2,16 @@
 //! other side of a proxy.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use pilotlight_net::headers::Marks;
 use pilotlight_net::{
-    Body, Client, Drain, Handler, Request, Response, UpstreamParams, Upstreams, error, prepare_forward,
+    Body, Client, Drain, Handler, Request, Response, UpstreamParams, Upstreams, message, prepare_forward,
     prepare_response, serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -208,7 +209,7 @@ impl World {
         });
         let is_refused =
             [" 400 ", " 501 "].iter().any(|status| answers.contains(&["HTTP/1.1", *status].concat()));
-        Served { seen: std::mem::take(&mut lock(&self.seen)), is_refused }
+        Served { seen: std::mem::take(&mut self.seen.lock()), is_refused }
     }
 
     /// The client leaves when it has got this many answers of the app: one that leaves before has no requests any more.
@@ -223,7 +224,7 @@ impl World {
             let _ = stream.shutdown().await;
             while stream.read_buf(&mut said).await.is_ok_and(|read| read > 0) {}
         });
-        std::mem::take(&mut lock(&self.seen_behind))
+        std::mem::take(&mut self.seen_behind.lock())
     }
 
     fn response(
@@ -232,7 +233,7 @@ impl World {
         method: &Method,
         pieces: &[&[u8]],
     ) -> Option<Message<http::Response<()>>> {
-        *lock(&self.says) = pieces.iter().map(|piece| piece.to_vec()).collect();
+        *self.says.lock() = pieces.iter().map(|piece| piece.to_vec()).collect();
         let mut request = Request::new(Body::empty());
         *request.method_mut() = method.clone();
         self.run(async {
@@ -260,8 +261,8 @@ impl Handler for App {
         let (head, body) = request.into_parts();
         let message = Message::read(http::Request::from_parts(head, ()), body).await;
         let status = if message.is_broken_off { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-        lock(&self.seen).push(message);
-        error::empty(status)
+        self.seen.lock().push(message);
+        message::empty(status)
     }
 }
 
@@ -280,7 +281,7 @@ impl Handler for Proxy {
                 prepare_response(&mut response);
                 response
             }
-            Err(failure) => error::respond(failure.error()),
+            Err(failure) => message::respond(failure.error()),
         }
     }
 }
@@ -298,7 +299,7 @@ fn speak(runtime: &Runtime, says: Arc<Mutex<Vec<Vec<u8>>>>) -> SocketAddr {
     let address = listener.local_addr().expect("bound");
     runtime.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let pieces = lock(&says).clone();
+            let pieces = says.lock().clone();
             tokio::spawn(async move {
                 let mut heard = Vec::new();
                 while !heard.ends_with(b"\r\n\r\n")
@@ -314,10 +315,6 @@ fn speak(runtime: &Runtime, says: Arc<Mutex<Vec<Vec<u8>>>>) -> SocketAddr {
         }
     });
     address
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);

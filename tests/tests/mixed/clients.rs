@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use pilotlight_tests::eventually;
 use pilotlight_tests::talk::{H2, Talk};
 use tokio::net::TcpStream;
@@ -120,17 +121,17 @@ impl Clients {
 
     /// Fails the test now, rather than after the last deadline.
     pub(crate) fn fail_early(&self) {
-        let failures = &lock(&self.done).failures;
+        let failures = &self.done.lock().failures;
         assert!(failures.is_empty(), "{failures:#?}");
     }
 
     /// Waits until every kind of client has done so much more that each single one, on the average, has done
     /// something.
     pub(crate) async fn every_kind_goes_on(&self) {
-        let before = lock(&self.done).exchanges.clone();
+        let before = self.done.lock().exchanges.clone();
         let more = |kind, clients: usize| {
             let count = |exchanges: &BTreeMap<Kind, u64>| exchanges.get(&kind).copied().unwrap_or_default();
-            count(&lock(&self.done).exchanges) >= count(&before) + clients as u64
+            count(&self.done.lock().exchanges) >= count(&before) + clients as u64
         };
         eventually("everybody goes on", PATIENCE, async || {
             self.fail_early();
@@ -145,7 +146,7 @@ impl Clients {
 
     /// Waits until those who talk briefly have begun again, on the average, with whichever pods there are now.
     pub(crate) async fn short_conversations_begin_anew(&self) {
-        let count = |kind| lock(&self.done).conversations.get(&kind).copied().unwrap_or_default();
+        let count = |kind| self.done.lock().conversations.get(&kind).copied().unwrap_or_default();
         let kinds = [(Kind::WebSocket, WEBSOCKETS), (Kind::Grpc, GRPC_STREAMS)];
         let enough = kinds.map(|(kind, clients)| (kind, count(kind) + clients as u64));
         eventually("new conversations", PATIENCE, async || {
@@ -159,7 +160,7 @@ impl Clients {
     pub(crate) async fn several_pods_talk(&self) {
         eventually("conversations with several pods", PATIENCE, async || {
             self.fail_early();
-            (lock(&self.done).talking.values().filter(|talks| **talks > 0).count() >= 3).then_some(())
+            (self.done.lock().talking.values().filter(|talks| **talks > 0).count() >= 3).then_some(())
         })
         .await;
     }
@@ -170,7 +171,7 @@ impl Clients {
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("no client panics");
         }
-        std::mem::take(&mut *lock(&self.done))
+        std::mem::take(&mut *self.done.lock())
     }
 }
 
@@ -213,7 +214,7 @@ impl Client {
         };
         if let Err(error) = result {
             let phase = *self.phase.borrow();
-            lock(&self.done).failures.push(format!("{:?}, {phase:?}: {error:#}", self.kind));
+            self.done.lock().failures.push(format!("{:?}, {phase:?}: {error:#}", self.kind));
         }
     }
 
@@ -261,7 +262,7 @@ impl Client {
             let mut talk = timeout(PATIENCE, way.begin()).await.context("no beginning")?.context("begin")?;
             let pod = talk.pod().to_owned();
             ensure!(!pod.is_empty(), "a pod without a name");
-            *lock(&self.done).talking.entry(pod.clone()).or_default() += 1;
+            *self.done.lock().talking.entry(pod.clone()).or_default() += 1;
             let mut words = 0_u32;
             let is_held = loop {
                 let phase = *self.phase.borrow_and_update();
@@ -278,7 +279,7 @@ impl Client {
                 sleep(BETWEEN_WORDS).await;
             };
             timeout(PATIENCE, talk.end()).await.context("no end")?.context("end")?;
-            let mut done = lock(&self.done);
+            let mut done = self.done.lock();
             *done.conversations.entry(self.kind).or_default() += 1;
             *done.talking.entry(pod.clone()).or_default() -= 1;
             if is_held {
@@ -289,7 +290,7 @@ impl Client {
     }
 
     fn exchanged(&self) {
-        *lock(&self.done).exchanges.entry(self.kind).or_default() += 1;
+        *self.done.lock().exchanges.entry(self.kind).or_default() += 1;
     }
 }
 
@@ -299,10 +300,6 @@ async fn check(response: http::Response<Incoming>) -> anyhow::Result<()> {
     ensure!(head.status == StatusCode::OK, "{} {body:?}", head.status);
     ensure!(body.ends_with(b" in flight.\n"), "not what the app says: {body:?}");
     Ok(())
-}
-
-fn lock(done: &Mutex<Done>) -> std::sync::MutexGuard<'_, Done> {
-    done.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const HTTP1_CONNECTIONS: usize = 200;

@@ -5,7 +5,11 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::headers::to_origin_form;
+use crate::Body;
+use crate::hop::to_origin_form;
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
@@ -28,10 +32,10 @@ proptest! {
 
     #[test]
     fn a_request_is_written_as_one_that_means_the_same(text in requests()) {
-        if let Ok(Some((_, mut request))) = parse_request(&text.into()) {
+        if let Ok(Some((_, mut request))) = parse_request::<Body>(&text.into()) {
             to_origin_form(&mut request);
             let text = Bytes::from(written(&request, write_request));
-            let (length, again) = parse_request(&text).unwrap().unwrap();
+            let (length, again) = parse_request::<Body>(&text).unwrap().unwrap();
             prop_assert_eq!(length, text.len());
             prop_assert_eq!(again.method(), request.method());
             let path = request.uri().path_and_query().map_or("/".to_owned(), ToString::to_string);
@@ -44,9 +48,9 @@ proptest! {
 
     #[test]
     fn a_response_is_written_as_one_that_means_the_same(text in responses()) {
-        if let Ok(Some((_, response))) = parse_response(&text.into()) {
+        if let Ok(Some((_, response))) = parse_response::<Body>(&text.into()) {
             let text = Bytes::from(written(&response, write_response));
-            let (length, again) = parse_response(&text).unwrap().unwrap();
+            let (length, again) = parse_response::<Body>(&text).unwrap().unwrap();
             prop_assert_eq!(length, text.len());
             prop_assert_eq!(again.status(), response.status());
             let reasons = [&again, &response].map(|response| response.extensions().get::<ReasonPhrase>());
@@ -59,7 +63,7 @@ proptest! {
     #[test]
     fn any_bytes_are_a_head_or_refused(bytes in vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from(bytes);
-        for length in [parse_request(&bytes).map(len), parse_response(&bytes).map(len), parse_trailers(&bytes).map(len)] {
+        for length in [parse_request::<Body>(&bytes).map(len), parse_response::<Body>(&bytes).map(len), parse_trailers(&bytes).map(len)] {
             prop_assert!(length.is_err() || length.is_ok_and(|length| length <= Some(bytes.len())));
         }
     }
@@ -72,7 +76,7 @@ fn a_head_is_as_large_as_it_may_be_in_whatever_pieces_it_comes() {
         let text = head(length);
         for piece in [length, 100_000] {
             let pieces: Vec<&[u8]> = text.as_bytes().chunks(piece).collect();
-            let read = read(&pieces, Partial::request, |_| Vec::new());
+            let read = read(&pieces, Partial::request::<Body>, |_| Vec::new());
             assert_eq!(
                 read.err(),
                 (!is_taken).then_some(HeadError::TooLarge),
@@ -90,8 +94,8 @@ fn a_head_has_as_many_fields_as_it_may_have() {
         for line in ["GET / HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\n"] {
             let text = Bytes::from([line, &"a: b\r\n".repeat(number), "\r\n"].concat());
             let headers = match line.starts_with("GET") {
-                true => parse_request(&text).map(|head| head.unwrap().1.headers().len()),
-                false => parse_response(&text).map(|head| head.unwrap().1.headers().len()),
+                true => parse_request::<Body>(&text).map(|head| head.unwrap().1.headers().len()),
+                false => parse_response::<Body>(&text).map(|head| head.unwrap().1.headers().len()),
             };
             assert_eq!(headers, if is_taken { Ok(number) } else { Err(HeadError::TooLarge) });
         }
@@ -100,10 +104,11 @@ fn a_head_has_as_many_fields_as_it_may_have() {
 
 #[test]
 fn names_keep_their_spelling_and_others_get_gos() {
-    let (_, mut request) =
-        parse_request(&"GET / HTTP/1.1\r\nhOST: h\r\nX-Request-ID: 1\r\nAccept: a\r\nx: y\r\n\r\n".into())
-            .unwrap()
-            .unwrap();
+    let (_, mut request) = parse_request::<Body>(
+        &"GET / HTTP/1.1\r\nhOST: h\r\nX-Request-ID: 1\r\nAccept: a\r\nx: y\r\n\r\n".into(),
+    )
+    .unwrap()
+    .unwrap();
     request.headers_mut().insert("x-added-here", HeaderValue::from_static("z"));
     let text = String::from_utf8(written(&request, write_request)).unwrap();
     assert_eq!(

@@ -64,8 +64,21 @@ const fn field(name: &'static str, value: &'static str, default: &'static str, a
 }
 
 /// All sections, in the order one writes them.
-pub const SECTIONS: &[&Section] =
-    &[&ROOT, &LOAD, &USERS, &STEP, &APP, &PODS, &CLUSTER, &NODES, &PLATFORM, &OUTAGE, &CLIENTS, &SETTINGS];
+pub const SECTIONS: &[&Section] = &[
+    &ROOT,
+    &LOAD,
+    &USERS,
+    &STEP,
+    &APP,
+    &PODS,
+    &FAILING_STARTS,
+    &CLUSTER,
+    &NODES,
+    &PLATFORM,
+    &OUTAGE,
+    &CLIENTS,
+    &SETTINGS,
+];
 
 pub(super) const ROOT: Section = Section {
     path: "",
@@ -158,6 +171,7 @@ pub(super) const PODS: Section = Section {
         field("ready", "distribution", "`0s`", "from then to being ready"),
         field("warm", "number", "what the settings begin with", "pods that are ready when the load begins"),
         field("crash-after", "distribution", "never", "how long a pod that is ready lives"),
+        field("failing-starts", "share or map", "none", "starts that fail; a map says how"),
         field(
             "drain-quiet",
             "duration",
@@ -165,6 +179,24 @@ pub(super) const PODS: Section = Section {
             "how long nothing has come to a leaving pod before it ends",
         ),
         field("termination-grace", "duration", "`5m`", "how long a leaving pod may take altogether"),
+    ],
+};
+
+pub(super) const FAILING_STARTS: Section = Section {
+    path: "pods.failing-starts",
+    about: "Starts that fail. A pod that failed, or crashed within 10 s, is started again after 100 ms, then later each \
+            time, up to 30 s, one pod at a time until one comes up. After three failures in a row, requests that wait \
+            for a pod are answered with 503.",
+    fields: &[
+        field("share", "share", "1", "starts that fail"),
+        field("after", "distribution", "`0s`", "from the end of the pull until the pod fails"),
+        field("until", "duration", "always", "when starts begin to work"),
+        field(
+            "reason",
+            "`exited`, `never-ready`, `cannot-start`",
+            "`exited`",
+            "how they fail; the last two are given up with the first failure",
+        ),
     ],
 };
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pilotlight_config::spelling::hint;
 use pilotlight_config::workload::manifest::{Node, shown};
 use pilotlight_config::{Findings, duration};
 
-use crate::dist::{DistError, Distribution, DistributionSpec, did_you_mean};
+use crate::dist::{DistError, Distribution, DistributionSpec};
 
 /// The text of a scalar, however YAML took it: `100ms`, `5`, `1.5`.
 pub(super) fn scalar(node: &Node<'_>, findings: &mut Findings) -> Option<String> {
@@ -114,7 +115,7 @@ pub(super) fn word<T: Copy>(node: &Node<'_>, known: &[(&str, T)], findings: &mut
     let found = known.iter().find(|(name, _)| *name == text).map(|&(_, value)| value);
     if found.is_none() {
         let names: Vec<&str> = known.iter().map(|&(name, _)| name).collect();
-        let rule = format!("is not one of {}{}", names.join(", "), did_you_mean(&text, &names));
+        let rule = format!("is not one of {}{}", names.join(", "), hint(&text, names.iter().copied()));
         findings.fault(&node.path, &text, rule);
     }
     found

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use pilotlight_config::workload::manifest::Node;
 use pilotlight_config::{Findings, duration as go};
-use pilotlight_core::Time;
+use pilotlight_core::{Time, TroubleReason};
 use serde::Deserialize;
 
 use super::fields;
 use super::read::{distribution, millicores, number, positive_time, scalar, share, time, whole, word};
 use crate::dist::Distribution;
 use crate::scenario::{
-    App, Balancing, Clients, Load, Outage, Path, Platform, Pods, Slowdown, UserStep, Users, Victim,
+    App, Balancing, Clients, FailingStarts, Load, Outage, Path, Platform, Pods, Slowdown, UserStep, Users,
+    Victim,
 };
 use crate::traffic::TrafficSpec;
 
@@ -133,10 +134,34 @@ pub(super) fn pods(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings
         ready: phase("ready", defaults.ready, findings),
         warm: whole(&node.child("warm"), 0, MOST_PODS, findings),
         crash_after: distribution(&node.child("crash-after"), base_dir, findings),
+        failing_starts: failing_starts(&node.child("failing-starts"), base_dir, findings),
         drain_quiet: time(&node.child("drain-quiet"), findings).unwrap_or(defaults.drain_quiet),
         termination_grace: time(&node.child("termination-grace"), findings)
             .unwrap_or(defaults.termination_grace),
     }
+}
+
+/// A share of starts that fail, or a map with the share and how they fail.
+fn failing_starts(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings) -> Option<FailingStarts> {
+    if !node.is_present() {
+        return None;
+    }
+    let mut failing = FailingStarts {
+        fraction: 1.0,
+        after: Duration::ZERO.into(),
+        until: None,
+        reason: TroubleReason::Exited,
+    };
+    if !node.value.is_some_and(serde_json::Value::is_object) {
+        failing.fraction = share(node, findings)?;
+        return Some(failing);
+    }
+    fields::FAILING_STARTS.check(node, findings);
+    failing.fraction = share(&node.child("share"), findings).unwrap_or(failing.fraction);
+    failing.after = distribution(&node.child("after"), base_dir, findings).unwrap_or(failing.after);
+    failing.until = time(&node.child("until"), findings).map(|until| Time::EPOCH + until);
+    failing.reason = word(&node.child("reason"), REASONS, findings).unwrap_or(failing.reason);
+    Some(failing)
 }
 
 pub(super) fn clients(node: &Node<'_>, findings: &mut Findings) -> Clients {
@@ -196,6 +221,11 @@ const PLATFORMS: &[(&str, Preset)] =
     &[("local", Platform::local), ("knative", Platform::knative), ("kubernetes", Platform::knative)];
 const PATHS: &[(&str, Path)] = &[("always", Path::Always), ("by-plan", Path::ByPlan), ("never", Path::Never)];
 const VICTIMS: &[(&str, Victim)] = &[("least-busy", Victim::LeastBusy), ("youngest", Victim::Youngest)];
+const REASONS: &[(&str, TroubleReason)] = &[
+    ("exited", TroubleReason::Exited),
+    ("never-ready", TroubleReason::NeverReady),
+    ("cannot-start", TroubleReason::CannotStart),
+];
 const BALANCINGS: &[(&str, Balancing)] =
     &[("pilotlight", Balancing::Pilotlight), ("knative", Balancing::Knative)];
 

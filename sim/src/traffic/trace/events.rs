@@ -4,9 +4,10 @@ use std::io::Read;
 use std::time::Duration;
 
 use csv::{Position, Reader, ReaderBuilder, StringRecord, Trim};
+use pilotlight_config::spelling::hint;
 
 use super::{Content, Event, Format, Reading, TokenCost, TrafficError, spread_whole_seconds, stamp};
-use crate::dist::{TimeUnit, did_you_mean};
+use crate::dist::TimeUnit;
 
 pub(super) fn read(
     source: impl Read,
@@ -169,7 +170,7 @@ impl<R: Read> Table<R> {
             } else {
                 columns.join(", ")
             };
-            let hint = did_you_mean(name, &columns);
+            let hint = hint(name, columns.iter().copied());
             reading.problem(format!("there is no column {name:?}{hint}; there are {shown}"))
         })
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::time::Duration;
 
+use pilotlight_config::spelling::hint;
 use pilotlight_core::{Input, Record};
 use serde::Deserialize;
 
@@ -120,7 +121,7 @@ pub(super) fn read_journal(source: impl BufRead, reading: &mut Reading<'_>) -> R
     let names: Vec<&str> = revisions.iter().map(String::as_str).collect();
     match &wanted {
         Some(wanted) if !revisions.contains(wanted) => {
-            let hint = crate::dist::did_you_mean(wanted, &names);
+            let hint = hint(wanted, names.iter().copied());
             let problem = format!("there is no revision {wanted:?}{hint}; there are {}", names.join(", "));
             return Err(reading.problem(problem));
         }

@@ -1,140 +1,27 @@
 //! Writing messages: what is on its way to the other side, and the body it comes from.
 
-use std::cell::Cell;
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
-use tokio::io::AsyncWrite;
 
 use super::head;
 use super::length::Length;
-use crate::tls::MaybeTls;
+use super::write_buffer::WriteBuffer;
+use crate::replay::Recording;
 use crate::{Body, Error};
-
-/// What is to be written next.
-#[derive(Debug, Default)]
-pub(super) struct Out {
-    // Heads, chunk sizes, small pieces.
-    bytes: Vec<u8>,
-    from: usize,
-    // A large one, which is not worth copying, and what follows it.
-    piece: Bytes,
-    after: &'static [u8],
-    must_flush: bool,
-    has_begun: bool,
-}
-
-impl Out {
-    /// Another message begins.
-    pub(super) fn begin(&mut self) {
-        self.has_begun = false;
-    }
-
-    /// Whether anything of the message has been written.
-    pub(super) fn has_begun(&self) -> bool {
-        self.has_begun
-    }
-
-    /// To add to.
-    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
-        debug_assert!(self.piece.is_empty(), "what is added would come before it");
-        if self.bytes.capacity() == 0 {
-            self.bytes = SPARE.take();
-        }
-        &mut self.bytes
-    }
-
-    fn piece(&mut self, piece: Bytes, after: &'static [u8]) {
-        if piece.len() <= COPIED {
-            let bytes = self.bytes();
-            bytes.extend_from_slice(&piece);
-            bytes.extend_from_slice(after);
-        } else {
-            (self.piece, self.after) = (piece, after);
-        }
-    }
-
-    /// Whether there is a point in adding more before it is written.
-    pub(super) fn has_room(&self) -> bool {
-        self.piece.is_empty() && self.after.is_empty() && self.bytes.len() < FULL
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.from == self.bytes.len() && self.piece.is_empty() && self.after.is_empty() && !self.must_flush
-    }
-
-    /// Forgets it all.
-    pub(super) fn clear(&mut self) {
-        self.bytes.clear();
-        (self.from, self.piece, self.after) = (0, Bytes::new(), b"");
-        if self.bytes.capacity() <= MAX_SPARE {
-            SPARE.set(std::mem::take(&mut self.bytes));
-        } else {
-            self.bytes = Vec::new();
-        }
-    }
-
-    /// Writes all of it. `Ok` once all is with the operating system.
-    pub(super) fn poll_write(&mut self, to: &mut MaybeTls, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut to = Pin::new(to);
-        loop {
-            let bytes = &self.bytes[self.from..];
-            let written = match (bytes.is_empty(), self.piece.is_empty(), self.after.is_empty()) {
-                (true, true, true) => break,
-                (false, true, true) => ready!(to.as_mut().poll_write(cx, bytes))?,
-                _ => {
-                    let slices = [IoSlice::new(bytes), IoSlice::new(&self.piece), IoSlice::new(self.after)];
-                    ready!(to.as_mut().poll_write_vectored(cx, &slices))?
-                }
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            (self.must_flush, self.has_begun) = (true, true);
-            self.advance(written);
-        }
-        if self.bytes.capacity() > 0 {
-            self.clear();
-        }
-        if self.must_flush {
-            ready!(to.poll_flush(cx))?;
-            self.must_flush = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn advance(&mut self, written: usize) {
-        let of_bytes = written.min(self.bytes.len() - self.from);
-        self.from += of_bytes;
-        let of_piece = (written - of_bytes).min(self.piece.len());
-        self.piece.advance(of_piece);
-        if self.piece.is_empty() {
-            self.piece = Bytes::new();
-        }
-        self.after = &self.after[written - of_bytes - of_piece..];
-    }
-}
 
 /// A body on its way out.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct BodySender {
     pub(super) body: Body,
     length: Length,
     is_complete: bool,
     failure: Option<Error>,
-    early: Early,
-}
-
-/// What was read of a body, for as long as it may have to be put back.
-#[derive(Debug)]
-enum Early {
-    NotKept,
-    Kept(VecDeque<Bytes>),
+    recording: Recording,
 }
 
 /// Why a body is not sent to its end.
@@ -146,32 +33,28 @@ pub(crate) enum SendFailure {
     Peer(io::Error),
 }
 
-impl Sending {
+impl BodySender {
     pub(super) fn new(body: Body, length: Length) -> Self {
-        Sending { body, length, is_complete: false, failure: None, early: Early::NotKept }
+        BodySender { body, length, is_complete: false, failure: None, recording: Recording::stopped() }
     }
 
     /// The same, so that it can be [taken back](Self::take_back).
     pub(super) fn new_kept(body: Body, length: Length) -> Self {
-        Sending { early: Early::Kept(VecDeque::new()), ..Sending::new(body, length) }
+        // No more is read before the first byte is written than the buffer takes at once.
+        BodySender { recording: Recording::of_at_most(usize::MAX), ..BodySender::new(body, length) }
     }
 
     /// The body as it was, of which nothing was written. Not one that has failed: it would seem to end where it does.
     pub(super) fn take_back(self) -> Option<Body> {
-        match self.early {
-            _ if self.failure.is_some() => None,
-            Early::NotKept => None,
-            Early::Kept(early) if early.is_empty() => Some(self.body),
-            Early::Kept(early) => Some(Body::replayed(early, self.body)),
-        }
+        if self.failure.is_some() { None } else { self.recording.rewind(self.body) }
     }
 
     /// Sends it, `write` being told to write. `Ok` once all is written.
     pub(super) fn poll(
         &mut self,
-        out: &mut Out,
+        out: &mut WriteBuffer,
         cx: &mut Context<'_>,
-        mut write: impl FnMut(&mut Out, &mut Context<'_>) -> Poll<io::Result<()>>,
+        mut write: impl FnMut(&mut WriteBuffer, &mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<Result<(), SendFailure>> {
         loop {
             if self.failure.is_none() {
@@ -191,7 +74,7 @@ impl Sending {
     }
 
     /// Adds to `out` what the body has to give, until it has to wait, or there is enough to be written.
-    fn gather(&mut self, out: &mut Out, cx: &mut Context<'_>) -> Result<(), Error> {
+    fn gather(&mut self, out: &mut WriteBuffer, cx: &mut Context<'_>) -> Result<(), Error> {
         while !self.is_complete && out.has_room() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 // Nothing can come that would be sent.
@@ -199,23 +82,23 @@ impl Sending {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(None) => self.end(out, None)?,
                 Poll::Ready(Some(Err(error))) => return Err(error),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.data(out, data)?,
-                    Err(frame) => self.end(out, frame.into_trailers().ok())?,
-                },
+                Poll::Ready(Some(Ok(frame))) => {
+                    if out.has_begun() {
+                        self.recording.stop();
+                    } else {
+                        self.recording.keep(&frame);
+                    }
+                    match frame.into_data() {
+                        Ok(data) => self.data(out, data)?,
+                        Err(frame) => self.end(out, frame.into_trailers().ok())?,
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    fn data(&mut self, out: &mut Out, data: Bytes) -> Result<(), Error> {
-        if let Early::Kept(early) = &mut self.early {
-            if out.has_begun() {
-                self.early = Early::NotKept;
-            } else {
-                early.push_back(data.clone());
-            }
-        }
+    fn data(&mut self, out: &mut WriteBuffer, data: Bytes) -> Result<(), Error> {
         match &mut self.length {
             _ if data.is_empty() => {}
             Length::Known(left) => {
@@ -236,7 +119,7 @@ impl Sending {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut Out, trailers: Option<HeaderMap>) -> Result<(), Error> {
+    fn end(&mut self, out: &mut WriteBuffer, trailers: Option<HeaderMap>) -> Result<(), Error> {
         match self.length {
             Length::Known(0) | Length::UntilClose => {}
             Length::Known(_) => return Err(Error::Length("shorter")),
@@ -244,7 +127,6 @@ impl Sending {
                 let bytes = out.bytes();
                 bytes.extend_from_slice(b"0\r\n");
                 if let Some(trailers) = trailers {
-                    self.early = Early::NotKept;
                     head::write_trailers(&trailers, bytes);
                 }
                 bytes.extend_from_slice(b"\r\n");
@@ -254,17 +136,6 @@ impl Sending {
         Ok(())
     }
 }
-
-thread_local! {
-    // The buffer of whoever was done writing last.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Up to this size, a piece is copied rather than written from where it is.
-const COPIED: usize = 8 * 1024;
-/// With so much to be written, it is written.
-const FULL: usize = 16 * 1024;
-const MAX_SPARE: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -277,11 +148,12 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::Index;
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::runtime::Runtime;
 
-    use super::super::reading::Reader;
+    use super::super::decoder::Decoder;
+    use super::super::wires::Wires;
+    use super::super::write_buffer::COPIED;
     use super::*;
+    use crate::tls::MaybeTls;
     use crate::transport::Transport;
 
     #[test]
@@ -295,7 +167,7 @@ mod tests {
             }).collect::<HeaderMap>());
             let data = pieces.concat();
             for length in [Length::Known(data.len() as u64), Length::Chunked, Length::UntilClose] {
-                let (sent, read) = wires.carry(body(&pieces, trailers.clone(), waits), length);
+                let (sent, read) = carry(&wires, body(&pieces, trailers.clone(), waits), length);
                 prop_assert!(sent.is_ok());
                 let read = read.unwrap();
                 prop_assert!(read.0 == data, "{length:?}: {} bytes of {}", read.0.len(), data.len());
@@ -303,25 +175,6 @@ mod tests {
                 prop_assert_eq!(read.1, expected);
             }
         });
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_in_part_goes_on_where_it_stopped(
-            bytes in vec(any::<u8>(), 0..20),
-            piece in vec(any::<u8>(), 0..20),
-            parts in vec(any::<Index>(), 0..20),
-        ) {
-            let mut left = [&bytes[..], &piece, b"\r\n"].concat();
-            let mut out = Out { bytes, piece: piece.into(), after: b"\r\n", ..Out::default() };
-            for part in parts {
-                let written = part.index(left.len() + 1);
-                out.advance(written);
-                left.drain(..written);
-                prop_assert_eq!(&[&out.bytes[out.from..], &out.piece, out.after].concat(), &left);
-                prop_assert_eq!(out.is_empty(), left.is_empty());
-            }
-        }
     }
 
     #[test]
@@ -333,7 +186,7 @@ mod tests {
             let until = until.index(pieces.len() + 1);
             let said = pieces[..until].iter().map(Bytes::len).sum::<usize>().saturating_add_signed(off);
             prop_assume!(data.len() != said);
-            let (sent, read) = wires.carry(body(&pieces, None, 0), Length::Known(said as u64));
+            let (sent, read) = carry(&wires, body(&pieces, None, 0), Length::Known(said as u64));
             let is_longer = data.len() > said;
             match sent {
                 Err(SendFailure::Body(Error::Length(how))) => {
@@ -350,9 +203,9 @@ mod tests {
     fn a_body_of_which_nothing_was_written_is_taken_back_whole() {
         let wires = Wires::default();
         proptest!(|(pieces in pieces(), waits in any::<u8>())| {
-            let mut sending = Sending::new_kept(body(&pieces, None, waits), Length::Chunked);
-            let whole = wires.runtime.block_on(async {
-                let mut out = Out::default();
+            let mut sending = BodySender::new_kept(body(&pieces, None, waits), Length::Chunked);
+            let whole = wires.run(async |_, _| {
+                let mut out = WriteBuffer::default();
                 for _ in 0..3 {
                     let sent = poll_fn(|cx| Poll::Ready(sending.poll(&mut out, cx, |_, _| Poll::Pending)));
                     prop_assert!(sent.await.is_pending());
@@ -373,55 +226,35 @@ mod tests {
         let kept: HeaderMap =
             [(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))].into_iter().collect();
         trailers.extend(kept.clone());
-        let (_, read) = wires.carry(body(&[], Some(trailers), 0), Length::Chunked);
+        let (_, read) = carry(&wires, body(&[], Some(trailers), 0), Length::Chunked);
         assert_eq!(read.unwrap().1, Some(kept));
     }
 
     const BELONGS: [&str; 5] = ["content-length", "transfer-encoding", "host", "connection", "authorization"];
 
-    /// Two connected sockets at a time.
-    struct Wires {
-        runtime: Runtime,
-        listener: TcpListener,
-    }
+    type ReadBody = Result<(Vec<u8>, Option<HeaderMap>), String>;
 
-    impl Default for Wires {
-        fn default() -> Self {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-            Wires { runtime, listener }
-        }
-    }
-
-    type Read = Result<(Vec<u8>, Option<HeaderMap>), String>;
-
-    impl Wires {
-        /// Sends a body through a socket and closes it; what became of it on either side.
-        fn carry(&self, body: Body, length: Length) -> (Result<(), SendFailure>, Read) {
-            self.runtime.block_on(async {
-                let from = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
-                let to = Transport::new(self.listener.accept().await.unwrap().0);
-                tokio::join!(send(MaybeTls::from(from), body, length), read(to, length))
-            })
-        }
+    /// Sends a body through a socket and closes it; what became of it on either side.
+    fn carry(wires: &Wires, body: Body, length: Length) -> (Result<(), SendFailure>, ReadBody) {
+        wires.run(async |from, to| tokio::join!(send(MaybeTls::from(from), body, length), read(to, length)))
     }
 
     async fn send(mut to: MaybeTls, body: Body, length: Length) -> Result<(), SendFailure> {
-        let (mut sending, mut out) = (Sending::new(body, length), Out::default());
+        let (mut sending, mut out) = (BodySender::new(body, length), WriteBuffer::default());
         let sent = poll_fn(|cx| sending.poll(&mut out, cx, |out, cx| out.poll_write(&mut to, cx))).await;
         assert!(out.is_empty());
         sent
     }
 
-    async fn read(mut from: Transport, length: Length) -> Read {
-        let (mut reader, mut data, mut trailers) = (Reader::new(length), Vec::new(), None);
-        while let Some(frame) = poll_fn(|cx| reader.poll_frame(&mut from, cx)).await {
-            match frame.map_err(|error| error.to_string())?.into_data() {
+    async fn read(mut from: Transport, length: Length) -> ReadBody {
+        let (mut decoder, mut data, mut trailers) = (Decoder::new(length), Vec::new(), None);
+        while let Some(frame) = poll_fn(|cx| decoder.poll_frame(&mut from, cx)).await {
+            match frame.map_err(|error| Error::from(error).to_string())?.into_data() {
                 Ok(piece) => data.extend_from_slice(&piece),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        assert!(reader.has_ended() && from.unread.is_empty(), "nothing else was written");
+        assert!(decoder.has_ended() && from.unread.is_empty(), "nothing else was written");
         Ok((data, trailers))
     }
 
@@ -452,12 +285,12 @@ mod tests {
     // What comes back of a body of which nothing could be written.
     async fn taken_back(pieces: Vec<Result<Frame<Bytes>, Error>>) -> Option<Body> {
         let body = Body::stream(StreamBody::new(stream::iter(pieces)));
-        let (mut out, mut sending) = (Out::default(), Sending::new_kept(body, Length::Chunked));
+        let (mut out, mut sending) = (WriteBuffer::default(), BodySender::new_kept(body, Length::Chunked));
         let mut looks = 0;
         let sent = poll_fn(|cx| {
             looks += 1;
             // A body's failure shows at the second look.
-            let written = |_: &mut Out, _: &mut Context<'_>| match looks {
+            let written = |_: &mut WriteBuffer, _: &mut Context<'_>| match looks {
                 1 => Poll::Pending,
                 _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             };

@@ -2,21 +2,22 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::time::Duration;
 
 use crate::transport::Transport;
 
 /// What a client that speaks HTTP/2 by prior knowledge says first (RFC 9113, 3.4).
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
 /// Reads until it can tell. What was read stays unread.
-pub(super) async fn sniff(transport: &mut Transport) -> io::Result<Protocol> {
+pub(crate) async fn sniff(transport: &mut Transport) -> io::Result<Protocol> {
     loop {
         let read = poll_fn(|cx| transport.poll_fill(cx)).await?;
         if let Some(protocol) = protocol(&transport.unread, read == 0) {
@@ -33,6 +34,9 @@ fn protocol(said: &[u8], is_all: bool) -> Option<Protocol> {
     // A client that leaves here is for HTTP/1.1 to deal with.
     (is_all || !PREFACE.starts_with(said)).then_some(Protocol::Http1)
 }
+
+/// How long a client may take over its first bytes, and over its first frame.
+pub(crate) const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Reading bodies: counted bytes, chunks, or all there is.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -8,18 +9,19 @@ use http_body::{Frame, SizeHint};
 
 use super::head;
 use super::length::Length;
+use crate::error::{Error, RequestBodyError};
 use crate::transport::Transport;
 
 /// What is still to be read of a body.
 #[derive(Debug)]
-pub(super) struct Reader {
-    state: State,
+pub(super) struct Decoder {
+    state: DecoderState,
     // Of chunks: what they cost beside what they carry.
     overhead: usize,
 }
 
 #[derive(Debug)]
-enum State {
+enum DecoderState {
     /// So many bytes are left. Goes to Ended.
     Counted(u64),
     /// All that comes. Goes to Ended.
@@ -38,41 +40,62 @@ enum State {
 }
 
 /// Why a body cannot be read to its end.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub(super) enum ReadError {
-    #[error("unexpected EOF")]
+    /// The connection was closed before the end of the body.
     Closed,
-    #[error("{0}")]
     Malformed(&'static str),
-    #[error("{}", crate::error::describe(.0))]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
 }
 
-impl Reader {
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        ReadError::Broken(error)
+    }
+}
+
+/// What failed was a request's body.
+impl From<ReadError> for RequestBodyError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed => RequestBodyError::Closed,
+            ReadError::Malformed(what) => RequestBodyError::Malformed(what),
+            ReadError::Broken(error) => RequestBodyError::Broken(Arc::new(error)),
+        }
+    }
+}
+
+/// What failed was a response's body.
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed => Error::UpstreamClosed,
+            ReadError::Malformed(what) => Error::Malformed(what),
+            ReadError::Broken(error) => Error::Broken(error),
+        }
+    }
+}
+
+impl Decoder {
     pub(super) fn new(length: Length) -> Self {
         let state = match length {
-            Length::Known(0) => State::Ended,
-            Length::Known(bytes) => State::Counted(bytes),
-            Length::Chunked => State::ChunkHead,
-            Length::UntilClose => State::UntilClose,
+            Length::Known(0) => DecoderState::Ended,
+            Length::Known(bytes) => DecoderState::Counted(bytes),
+            Length::Chunked => DecoderState::ChunkHead,
+            Length::UntilClose => DecoderState::UntilClose,
         };
-        Reader { state, overhead: 0 }
+        Decoder { state, overhead: 0 }
     }
 
     /// Nothing is left to be read, and the next message begins.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
-    }
-
-    /// Nothing is left that could be read.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, State::Ended | State::Failed)
+        matches!(self.state, DecoderState::Ended)
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         match self.state {
-            State::Counted(left) => SizeHint::with_exact(left),
-            State::Ended => SizeHint::with_exact(0),
+            DecoderState::Counted(left) => SizeHint::with_exact(left),
+            DecoderState::Ended => SizeHint::with_exact(0),
             _ => SizeHint::default(),
         }
     }
@@ -85,7 +108,7 @@ impl Reader {
     ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         let read = ready!(self.poll_read(from, cx));
         if let Err(error) = read {
-            self.state = State::Failed;
+            self.state = DecoderState::Failed;
             return Poll::Ready(Some(Err(error)));
         }
         Poll::Ready(read.transpose())
@@ -98,41 +121,41 @@ impl Reader {
     ) -> Poll<Result<Option<Frame<Bytes>>, ReadError>> {
         loop {
             match self.state {
-                State::Ended | State::Failed => return Poll::Ready(Ok(None)),
-                State::Counted(left) => {
+                DecoderState::Ended | DecoderState::Failed => return Poll::Ready(Ok(None)),
+                DecoderState::Counted(left) => {
                     let piece = ready!(poll_piece(from, cx, left))?;
                     self.state = match left - piece.len() as u64 {
-                        0 => State::Ended,
-                        left => State::Counted(left),
+                        0 => DecoderState::Ended,
+                        left => DecoderState::Counted(left),
                     };
                     return Poll::Ready(Ok(Some(Frame::data(piece))));
                 }
-                State::UntilClose => {
+                DecoderState::UntilClose => {
                     let piece = ready!(from.poll_piece(cx, u64::MAX))?;
                     if piece.is_empty() {
-                        self.state = State::Ended;
+                        self.state = DecoderState::Ended;
                         return Poll::Ready(Ok(None));
                     }
                     return Poll::Ready(Ok(Some(Frame::data(piece))));
                 }
-                State::ChunkHead => {
+                DecoderState::ChunkHead => {
                     let line = ready!(poll_line(from, cx))?;
                     let (size, extension) = parse_chunk_head(&line)?;
                     self.overhead += extension;
                     if self.overhead > MAX_OVERHEAD {
                         return Poll::Ready(Err(ReadError::Malformed("chunk extensions without end")));
                     }
-                    self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+                    self.state = if size == 0 { DecoderState::Trailers } else { DecoderState::Chunk(size) };
                 }
-                State::Chunk(left) => {
+                DecoderState::Chunk(left) => {
                     let piece = ready!(poll_piece(from, cx, left))?;
                     self.state = match left - piece.len() as u64 {
-                        0 => State::ChunkTail,
-                        left => State::Chunk(left),
+                        0 => DecoderState::ChunkTail,
+                        left => DecoderState::Chunk(left),
                     };
                     return Poll::Ready(Ok(Some(Frame::data(piece))));
                 }
-                State::ChunkTail => {
+                DecoderState::ChunkTail => {
                     while from.unread.len() < 2 {
                         if !b"\r\n".starts_with(&from.unread) {
                             break;
@@ -143,13 +166,13 @@ impl Reader {
                         return Poll::Ready(Err(ReadError::Malformed("chunk longer than it says")));
                     }
                     from.unread.advance(2);
-                    self.state = State::ChunkHead;
+                    self.state = DecoderState::ChunkHead;
                 }
-                State::Trailers => {
+                DecoderState::Trailers => {
                     // Nearly always there are none.
                     if from.unread.starts_with(b"\r\n") {
                         from.unread.advance(2);
-                        self.state = State::Ended;
+                        self.state = DecoderState::Ended;
                         return Poll::Ready(Ok(None));
                     }
                     let parsed = head::parse_trailers(&from.unread);
@@ -159,7 +182,7 @@ impl Reader {
                         }
                         Some((length, trailers)) => {
                             from.unread.advance(length);
-                            self.state = State::Ended;
+                            self.state = DecoderState::Ended;
                             let trailers = (!trailers.is_empty()).then(|| Frame::trailers(trailers));
                             return Poll::Ready(Ok(trailers));
                         }
@@ -234,9 +257,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::{Index, select};
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::runtime::Runtime;
 
+    use super::super::wires::Wires;
     use super::*;
 
     #[test]
@@ -280,7 +302,7 @@ mod tests {
             (trailers(MAX_OVERHEAD + 1), false),
         ] {
             for piece in [body.len(), 5000, 1000] {
-                let read = wires.read(Length::Chunked, body.as_bytes().chunks(piece));
+                let read = read(&wires, Length::Chunked, body.as_bytes().chunks(piece));
                 assert_eq!(read.end == End::Complete, is_complete, "{} in pieces of {piece}", body.len());
             }
         }
@@ -296,8 +318,8 @@ mod tests {
         proptest!(ProptestConfig::with_cases(1000), |(length in length, text in text, cuts in vec(any::<Index>(), 0..6))| {
             let mut at: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([0, text.len()]).collect();
             at.sort_unstable();
-            let whole = wires.read(length, [&text[..]]);
-            let pieces = wires.read(length, at.windows(2).map(|ends| &text[ends[0]..ends[1]]));
+            let whole = read(&wires, length, [&text[..]]);
+            let pieces = read(&wires, length, at.windows(2).map(|ends| &text[ends[0]..ends[1]]));
             prop_assert_eq!(&whole, &pieces);
             if whole.end == End::Complete {
                 prop_assert!(text.ends_with(&whole.left));
@@ -322,7 +344,7 @@ mod tests {
 
     /// What becomes of a body.
     #[derive(Debug, PartialEq, Eq)]
-    struct Read {
+    struct DecodedBody {
         data: Vec<u8>,
         trailers: Option<HeaderMap>,
         end: End,
@@ -338,38 +360,23 @@ mod tests {
         Failed,
     }
 
-    /// A connection on which nothing ever comes: what is read is put there as if it had been.
-    struct Wires {
-        runtime: Runtime,
-        listener: TcpListener,
+    /// Reads a body from a connection on which nothing comes: the pieces are put there as if they had been read.
+    fn read<'a>(wires: &Wires, length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> DecodedBody {
+        wires.run(async |_peer, mut transport| read_from(&mut transport, length, pieces))
     }
 
-    impl Default for Wires {
-        fn default() -> Self {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-            Wires { runtime, listener }
-        }
-    }
-
-    impl Wires {
-        fn read<'a>(&self, length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
-            self.runtime.block_on(async {
-                let _peer = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
-                let mut transport = Transport::new(self.listener.accept().await.unwrap().0);
-                read(&mut transport, length, pieces)
-            })
-        }
-    }
-
-    fn read<'a>(from: &mut Transport, length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
-        let (mut reader, mut data, mut trailers) = (Reader::new(length), Vec::new(), None);
+    fn read_from<'a>(
+        from: &mut Transport,
+        length: Length,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> DecodedBody {
+        let (mut decoder, mut data, mut trailers) = (Decoder::new(length), Vec::new(), None);
         let mut cx = Context::from_waker(Waker::noop());
         let mut end = End::Waits;
         for piece in std::iter::once(&b""[..]).chain(pieces) {
             from.unread = [&from.unread, piece].concat().into();
             while end == End::Waits
-                && let Poll::Ready(frame) = reader.poll_frame(from, &mut cx)
+                && let Poll::Ready(frame) = decoder.poll_frame(from, &mut cx)
             {
                 match frame.map(|frame| frame.map(Frame::into_data)) {
                     Some(Ok(Ok(piece))) => data.extend_from_slice(&piece),
@@ -379,6 +386,6 @@ mod tests {
                 }
             }
         }
-        Read { data, trailers, end, left: from.unread.clone() }
+        DecodedBody { data, trailers, end, left: from.unread.clone() }
     }
 }

@@ -3,7 +3,7 @@
 
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::h1::is_only_chunked;
+use crate::h1::length::is_only_chunked;
 use crate::{Request, Response, plain};
 
 /// The answer to a request that must not go any further.

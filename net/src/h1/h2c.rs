@@ -13,15 +13,14 @@ use http::{HeaderName, Method};
 use http_body::Body as _;
 use tokio::time::timeout;
 
-use super::FIRST_WORDS_TIMEOUT;
-use super::preface::PREFACE;
 use crate::Request;
 use crate::headers::{HOP_BY_HOP, lists_token};
+use crate::preface::{FIRST_WORDS_TIMEOUT, PREFACE};
 use crate::transport::Transport;
 
 /// The request as the frame that begins the first stream, if its client would like to switch and it can be done:
 /// without a body, which would have to be kept until then, and with a head that fits into one frame.
-pub(crate) fn wish(request: &Request) -> Option<Bytes> {
+pub(super) fn wish(request: &Request) -> Option<Bytes> {
     let headers = request.headers();
     if !headers.contains_key(UPGRADE) || !lists_token(headers, &UPGRADE, "h2c") {
         return None;
@@ -98,7 +97,7 @@ fn put_length(block: &mut BytesMut, length: usize) {
 }
 
 /// Waits for what the client begins HTTP/2 with, and has its request follow.
-pub(crate) async fn begin(mut transport: Transport, request: &[u8]) -> io::Result<Transport> {
+pub(super) async fn begin(mut transport: Transport, request: &[u8]) -> io::Result<Transport> {
     let length = timeout(FIRST_WORDS_TIMEOUT, read_greeting(&mut transport)).await??;
     let mut said = BytesMut::with_capacity(transport.unread.len() + request.len());
     said.extend_from_slice(&transport.unread[..length]);

@@ -1,0 +1,12 @@
+//! The one trait of the crate: what a proxy built on it is.
+
+use std::future::Future;
+
+use crate::{Client, Request, Response};
+
+/// Answers requests. Never fails: a failure is a response too (see [`error`](crate::error)), or a response body
+/// that ends with an error, which cuts the connection.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request of the client. Dropped unfinished when the client leaves.
+    fn handle(&self, client: &Client, request: Request) -> impl Future<Output = Response> + Send;
+}
