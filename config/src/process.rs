@@ -13,6 +13,7 @@ mod observability;
 mod readiness;
 mod telemetry;
 mod traces;
+pub mod variables;
 
 pub use observability::{MetricsProtocol, Observability, RequestMetricsConfig, TraceProtocol, TracingConfig};
 pub use readiness::{ProbeAction, ProbePace, ReadinessProbe};

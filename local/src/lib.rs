@@ -13,6 +13,7 @@ mod known;
 pub mod manifests;
 mod pod;
 pub mod process;
+mod sidecar;
 mod usage;
 mod workload;
 
@@ -30,8 +31,8 @@ use keeper::{Keeper, Order};
 use known::Known;
 pub use pod::LocalParams;
 use pod::PodTask;
+pub use sidecar::Sidecar;
 pub use usage::Usage;
-pub(crate) use workload::find_program;
 pub use workload::{LocalWorkload, NoneRunnable, NotRunnable};
 
 /// A cluster of child processes. Clones are the same one.

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use tracing::{debug, info, warn};
 use crate::address::Lease;
 use crate::diagnose::listening_ports;
 use crate::guard::{Child, Guard, Spawn};
+use crate::sidecar::Sidecar;
 use crate::workload::LocalWorkload;
 
 /// Settings of a local cluster.
@@ -29,8 +29,8 @@ pub struct LocalParams {
     pub clock: Clock,
     /// Starts the processes, and answers for their end.
     pub guard: Guard,
-    /// The executable to run as `<executable> queue-proxy`.
-    pub queue_proxy: PathBuf,
+    /// The queue-proxy that stands in front of each pod.
+    pub sidecar: Sidecar,
     /// For how long nothing must have arrived at a leaving pod before it stops.
     pub drain_quiet: Duration,
     /// How long an app may take to stop after SIGTERM before it is killed.
@@ -257,7 +257,7 @@ impl PodTask {
             ("SERVING_POD", self.name.to_string()),
             ("SERVING_POD_IP", address.ip.to_string()),
         ];
-        let spawn = Spawn::new(&params.queue_proxy).arg("queue-proxy");
+        let spawn = params.sidecar.spawn();
         // A setting in our own environment is inherited: it may ask for request logs or traces.
         let told = std::env::var_os("OBSERVABILITY_CONFIG").is_none();
         let told = told.then(|| ("OBSERVABILITY_CONFIG", REQUEST_METRICS.to_owned()));

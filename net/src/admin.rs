@@ -6,7 +6,6 @@ use std::future::Future;
 use std::pin::Pin;
 
 use http::{HeaderValue, StatusCode, header};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{Body, Client, Handler, Request, Response, plain};
 
@@ -77,28 +76,3 @@ impl fmt::Debug for Admin {
         f.debug_struct("Admin").field("paths", &self.routes.keys()).finish()
     }
 }
-
-/// A recorder with these labels on every series; with [`SIZE_BUCKETS`] for every histogram whose name ends in `_bytes`
-/// and [`SECONDS_BUCKETS`] for all others.
-pub fn metrics_builder(global_labels: &[(&str, String)]) -> PrometheusBuilder {
-    let labelled = global_labels
-        .iter()
-        .fold(PrometheusBuilder::new(), |builder, (name, value)| builder.add_global_label(*name, value));
-    // An empty list is the only error.
-    let timed = labelled.set_buckets(&SECONDS_BUCKETS).unwrap_or_default();
-    timed.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &SIZE_BUCKETS).unwrap_or_default()
-}
-
-/// Makes the process's recorder. The handle renders the metrics; its `run_upkeep` must be called every few seconds, or
-/// histograms grow.
-pub fn install_metrics(global_labels: &[(&str, String)]) -> Result<PrometheusHandle, BuildError> {
-    metrics_builder(global_labels).install_recorder()
-}
-
-/// Bounds of histograms of durations, in seconds, as Knative has them.
-pub const SECONDS_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-
-/// Bounds of histograms of sizes: OpenTelemetry's, for histograms without bounds of their own.
-pub const SIZE_BUCKETS: [f64; 15] =
-    [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0];

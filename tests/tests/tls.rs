@@ -213,7 +213,7 @@ impl Process {
 
     async fn fails_with(&mut self, text: &str) {
         let status = eventually("the exit", SOON, async || self.child.try_wait().unwrap()).await;
-        assert_eq!(status.code(), Some(1));
+        assert_eq!(status.code(), Some(2));
         assert!(self.said().contains(text), "{}", self.said());
     }
 }

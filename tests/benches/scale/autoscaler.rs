@@ -13,7 +13,7 @@ use pilotlight_net::Clock;
 use crate::cost::{self, Changing, Cost};
 
 pub(crate) async fn measure(revisions: usize) -> Cost {
-    let _metrics = pilotlight_net::install_metrics(&[]).expect("the only recorder");
+    pilotlight_telemetry::Registry::new().install().expect("the only recorder");
     let empty = cost::resident_mib();
     let has_pod = (0..revisions).map(|_| AtomicBool::new(false)).collect();
     let cluster = Arc::new(CountingCluster { has_pod, ..CountingCluster::default() });

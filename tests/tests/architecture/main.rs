@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-config", &["pilotlight-core"]),
     ("pilotlight-net", &["pilotlight-core"]),
     ("pilotlight-telemetry", &["pilotlight-config", "pilotlight-net"]),
+    ("pilotlight-process", &["pilotlight-config", "pilotlight-net", "pilotlight-telemetry"]),
     ("pilotlight-autoscaler", COMPONENT),
     ("pilotlight-activator", COMPONENT),
     ("pilotlight-queue-proxy", COMPONENT),
@@ -32,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-config",
             "pilotlight-net",
             "pilotlight-telemetry",
+            "pilotlight-process",
             "pilotlight-autoscaler",
         ],
     ),
@@ -43,6 +45,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-feed",
             "pilotlight-config",
             "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-process",
             "pilotlight-autoscaler",
             "pilotlight-activator",
             "pilotlight-queue-proxy",
@@ -52,8 +56,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-const COMPONENT: &[&str] =
-    &["pilotlight-core", "pilotlight-feed", "pilotlight-config", "pilotlight-net", "pilotlight-telemetry"];
+const COMPONENT: &[&str] = &[
+    "pilotlight-core",
+    "pilotlight-feed",
+    "pilotlight-config",
+    "pilotlight-net",
+    "pilotlight-telemetry",
+    "pilotlight-process",
+];
 
 /// What must not be reachable from a crate, however indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[
