@@ -11,7 +11,7 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{ByteBudget, Clock, Drain, Target, Timeouts};
+use pilotlight_net::{ByteBudget, Clock, Drain, Target};
 use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -292,11 +292,11 @@ impl ActivatorState {
         // The pods first: the first request over a new route finds them.
         member.prober.update(Some(&endpoints));
         let is_routed = |before: &RevisionEndpoints| {
-            before.hosts == endpoints.hosts && timeouts(before) == timeouts(&endpoints)
+            before.hosts == endpoints.hosts && before.timeouts == endpoints.timeouts
         };
         if !before.as_deref().is_some_and(is_routed) {
             let (revision, hosts) = (member.revision, endpoints.hosts.clone());
-            self.routes.set(Route { revision, hosts, timeouts: timeouts(&endpoints) });
+            self.routes.set(Route { revision, hosts, timeouts: endpoints.timeouts });
         }
         self.upstreams.follow(&id.namespace, before.as_deref(), Some(&endpoints));
     }
@@ -393,14 +393,6 @@ async fn until(stop: Drain, task: impl Future<Output = ()>) {
     tokio::select! {
         () = stop.started() => {}
         () = task => {}
-    }
-}
-
-fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
-    Timeouts {
-        total: endpoints.timeout,
-        response_start: endpoints.response_start_timeout,
-        idle: endpoints.idle_timeout,
     }
 }
 

@@ -218,7 +218,7 @@ impl PodTask {
             let Processes { app, proxy, .. } = processes;
             if drain {
                 proxy.terminate();
-                let patience = self.workload.timeout + self.params.drain_quiet + DRAIN_MARGIN;
+                let patience = self.workload.timeouts.total + self.params.drain_quiet + DRAIN_MARGIN;
                 if timeout(patience, proxy.wait()).await.is_err() {
                     warn!(revision = %self.workload.id, pod = &*self.name, ?patience, "Queue-proxy did not drain in time");
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pilotlight_config::resolve::Origin;
 use pilotlight_config::workload::{DEFAULT_PORT, Workload};
-use pilotlight_core::{RevisionEndpoints, RevisionId, RevisionSpec};
+use pilotlight_core::{ConcurrencyLimit, RevisionEndpoints, RevisionId, RevisionSpec, Timeouts};
 use serde_json::Value;
 
 use crate::guard::Spawn;
@@ -23,14 +23,10 @@ pub struct LocalWorkload {
     pub spec: Arc<RevisionSpec>,
     /// Host names that lead to it.
     pub hosts: Vec<String>,
-    /// The most requests one pod may run at once; 0: unlimited.
-    pub container_concurrency: u32,
-    /// From a request's arrival to the end of its response.
-    pub timeout: Duration,
-    /// From a request's arrival to the first byte of its response.
-    pub response_start_timeout: Option<Duration>,
-    /// The longest silence of a response.
-    pub idle_timeout: Option<Duration>,
+    /// The most requests one pod may run at once.
+    pub container_concurrency: ConcurrencyLimit,
+    /// The time limits of a request.
+    pub timeouts: Timeouts,
     /// How long a pod may take to become ready.
     pub startup_timeout: Duration,
     command: Vec<String>,
@@ -122,9 +118,7 @@ impl LocalWorkload {
             spec: Arc::new(spec),
             hosts: hosts_of(&workload.id).into(),
             container_concurrency: workload.container_concurrency,
-            timeout: workload.timeout,
-            response_start_timeout: workload.response_start_timeout,
-            idle_timeout: workload.idle_timeout,
+            timeouts: workload.timeouts,
             startup_timeout,
             command,
             env: container.env.clone(),
@@ -178,9 +172,9 @@ impl LocalWorkload {
             ("CONTAINER_CONCURRENCY", self.container_concurrency.to_string()),
             ("QUEUE_SERVING_TLS_PORT", "8112".to_owned()),
             ("USER_PORT", port.to_string()),
-            ("REVISION_TIMEOUT_SECONDS", seconds(self.timeout)),
-            ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", optional(self.response_start_timeout)),
-            ("REVISION_IDLE_TIMEOUT_SECONDS", optional(self.idle_timeout)),
+            ("REVISION_TIMEOUT_SECONDS", seconds(self.timeouts.total)),
+            ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", optional(self.timeouts.response_start)),
+            ("REVISION_IDLE_TIMEOUT_SECONDS", optional(self.timeouts.idle)),
             ("SERVING_LOGGING_CONFIG", String::new()),
             ("SERVING_LOGGING_LEVEL", String::new()),
             ("SERVING_NAMESPACE", self.id.namespace.clone()),
@@ -201,9 +195,7 @@ impl LocalWorkload {
         RevisionEndpoints {
             hosts: self.hosts.clone(),
             container_concurrency: self.container_concurrency,
-            timeout: self.timeout,
-            response_start_timeout: self.response_start_timeout,
-            idle_timeout: self.idle_timeout,
+            timeouts: self.timeouts,
             ..RevisionEndpoints::default()
         }
     }

@@ -7,21 +7,11 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
+use pilotlight_core::Timeouts;
 use tokio::time::Instant;
 
 use crate::timer::{Timer, after};
 use crate::{Body, Client, Response, headers};
-
-/// Time limits of a request. All three start when the request arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Time from arrival to the end of the response, whatever happens. Zero: at once, as in Knative.
-    pub total: Duration,
-    /// Time from arrival to the head of the response.
-    pub response_start: Option<Duration>,
-    /// The longest silence: from arrival to the head, and between two pieces of the response.
-    pub idle: Option<Duration>,
-}
 
 /// Bounds `call`, which answers `client`, and the body of the response it makes.
 ///

@@ -241,7 +241,7 @@ spec: {maxReplicas: 9, scaleTargetRef: {kind: Deployment, name: web, apiVersion:
     let file = read_in(folder.path(), &text).unwrap();
     let Scaler::Requests(spec) = &file.settings[0].scaler else { panic!("{:?}", file.settings) };
     assert_eq!((file.settings[0].name.as_str(), spec.target), ("hello", 10.0));
-    assert_eq!(file.settings[0].container_concurrency, 50);
+    assert_eq!(file.settings[0].container_concurrency, 50.into());
     let Scaler::Hpa(spec) = &file.settings[1].scaler else { panic!("{:?}", file.settings) };
     assert_eq!((file.settings[1].name.as_str(), spec.max_replicas), ("cpu", 9));
     // What a search begins with resolves to the same.
