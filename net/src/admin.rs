@@ -66,7 +66,7 @@ impl Handler for Admin {
             Some(answer) => answer(request).await,
             None => {
                 let paths: Vec<&str> = self.routes.keys().map(String::as_str).collect();
-                plain(StatusCode::NOT_FOUND, format!("404 page not found; there is {}", paths.join(", ")))
+                plain(StatusCode::NOT_FOUND, format!("404 page not found; known paths: {}", paths.join(", ")))
             }
         }
     }

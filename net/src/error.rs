@@ -96,10 +96,10 @@ pub enum RequestBodyError {
     #[error("{}", chain(.0))]
     Http2(Arc<hyper::Error>),
     /// The body had failed before.
-    #[error("the body has failed")]
+    #[error("the body failed before")]
     Failed,
     /// The upstream answered without waiting for the body, whose client waits for `100 Continue`.
-    #[error("the body was not wanted")]
+    #[error("the upstream answered without asking for the body")]
     NotWanted,
 }
 

@@ -31,7 +31,7 @@ pub enum GrpcError {
     #[error(transparent)]
     Body(#[from] BodyError),
     /// The answer is no gRPC message.
-    #[error("not a gRPC message")]
+    #[error("malformed gRPC message")]
     Malformed,
 }
 

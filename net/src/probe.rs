@@ -33,7 +33,7 @@ pub enum ProbeError {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     /// The path is malformed.
-    #[error("`{0}` is not a path")]
+    #[error("`{0}` is not a path: one begins with `/` and has no spaces")]
     Path(String),
     /// The connection failed.
     #[error(transparent)]

@@ -303,7 +303,7 @@ impl SharedExchange {
             }
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(SendFailure::Peer(error))) => {
-                debug!(to = %pooled.to, %error, "The upstream takes no more of a request");
+                debug!(to = %pooled.to, %error, "Upstream stopped reading a request");
                 pooled.connection.stop_sending();
             }
             Poll::Ready(Err(SendFailure::Body(error))) => {
@@ -351,7 +351,7 @@ fn accept(
 ) -> Result<Response, SendError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !pooled.connection.is_sent() {
-            let source = Error::Malformed("101 before the end of the request");
+            let source = Error::Malformed("101 Switching Protocols before the end of the request");
             return Err(SendError::Failed { source });
         }
         let tunnel =

@@ -145,7 +145,7 @@ impl Decoder {
                     let (size, extension) = parse_chunk_head(&line)?;
                     self.overhead += extension;
                     if self.overhead > MAX_OVERHEAD {
-                        return Poll::Ready(Err(ReadError::Malformed("chunk extensions without end")));
+                        return Poll::Ready(Err(ReadError::Malformed("chunk extensions too large")));
                     }
                     self.state = if size == 0 { DecoderState::Trailers } else { DecoderState::Chunk(size) };
                 }
@@ -165,7 +165,7 @@ impl Decoder {
                         ready!(poll_more(from, cx))?;
                     }
                     if !from.unread.starts_with(b"\r\n") {
-                        return Poll::Ready(Err(ReadError::Malformed("chunk longer than it says")));
+                        return Poll::Ready(Err(ReadError::Malformed("no CRLF behind a chunk")));
                     }
                     from.unread.advance(2);
                     self.state = DecoderState::ChunkHead;
@@ -180,7 +180,7 @@ impl Decoder {
                     let parsed = head::parse_trailers(&from.unread);
                     match parsed.map_err(|_| ReadError::Malformed("malformed trailers"))? {
                         Some((length, _)) if length > MAX_OVERHEAD => {
-                            return Poll::Ready(Err(ReadError::Malformed("trailers without end")));
+                            return Poll::Ready(Err(ReadError::Malformed("trailers too large")));
                         }
                         Some((length, trailers)) => {
                             from.unread.advance(length);
@@ -189,7 +189,7 @@ impl Decoder {
                             return Poll::Ready(Ok(trailers));
                         }
                         None if from.unread.len() > MAX_OVERHEAD => {
-                            return Poll::Ready(Err(ReadError::Malformed("trailers without end")));
+                            return Poll::Ready(Err(ReadError::Malformed("trailers too large")));
                         }
                         None => ready!(poll_more(from, cx))?,
                     }
@@ -219,11 +219,11 @@ fn poll_line(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<Bytes, R
             let line = from.unread.split_to(at + 1);
             return Poll::Ready(match line.strip_suffix(b"\r\n") {
                 Some(rest) => Ok(line.slice(..rest.len())),
-                None => Err(ReadError::Malformed("malformed chunk")),
+                None => Err(ReadError::Malformed("no CRLF behind a chunk size")),
             });
         }
         if considered == MAX_LINE {
-            return Poll::Ready(Err(ReadError::Malformed("chunk extensions without end")));
+            return Poll::Ready(Err(ReadError::Malformed("chunk extensions too large")));
         }
         ready!(poll_more(from, cx))?;
     }

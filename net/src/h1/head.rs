@@ -174,7 +174,7 @@ fn what_is_wrong(error: httparse::Error) -> HeadError {
         httparse::Error::TooManyHeaders => HeadError::TooLarge,
         httparse::Error::HeaderName => HeadError::Malformed("malformed header name"),
         httparse::Error::HeaderValue => HeadError::Malformed("malformed header value"),
-        httparse::Error::NewLine => HeadError::Malformed("malformed line"),
+        httparse::Error::NewLine => HeadError::Malformed("malformed line end"),
         httparse::Error::Status => HeadError::Malformed("malformed HTTP status code"),
         httparse::Error::Token => HeadError::Malformed("malformed first line"),
         httparse::Error::Version => HeadError::Malformed("malformed HTTP version"),
@@ -307,7 +307,7 @@ pub(super) fn parse_trailers(bytes: &Bytes) -> Result<Option<(usize, HeaderMap)>
         // A bare line feed ends a line for httparse. A peer that insists on CRLF would read on, into the next message:
         // request smuggling (RFC 9112, 2.2 and 11.2).
         httparse::Status::Complete((length, _)) if has_bare_line_feed(&bytes[..length]) => {
-            Err(HeadError::Malformed("malformed line"))
+            Err(HeadError::Malformed("malformed line end"))
         }
         httparse::Status::Complete((length, parsed)) => Ok(Some((length, fields(bytes, parsed)?.0))),
     }

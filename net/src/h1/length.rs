@@ -28,8 +28,8 @@ pub(super) fn of_request(version: Version, headers: &mut HeaderMap) -> Result<Le
             headers.remove(header::CONTENT_LENGTH);
             Ok(Length::Chunked)
         }
-        Coding::Chunked => Err(HeadError::Malformed("transfer encoding in an old version")),
-        Coding::Other => Err(HeadError::Malformed("malformed transfer encoding")),
+        Coding::Chunked => Err(HeadError::Malformed("Transfer-Encoding in an old version of HTTP")),
+        Coding::Other => Err(HeadError::Malformed("malformed Transfer-Encoding")),
     }
 }
 
@@ -107,11 +107,11 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, HeadError> {
     let mut is_repeated = false;
     for again in lengths {
         if again != first {
-            return Err(HeadError::Malformed("more than one content length"));
+            return Err(HeadError::Malformed("conflicting Content-Length values"));
         }
         is_repeated = true;
     }
-    let length = number(first).ok_or(HeadError::Malformed("malformed content length"))?;
+    let length = number(first).ok_or(HeadError::Malformed("malformed Content-Length"))?;
     if is_repeated {
         let first = first.clone();
         headers.insert(header::CONTENT_LENGTH, first);

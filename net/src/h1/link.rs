@@ -19,7 +19,7 @@
 //!
 //!   request     read half belongs to   and there
 //!   Head        the task               the next head is read
-//!   Body        RequestBody            the body is read; the task waits in line for its end
+//!   Body        RequestBody            the body is read; the task waits for its end
 //!   Abandoned   the task               the rest of the body is drained, so that the connection can be kept
 //!   Drained     the task               pipelined requests are read ahead, and an EOF shows that the client has left
 //!   Stuck       nobody                 nothing more is read; the connection is closed after the response
@@ -29,6 +29,8 @@
 //!   Awaited     whoever is polled      queued interim (1xx) responses are written as far as that goes without waiting
 //!   Final       the task               the rest of those is written, then the final response
 //! ```
+//!
+//! `Stuck` and `Gone` end with the close, and so does every other state whose connection is not kept.
 //!
 //! In `Awaited`, neither side counts on being woken when the socket takes more: of two tasks that wait to write, tokio
 //! would wake only the last. What was not written is tried again at the next poll, and at the latest in `Final`.

@@ -114,7 +114,7 @@ async fn respond(
     if let Err(failure) = sent.await {
         match failure {
             SendFailure::Body(error) => {
-                debug!(client = %client.address(), %error, "Cut a response off");
+                debug!(client = %client.address(), %error, "Response failed, closing its connection");
             }
             SendFailure::Peer(error) => {
                 debug!(client = %client.address(), %error, "Client left before the end of its response");
@@ -136,7 +136,7 @@ async fn respond(
 
 /// Answers a head that cannot be read, after which the connection is closed.
 async fn refuse(link: &Link, client: &Client, out: &mut WriteBuffer, error: HeadError) {
-    debug!(client = %client.address(), %error, "Cannot read a request");
+    debug!(client = %client.address(), %error, "Refusing a malformed request");
     let status = match error {
         HeadError::Malformed(_) => StatusCode::BAD_REQUEST,
         HeadError::TargetTooLong => StatusCode::URI_TOO_LONG,

@@ -38,7 +38,7 @@ pub enum TlsError {
     #[error("no certificate authority to trust in {0}")]
     NoTrust(String),
     /// The name is none that a certificate can be for.
-    #[error("`{0}` is no name of a server")]
+    #[error("`{0}` is not the name of a server: a host name or an IP address is needed")]
     NoServerName(String),
     /// The settings contradict each other.
     #[error(transparent)]

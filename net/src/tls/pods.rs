@@ -160,7 +160,7 @@ fn trust(
         let pem = match bytes_of(path, content) {
             Ok(pem) => pem,
             Err(error) => {
-                warn!(%error, "Passing over a bundle of authorities");
+                warn!(%error, "Skipping a bundle of certificate authorities");
                 continue;
             }
         };
@@ -172,7 +172,7 @@ fn trust(
             }
         }
         if added == 0 || passed_over > 0 {
-            warn!(file = %path.display(), added, passed_over, "Passing over entries that are no certificate of an authority");
+            warn!(file = %path.display(), added, passed_over, "Skipping entries that are no certificate of an authority");
         }
     }
     // An empty set of roots is the only error.

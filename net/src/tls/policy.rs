@@ -187,7 +187,7 @@ fn named<T>(
         is_empty = false;
         match find(name) {
             Some(Known::Offered(item)) => found.push(item),
-            Some(Known::NotOffered) => warn!(setting, name, "Left out a name that is not offered here"),
+            Some(Known::NotOffered) => warn!(setting, name, "Skipping a name that is not offered here"),
             Some(Known::Elsewhere) => {}
             None => return Err(PolicyError { setting, value: name.to_owned(), rule }),
         }
