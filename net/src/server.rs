@@ -72,7 +72,10 @@ async fn accept<H: Handler>(
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
                 let tls = tls.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, tls, peer, handler, drain).await;
+                    match Ends::of(&stream, peer) {
+                        Ok(ends) => serve_connection(stream, tls, &ends, handler, drain).await,
+                        Err(error) => debug!(%peer, %error, "Client left before its first request"),
+                    }
                     drop(alive);
                 });
             }
@@ -94,18 +97,10 @@ async fn accept<H: Handler>(
 async fn serve_connection<H: Handler>(
     stream: TcpStream,
     tls: Option<Arc<ServerTls>>,
-    peer: SocketAddr,
+    ends: &Ends,
     handler: Arc<H>,
     drain: Drain,
 ) {
-    let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-        Ok(local) => local,
-        Err(error) => {
-            debug!(%peer, %error, "Client left before its first request");
-            return;
-        }
-    };
-    let ends = Ends { peer, local };
     let sniffed = tokio::select! {
         biased;
         sniffed = timeout(FIRST_WORDS_TIMEOUT, begin(stream, tls)) => sniffed,
@@ -118,20 +113,25 @@ async fn serve_connection<H: Handler>(
         Ok(Ok((Protocol::Http2, stream))) => {
             Box::pin(serve_http2(stream, ends, Version::HTTP_2, handler, drain)).await;
         }
-        Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
-        Err(_) => debug!(%peer, "Client sent nothing in time"),
+        Ok(Err(error)) => debug!(peer = %ends.peer, %error, "Client connection failed"),
+        Err(_) => debug!(peer = %ends.peer, "Client sent nothing in time"),
     }
 }
 
 /// The two addresses of one connection.
-#[derive(Clone, Copy)]
 struct Ends {
     peer: SocketAddr,
     local: SocketAddr,
 }
 
 impl Ends {
-    fn client(self) -> Client {
+    /// The addresses of a connection that was just accepted.
+    fn of(stream: &TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Ends { peer, local: stream.local_addr()? })
+    }
+
+    fn client(&self) -> Client {
         Client::new(self.peer).at(self.local)
     }
 }
@@ -146,7 +146,7 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
     Ok((sniff(&mut transport).await?, transport))
 }
 
-async fn serve_http1<H: Handler>(stream: Transport, ends: Ends, handler: Arc<H>, drain: Drain) {
+async fn serve_http1<H: Handler>(stream: Transport, ends: &Ends, handler: Arc<H>, drain: Drain) {
     let client = |link| ends.client().over(link);
     let switched = {
         // Pinned here: a future that is passed by value takes its room twice, as an argument and where it is polled.
@@ -176,7 +176,7 @@ async fn until_forced<T>(drain: &Drain, mut connection: Pin<&mut impl Future<Out
 /// Serves an HTTP/2 connection. `version` is the one that its requests are given.
 async fn serve_http2<H: Handler>(
     stream: Transport,
-    ends: Ends,
+    ends: &Ends,
     version: Version,
     handler: Arc<H>,
     drain: Drain,

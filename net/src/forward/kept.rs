@@ -60,7 +60,7 @@ impl KeptRequest {
         if let Some(body) = self.body {
             let mut body = body.lock();
             // The half that was sent may still be there, and finds no more to send.
-            let sent = std::mem::replace(&mut body.sent, Recording::stopped());
+            let sent = std::mem::replace(&mut body.sent, Recording::Stopped);
             if sent.is_stopped() {
                 return None;
             }

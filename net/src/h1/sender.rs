@@ -40,7 +40,7 @@ pub(crate) enum SendFailure {
 impl BodySender {
     /// Sends a body of the length that the head says.
     pub(super) fn new(body: Body, length: Length) -> Self {
-        BodySender { body, length, is_complete: false, failure: None, recording: Recording::stopped() }
+        BodySender { body, length, is_complete: false, failure: None, recording: Recording::Stopped }
     }
 
     /// Sends a body that can be [taken back](Self::take_back) as long as no byte of its message has been written.
