@@ -10,17 +10,28 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, Package
 const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-core", &[]),
     ("pilotlight-config", &["pilotlight-core"]),
+    ("pilotlight-histogram", &[]),
     ("pilotlight-net", &["pilotlight-core"]),
     ("pilotlight-telemetry", &["pilotlight-config", "pilotlight-net"]),
     ("pilotlight-autoscaler", COMPONENT),
-    ("pilotlight-activator", COMPONENT),
+    (
+        "pilotlight-activator",
+        &[
+            "pilotlight-core",
+            "pilotlight-config",
+            "pilotlight-histogram",
+            "pilotlight-net",
+            "pilotlight-telemetry",
+        ],
+    ),
     ("pilotlight-queue-proxy", COMPONENT),
-    ("pilotlight-sim", &["pilotlight-core", "pilotlight-config"]),
+    ("pilotlight-sim", &["pilotlight-core", "pilotlight-config", "pilotlight-histogram"]),
     (
         "pilotlight",
         &[
             "pilotlight-core",
             "pilotlight-config",
+            "pilotlight-histogram",
             "pilotlight-net",
             "pilotlight-autoscaler",
             "pilotlight-activator",
