@@ -12,7 +12,7 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{ByteBudget, Clock, Drain, Target, Timeouts};
+use pilotlight_net::{ByteBudget, Clock, Drain, Target};
 use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -295,11 +295,11 @@ impl ActivatorState {
         // Pods before the route: the first request over a new route finds them.
         member.prober.update(Some(endpoints));
         let is_same_route = |before: &RevisionEndpoints| {
-            before.hosts == endpoints.hosts && timeouts(before) == timeouts(endpoints)
+            before.hosts == endpoints.hosts && before.timeouts == endpoints.timeouts
         };
         if !before.as_deref().is_some_and(is_same_route) {
             let (revision, hosts) = (member.revision, endpoints.hosts.clone());
-            self.routes.set(Route { revision, hosts, timeouts: timeouts(endpoints) });
+            self.routes.set(Route { revision, hosts, timeouts: endpoints.timeouts });
         }
         self.upstreams.follow(&id.namespace, before.as_deref(), Some(endpoints));
     }
@@ -356,7 +356,6 @@ impl ActivatorState {
         let over = self.revisions.lock().retire();
         for revision in over {
             self.reporting.leave(&revision);
-            revision.rest();
         }
     }
 }
@@ -396,14 +395,6 @@ async fn until(stop: Drain, task: impl Future<Output = ()>) {
     tokio::select! {
         () = stop.started() => {}
         () = task => {}
-    }
-}
-
-fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
-    Timeouts {
-        total: endpoints.timeout,
-        response_start: endpoints.response_start_timeout,
-        idle: endpoints.idle_timeout,
     }
 }
 

@@ -91,8 +91,11 @@ async fn ten_minutes_of_overload_leave_nothing_behind() {
         tls_address: None,
         timeline: PodTimeline::default(),
     };
-    let hello =
-        RevisionEndpoints { container_concurrency: 2, ready: vec![pod], ..RevisionEndpoints::default() };
+    let hello = RevisionEndpoints {
+        container_concurrency: 2.into(),
+        ready: vec![pod],
+        ..RevisionEndpoints::default()
+    };
     let id = Arc::new(id);
     shared.apply(Change::Set(Arc::clone(&id), Arc::new(hello)));
     let revision = shared.all_revisions().pop().expect("the revision");

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use pilotlight_core::{PodTimeline, RevisionId, Time};
+use pilotlight_histogram::{Durations, MICROSECOND};
 
 /// The books of one activator, since it started.
 #[derive(Clone, Debug)]
@@ -142,68 +142,8 @@ impl ColdStart {
     }
 }
 
-/// A distribution of durations, exact to 1 %, up to an hour (longer ones count as an hour).
-#[derive(Clone, Debug, Default)]
-pub struct Latencies {
-    /// Microseconds. Allocated with the first value; its size grows with the greatest value, not with their number.
-    histogram: Option<Histogram<u64>>,
-}
-
-impl Latencies {
-    pub(crate) fn record(&mut self, length: Duration) {
-        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
-        if self.histogram.is_none() {
-            // Err only for more than five digits.
-            self.histogram = Histogram::new(SIGNIFICANT_DIGITS).ok();
-        }
-        if let Some(histogram) = &mut self.histogram {
-            // Infallible, as the histogram resizes itself; `saturating_record` would not.
-            let _ = histogram.record(micros);
-        }
-    }
-
-    fn add(&mut self, other: &Latencies) {
-        match (&mut self.histogram, &other.histogram) {
-            (_, None) => {}
-            (None, Some(theirs)) => self.histogram = Some(theirs.clone()),
-            // Infallible: both resize themselves and share their precision.
-            (Some(ours), Some(theirs)) => drop(ours.add(theirs)),
-        }
-    }
-
-    /// The number of recorded durations.
-    pub fn count(&self) -> u64 {
-        self.histogram.as_ref().map_or(0, Histogram::len)
-    }
-
-    /// The duration that a fraction of all (0.99: 99 of 100) did not exceed; `None` if there are none.
-    pub fn quantile(&self, fraction: f64) -> Option<Duration> {
-        let histogram = self.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
-        Some(Duration::from_micros(histogram.value_at_quantile(fraction)))
-    }
-
-    /// The longest; `None` if there are none.
-    pub fn max(&self) -> Option<Duration> {
-        self.quantile(1.0)
-    }
-
-    /// The mean; `None` if there are none.
-    pub fn mean(&self) -> Option<Duration> {
-        let histogram = self.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
-        Some(Duration::from_nanos((histogram.mean() * 1000.0) as u64))
-    }
-
-    /// All occupied steps of the distribution: their upper end, and their count.
-    pub fn steps(&self) -> Vec<(Duration, u64)> {
-        let steps = self.histogram.iter().flat_map(Histogram::iter_recorded);
-        steps
-            .map(|step| (Duration::from_micros(step.value_iterated_to()), step.count_since_last_iteration()))
-            .collect()
-    }
-}
-
-const SIGNIFICANT_DIGITS: u8 = 2;
-const MAX_MICROS: u64 = 3_600_000_000;
+/// A distribution of durations, exact to 1 %.
+pub type Latencies = Durations<MICROSECOND, 2>;
 
 #[cfg(test)]
 mod tests {

@@ -36,6 +36,7 @@ mod routes;
 mod run;
 #[cfg(test)]
 mod scripts;
+mod settings;
 mod sink;
 mod throttler;
 mod upstreams;
@@ -44,5 +45,6 @@ pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
-pub use run::{main, main_with_args};
+pub use run::{main, run};
+pub use settings::ActivatorArgs;
 pub use upstreams::{IdleConnections, PodsOverTls};

@@ -12,7 +12,7 @@ use metrics::Gauge;
 use parking_lot::Mutex;
 use pilotlight_core::backends::Destinations;
 use pilotlight_core::balance::{Capacity, Gate, Policy, Refusals, Ticket, revision_capacity, share_of_pods};
-use pilotlight_core::{Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+use pilotlight_core::{ConcurrencyLimit, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -58,7 +58,7 @@ impl Supply<'_> {
     /// The limit of each pod, and the pods.
     fn pods(&self) -> (Option<u32>, Vec<Arc<Pod>>) {
         let concurrency = self.endpoints.container_concurrency;
-        let limit = (concurrency > 0).then_some(concurrency);
+        let limit = concurrency.get();
         match self.destinations {
             Destinations::Pods(usable) => {
                 let usable = self.endpoints.pods().filter(|pod| usable.contains(&pod.address));
@@ -162,7 +162,9 @@ impl Throttler {
     pub(crate) fn update(self: &Arc<Self>, supply: Option<Supply<'_>>) {
         let endpoints = supply.map(|supply| supply.endpoints);
         let (limit, pods) = supply.map_or((None, Vec::new()), |supply| supply.pods());
-        let policy = Policy::pilotlight(endpoints.map_or(0, |endpoints| endpoints.container_concurrency));
+        let policy = Policy::pilotlight(
+            endpoints.map_or(ConcurrencyLimit::UNLIMITED, |endpoints| endpoints.container_concurrency),
+        );
         let mut state = self.state.lock();
         let had_no_pods = state.gate.has_no_pods();
         let waiting = state.gate.waiting();

@@ -34,9 +34,63 @@ fn what_is_wrong_with_the_environment_is_named() {
     let (code, said) = failure(&[("PROBE_TIMEOUT", "soon")]);
     assert!(code == Some(2) && said.contains("--probe-timeout"), "{said}");
     let (code, said) = failure(&[("OBSERVABILITY_CONFIG", "{"), ("OTEL_TRACES_SAMPLER_ARG", "1")]);
-    assert!(code == Some(1) && said.contains("OBSERVABILITY_CONFIG"), "{said}");
+    assert!(code == Some(2) && said.starts_with("error: OBSERVABILITY_CONFIG"), "{said}");
     let (code, said) = failure(&[("METRICS_PROMETHEUS_TLS_CERT", "/x")]);
-    assert!(code == Some(1) && said.contains("METRICS_PROMETHEUS_TLS_KEY"), "{said}");
+    assert!(code == Some(2) && said.contains("METRICS_PROMETHEUS_TLS_KEY"), "{said}");
+}
+
+#[test]
+fn urls_that_are_none_are_refused_before_a_port_is_opened() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pilotlight-activator"));
+    let output = command
+        .args(["--listen", &taken, "--autoscaler", "http://x", "--endpoints", "localhost:9090"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "error: --endpoints: `localhost:9090` is not of the form http://host:port/path\n\
+         error: --autoscaler: `http://x` is not of the form ws://host:port\n"
+    );
+}
+
+#[test]
+fn a_check_of_the_settings_says_what_is_in_force_and_opens_no_port() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pilotlight-activator"));
+    let args = [
+        "--check-config",
+        "--listen",
+        &taken.to_string(),
+        "--autoscaler",
+        "ws://a:1",
+        "--admin",
+        "127.0.0.1:2",
+    ];
+    let output = command.env_clear().args(args).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(
+        said,
+        format!(
+            "configuration is valid\nrequests: {taken} (no TLS), to pods in the clear; admin port: 127.0.0.1:2\n\
+             autoscaler: ws://a:1/, endpoints: http://127.0.0.1:9090/v1/endpoints\n"
+        )
+    );
+}
+
+#[test]
+fn help_lists_the_variables() {
+    let output = Command::new(env!("CARGO_BIN_EXE_pilotlight-activator")).arg("--help").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for name in
+        ["POD_NAME", "PILOTLIGHT_LOG_FORMAT", "RUST_LOG", "ACTIVATOR_TLS_MIN_VERSION", "OBSERVABILITY_CONFIG"]
+    {
+        assert!(said.contains(name), "{name} in\n{said}");
+    }
 }
 
 #[test]

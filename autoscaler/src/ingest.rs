@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use pilotlight_core::Time;
 use pilotlight_net::{
     Body, Client, Clock, Drain, Handler, Request, Response, Transport, is_kubelet_probe, plain, serve, wire,
 };
@@ -116,9 +117,7 @@ impl Session {
             }
         };
         for (revision, mut stat) in stats {
-            if stat.timestamp == 0 {
-                stat.timestamp = self.clock.now().whole_seconds() as i64;
-            }
+            stat.timestamp.get_or_insert_with(|| Time::from_secs(self.clock.now().whole_seconds()));
             self.intake.push(revision, stat).await;
         }
     }

@@ -53,7 +53,7 @@ pub fn describe() {
     describe_histogram!(SCRAPE_DURATION, Unit::Seconds, "Time taken to scrape the pods of a revision");
 }
 
-/// The handles of one revision's gauges.
+/// The handles of one revision: its series are there as long as this is.
 pub(crate) struct RevisionMetrics {
     desired: Gauge,
     capacity_excess: Gauge,
@@ -64,6 +64,8 @@ pub(crate) struct RevisionMetrics {
     not_ready: Gauge,
     pending: Gauge,
     terminating: Gauge,
+    /// The namespace's histogram of scrapes: between two of them nobody else holds it.
+    _scrapes: Histogram,
 }
 
 impl RevisionMetrics {
@@ -88,6 +90,7 @@ impl RevisionMetrics {
             not_ready: gauge(PODS_NOT_READY),
             pending: gauge(PODS_PENDING),
             terminating: gauge(PODS_TERMINATING),
+            _scrapes: scrape_duration(&id.namespace),
         }
     }
 
@@ -109,23 +112,46 @@ impl RevisionMetrics {
         self.pending.set(pods.starting);
         self.terminating.set(pods.terminating);
     }
-
-    /// The recorder cannot forget a series; a revision that is gone shows zeros.
-    pub(crate) fn clear(&self) {
-        let all = [
-            &self.desired,
-            &self.capacity_excess,
-            &self.panic_mode,
-            &self.requested,
-            &self.ready,
-            &self.not_ready,
-            &self.pending,
-            &self.terminating,
-        ];
-        all.into_iter().chain(&self.load).for_each(|gauge| gauge.set(0.0));
-    }
 }
 
+/// The histogram of a namespace's scrapes. It is there as long as a revision of the namespace is.
 pub(crate) fn scrape_duration(namespace: &str) -> Histogram {
     histogram!(SCRAPE_DURATION, "k8s_namespace_name" => namespace.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use pilotlight_telemetry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn of_two_thousand_revisions_deployed_one_after_the_other_the_hundred_that_live_are_told() {
+        let registry = Registry::new();
+        metrics::with_local_recorder(&registry, || {
+            let mut alive = VecDeque::new();
+            for number in 0..2000 {
+                let id = RevisionId::new("ns", format!("r{number}"));
+                alive.push_back(RevisionMetrics::new(&id, ScalingMetric::Concurrency));
+                scrape_duration("ns").record(0.1);
+                if alive.len() > 100 {
+                    alive.pop_front();
+                }
+            }
+            // A second look: a series that has not changed since the first is still told.
+            for _ in 0..2 {
+                let page = registry.render();
+                for name in [PODS_DESIRED, CONCURRENCY[0], PODS_TERMINATING] {
+                    assert_eq!(page.matches(&format!("\n{name}{{")).count(), 100, "{name}");
+                }
+                assert!(
+                    page.contains(&format!("\n{SCRAPE_DURATION}_count{{k8s_namespace_name=\"ns\"}} 2000\n"))
+                );
+            }
+            drop(alive);
+            assert_eq!(registry.render(), "");
+        });
+    }
 }

@@ -183,7 +183,6 @@ impl<C: Cluster> Loop<C> {
                 info!(revision = %id, "Revision is gone");
                 self.effects.wake_at(&id, &mut entry.wake_at, None);
                 self.effects.board.remove(&id);
-                entry.metrics.clear();
             }
             Change::Complete => {}
         }

@@ -10,14 +10,16 @@ use anyhow::Context;
 use clap::Args;
 use pilotlight_config::duration;
 use pilotlight_local::LocalWorkload;
+use pilotlight_process::flags::address;
+use pilotlight_process::{LogSettings, StopSignals};
 use tracing::info;
 
 use crate::latency::RequestSummary;
 use crate::live;
 use crate::load::{End, Load, Mode};
-use crate::logging::{self, Format};
+use crate::logging;
 use crate::output::print;
-use crate::run::{INTERRUPTED, ServiceArgs, Signals, sample_command};
+use crate::run::{INTERRUPTED, ServiceArgs, sample_command};
 use crate::screen::Screen;
 use crate::stack::{Stack, StackParams};
 use crate::summary::{ColdStartSummary, Summary};
@@ -41,8 +43,8 @@ pub struct DemoArgs {
     /// How long load is averaged, and remembered
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     window: String,
-    /// Where requests are taken [default: any free port]
-    #[arg(long, value_name = "ADDRESS")]
+    /// Address to take requests at [default: any free port]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Do not draw the live view, even on a terminal
     #[arg(long)]
@@ -52,14 +54,14 @@ pub struct DemoArgs {
 /// Runs the scenario and says how it went: success is the expected number of pods, none in the end, nothing lost.
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let screen = Screen::stderr().context("cannot start the thread that writes the log")?;
-    logging::start(Format::Text, &screen);
+    logging::start(&LogSettings::default(), &screen);
     let result = run_on(&screen, args).await;
     screen.flush();
     result
 }
 
 async fn run_on(screen: &Screen, args: DemoArgs) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
+    let mut signals = StopSignals::new().context("cannot listen for signals")?;
     let mut stack = Stack::start(StackParams {
         workloads: vec![args.workload()?],
         listen: args.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
@@ -82,14 +84,14 @@ async fn run_on(screen: &Screen, args: DemoArgs) -> anyhow::Result<ExitCode> {
         tokio::select! {
             played = play(&args, &stack) => Some(played?),
             () = live => None,
-            () = signals.next() => None,
+            _ = signals.next() => None,
         }
     };
     screen.clear();
     let Some(played) = played else {
         tokio::select! {
             () = stack.drain() => {}
-            () = signals.next() => stack.cut().await,
+            _ = signals.next() => stack.cut().await,
         }
         return Ok(ExitCode::from(INTERRUPTED));
     };

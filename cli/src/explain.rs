@@ -14,6 +14,7 @@ use clap::Args;
 use pilotlight_autoscaler::{Change, RevisionStatus};
 use pilotlight_core::{Record, Time};
 use pilotlight_net::once::{self, Get};
+use pilotlight_process::flags::address;
 
 use crate::output::print;
 use crate::stack::USUAL_ADMIN_ADDRESS;
@@ -24,7 +25,7 @@ pub struct ExplainArgs {
     /// Only this service (NAMESPACE/NAME, or NAME)
     service: Option<String>,
     /// The admin port of a running `pilotlight run` or autoscaler
-    #[arg(long, value_name = "ADDRESS", default_value = USUAL_ADMIN_ADDRESS)]
+    #[arg(long, value_name = "ADDRESS", default_value_t = USUAL_ADMIN_ADDRESS, value_parser = address)]
     admin: SocketAddr,
     /// Read a journal instead
     #[arg(long, value_name = "FILE")]

@@ -5,22 +5,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, header};
-use metrics_exporter_prometheus::PrometheusHandle;
 use pilotlight_autoscaler::cluster::PodPhase;
 use pilotlight_local::LocalCluster;
 use pilotlight_net::once::{self, Get};
 use pilotlight_net::{Admin, Body, Response};
+use pilotlight_process::MetricsPage;
 use tokio::task::JoinSet;
 
 /// Adds `/metrics` to the admin port.
-pub fn route(admin: Admin, own: PrometheusHandle, cluster: LocalCluster) -> Admin {
-    let upkeep = own.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_PERIOD).await;
-            upkeep.run_upkeep();
-        }
-    });
+pub fn route(admin: Admin, own: MetricsPage, cluster: LocalCluster) -> Admin {
     admin.route("/metrics", move |_| {
         let (own, cluster) = (own.clone(), cluster.clone());
         async move {
@@ -95,8 +88,6 @@ struct Family<'a> {
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The largest page of one pod.
 const MAX_PAGE_BYTES: usize = 16 << 20;
-/// How often histograms are folded, so that they do not grow while nobody asks.
-const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

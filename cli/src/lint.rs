@@ -5,10 +5,12 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::Args;
 use pilotlight_config::explain;
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_local::manifests::{self, ManifestError};
+use pilotlight_process::{WrongSettings, chain};
 
 use crate::logging::Format;
 use crate::output::print;
@@ -27,50 +29,50 @@ pub struct LintArgs {
     format: Format,
 }
 
-/// Checks the files. Exits with 1 if anything is a fault.
+/// Checks the files. Exits with 1 if anything in them is a fault.
 pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
-    let mut stderr = std::io::stderr().lock();
-    let config = match args.config.as_deref().map(manifests::config).transpose() {
-        Ok(None) => None,
-        Ok(Some((config, warnings))) => {
-            for warning in warnings {
-                writeln!(stderr, "warning: {warning}")?;
-            }
-            Some(config)
+    let (config, mut warnings) = match &args.config {
+        Some(path) => {
+            let (config, warnings) = manifests::config(path).map_err(refused)?;
+            (Some(config), warnings)
         }
-        Err(ManifestError::Faulty(faults)) => {
-            writeln!(stderr, "{faults}")?;
-            return Ok(ExitCode::FAILURE);
-        }
-        Err(error) => return Err(error.into()),
+        None => (None, Vec::new()),
     };
     let texts: Vec<(String, String)> = args
         .files
         .iter()
         .map(|path| Ok((path.display().to_string(), manifests::text_of(path)?)))
-        .collect::<Result<_, ManifestError>>()?;
+        .collect::<Result<_, ManifestError>>()
+        .map_err(refused)?;
     let manifests: Vec<Manifest<'_>> = texts.iter().map(|(file, text)| Manifest { file, text }).collect();
-    let parsed = workload::read(&manifests, config.as_ref());
+    let mut parsed = workload::read(&manifests, config.as_ref());
 
     match (args.format, &parsed.value) {
         (Format::Json, _) => print(&format!("{:#}\n", explain::render_json(&parsed)))?,
         (Format::Text, Ok(found)) => print(&explain::render(found))?,
         (Format::Text, Err(_)) => {}
     }
-    for warning in &parsed.warnings {
+    warnings.append(&mut parsed.warnings);
+    let mut stderr = std::io::stderr().lock();
+    for warning in warnings {
         writeln!(stderr, "warning: {warning}")?;
     }
-    match parsed.value {
-        Ok(_) => Ok(ExitCode::SUCCESS),
-        Err(faults) => {
-            writeln!(stderr, "{faults}")?;
-            Ok(ExitCode::FAILURE)
-        }
+    parsed.value.map_err(|faults| anyhow!(faults))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Faults in a file are what a lint looks for; a file that cannot be read is a wrong command line.
+fn refused(error: ManifestError) -> anyhow::Error {
+    match error {
+        ManifestError::Faulty(faults) => anyhow!(faults),
+        other => WrongSettings::new(chain(&other)).into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pilotlight_process::{FAILURE, USAGE, end};
+
     use super::*;
 
     fn lint(text: &str, config: Option<&str>, format: Format) -> ExitCode {
@@ -82,7 +84,8 @@ mod tests {
         if let Some(config) = config {
             std::fs::write(&map, config).unwrap();
         }
-        let code = run(&LintArgs { files: vec![file], config: config.map(|_| map.clone()), format }).unwrap();
+        let args = LintArgs { files: vec![file], config: config.map(|_| map.clone()), format };
+        let code = end(run(&args), Format::Text);
         std::fs::remove_dir_all(&folder).unwrap();
         code
     }
@@ -94,14 +97,14 @@ mod tests {
     fn exits_with_zero_for_what_is_legal_and_one_for_what_is_not() {
         assert_eq!(lint(SERVICE, None, Format::Text), ExitCode::SUCCESS);
         assert_eq!(lint(SERVICE, Some("unknown: 1"), Format::Text), ExitCode::SUCCESS);
-        assert_eq!(lint(SERVICE, Some("stable-window: 1s"), Format::Text), ExitCode::FAILURE);
-        assert_eq!(lint("kind: [", None, Format::Text), ExitCode::FAILURE);
+        assert_eq!(lint(SERVICE, Some("stable-window: 1s"), Format::Text), ExitCode::from(FAILURE));
+        assert_eq!(lint("kind: [", None, Format::Text), ExitCode::from(FAILURE));
     }
 
     #[test]
     fn json_has_the_same_verdict() {
         assert_eq!(lint(SERVICE, None, Format::Json), ExitCode::SUCCESS);
-        assert_eq!(lint("kind: [", None, Format::Json), ExitCode::FAILURE);
+        assert_eq!(lint("kind: [", None, Format::Json), ExitCode::from(FAILURE));
     }
 
     #[test]
@@ -109,6 +112,7 @@ mod tests {
         let error =
             run(&LintArgs { files: vec!["/nowhere.yaml".into()], config: None, format: Format::Text })
                 .unwrap_err();
-        assert_eq!(error.to_string(), "cannot read /nowhere.yaml");
+        assert!(error.to_string().starts_with("cannot read /nowhere.yaml: "), "{error}");
+        assert_eq!(end::<anyhow::Error>(Err(error), Format::Text), ExitCode::from(USAGE));
     }
 }

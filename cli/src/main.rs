@@ -6,10 +6,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
+use pilotlight_activator::ActivatorArgs;
+use pilotlight_cli::logging::Format;
 use pilotlight_cli::{demo, explain, lint, run, sample, sim};
 use pilotlight_local::guard::intercept;
+use pilotlight_local::process::AutoscalerArgs;
+use pilotlight_process::{end, flags};
 
-/// A pilot light for services that are switched off: request-driven autoscaling, down to none and back
+/// Run HTTP services on demand: scale from zero by requests, as Knative does
 #[derive(Debug, Parser)]
 #[command(name = "pilotlight", version, arg_required_else_help = true)]
 struct Cli {
@@ -25,17 +29,11 @@ enum Command {
     Explain(explain::ExplainArgs),
     Sim(sim::SimArgs),
     Sample(sample::SampleArgs),
-    /// The queue-proxy as a process of its own; its settings are environment variables
-    QueueProxy,
-    /// The activator as a process of its own
+    Activator(Box<ActivatorArgs>),
+    Autoscaler(Box<AutoscalerArgs>),
+    /// Stand in front of one app in its pod: count and limit its requests, probe it, drain it
     #[command(disable_help_flag = true)]
-    Activator {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<OsString>,
-    },
-    /// The autoscaler as a process of its own
-    #[command(disable_help_flag = true)]
-    Autoscaler {
+    QueueProxy {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -45,20 +43,19 @@ fn main() -> ExitCode {
     if let Some(code) = intercept() {
         return code;
     }
-    // There is one in every pod, so it starts without the parser of all the others' arguments: what that touches of
-    // this file would stay in its memory.
-    if std::env::args_os().skip(1).eq(["queue-proxy"]) {
-        return pilotlight_queue_proxy::main();
+    // Each pod has a queue-proxy, so it starts without clap, whose pages would stay in its memory.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "queue-proxy") {
+        return queue_proxy(words);
     }
-    let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return flags::refuse(&with_tip(error)),
+    };
     let result = match cli.command {
-        Command::QueueProxy => return pilotlight_queue_proxy::main(),
-        Command::Activator { args } => {
-            return pilotlight_activator::main_with_args(with_name("activator", args));
-        }
-        Command::Autoscaler { args } => {
-            return pilotlight_local::process::main_with_args(with_name("autoscaler", args));
-        }
+        Command::QueueProxy { args } => return queue_proxy(args),
+        Command::Activator(args) => return pilotlight_activator::run(&args),
+        Command::Autoscaler(args) => return pilotlight_local::process::run(&args),
         Command::Run(args) => block_on(run::run(*args)),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Lint(args) => lint::run(&args),
@@ -66,13 +63,14 @@ fn main() -> ExitCode {
         Command::Sample(args) => block_on(sample::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Sim(args) => sim::run(args),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    end(result, Format::Text)
 }
 
-/// The one slip that everybody makes: `pilotlight run ./app`, without the two dashes.
+fn queue_proxy(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    pilotlight_queue_proxy::main_with_args("pilotlight queue-proxy", args)
+}
+
+/// Adds a tip to the slip that everybody makes: `pilotlight run ./app`, without the two dashes.
 fn with_tip(mut error: clap::Error) -> clap::Error {
     let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
     if is_run
@@ -84,10 +82,6 @@ fn with_tip(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
-}
-
-fn with_name(component: &str, args: Vec<OsString>) -> impl Iterator<Item = OsString> {
-    std::iter::once(OsString::from(format!("pilotlight {component}"))).chain(args)
 }
 
 /// Two threads: one for what comes in, one for what it sets off. More would cost memory and win little here.

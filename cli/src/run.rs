@@ -6,21 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
+use pilotlight_config::process::variables;
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_config::{Parsed, Warning, Workload, duration};
 use pilotlight_local::LocalWorkload;
 use pilotlight_local::manifests::{self, ManifestError};
+pub use pilotlight_process::INTERRUPTED;
+use pilotlight_process::flags::{AdminArgs, CheckArgs, LogArgs, address};
+use pilotlight_process::{StopSignals, WrongSettings, end, print_valid};
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::live;
 use crate::logging::{self, Format};
 use crate::output::print;
 use crate::screen::Screen;
-use crate::stack::{Stack, StackParams};
+use crate::stack::{Stack, StackParams, USUAL_ADMIN_ADDRESS};
 use crate::summary::Summary;
 
 /// Run apps on this machine, scaled by the requests in flight, down to none
@@ -28,7 +31,12 @@ use crate::summary::Summary;
 /// Each pod is a child process with a queue-proxy in front. Nothing runs until a request comes; the request waits
 /// until its pod is up.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", variables::help(&[variables::LOGS])),
+    mut_arg("admin", |flag| flag.help(ADMIN)),
+    mut_arg("log_format", |flag| flag.help("Form of log lines and of the summary")),
+)]
 pub struct RunArgs {
     /// The app and its arguments; {port} stands for the port it is to listen on, PORT is set to it
     #[arg(last = true, value_name = "COMMAND")]
@@ -42,18 +50,18 @@ pub struct RunArgs {
     /// Defaults: a config-autoscaler ConfigMap in YAML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where requests are taken
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    /// Address to take requests at
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
-    /// Where metrics, health and decisions are served [default: 127.0.0.1:8081, or any free port]
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
-    /// Write every decision to this file, one JSON line each
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// File to write every decision to, one JSON line each
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// How log lines and the summary look
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: Format,
+    #[command(flatten)]
+    logs: LogArgs,
+    #[command(flatten)]
+    check: CheckArgs,
     /// Do not draw the live view, even on a terminal
     #[arg(long)]
     no_live: bool,
@@ -109,18 +117,14 @@ pub struct ServiceArgs {
 /// Runs until a signal says to stop. A second signal stops at once.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let screen = Screen::stderr().context("cannot start the thread that writes the log")?;
-    logging::start(args.log_format, &screen);
-    let format = args.log_format;
-    let result = match run_on(&screen, args).await {
-        // Machines read every line.
-        Err(error) if format == Format::Json => {
-            error!(error = format!("{error:#}"), "Cannot run");
-            Ok(ExitCode::FAILURE)
-        }
-        other => other,
-    };
+    logging::start(&args.logs.settings(), &screen);
+    let format = args.logs.format();
+    let result = run_on(&screen, args).await;
+    // The error comes behind the log, and may be a line of it.
     screen.flush();
-    result
+    let code = end(result, format);
+    screen.flush();
+    Ok(code)
 }
 
 async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -128,20 +132,24 @@ async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         warn!(%warning, "Suspicious setting");
     }
-    let mut signals = Signals::new()?;
+    if args.check.check_config {
+        return Ok(print_valid(&in_force(&args, &workloads)));
+    }
+    let format = args.logs.format();
+    let mut signals = StopSignals::new().context("cannot listen for signals")?;
     let mut stack = Stack::start(StackParams {
         workloads: workloads.clone(),
         listen: args.listen,
-        admin: args.admin,
+        admin: args.admin.admin,
         journal: args.journal,
     })
     .await?;
-    print(&announcement(&stack, &workloads, args.log_format))?;
+    print(&announcement(&stack, &workloads, format))?;
 
-    if args.log_format == Format::Text && !args.no_live && Screen::is_terminal() {
+    if format == Format::Text && !args.no_live && Screen::is_terminal() {
         tokio::select! {
             () = live::run(&stack, screen) => {}
-            () = signals.next() => {}
+            _ = signals.next() => {}
         }
         screen.clear();
     } else {
@@ -150,7 +158,7 @@ async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
     info!("Stopping: requests in flight are finished, a second signal stops at once");
     let finished = tokio::select! {
         () = stack.drain() => true,
-        () = signals.next() => false,
+        _ = signals.next() => false,
     };
     if !finished {
         stack.cut().await;
@@ -158,7 +166,7 @@ async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
     let summary = Summary::of(&stack);
     // On a terminal the summary comes last.
     screen.flush();
-    let summary = match args.log_format {
+    let summary = match format {
         Format::Text => format!("\n{summary}\n"),
         Format::Json => {
             let mut line = json!({ "event": "summary" });
@@ -174,7 +182,20 @@ async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }
 
-/// Where everything is, for whoever started it.
+/// What is in force, for `--check-config`.
+fn in_force(args: &RunArgs, workloads: &[LocalWorkload]) -> Vec<String> {
+    let services: Vec<String> = workloads.iter().map(|it| it.id.to_string()).collect();
+    let admin = args
+        .admin
+        .admin
+        .map_or(format!("{USUAL_ADMIN_ADDRESS}, or any free port"), |admin| admin.to_string());
+    vec![
+        format!("services: {}", services.join(", ")),
+        format!("requests: {}, admin port: {admin}", args.listen),
+    ]
+}
+
+/// The addresses of everything, for whoever started it.
 fn announcement(stack: &Stack, workloads: &[LocalWorkload], format: Format) -> String {
     match format {
         Format::Text => {
@@ -197,36 +218,40 @@ fn announcement(stack: &Stack, workloads: &[LocalWorkload], format: Format) -> S
     }
 }
 
-/// What is to run: from files, from the command line, or both.
+/// The workloads to run: from files, from the command line, or both. All that is wrong with them at once.
 fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>)> {
     let command = if args.sample { sample_command()? } else { args.command.clone() };
     if command.is_empty() && args.files.is_empty() {
-        bail!(
-            "nothing to run: name a command (pilotlight run -- ./app --port {{port}}), a file (-f service.yaml), or \
-             --sample"
-        );
+        return Err(WrongSettings::new(NOTHING_TO_RUN).into());
     }
+    let mut wrong = WrongSettings::default();
     let mut workloads = Vec::new();
     let mut warnings = Vec::new();
-    if !args.files.is_empty() {
-        let read = manifests::read(&args.files, args.config.as_deref())?;
+    if !args.files.is_empty()
+        && let Some(read) = wrong.check(manifests::read(&args.files, args.config.as_deref()))
+    {
+        if read.workloads.is_empty() && command.is_empty() {
+            wrong.check(Err::<(), _>("the files name no workload to run"));
+        }
         workloads.extend(read.workloads);
         warnings.extend(read.warnings);
     }
     if !command.is_empty() {
         let named = args.service.name.clone().or_else(|| args.sample.then(|| "sample".to_owned()));
         let service = ServiceArgs { name: named, ..args.service.clone() };
-        let (workload, more) = service.workload(&command, args.config.as_deref())?;
-        if workloads.iter().any(|other| other.id == workload.id) {
-            bail!("{} is defined already in a file: name the command differently with --name", workload.id);
+        if let Some((workload, more)) = wrong.check(service.workload(&command, args.config.as_deref())) {
+            if workloads.iter().any(|other| other.id == workload.id) {
+                let id = &workload.id;
+                wrong.check(Err::<(), _>(format!(
+                    "{id} is defined already in a file: name the command differently with --name"
+                )));
+            }
+            workloads.push(workload);
+            warnings.extend(more);
         }
-        workloads.push(workload);
-        warnings.extend(more);
     }
-    if workloads.is_empty() {
-        bail!("the files name no workload to run");
-    }
-    Ok((LocalWorkload::all(&workloads, args.startup_timeout)?, warnings))
+    let here = wrong.check(LocalWorkload::all(&workloads, args.startup_timeout));
+    Ok(wrong.finish(|| Some((here?, warnings)))?)
 }
 
 impl ServiceArgs {
@@ -308,36 +333,9 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// The signals that ask to stop.
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    /// Takes the signals over from the system's own way with them.
-    pub fn new() -> anyhow::Result<Signals> {
-        let take = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Signals {
-            interrupt: take(SignalKind::interrupt())?,
-            terminate: take(SignalKind::terminate())?,
-            hangup: take(SignalKind::hangup())?,
-        })
-    }
-
-    /// Returns at the next one.
-    pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
-}
-
-/// What a shell says of a program that Ctrl-C ended.
-pub const INTERRUPTED: u8 = 130;
+const NOTHING_TO_RUN: &str = "nothing to run: name a command (pilotlight run -- ./app --port {port}), a file (-f service.yaml), or --sample";
+const ADMIN: &str = "Address of the admin port: /metrics, /healthz, /readyz, /v1/decisions, /v1/endpoints [default: \
+                     127.0.0.1:8081, or any free port]";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -373,7 +371,10 @@ mod tests {
         assert_eq!(warnings, []);
         assert_eq!((workload.spec.target, workload.spec.max_scale), (7.0, Some(5)));
         assert_eq!(workload.spec.panic_window, Duration::from_secs(12));
-        assert_eq!((workload.container_concurrency, workload.timeout), (20, Duration::from_secs(2)));
+        assert_eq!(
+            (workload.container_concurrency, workload.timeouts.total),
+            (20.into(), Duration::from_secs(2))
+        );
     }
 
     #[test]

@@ -21,10 +21,11 @@ mod world;
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use pilotlight_sim::assert::{Expression, ExpressionError, Slo};
 
-/// Say what will happen under a load, with the decisions that production makes
+/// Simulate a load with the real autoscaler's code
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SimArgs {
@@ -58,10 +59,9 @@ pub fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Says what is wrong with what was written.
+/// Refuses input with all its faults.
 fn refuse(faults: &dyn Display) -> anyhow::Result<ExitCode> {
-    eprintln!("{faults}");
-    Ok(ExitCode::FAILURE)
+    Err(anyhow!("{faults}"))
 }
 
 /// The objective as something to search with: in words where its quantile is measured, else by the share of requests

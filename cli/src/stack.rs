@@ -1,7 +1,7 @@
 //! All of Pilotlight in one process: activator and autoscaler, speaking their protocols over loopback, and pods
 //! that are child processes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,10 @@ use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin};
 use pilotlight_core::Time;
 use pilotlight_local::guard::Guard;
-use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload};
-use pilotlight_net::{Admin, Clock, Drain, Target, install_metrics, serve};
+use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload, Sidecar};
+use pilotlight_net::{Admin, Clock, Drain, Target};
+use pilotlight_process::{AdminPort, MetricsPage};
+use pilotlight_telemetry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -58,20 +60,23 @@ impl Stack {
         let clock = Clock::start();
         let listener = pilotlight_net::listen(params.listen)
             .with_context(|| format!("cannot listen on {} (choose another with --listen)", params.listen))?;
-        let admin_listener = bind_admin(params.admin).await?;
+        let admin_port = open_admin_port(params.admin)?;
         let stats_listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
-        let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let (address, admin_address) = (listener.local_addr()?, admin_port.address()?);
         let autoscaler_target = Target::ws(&format!("ws://{}", stats_listener.local_addr()?))?;
         let journal = params.journal.as_deref().map(Journal::create).transpose()?;
-        let metrics = install_metrics(&[]).context("cannot install the metrics recorder")?;
+        let registry = Registry::new();
+        registry.install().context("cannot install the recorder of metrics")?;
+        let page = MetricsPage::new(registry, &[("service.name", "pilotlight".to_owned())]);
         pilotlight_autoscaler::metrics::describe();
 
+        let this = std::env::current_exe().context("cannot find this executable")?;
         let cluster = LocalCluster::start(
             LocalParams {
                 clock,
                 guard: Guard::start().context("cannot start the guard process")?,
-                queue_proxy: std::env::current_exe().context("cannot find this executable")?,
+                sidecar: Sidecar::near(Some(&this)),
                 drain_quiet: LocalParams::DRAIN_QUIET,
                 termination_grace: LocalParams::TERMINATION_GRACE,
             },
@@ -105,9 +110,9 @@ impl Stack {
                     .then_some(())
                     .ok_or_else(|| "the activator has not reached the autoscaler".to_owned())
             });
-            let routes = exposition::route(routes, metrics, cluster.clone());
+            let routes = exposition::route(routes, page, cluster.clone());
             let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
-            back_doors.push(tokio::spawn(serve(admin_listener, Arc::new(routes), back.clone())));
+            back_doors.push(admin_port.serve(routes, back.clone()));
         }
         let front_door = {
             let (activator, drain) = (activator.clone(), front.clone());
@@ -160,22 +165,18 @@ impl Stack {
     }
 }
 
-async fn bind_admin(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
+fn open_admin_port(asked: Option<SocketAddr>) -> anyhow::Result<AdminPort> {
     if let Some(address) = asked {
-        return TcpListener::bind(address)
-            .await
+        return AdminPort::open(address, None)
             .with_context(|| format!("cannot listen on {address} (choose another with --admin)"));
     }
-    match TcpListener::bind(USUAL_ADMIN_ADDRESS).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for the admin port")
-        }
-    }
+    AdminPort::open(USUAL_ADMIN_ADDRESS, None)
+        .or_else(|_| AdminPort::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None))
+        .context("cannot listen for the admin port")
 }
 
-/// Where the admin port is unless it is taken.
-pub const USUAL_ADMIN_ADDRESS: &str = "127.0.0.1:8081";
+/// Address of the admin port unless it is taken.
+pub const USUAL_ADMIN_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8081));
 
 /// How long goodbyes may take.
 const BACK_DOOR_PATIENCE: Duration = Duration::from_secs(1);

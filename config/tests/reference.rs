@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pilotlight_config::keys::{Entry, annotation, config_map};
+use pilotlight_config::process::variables;
 use pilotlight_config::{AutoscalerConfig, reference};
 
 /// Compares with the file in the repository, or writes it if `PILOTLIGHT_BLESS` is set.
@@ -23,6 +24,24 @@ fn expect_file(path: &str, content: &str) {
 #[test]
 fn the_reference_page_is_written_from_the_table() {
     expect_file("../docs/configuration.md", &reference::markdown());
+}
+
+#[test]
+fn the_variables_of_the_programs_are_written_from_their_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/processes.md");
+    let mut page = std::fs::read_to_string(path).unwrap();
+    for (name, tables) in [
+        ("logs", &[variables::LOGS][..]),
+        ("queue-proxy", &[variables::QUEUE_PROXY]),
+        ("queue-proxy places", &[variables::QUEUE_PROXY_PLACES]),
+        ("telemetry", &[variables::TELEMETRY]),
+    ] {
+        let start = page.find(&format!("<!-- {name}: ")).unwrap();
+        let start = start + page[start..].find("-->\n").unwrap() + "-->\n".len();
+        let end = start + page[start..].find("<!-- end -->").unwrap();
+        page.replace_range(start..end, &format!("\n{}\n", variables::markdown(tables)));
+    }
+    expect_file("../docs/processes.md", &page);
 }
 
 #[test]

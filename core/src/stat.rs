@@ -2,6 +2,8 @@
 //!
 //! Knative's names: `metrics.Stat` and `RequestStats` (pkg/http/stats in knative/serving).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
@@ -21,10 +23,12 @@ pub struct Stat {
     pub request_count: f64,
     /// Those of them that came through the activator.
     pub proxied_request_count: f64,
-    /// How long the reporter has been running, in seconds; activators say 0.
-    pub process_uptime: f64,
-    /// Unix seconds at which the stat was received; 0 until the first receiver sets it.
-    pub timestamp: i64,
+    /// How long the reporter has been running; `None`: an activator, which does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_uptime: Option<Duration>,
+    /// When the stat was received, in whole seconds; `None` until the first receiver sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Time>,
 }
 
 /// Who sent a request to the pod.

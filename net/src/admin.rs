@@ -1,4 +1,4 @@
-//! The port for machines and operators: metrics, health, and a few exact paths more.
+//! The admin port, for machines and operators: metrics, health, and a few exact paths more.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,11 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use http::{HeaderValue, StatusCode, header};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{Body, Client, Handler, Request, Response, plain};
 
-/// A small server of exact paths. Whatever is not routed is a 404 that lists what is.
+/// A small server of exact paths. Any other path is a 404 that lists them.
 #[derive(Default)]
 pub struct Admin {
     routes: BTreeMap<String, AdminRoute>,
@@ -20,7 +19,7 @@ type AdminResponse = Pin<Box<dyn Future<Output = Response> + Send>>;
 type AdminRoute = Box<dyn Fn(Request) -> AdminResponse + Send + Sync>;
 
 impl Admin {
-    /// Nothing routed yet.
+    /// A server without paths.
     pub fn new() -> Self {
         Admin::default()
     }
@@ -66,7 +65,7 @@ impl Handler for Admin {
             Some(answer) => answer(request).await,
             None => {
                 let paths: Vec<&str> = self.routes.keys().map(String::as_str).collect();
-                plain(StatusCode::NOT_FOUND, format!("404 page not found; there is {}", paths.join(", ")))
+                plain(StatusCode::NOT_FOUND, format!("404 page not found; known paths: {}", paths.join(", ")))
             }
         }
     }
@@ -77,28 +76,3 @@ impl fmt::Debug for Admin {
         f.debug_struct("Admin").field("paths", &self.routes.keys()).finish()
     }
 }
-
-/// A recorder with these labels on every series; with [`SIZE_BUCKETS`] for every histogram whose name ends in `_bytes`
-/// and [`SECONDS_BUCKETS`] for all others.
-pub fn metrics_builder(global_labels: &[(&str, String)]) -> PrometheusBuilder {
-    let labelled = global_labels
-        .iter()
-        .fold(PrometheusBuilder::new(), |builder, (name, value)| builder.add_global_label(*name, value));
-    // The only error is an empty list.
-    let timed = labelled.set_buckets(&SECONDS_BUCKETS).unwrap_or_default();
-    timed.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &SIZE_BUCKETS).unwrap_or_default()
-}
-
-/// Makes the process's recorder. The handle renders the metrics; its `run_upkeep` must be called every few
-/// seconds, or histograms grow.
-pub fn install_metrics(global_labels: &[(&str, String)]) -> Result<PrometheusHandle, BuildError> {
-    metrics_builder(global_labels).install_recorder()
-}
-
-/// The bounds Knative gives its histograms of durations, in seconds.
-pub const SECONDS_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-
-/// The bounds OpenTelemetry gives histograms that have none of their own.
-pub const SIZE_BUCKETS: [f64; 15] =
-    [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0];

@@ -1,11 +1,10 @@
-//! HTTP in, HTTP out: what the activator, the queue-proxy and every admin port share.
+//! HTTP in, HTTP out: the part that the activator, the queue-proxy and every admin port share.
 //!
-//! If it does not hold a connection, a request or a body, or measure one, it is not here; except for what a process
-//! begins with, its log ([`start_logs`]) and its end ([`StopSignals`]). A proxy built on this
-//! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
-//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`message`].
+//! Everything here holds a connection, a request or a body, or measures one. A proxy built on this crate is one
+//! [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`] limits how many run,
+//! and [`with_timeouts`] how long they take; every failure becomes a response in [`message`].
 
-pub mod admin;
+mod admin;
 mod alarm;
 mod backoff;
 mod body;
@@ -24,9 +23,7 @@ mod handler;
 pub mod headers;
 mod hold;
 mod hop;
-pub mod lines;
 mod listen;
-mod logging;
 pub mod message;
 pub mod once;
 mod preface;
@@ -35,7 +32,6 @@ mod read_ahead;
 mod refusal;
 mod replay;
 mod server;
-mod signals;
 mod target;
 mod timeout;
 mod timer;
@@ -44,7 +40,7 @@ mod transport;
 mod upgrade;
 pub mod wire;
 
-pub use admin::{Admin, install_metrics};
+pub use admin::Admin;
 pub use backoff::Backoff;
 pub use body::{Body, Ending};
 pub use breaker::{Breaker, Permit};
@@ -59,12 +55,11 @@ pub use headers::{is_kubelet_probe, is_probe};
 pub use hold::hold_while;
 pub use hop::{prepare_forward, prepare_response};
 pub use listen::listen;
-pub use logging::{flush_logs, start_logs};
 pub use message::{Request, Response, plain};
 pub use pilotlight_core::QueueFull;
+pub use pilotlight_core::Timeouts;
 pub use read_ahead::ByteBudget;
 pub use server::{serve, serve_tls};
-pub use signals::StopSignals;
 pub use target::{Target, TargetError};
-pub use timeout::{Timeouts, with_timeouts};
+pub use timeout::with_timeouts;
 pub use transport::Transport;

@@ -1,10 +1,12 @@
 //! Stats as bytes, both ways: Knative's protobuf messages, written by hand as prost structs (no protoc).
 //! A `Stat` alone is what `:9090/metrics` serves; a list of them, with names, is what activators push.
 
-use pilotlight_core::{RevisionId, Stat};
+use std::time::Duration;
+
+use pilotlight_core::{RevisionId, Stat, Time};
 use prost::Message;
 
-/// The bytes are not the message they should be.
+/// Bytes that are not the expected message.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed stat message: {0}")]
 pub struct DecodeError(prost::DecodeError);
@@ -80,8 +82,9 @@ impl From<&Stat> for WireStat {
             average_proxied_concurrent_requests: stat.average_proxied_concurrent_requests,
             request_count: stat.request_count,
             proxied_request_count: stat.proxied_request_count,
-            process_uptime: stat.process_uptime,
-            timestamp: stat.timestamp,
+            // proto3 writes no zero, and Knative reads it as "not set".
+            process_uptime: stat.process_uptime.map_or(0.0, |uptime| uptime.as_secs_f64()),
+            timestamp: stat.timestamp.map_or(0, |time| time.whole_seconds() as i64),
         }
     }
 }
@@ -94,8 +97,8 @@ impl From<WireStat> for Stat {
             average_proxied_concurrent_requests: wire.average_proxied_concurrent_requests,
             request_count: wire.request_count,
             proxied_request_count: wire.proxied_request_count,
-            process_uptime: wire.process_uptime,
-            timestamp: wire.timestamp,
+            process_uptime: Duration::try_from_secs_f64(wire.process_uptime).ok().filter(|it| !it.is_zero()),
+            timestamp: u64::try_from(wire.timestamp).ok().filter(|&it| it > 0).map(Time::from_secs),
         }
     }
 }
@@ -113,7 +116,7 @@ mod tests {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
-    // What Knative's own code writes for these values.
+    // Bytes that Knative's own code writes for these values.
     const STAT: &str = "0a05706f642d3111000000000000f83f19000000000000e03f21000000000000084029000000000000f03f310000000000802840";
     const STATS: &str = "0a220a026e7312037265761a170a0361637411000000000000f03f21000000000000f03f";
 
@@ -124,8 +127,8 @@ mod tests {
             average_proxied_concurrent_requests: 0.5,
             request_count: 3.0,
             proxied_request_count: 1.0,
-            process_uptime: 12.25,
-            timestamp: 0,
+            process_uptime: Some(Duration::from_millis(12_250)),
+            timestamp: None,
         }
     }
 
@@ -159,6 +162,14 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_cannot_be_counts_as_not_set() {
+        for (uptime, timestamp) in [(0.0, 0), (-1.0, -1), (f64::NAN, i64::MIN), (f64::INFINITY, 0)] {
+            let wire = WireStat { process_uptime: uptime, timestamp, ..WireStat::from(&Stat::default()) };
+            assert_eq!(Stat::from(wire), Stat::default(), "{uptime} {timestamp}");
+        }
+    }
+
+    #[test]
     fn entries_without_a_stat_are_skipped() {
         let mut bytes = unhex("0a090a026e731203726576");
         bytes.extend(unhex(STATS));
@@ -176,7 +187,10 @@ mod tests {
         let number = || {
             prop_oneof![Just(0.0), 0.0..1e12, any::<f64>().prop_filter("NaN equals nothing", |n| !n.is_nan())]
         };
-        (".{0,40}", number(), number(), number(), number(), number(), any::<i64>()).prop_map(
+        // Both are told as zero where they are not set; these are exact in a double, and in nanoseconds.
+        let uptime = proptest::option::of((1..1u64 << 32).prop_map(Duration::from_secs));
+        let timestamp = proptest::option::of((1..1u64 << 32).prop_map(Time::from_secs));
+        (".{0,40}", number(), number(), number(), number(), uptime, timestamp).prop_map(
             |(pod_name, average, proxied_average, count, proxied_count, uptime, timestamp)| Stat {
                 pod_name,
                 average_concurrent_requests: average,

@@ -5,6 +5,7 @@
 //! It takes the place of Knative's container of the same name: same environment, ports, paths and headers. The
 //! way of a request is `handler`; the pod's end is `quiet`; the rest is in the files' names.
 
+mod args;
 mod forwarded;
 mod handler;
 mod logging;
@@ -12,8 +13,9 @@ mod metrics;
 mod quiet;
 mod readiness;
 mod report;
-mod telling;
+mod settings;
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -23,58 +25,72 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::StatusCode;
 use pilotlight_config::process::QueueProxyEnv;
-use pilotlight_net::tls::{
-    CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
+use pilotlight_net::tls::{ServerTls, keep_renewed};
+use pilotlight_net::{Admin, Clock, Drain, Handler, listen, message, serve, serve_tls};
+use pilotlight_process::{
+    FAILURE, LogFormat, LogSettings, MetricsPage, StopSignals, WrongSettings, admin_routes, fail, flush_logs,
+    print_valid, start_logs, stop_within,
 };
-use pilotlight_net::{
-    Admin, Clock, Drain, Handler, StopSignals, flush_logs, listen, message, serve, serve_tls, start_logs,
-};
-use pilotlight_telemetry::{OverTls, PrometheusError, Telemetry, TraceError};
+use pilotlight_telemetry::{OverTls, Registry, Telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::args::{Asked, QueueProxyArgs};
 pub use crate::forwarded::add_forwarded;
 use crate::handler::Proxy;
 use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::report::Reporter;
+use crate::settings::Settings;
 
-/// The whole process: reads the environment, serves until a signal says to stop, drains. Exits 1 if the
-/// environment is wrong or a port is taken.
+/// The whole process, with the arguments it was started with.
 pub fn main() -> ExitCode {
-    let env = match QueueProxyEnv::from_env(|name| std::env::var(name).ok()) {
-        Ok(env) => env,
-        Err(errors) => {
-            for error in errors {
-                eprintln!("{error}");
-            }
-            return ExitCode::FAILURE;
-        }
-    };
-    start_logs(false, logging::level_from_zap(&env.logging_level));
-    let code = run_to_the_end(env);
-    flush_logs();
-    code
+    main_with_args("pilotlight-queue-proxy", std::env::args_os().skip(1))
 }
 
-fn run_to_the_end(env: QueueProxyEnv) -> ExitCode {
-    // One thread: a sidecar's work is small, and its memory is multiplied by the number of pods.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "Cannot start");
-            return ExitCode::FAILURE;
+/// The whole process, with the arguments behind its name: checks flags and environment, serves until a signal says to
+/// stop, drains.
+pub fn main_with_args(program: &str, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
+    match args::parse(program, args) {
+        Ok(Asked::Serve(args)) => serve_with(args),
+        Ok(Asked::Text(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
         }
-    };
-    match runtime.block_on(async { run(env, termination()?).await }) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!(%error, "Cannot start");
-            ExitCode::FAILURE
-        }
+        Err(wrong) => fail(&wrong, LogFormat::Text),
     }
+}
+
+fn serve_with(args: QueueProxyArgs) -> ExitCode {
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut wrong = WrongSettings::default();
+    let named = variable("PILOTLIGHT_LOG_FORMAT").filter(|text| !text.is_empty());
+    let named = named.and_then(|text| wrong.check_named("PILOTLIGHT_LOG_FORMAT", text.parse()));
+    let env = wrong.check_all(QueueProxyEnv::from_env(variable));
+    let logs = LogSettings { format: args.log_format.or(named).unwrap_or_default(), ..args.logs };
+    let level = env.as_ref().map_or("", |env| &env.logging_level);
+    start_logs(&logs, logging::level_from_zap(level));
+    let ended = wrong.finish(|| env).map_err(StartError::from).and_then(|env| {
+        // One thread: a sidecar's work is small, and its memory is multiplied by the number of pods.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(StartError::Runtime)?.block_on(async {
+            let shutdown = termination()?;
+            let settings = Settings::check(env, args.admin)?;
+            if args.only_checks {
+                return Ok(print_valid(&settings.in_force()));
+            }
+            QueueProxy::open(settings)?.serve(shutdown).await;
+            Ok(ExitCode::SUCCESS)
+        })
+    });
+    let code = ended.unwrap_or_else(|error| match error {
+        StartError::Wrong(wrong) => fail(&wrong, logs.format),
+        other => fail(&other, logs.format),
+    });
+    flush_logs();
+    code
 }
 
 /// Serves until `shutdown` completes, then drains and returns.
@@ -87,34 +103,25 @@ pub async fn run(env: QueueProxyEnv, shutdown: impl Future<Output = ()>) -> Resu
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// Settings are wrong.
+    #[error(transparent)]
+    Wrong(#[from] WrongSettings),
     /// A port cannot be listened on.
-    #[error("cannot listen on {address} for {purpose}: {source}")]
+    #[error("cannot listen on {address} for {purpose}")]
     Bind {
         /// Address and port.
         address: SocketAddr,
-        /// What for.
+        /// The purpose of the port.
         purpose: &'static str,
-        /// What the operating system said.
+        /// The reason that the operating system gives.
         source: std::io::Error,
     },
-    /// There is a certificate, and something is wrong with it.
-    #[error("cannot serve TLS: {0}")]
-    Certificate(#[from] TlsError),
-    /// There is a certificate, and what was written about TLS is no sense.
-    #[error("QUEUE_PROXY_{0}")]
-    TlsPolicy(#[from] PolicyError),
-    /// Metrics were to be served over TLS, and cannot.
-    #[error(transparent)]
-    Prometheus(#[from] PrometheusError),
-    /// Metrics were to be served at something that is no address.
-    #[error("cannot serve metrics at `{0}`: it is no IP address")]
-    PrometheusHost(String),
-    /// Traces were asked for and cannot be sent.
-    #[error(transparent)]
-    Traces(#[from] TraceError),
     /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
-    Signals(std::io::Error),
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// The runtime cannot be started.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
 }
 
 /// A queue-proxy whose ports are open and which serves nothing yet.
@@ -125,13 +132,20 @@ pub struct QueueProxy {
     requests_over_tls: Option<(TcpListener, Arc<ServerTls>)>,
     stats: TcpListener,
     admin: TcpListener,
-    // None: nobody asked for metrics.
-    user_metrics: Option<(TcpListener, Option<Arc<ServerTls>>)>,
-    metrics: Option<Metrics>,
+    // None: no metrics are asked for.
+    user_metrics: Option<UserMetrics>,
     telemetry: Telemetry,
 }
 
-/// Where a [`QueueProxy`] listens.
+/// The port for Prometheus, and what is told there.
+#[derive(Debug)]
+struct UserMetrics {
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    metrics: Metrics,
+}
+
+/// The addresses a [`QueueProxy`] listens at.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// For requests and probes.
@@ -147,47 +161,46 @@ pub struct Addresses {
 }
 
 impl QueueProxy {
-    /// Opens all ports, or none.
+    /// Checks the settings and opens all ports, or none.
     pub async fn bind(env: QueueProxyEnv) -> Result<Self, StartError> {
-        let listen = |port, purpose| {
-            let address = SocketAddr::new(env.bind_address, port);
+        QueueProxy::open(Settings::check(env, None)?)
+    }
+
+    fn open(settings: Settings) -> Result<Self, StartError> {
+        let Settings { env, admin, tls, metrics, telemetry } = settings;
+        let listen = |address, purpose| {
             listen(address).map_err(|source| StartError::Bind { address, purpose, source })
         };
-        let requests_over_tls = match tls(&env)? {
-            Some(tls) => Some((listen(env.serving_tls_port, "requests over TLS")?, tls)),
-            None => None,
-        };
-        let metrics = Metrics::start(&env);
-        let user_metrics = match &metrics {
-            Some(_) => Some(telling::listen(&env).await?),
-            None => None,
-        };
+        let at = |port| SocketAddr::new(env.bind_address, port);
         Ok(QueueProxy {
-            requests: listen(env.serving_port, "requests")?,
-            requests_over_tls,
-            stats: listen(env.metrics_port, "stats")?,
-            admin: listen(env.admin_port, "the drain")?,
-            user_metrics,
-            telemetry: telling::start(&env, metrics.as_ref())?,
-            metrics,
+            requests: listen(at(env.serving_port), "requests")?,
+            requests_over_tls: match tls {
+                Some(tls) => Some((listen(at(env.serving_tls_port), "requests over TLS")?, tls)),
+                None => None,
+            },
+            stats: listen(at(env.metrics_port), "stats")?,
+            admin: listen(admin, "the admin port")?,
+            user_metrics: match metrics {
+                Some((metrics, place)) => {
+                    let listener = listen(place.address, "metrics")?;
+                    Some(UserMetrics { listener, tls: place.tls, metrics })
+                }
+                None => None,
+            },
+            telemetry,
             env,
         })
     }
 
-    /// Where it listens; of use where a port was given as 0.
+    /// The addresses it listens at; of use where a port was given as 0.
     pub fn addresses(&self) -> std::io::Result<Addresses> {
+        let over_tls = self.requests_over_tls.as_ref();
         Ok(Addresses {
             requests: self.requests.local_addr()?,
-            requests_over_tls: match &self.requests_over_tls {
-                Some((listener, _)) => Some(listener.local_addr()?),
-                None => None,
-            },
+            requests_over_tls: over_tls.map(|(listener, _)| listener.local_addr()).transpose()?,
             stats: self.stats.local_addr()?,
             admin: self.admin.local_addr()?,
-            user_metrics: match &self.user_metrics {
-                Some((listener, _)) => Some(listener.local_addr()?),
-                None => None,
-            },
+            user_metrics: self.user_metrics.as_ref().map(|told| told.listener.local_addr()).transpose()?,
         })
     }
 
@@ -195,73 +208,72 @@ impl QueueProxy {
     /// until none has come for the quiet period; those in flight, and connections that were upgraded, run to
     /// their end, which is never later than the revision's timeout.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let QueueProxy { env, requests, requests_over_tls, stats, admin, user_metrics, metrics, telemetry } =
-            self;
+        let QueueProxy { env, requests, requests_over_tls, stats, admin, user_metrics, telemetry } = self;
         info!(revision = %format_args!("{}/{}", env.namespace, env.revision), pod = env.pod,
-            port = env.serving_port, app_port = env.user_port, concurrency = env.container_concurrency, "Serving");
+            port = env.serving_port, app_port = env.user_port, concurrency = %env.container_concurrency, "Serving");
         let clock = Clock::start();
         let quiet = Arc::new(Quiet::new(env.drain_quiet_period));
         let reporter = Reporter::start(clock, env.pod.clone());
-        let proxy = Arc::new(Proxy::new(&env, &quiet, &reporter, metrics.as_ref(), &telemetry));
+        let metrics = user_metrics.as_ref().map(|told| &told.metrics);
+        let proxy = Arc::new(Proxy::new(&env, &quiet, &reporter, metrics, &telemetry));
 
         let drain = Drain::default();
         let mut servers = vec![
-            spawn(requests, Arc::clone(&proxy), &drain),
-            spawn(stats, Arc::new(report::server(&reporter)), &drain),
-            spawn(admin, Arc::new(drain_server(&quiet)), &drain),
+            spawn(requests, None, Arc::clone(&proxy), &drain),
+            spawn(stats, None, Arc::new(report::server(&reporter)), &drain),
         ];
-        if let (Some((listener, tls)), Some(metrics)) = (user_metrics, metrics) {
-            let server = Arc::new(metrics.server(proxy.breaker(), &telling::resource(&env)));
-            servers.push(match tls {
-                None => spawn(listener, server, &drain),
-                Some(tls) => tokio::spawn(serve_tls(listener, tls, server, drain.clone())),
-            });
-        }
+        let resource = settings::resource(&env);
+        let admin_server = match user_metrics {
+            Some(UserMetrics { listener, tls, metrics }) => {
+                let page = metrics.page(proxy.breaker(), &resource);
+                if let Some(tls) = &tls {
+                    tokio::spawn(keep_renewed(tls, env.cert_poll_interval));
+                }
+                servers.push(spawn(listener, tls, Arc::new(Admin::new().metrics(page.clone())), &drain));
+                admin_server(&quiet, page)
+            }
+            None => {
+                let page = MetricsPage::new(Registry::new(), &resource);
+                admin_server(&quiet, move || page.render())
+            }
+        };
+        servers.push(spawn(admin, None, Arc::new(admin_server), &drain));
         if let Some((listener, tls)) = requests_over_tls {
             info!(port = env.serving_tls_port, "Serving over TLS");
             tokio::spawn(keep_renewed(&tls, env.cert_poll_interval));
-            servers.push(tokio::spawn(serve_tls(listener, tls, Arc::new(OverTls(proxy)), drain.clone())));
+            servers.push(spawn(listener, Some(tls), Arc::new(OverTls(proxy)), &drain));
         }
 
         shutdown.await;
         info!(quiet_period = ?env.drain_quiet_period, "Draining until no request comes");
         quiet.terminate().await;
-        drain.start();
-        // They can only fail by a panic, which has been reported where it happened.
-        let mut all = join_all(servers);
-        if timeout(env.timeout, &mut all).await.is_err() {
-            warn!(timeout = ?env.timeout, "Cutting what should have ended by now");
-            drain.force();
-            all.await;
+        // Servers can only fail by a panic, which has been reported where it happened.
+        if !stop_within(env.timeouts.total, &drain, join_all(servers)).await {
+            warn!(timeout = ?env.timeouts.total, "Requests were cut that should have ended by now");
         }
         telemetry.finish(TELEMETRY_FLUSH_LIMIT).await;
         info!("Stopped");
     }
 }
 
-fn spawn<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: &Drain) -> JoinHandle<()> {
-    tokio::spawn(serve(listener, handler, drain.clone()))
-}
-
-/// The certificate; `None`: there is none, and no TLS then.
-fn tls(env: &QueueProxyEnv) -> Result<Option<Arc<ServerTls>>, StartError> {
-    let files = CertificateFiles::in_folder(&env.cert_dir);
-    if !files.exist()? {
-        return Ok(None);
+fn spawn<H: Handler>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    handler: Arc<H>,
+    drain: &Drain,
+) -> JoinHandle<()> {
+    match tls {
+        None => tokio::spawn(serve(listener, handler, drain.clone())),
+        Some(tls) => tokio::spawn(serve_tls(listener, tls, handler, drain.clone())),
     }
-    let policy = TlsPolicy::parse(TlsWords {
-        min_version: &env.tls.min_version,
-        max_version: &env.tls.max_version,
-        cipher_suites: &env.tls.cipher_suites,
-        curve_preferences: &env.tls.curve_preferences,
-    })?;
-    Ok(Some(Arc::new(ServerTls::load(files, policy)?)))
 }
 
-/// The kubelet asks here before it stops the app's containers, and gets its answer once nothing comes any more.
-fn drain_server(quiet: &Arc<Quiet>) -> Admin {
-    let quiet = Arc::clone(quiet);
-    Admin::new().route("/wait-for-drain", move |_| {
+/// The admin port. The kubelet asks for `/wait-for-drain` before it stops the app's containers, and is answered once no
+/// request comes any more.
+fn admin_server(quiet: &Arc<Quiet>, page: impl Fn() -> String + Send + Sync + 'static) -> Admin {
+    let (quiet, serving) = (Arc::clone(quiet), Arc::clone(quiet));
+    let ready = move || if serving.is_draining() { Err("draining".to_owned()) } else { Ok(()) };
+    admin_routes(page, ready).route("/wait-for-drain", move |_| {
         let quiet = Arc::clone(&quiet);
         async move {
             quiet.wait_for_drain().await;
@@ -270,18 +282,17 @@ fn drain_server(quiet: &Arc<Quiet>) -> Admin {
     })
 }
 
-/// Completes at the first SIGTERM or SIGINT. The second ends the process at once: whoever sends it has lost
-/// patience.
+/// Completes at the first signal to stop. The second ends the process at once: its sender has lost patience.
 fn termination() -> Result<impl Future<Output = ()>, StartError> {
     let mut signals = StopSignals::new().map_err(StartError::Signals)?;
     Ok(async move {
         let signal = signals.next().await;
-        info!(signal, "Received a signal");
+        info!(signal, "Stopping");
         tokio::spawn(async move {
             let signal = signals.next().await;
             error!(signal, "Received a second signal, stopping at once");
             flush_logs();
-            std::process::exit(1);
+            std::process::exit(FAILURE.into());
         });
     })
 }

@@ -2,27 +2,26 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::StatusCode;
-use metrics::{Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::PrometheusRecorder;
+use metrics::{Histogram, Label};
 use parking_lot::Mutex;
 use pilotlight_config::process::{MetricsProtocol, QueueProxyEnv};
-use pilotlight_net::{Admin, Breaker, Ending};
-use pilotlight_telemetry::{MakeHistogram, process};
-use tokio::time::{Instant, interval};
+use pilotlight_net::{Breaker, Ending};
+use pilotlight_process::MetricsPage;
+use pilotlight_telemetry::Registry;
+use tokio::time::Instant;
 use tracing::warn;
 
-/// The queue-proxy's series. All clones are the same. They have a recorder of their own rather than the process's,
+/// The queue-proxy's series. All clones are the same. They are in a registry of their own rather than the process's,
 /// so that several queue-proxies can live in one process.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    shared: Arc<Shared>,
+    series: Arc<Series>,
 }
 
-struct Shared {
-    recorder: PrometheusRecorder,
+struct Series {
+    registry: Registry,
     // Filled as statuses occur: a handful.
     invocations: Mutex<Vec<(StatusCode, Histogram)>>,
 }
@@ -34,7 +33,7 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Begins to record, as long as the runtime lives; `None`: nobody asked for it.
+    /// Begins to record; `None`: no metrics are asked for.
     pub(crate) fn start(env: &QueueProxyEnv) -> Option<Self> {
         match env.telemetry.observability.request_metrics.protocol {
             MetricsProtocol::None => return None,
@@ -44,27 +43,17 @@ impl Metrics {
             }
             MetricsProtocol::Prometheus => {}
         }
-        let recorder = pilotlight_net::admin::metrics_builder(&[]).build_recorder();
-        recorder.describe_histogram(
-            KeyName::from_const_str(INVOCATION_DURATION),
-            Some(Unit::Seconds),
-            "The duration of the app's responses, from the request's turn to the response's last byte".into(),
+        let registry = Registry::new();
+        registry.describe(
+            INVOCATION_DURATION,
+            "The duration of the app's responses, from the request's turn to the response's last byte",
         );
-        let handle = recorder.handle();
-        tokio::spawn(async move {
-            let mut ticks = interval(UPKEEP_PERIOD);
-            loop {
-                ticks.tick().await;
-                handle.run_upkeep();
-            }
-        });
-        Some(Metrics { shared: Arc::new(Shared { recorder, invocations: Mutex::default() }) })
+        Some(Metrics { series: Arc::new(Series { registry, invocations: Mutex::default() }) })
     }
 
-    /// Where all other histograms of requests are made.
-    pub(crate) fn histograms(&self) -> MakeHistogram {
-        let shared = Arc::clone(&self.shared);
-        Box::new(move |key| shared.recorder.register_histogram(key, &METADATA))
+    /// The registry of all other series of requests.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.series.registry
     }
 
     /// A request goes to the app.
@@ -76,35 +65,36 @@ impl Metrics {
         }
     }
 
-    /// The port Prometheus scrapes. The depth of the queue is what it is at that moment, not, as in Knative, what
+    /// The page that Prometheus scrapes. The depth of the queue is what it is at that moment, not, as in Knative, what
     /// it was when the last request passed.
-    pub(crate) fn server(&self, breaker: Option<Breaker>, resource: &[(&str, String)]) -> Admin {
-        let recorder = &self.shared.recorder;
+    pub(crate) fn page(
+        &self,
+        breaker: Option<Breaker>,
+        resource: &[(&str, String)],
+    ) -> impl Fn() -> String + Clone + Send + Sync + use<> {
+        let registry = self.registry();
         let depth = breaker.map(|breaker| {
-            let description = "Requests that wait for the app or are with it";
-            recorder.describe_gauge(KeyName::from_const_str(QUEUE_DEPTH), None, description.into());
-            let key = Key::from_parts(QUEUE_DEPTH, vec![SCOPE]);
-            (breaker, recorder.register_gauge(&key, &METADATA))
+            registry.describe(QUEUE_DEPTH, "Requests that wait for the app or are with it");
+            (breaker, registry.gauge(QUEUE_DEPTH, &[SCOPE]))
         });
-        let handle = recorder.handle();
-        let target = process::target_info(resource);
-        Admin::new().metrics(move || {
+        let page = MetricsPage::new(registry.clone(), resource);
+        move || {
             if let Some((breaker, gauge)) = &depth {
                 gauge.set(f64::from(breaker.in_use()) + breaker.waiting() as f64);
             }
-            handle.render() + &process::exposition() + &target
-        })
+            page.render()
+        }
     }
 
-    fn record(&self, status: StatusCode, duration: Duration) {
-        let mut invocations = self.shared.invocations.lock();
+    fn record(&self, status: StatusCode, started: Instant) {
+        let took = started.elapsed();
+        let mut invocations = self.series.invocations.lock();
         if let Some((_, histogram)) = invocations.iter().find(|(of, _)| *of == status) {
-            return histogram.record(duration);
+            return histogram.record(took);
         }
         let label = Label::new("http_response_status_code", status.as_str().to_owned());
-        let key = Key::from_parts(INVOCATION_DURATION, vec![SCOPE, label]);
-        let histogram = self.shared.recorder.register_histogram(&key, &METADATA);
-        histogram.record(duration);
+        let histogram = self.series.registry.histogram(INVOCATION_DURATION, &[SCOPE, label]);
+        histogram.record(took);
         invocations.push((status, histogram));
     }
 }
@@ -127,7 +117,7 @@ impl Invocation {
 
 impl Drop for Invocation {
     fn drop(&mut self) {
-        self.metrics.record(self.status, self.started.elapsed());
+        self.metrics.record(self.status, self.started);
     }
 }
 
@@ -135,7 +125,3 @@ const INVOCATION_DURATION: &str = "kn_serving_invocation_duration_seconds";
 const QUEUE_DEPTH: &str = "kn_serving_queue_depth";
 /// OpenTelemetry's name for where these come from, which dashboards may select by.
 const SCOPE: Label = Label::from_static_parts("otel_scope_name", "knative.dev/serving/pkg/queue");
-const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
-
-/// Samples wait in a buffer until they are sorted into buckets; this bounds it.
-const UPKEEP_PERIOD: Duration = Duration::from_secs(5);

@@ -51,30 +51,78 @@ fn kill(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-fn failure(mut command: Command) -> String {
+fn failure(mut command: Command, code: i32) -> String {
     let mut child = command.spawn().unwrap();
     let mut said = String::new();
     log_of(&mut child).read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(code), "{said}");
     said
 }
 
 #[test]
-fn a_missing_variable_is_named_and_ends_it_with_1() {
-    let mut command = queue_proxy(&[]);
-    command.env_remove("USER_PORT").env_remove("SERVING_POD");
+fn everything_that_is_wrong_is_named_and_ends_it_with_2() {
+    let mut command = queue_proxy(&[("QUEUE_SERVING_PORT", "http")]);
+    command.env_remove("USER_PORT").env_remove("SERVING_POD").env("PILOTLIGHT_LOG_FORMAT", "yaml");
     assert_eq!(
-        failure(command),
-        "required key USER_PORT missing value\nrequired key SERVING_POD missing value\n"
+        failure(command, 2),
+        "error: PILOTLIGHT_LOG_FORMAT: `yaml` is neither text nor json\n\
+         error: QUEUE_SERVING_PORT: \"http\" is not a port number (0 to 65535)\n\
+         error: required key USER_PORT missing value\nerror: required key SERVING_POD missing value\n"
     );
+    let mut unknown = queue_proxy(&[]);
+    unknown.arg("--serve");
+    assert!(failure(unknown, 2).starts_with("error: unexpected argument '--serve'\n"));
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_and_ends_it_with_1() {
+fn a_check_of_the_settings_says_what_is_in_force_and_opens_no_port() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut command = queue_proxy(&[("QUEUE_SERVING_PORT", &port)]);
+    let output = command.arg("--check-config").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let expected =
+        format!("configuration is valid\nrequests: 127.0.0.1:{port} (no TLS) to the app on port 8080, ");
+    assert!(said.starts_with(&expected), "{said}");
+
+    let mut command =
+        queue_proxy(&[("METRICS_PROMETHEUS_HOST", "here"), ("OBSERVABILITY_CONFIG", PROMETHEUS)]);
+    command.arg("--check-config");
+    assert_eq!(failure(command, 2), "error: cannot serve metrics at `here`: it is not an IP address\n");
+}
+
+const PROMETHEUS: &str = r#"{"requestMetrics":{"protocol":"prometheus"}}"#;
+
+#[test]
+fn machines_read_every_fault_as_a_line_of_json() {
+    let mut command = queue_proxy(&[]);
+    command.env_remove("USER_PORT").args(["--log-format", "json"]);
+    let said = failure(command, 2);
+    let line: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(line["error"], "required key USER_PORT missing value", "{said}");
+}
+
+#[test]
+fn it_is_built_without_a_parser_of_flags() {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--offline", "-p", "pilotlight-queue-proxy", "-e", "normal", "--prefix", "none"]);
+    let output = tree.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let crates = String::from_utf8(output.stdout).unwrap();
+    assert!(crates.contains("\ntokio v"), "{crates}");
+    assert!(!crates.contains("\nclap"), "{crates}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_once_and_ends_it_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let said = failure(queue_proxy(&[("QUEUE_SERVING_PORT", &address.port().to_string())]));
-    assert!(said.contains(&format!("cannot listen on {address} for requests")), "{said}");
+    let said = failure(queue_proxy(&[("QUEUE_SERVING_PORT", &address.port().to_string())]), 1);
+    assert!(
+        said.contains(&format!("error: cannot listen on {address} for requests: Address already in use")),
+        "{said}"
+    );
+    assert_eq!(said.matches("in use").count(), 1, "{said}");
 }
 
 #[test]

@@ -7,21 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use opentelemetry::KeyValue;
-use pilotlight_net::{Client, Ending, Error, Handler, Request, Response, SendError};
+use pilotlight_net::headers::{DEFAULT_ROUTE, TAG};
+use pilotlight_net::{Client, Ending, Error, Handler, Request, Response, SendError, is_probe};
 
-use crate::http_metrics::{ClientKey, ServerKey, method_label, split_authority};
+use crate::http_metrics::{ClientKey, RevisionKey, ServerKey, method_label, split_authority};
+use crate::names::RevisionNames;
 use crate::request_log::{LoggedRequest, LoggedResponse};
+use crate::sinks::Sinks;
 use crate::traces::{Parent, Span};
-use crate::{RevisionNames, Shared, is_counted, route_tag};
 
 /// A request from its arrival to the end of its response. It is told of when that ends or when this is dropped,
 /// whichever comes first.
 pub struct Call(Box<State>);
 
 struct State {
-    shared: Arc<Shared>,
+    sinks: Arc<Sinks>,
     arrived: Instant,
     logged: Option<LoggedRequest>,
     key: Option<ServerKey>,
@@ -55,9 +57,9 @@ impl<H: Handler> Handler for OverTls<H> {
 }
 
 impl Call {
-    pub(crate) fn begin(shared: &Arc<Shared>, peer: SocketAddr, request: &mut Request) -> Option<Call> {
-        let logged = shared.log.as_ref().and_then(|log| log.note(peer, request));
-        let is_counted = is_counted(request) && (shared.metrics.is_some() || shared.tracer.is_some());
+    pub(crate) fn begin(sinks: &Arc<Sinks>, peer: SocketAddr, request: &mut Request) -> Option<Call> {
+        let logged = sinks.log.as_ref().and_then(|log| log.note(peer, request));
+        let is_counted = is_counted(request) && (sinks.metrics.is_some() || sinks.tracer.is_some());
         if logged.is_none() && !is_counted {
             return None;
         }
@@ -66,14 +68,14 @@ impl Call {
         if is_counted {
             let tag = route_tag(request.headers());
             let is_secure = request.extensions().get::<Secure>().is_some();
-            if let Some(tracer) = &shared.tracer {
+            if let Some(tracer) = &sinks.tracer {
                 span = tracer.arrived(span_name(request.method()), request.headers());
                 span.describe(|| server_attributes(peer, request, is_secure, &tag));
                 if let Some(parent) = span.as_parent() {
                     request.extensions_mut().insert(parent);
                 }
             }
-            if shared.metrics.is_some() {
+            if sinks.metrics.is_some() {
                 key = Some(ServerKey {
                     method: method_label(request.method()),
                     is_secure,
@@ -90,7 +92,7 @@ impl Call {
             request.extensions_mut().insert(told);
         }
         Some(Call(Box::new(State {
-            shared: Arc::clone(shared),
+            sinks: Arc::clone(sinks),
             arrived: Instant::now(),
             logged,
             key,
@@ -152,14 +154,14 @@ impl Drop for State {
             self.span.fail("the client left");
         }
         let revision = self.revision.take();
-        if let (Some(metrics), Some(mut key)) = (&self.shared.metrics, self.key.take()) {
+        if let (Some(metrics), Some(mut key)) = (&self.sinks.metrics, self.key.take()) {
             key.status = self.answered.map(|status| status.as_u16());
-            key.revision.clone_from(&revision);
+            key.revision = revision.as_ref().map(RevisionKey::of);
             metrics.served(key, latency, read, written);
         }
-        if let (Some(log), Some(request), Some(status)) = (&self.shared.log, &self.logged, self.answered) {
+        if let (Some(log), Some(request), Some(status)) = (&self.sinks.log, &self.logged, self.answered) {
             let response = LoggedResponse { status, bytes: written, latency };
-            log.write(request, &response, revision.as_deref().unwrap_or(&self.shared.revision));
+            log.write(request, &response, revision.as_deref().unwrap_or(&self.sinks.revision));
         }
     }
 }
@@ -168,7 +170,7 @@ impl Drop for State {
 pub struct Sending(Box<SendingState>);
 
 struct SendingState {
-    shared: Arc<Shared>,
+    sinks: Arc<Sinks>,
     began: Instant,
     key: Option<ClientKey>,
     read: Arc<AtomicU64>,
@@ -177,7 +179,7 @@ struct SendingState {
 
 impl Sending {
     pub(crate) fn begin(
-        shared: &Arc<Shared>,
+        sinks: &Arc<Sinks>,
         parent: Option<Parent>,
         to: SocketAddr,
         request: &mut Request,
@@ -185,23 +187,23 @@ impl Sending {
         let told = request.extensions().get::<Told>().cloned()?;
         let mut span = Span::none();
         let parent = parent.or_else(|| request.extensions().get().cloned());
-        if let (Some(tracer), Some(parent)) = (&shared.tracer, parent) {
+        if let (Some(tracer), Some(parent)) = (&sinks.tracer, parent) {
             if parent.is_traced() {
-                span = tracer.sending(&parent, (shared.sending_span)(request));
+                span = tracer.sending(&parent, (sinks.sending_span)(request));
                 span.describe(|| client_attributes(to, request, &told.tag));
             }
             span.as_parent().unwrap_or(parent).write_to(request.headers_mut());
         }
-        let key = shared.metrics.is_some().then(|| ClientKey {
+        let key = sinks.metrics.is_some().then(|| ClientKey {
             method: method_label(request.method()),
             to: Some(to),
             version: request.version(),
             tag: told.tag,
-            revision: told.revision,
+            revision: told.revision.as_ref().map(RevisionKey::of),
             outcome: Err("cancelled"),
         });
         let state =
-            SendingState { shared: Arc::clone(shared), began: Instant::now(), key, read: told.read, span };
+            SendingState { sinks: Arc::clone(sinks), began: Instant::now(), key, read: told.read, span };
         Some(Sending(Box::new(state)))
     }
 
@@ -232,7 +234,7 @@ impl Sending {
 
 impl SendingState {
     fn record(&mut self, outcome: Result<u16, &'static str>) {
-        if let (Some(metrics), Some(mut key)) = (&self.shared.metrics, self.key.take()) {
+        if let (Some(metrics), Some(mut key)) = (&self.sinks.metrics, self.key.take()) {
             key.outcome = outcome;
             metrics.sent(key, self.began.elapsed(), self.read.load(Ordering::Relaxed));
         }
@@ -243,6 +245,24 @@ impl Drop for SendingState {
     fn drop(&mut self) {
         self.record(Err("cancelled"));
     }
+}
+
+/// The traffic target that the request is for: Knative's `kn.route.tag`.
+fn route_tag(headers: &HeaderMap) -> Cow<'static, str> {
+    let text = |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let tag = text(&TAG).filter(|tag| !tag.is_empty());
+    let default = text(&DEFAULT_ROUTE).filter(|default| !default.is_empty());
+    match (tag, default) {
+        (None, None) => "kn:disabled".into(),
+        (None, Some(_)) => "kn:default".into(),
+        (Some(_), Some(default)) if default == "true" => "kn:undefined".into(),
+        (Some(tag), _) => tag.into_owned().into(),
+    }
+}
+
+/// Whether it is a request that traces and metrics are about.
+fn is_counted(request: &Request) -> bool {
+    !is_probe(request.headers())
 }
 
 fn span_name(method: &Method) -> Cow<'static, str> {
@@ -311,4 +331,28 @@ fn protocol_version(version: Version) -> &'static str {
 
 fn saturated(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_route_tag_is_knatives() {
+        for (tag, default, expected) in [
+            (None, None, "kn:disabled"),
+            (None, Some("true"), "kn:default"),
+            (None, Some("false"), "kn:default"),
+            (Some("test"), Some("true"), "kn:undefined"),
+            (Some("test"), Some("false"), "test"),
+            (Some("test"), None, "test"),
+        ] {
+            let mut headers = HeaderMap::new();
+            tag.map(|tag| headers.insert(TAG, HeaderValue::from_static(tag)));
+            default.map(|default| headers.insert(DEFAULT_ROUTE, HeaderValue::from_static(default)));
+            assert_eq!(route_tag(&headers), expected);
+        }
+    }
 }

@@ -4,25 +4,36 @@
 //! that says so.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Version};
-use metrics::{Histogram, Key, Label};
+use metrics::{Histogram, Label};
 use parking_lot::Mutex;
 
-use crate::{MakeHistogram, RevisionNames};
+use crate::names::RevisionNames;
+use crate::registry::Registry;
 
 /// The histograms of requests.
 pub(crate) struct HttpMetrics {
-    make: MakeHistogram,
+    registry: Registry,
     names_upstreams: bool,
-    server: Mutex<HashMap<ServerKey, [Histogram; 3]>>,
-    client: Mutex<HashMap<ClientKey, [Histogram; 2]>>,
+    server: Mutex<KnownHistograms<ServerKey, 3>>,
+    client: Mutex<KnownHistograms<ClientKey, 2>>,
 }
+
+/// The histograms of the keys seen so far, and of all those beyond the limit.
+struct KnownHistograms<K, const N: usize> {
+    by_key: HashMap<K, [Histogram; N]>,
+    overflow: Option<[Histogram; N]>,
+}
+
+/// The revision of a request, by identity: it is gone when nobody else holds its names.
+#[derive(Clone, Debug)]
+pub(crate) struct RevisionKey(Weak<RevisionNames>);
 
 /// What tells requests that were served from each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +43,7 @@ pub(crate) struct ServerKey {
     pub(crate) host: Option<HeaderValue>,
     pub(crate) version: Version,
     pub(crate) tag: Cow<'static, str>,
-    pub(crate) revision: Option<Arc<RevisionNames>>,
+    pub(crate) revision: Option<RevisionKey>,
     // None: the client left first.
     pub(crate) status: Option<u16>,
 }
@@ -44,57 +55,110 @@ pub(crate) struct ClientKey {
     pub(crate) to: Option<SocketAddr>,
     pub(crate) version: Version,
     pub(crate) tag: Cow<'static, str>,
-    pub(crate) revision: Option<Arc<RevisionNames>>,
+    pub(crate) revision: Option<RevisionKey>,
     pub(crate) outcome: Result<u16, &'static str>,
 }
 
 impl HttpMetrics {
-    pub(crate) fn new(make: MakeHistogram, names_upstreams: bool) -> Self {
-        HttpMetrics { make, names_upstreams, server: Mutex::default(), client: Mutex::default() }
+    pub(crate) fn new(registry: Registry, names_upstreams: bool) -> Self {
+        HttpMetrics { registry, names_upstreams, server: Mutex::default(), client: Mutex::default() }
     }
 
-    /// A request was served: how long that took, and how many bytes it and its response had.
+    /// Records a request that was served: how long that took, and how many bytes it and its response had.
     pub(crate) fn served(&self, key: ServerKey, took: Duration, read: u64, written: u64) {
-        let mut known = self.server.lock();
-        let [duration, request_bytes, response_bytes] = bounded(&mut known, key, |key| {
-            let labels = key.map_or_else(overflow, ServerKey::labels);
-            SERVER.map(|name| (self.make)(&Key::from_parts(name, labels.clone())))
-        });
+        let [duration, request_bytes, response_bytes] = self.server.lock().of(key, &self.registry, SERVER);
         duration.record(took);
         request_bytes.record(read as f64);
         response_bytes.record(written as f64);
     }
 
-    /// A request was sent on: how long it took until the response began, and how many of its bytes had gone by then.
+    /// Records a request that was sent on: how long it took until the response began, and how many of its bytes had
+    /// gone by then.
     pub(crate) fn sent(&self, mut key: ClientKey, took: Duration, read: u64) {
         if !self.names_upstreams {
             key.to = None;
         }
-        let mut known = self.client.lock();
-        let [duration, request_bytes] = bounded(&mut known, key, |key| {
-            let labels = key.map_or_else(overflow, ClientKey::labels);
-            CLIENT.map(|name| (self.make)(&Key::from_parts(name, labels.clone())))
-        });
+        let [duration, request_bytes] = self.client.lock().of(key, &self.registry, CLIENT);
         duration.record(took);
         request_bytes.record(read as f64);
     }
+
+    /// Drops the series of revisions that are gone.
+    pub(crate) fn forget_gone_revisions(&self) {
+        self.server.lock().by_key.retain(|key, _| !key.is_gone());
+        self.client.lock().by_key.retain(|key, _| !key.is_gone());
+    }
 }
 
-/// The histograms of a key, made when it is seen first. Beyond the limit they are made anew each time, all of the same
-/// series.
-fn bounded<K: Eq + Hash, H: Clone>(known: &mut HashMap<K, H>, key: K, make: impl Fn(Option<&K>) -> H) -> H {
-    if let Some(histograms) = known.get(&key) {
-        return histograms.clone();
+impl<K: SeriesKey, const N: usize> KnownHistograms<K, N> {
+    /// The histograms of a key, made when it is seen first.
+    fn of(&mut self, key: K, registry: &Registry, names: [&'static str; N]) -> [Histogram; N] {
+        if let Some(histograms) = self.by_key.get(&key) {
+            return histograms.clone();
+        }
+        let make = |labels: Vec<Label>| names.map(|name| registry.histogram(name, &labels));
+        if self.by_key.len() >= MAX_SERIES {
+            self.by_key.retain(|key, _| !key.is_gone());
+        }
+        if self.by_key.len() >= MAX_SERIES {
+            return self.overflow.get_or_insert_with(|| make(overflow())).clone();
+        }
+        let histograms = make(key.labels());
+        self.by_key.insert(key, histograms.clone());
+        histograms
     }
-    if known.len() >= MAX_SERIES {
-        return make(None);
-    }
-    let histograms = make(Some(&key));
-    known.insert(key, histograms.clone());
-    histograms
 }
 
-impl ServerKey {
+impl<K, const N: usize> Default for KnownHistograms<K, N> {
+    fn default() -> Self {
+        KnownHistograms { by_key: HashMap::new(), overflow: None }
+    }
+}
+
+impl RevisionKey {
+    pub(crate) fn of(names: &Arc<RevisionNames>) -> Self {
+        RevisionKey(Arc::downgrade(names))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    fn labels(&self) -> Vec<Label> {
+        self.0.upgrade().iter().flat_map(|names| revision_labels(names)).collect()
+    }
+}
+
+// The address cannot come again while the `Weak` is there.
+impl PartialEq for RevisionKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
+impl Eq for RevisionKey {}
+
+impl Hash for RevisionKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_ptr().hash(state);
+    }
+}
+
+/// A key of requests' histograms.
+trait SeriesKey: Eq + Hash {
+    fn labels(&self) -> Vec<Label>;
+    fn revision(&self) -> Option<&RevisionKey>;
+
+    fn is_gone(&self) -> bool {
+        self.revision().is_some_and(RevisionKey::is_gone)
+    }
+}
+
+impl SeriesKey for ServerKey {
+    fn revision(&self) -> Option<&RevisionKey> {
+        self.revision.as_ref()
+    }
+
     fn labels(&self) -> Vec<Label> {
         let scheme = if self.is_secure { "https" } else { "http" };
         let mut labels = vec![
@@ -112,12 +176,16 @@ impl ServerKey {
             None => labels.push(Label::from_static_parts("error_type", "client_left")),
         }
         labels.push(Label::new("kn_route_tag", self.tag.clone()));
-        labels.extend(self.revision.iter().flat_map(|revision| revision_labels(revision)));
+        labels.extend(self.revision.iter().flat_map(RevisionKey::labels));
         labels
     }
 }
 
-impl ClientKey {
+impl SeriesKey for ClientKey {
+    fn revision(&self) -> Option<&RevisionKey> {
+        self.revision.as_ref()
+    }
+
     fn labels(&self) -> Vec<Label> {
         let mut labels = vec![
             Label::from_static_parts("otel_scope_name", SCOPE),
@@ -134,12 +202,12 @@ impl ClientKey {
             Err(error) => labels.push(Label::from_static_parts("error_type", error)),
         }
         labels.push(Label::new("kn_route_tag", self.tag.clone()));
-        labels.extend(self.revision.iter().flat_map(|revision| revision_labels(revision)));
+        labels.extend(self.revision.iter().flat_map(RevisionKey::labels));
         labels
     }
 }
 
-/// What is known of a revision, under OpenTelemetry's names.
+/// The names of a revision that are known, under OpenTelemetry's names.
 fn revision_labels(revision: &RevisionNames) -> impl Iterator<Item = Label> {
     let named = [
         ("kn_service_name", &revision.service),
@@ -188,6 +256,37 @@ pub(crate) fn method_label(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
+/// How long requests of one kind took, by method and status: [`SERVER`]'s first histogram with labels of its owner's,
+/// where requests are not counted in all their detail.
+#[derive(Debug)]
+pub struct RequestDurations {
+    labels: Vec<Label>,
+    histograms: BTreeMap<(&'static str, u16), Histogram>,
+}
+
+impl RequestDurations {
+    /// The name of the series.
+    pub const NAME: &str = SERVER[0];
+
+    /// Durations with these labels in front, recorded by the recorder in force.
+    pub fn new(labels: Vec<Label>) -> Self {
+        RequestDurations { labels, histograms: BTreeMap::new() }
+    }
+
+    /// Records a request that was answered with `status`.
+    #[expect(clippy::disallowed_macros, reason = "this is a file of metrics")]
+    pub fn record(&mut self, method: &Method, status: u16, took: Duration) {
+        let method = method_label(method);
+        let histogram = self.histograms.entry((method, status)).or_insert_with(|| {
+            let mut labels = self.labels.clone();
+            labels.push(Label::from_static_parts("http_request_method", method));
+            labels.push(Label::new("http_response_status_code", status.to_string()));
+            metrics::histogram!(Self::NAME, labels)
+        });
+        histogram.record(took);
+    }
+}
+
 const SERVER: [&str; 3] = [
     "http_server_request_duration_seconds",
     "http_server_request_body_size_bytes",
@@ -201,18 +300,13 @@ const MAX_SERIES: usize = 2000;
 
 #[cfg(test)]
 mod tests {
-    use metrics::{Level, Metadata, Recorder};
-    use pilotlight_net::admin::metrics_builder;
-
     use super::*;
 
     fn recorded(names_upstreams: bool, work: impl FnOnce(&HttpMetrics)) -> String {
-        let recorder = metrics_builder(&[]).build_recorder();
-        let handle = recorder.handle();
-        let make: MakeHistogram =
-            Box::new(move |key| recorder.register_histogram(key, &Metadata::new("test", Level::INFO, None)));
-        work(&HttpMetrics::new(make, names_upstreams));
-        handle.render()
+        let registry = Registry::new();
+        let metrics = HttpMetrics::new(registry.clone(), names_upstreams);
+        work(&metrics);
+        registry.render()
     }
 
     fn key(host: &str, status: Option<u16>) -> ServerKey {
@@ -261,6 +355,43 @@ mod tests {
         assert!(text.lines().any(|line| line.contains(r#"_count{"#)
             && line.contains(r#"otel_metric_overflow="true""#)
             && line.ends_with(" 5")));
+    }
+
+    #[test]
+    fn of_two_thousand_revisions_that_came_and_went_those_that_live_are_told() {
+        let registry = Registry::new();
+        let metrics = HttpMetrics::new(registry.clone(), false);
+        let mut alive = Vec::new();
+        for number in 0..MAX_SERIES + 100 {
+            let names = RevisionNames { name: format!("r{number}"), ..RevisionNames::default() };
+            alive.push(Arc::new(names));
+            let revision = alive.last().map(RevisionKey::of);
+            metrics.served(ServerKey { revision, ..key("h", Some(200)) }, Duration::ZERO, 0, 0);
+            if alive.len() > 100 {
+                alive.remove(0);
+            }
+        }
+        metrics.forget_gone_revisions();
+        let page = registry.render();
+        assert_eq!(page.matches("http_server_request_duration_seconds_count{").count(), 100);
+        assert!(!page.contains("overflow"), "the gone leave their places to the new");
+    }
+
+    #[test]
+    fn durations_of_a_kind_are_told_by_method_and_status() {
+        let registry = Registry::new();
+        let mut durations = RequestDurations::new(vec![Label::new("whose", "mine")]);
+        metrics::with_local_recorder(&registry, || {
+            durations.record(&Method::GET, 200, Duration::from_secs(1));
+            durations.record(&Method::from_bytes(b"BREW").unwrap(), 418, Duration::ZERO);
+        });
+        let page = registry.render();
+        for labels in [
+            r#"whose="mine",http_request_method="GET",http_response_status_code="200""#,
+            r#"whose="mine",http_request_method="_OTHER",http_response_status_code="418""#,
+        ] {
+            assert!(page.contains(&format!("{}_count{{{labels}}} 1\n", RequestDurations::NAME)), "{page}");
+        }
     }
 
     #[test]

@@ -1,114 +1,98 @@
-//! What a proxy tells of its requests: metrics, traces, the request log.
+//! Metrics, traces and the request log of a proxy's requests.
 //!
 //! A proxy says when a request [begins](Telemetry::begin), when a [part](Telemetry::span) of its way does, and when it
-//! is [sent on](Telemetry::sending); what is made of that is decided here, by what the operator has asked for. Nobody
-//! waits for any of it: spans and lines wait in bounded queues, are dropped when these are full, and are counted then.
-//! Where nothing was asked for, nothing is noted, and it costs one comparison.
+//! is [sent on](Telemetry::sending); what is made of that is decided here, by what the operator has asked for. No
+//! request waits for any of it: spans and lines wait in bounded queues, are dropped when these are full, and are
+//! counted then. Where nothing was asked for, nothing is noted, and it costs one comparison.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `registry.rs` | the series of a process and their text for Prometheus |
+//! | `call.rs` | one request: what is noted of it, and when |
+//! | `http_metrics.rs` | OpenTelemetry's metrics of requests |
+//! | `traces.rs`, `request_log.rs` | spans; a line for each request |
+//! | `sinks.rs` | the three of them, as far as they were asked for |
+//! | `lines.rs` | lines written by a thread of their own |
 
 mod call;
 mod http_metrics;
-pub mod process;
+pub mod lines;
+mod names;
 mod prometheus;
+pub mod registry;
 mod request_log;
+mod sinks;
 mod traces;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
-use metrics::{Histogram, Key};
 use pilotlight_config::process::TelemetryEnv;
-use pilotlight_net::headers::{DEFAULT_ROUTE, TAG};
-use pilotlight_net::{Request, is_probe};
+use pilotlight_net::Request;
 
 pub use crate::call::{Call, OverTls, Sending};
 use crate::http_metrics::HttpMetrics;
+pub use crate::http_metrics::RequestDurations;
+pub use crate::names::RevisionNames;
 pub use crate::prometheus::{PrometheusError, prometheus_tls};
+pub use crate::registry::Registry;
 use crate::request_log::RequestLog;
+use crate::sinks::Sinks;
 use crate::traces::{Parent, Tracer};
 pub use crate::traces::{Span, TraceError};
 
-/// Tells of requests. All clones are the same.
+/// The telemetry of a proxy. All clones are the same.
 #[derive(Clone, Default)]
 pub struct Telemetry {
-    // None: nobody wants to hear anything.
-    shared: Option<Arc<Shared>>,
+    // None: nothing was asked for.
+    sinks: Option<Arc<Sinks>>,
 }
 
-/// Who tells, and where the numbers go.
+/// The settings of a proxy's telemetry.
 pub struct TelemetryParams<'a> {
-    /// What is told, and to whom.
+    /// The metrics, traces and logs that the operator asked for.
     pub env: &'a TelemetryEnv,
-    /// Knative's name for the part of it that this is.
+    /// Knative's name for this part of it.
     pub scope: &'static str,
-    /// What all spans have in common.
+    /// Attributes that all spans have in common.
     pub resource: &'a [(&'static str, String)],
-    /// Whose requests these are, for the request log; until it is [found out](Call::about).
+    /// Names for the request log, until a request's own are [found out](Call::about).
     pub revision: RevisionNames,
-    /// What the span of a request that is sent on is called.
+    /// Names the span of a request that is sent on.
     pub sending_span: fn(&Request) -> String,
-    /// Makes the histograms of requests; `None`: they are not counted.
-    pub histograms: Option<MakeHistogram>,
-    /// Whether they tell one upstream from another: not if upstreams come and go, for series stay.
+    /// The series of requests go here; `None`: requests are not counted.
+    pub registry: Option<Registry>,
+    /// Whether series tell one upstream from another: not if upstreams come and go, for series stay.
     pub names_upstreams: bool,
-}
-
-/// Makes a histogram.
-pub type MakeHistogram = Box<dyn Fn(&Key) -> Histogram + Send + Sync>;
-
-/// Whose request it is, as far as that is known. What is not is empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct RevisionNames {
-    /// The revision.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// The service it belongs to.
-    pub service: String,
-    /// The configuration it belongs to.
-    pub configuration: String,
-    /// The pod.
-    pub pod_name: String,
-    /// The pod's address.
-    pub pod_ip: String,
-}
-
-struct Shared {
-    metrics: Option<HttpMetrics>,
-    tracer: Option<Tracer>,
-    log: Option<RequestLog>,
-    revision: RevisionNames,
-    sending_span: fn(&Request) -> String,
 }
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry").field("tells", &self.shared.is_some()).finish()
+        f.debug_struct("Telemetry").field("tells", &self.sinks.is_some()).finish()
     }
 }
 
 impl Telemetry {
     /// Begins to tell, on the current runtime.
     pub fn start(params: TelemetryParams<'_>) -> Result<Self, TraceError> {
-        let TelemetryParams { env, scope, resource, revision, sending_span, histograms, names_upstreams } =
+        let TelemetryParams { env, scope, resource, revision, sending_span, registry, names_upstreams } =
             params;
         let tracer = match &env.traces {
             Some(export) => Some(Tracer::start(export, scope, resource)?),
             None => None,
         };
         let log = RequestLog::start(&env.observability);
-        let metrics = histograms.map(|make| HttpMetrics::new(make, names_upstreams));
+        let metrics = registry.map(|registry| HttpMetrics::new(registry, names_upstreams));
         let is_asked_for = metrics.is_some() || tracer.is_some() || log.is_some();
-        let shared = is_asked_for.then(|| Arc::new(Shared { metrics, tracer, log, revision, sending_span }));
-        Ok(Telemetry { shared })
+        let sinks = is_asked_for.then(|| Arc::new(Sinks { metrics, tracer, log, revision, sending_span }));
+        Ok(Telemetry { sinks })
     }
 
     /// A request has arrived; `None`: there is nothing to be told of it.
     pub fn begin(&self, peer: SocketAddr, request: &mut Request) -> Option<Call> {
-        Call::begin(self.shared.as_ref()?, peer, request)
+        Call::begin(self.sinks.as_ref()?, peer, request)
     }
 
     /// A part of the request's way begins. It ends when the span is dropped.
@@ -136,76 +120,45 @@ impl Telemetry {
 
     /// The same, as a part of `span`.
     pub fn sending_in(&self, span: &Span, to: SocketAddr, request: &mut Request) -> Option<Sending> {
-        let shared = self.shared.as_ref()?;
-        if shared.metrics.is_none() && shared.tracer.is_none() {
+        let sinks = self.sinks.as_ref()?;
+        if sinks.metrics.is_none() && sinks.tracer.is_none() {
             return None;
         }
-        Sending::begin(shared, span.as_parent(), to, request)
+        Sending::begin(sinks, span.as_parent(), to, request)
     }
 
     /// Whether requests are counted here.
     pub fn counts_requests(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.metrics.is_some())
+        self.metrics().is_some()
+    }
+
+    /// Drops the series of requests whose revision is gone: of which nobody else holds the [`RevisionNames`].
+    pub fn forget_gone_revisions(&self) {
+        if let Some(metrics) = self.metrics() {
+            metrics.forget_gone_revisions();
+        }
     }
 
     /// Tells what is left to be told, but takes no longer than this.
     pub async fn finish(&self, limit: Duration) {
-        let Some(shared) = self.shared.clone() else { return };
-        if let Some(tracer) = &shared.tracer {
+        let Some(sinks) = self.sinks.clone() else { return };
+        if let Some(tracer) = &sinks.tracer {
             tracer.finish(limit).await;
         }
-        if shared.log.is_some() {
+        if sinks.log.is_some() {
             // It waits on a thread. The error is a panic, which has been printed.
-            let flush = move || shared.log.as_ref().map(|log| log.flush(limit.min(LOG_FLUSH_LIMIT)));
+            let flush = move || sinks.log.as_ref().map(|log| log.flush(limit.min(LOG_FLUSH_LIMIT)));
             let _ = tokio::task::spawn_blocking(flush).await;
         }
     }
 
     fn tracer(&self) -> Option<&Tracer> {
-        self.shared.as_ref()?.tracer.as_ref()
+        self.sinks.as_ref()?.tracer.as_ref()
     }
-}
 
-/// Which traffic target the request was for: Knative's `kn.route.tag`.
-fn route_tag(headers: &HeaderMap) -> Cow<'static, str> {
-    let text = |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let tag = text(&TAG).filter(|tag| !tag.is_empty());
-    let default = text(&DEFAULT_ROUTE).filter(|default| !default.is_empty());
-    match (tag, default) {
-        (None, None) => "kn:disabled".into(),
-        (None, Some(_)) => "kn:default".into(),
-        (Some(_), Some(default)) if default == "true" => "kn:undefined".into(),
-        (Some(tag), _) => tag.into_owned().into(),
+    fn metrics(&self) -> Option<&HttpMetrics> {
+        self.sinks.as_ref()?.metrics.as_ref()
     }
-}
-
-/// Whether it is a request that traces and metrics are about.
-fn is_counted(request: &Request) -> bool {
-    !is_probe(request.headers())
 }
 
 const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn the_route_tag_is_knatives() {
-        for (tag, default, expected) in [
-            (None, None, "kn:disabled"),
-            (None, Some("true"), "kn:default"),
-            (None, Some("false"), "kn:default"),
-            (Some("test"), Some("true"), "kn:undefined"),
-            (Some("test"), Some("false"), "test"),
-            (Some("test"), None, "test"),
-        ] {
-            let mut headers = HeaderMap::new();
-            tag.map(|tag| headers.insert(TAG, HeaderValue::from_static(tag)));
-            default.map(|default| headers.insert(DEFAULT_ROUTE, HeaderValue::from_static(default)));
-            assert_eq!(route_tag(&headers), expected);
-        }
-    }
-}

@@ -1,12 +1,9 @@
 //! TLS towards Prometheus, as Knative's variables ask for it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pilotlight_config::process::{PrometheusClients, PrometheusTls};
-use pilotlight_net::tls::{
-    CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords, keep_renewed,
-};
+use pilotlight_net::tls::{CertificateFiles, PolicyError, ServerTls, TlsError, TlsPolicy, TlsWords};
 
 /// Why metrics cannot be served over TLS.
 #[derive(Debug, thiserror::Error)]
@@ -19,12 +16,10 @@ pub enum PrometheusError {
     Certificate(#[from] TlsError),
 }
 
-/// The certificate to show to Prometheus, and whose to want to see. It is read again every `renewed_every`, as long as
-/// it is used.
-pub fn prometheus_tls(
-    asked: &PrometheusTls,
-    renewed_every: Duration,
-) -> Result<Arc<ServerTls>, PrometheusError> {
+/// The certificate to show to Prometheus, and the authorities of its own. To be [kept renewed].
+///
+/// [kept renewed]: pilotlight_net::tls::keep_renewed
+pub fn prometheus_tls(asked: &PrometheusTls) -> Result<Arc<ServerTls>, PrometheusError> {
     let policy = TlsPolicy::parse(TlsWords {
         min_version: &asked.words.min_version,
         max_version: &asked.words.max_version,
@@ -37,7 +32,5 @@ pub fn prometheus_tls(
         PrometheusClients::Required(authorities) => policy.with_clients(authorities, false)?,
     };
     let files = CertificateFiles { certificate: asked.certificate.clone(), key: asked.key.clone() };
-    let tls = Arc::new(ServerTls::load(files, policy)?);
-    tokio::spawn(keep_renewed(&tls, renewed_every));
-    Ok(tls)
+    Ok(Arc::new(ServerTls::load(files, policy)?))
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use pilotlight_config::process::Observability;
-use pilotlight_net::lines::Lines;
 use pilotlight_net::{Request, is_probe};
 use tracing::error;
 
-use crate::RevisionNames;
+use crate::lines::Lines;
+use crate::names::RevisionNames;
 
 /// Writes a line for every request. Never makes one wait: when standard output does not keep up, lines are
 /// dropped, and the log says how many.

@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pilotlight_cli::load::{End, Load, Mode};
+use pilotlight_tests::process::Bearer;
 use pilotlight_tests::run::Pilotlight;
 use pilotlight_tests::{eventually, http, manifest};
 use rustix::process::Signal;
@@ -83,19 +84,14 @@ impl Table {
 /// Resident memory with nothing to do: of all of `run` without a pod, and of one queue-proxy.
 async fn memory(table: &mut Table) {
     let pilotlight = Pilotlight::sample(&["--name", "idle"]).await;
-    let resident = |filter: &dyn Fn(&[String]) -> bool| -> f64 {
+    let resident = |filter: &dyn Fn(&Bearer) -> bool| -> f64 {
         let processes = pilotlight.processes();
-        processes
-            .iter()
-            .filter(|process| filter(&process.command))
-            .map(|process| resident_mib(process.pid))
-            .sum()
+        processes.iter().filter(|process| filter(process)).map(|process| resident_mib(process.pid)).sum()
     };
     // Both the command itself and its guard.
     table.at_most("resident memory of `run` without a pod, guard included", resident(&|_| true), 20.0, "MiB");
     assert_eq!(pilotlight.get("/").await.status, 200);
-    let queue_proxy = |command: &[String]| command.get(1).is_some_and(|word| word == "queue-proxy");
-    table.at_most("resident memory of an idle queue-proxy", resident(&queue_proxy), 8.0, "MiB");
+    table.at_most("resident memory of an idle queue-proxy", resident(&Bearer::is_queue_proxy), 8.0, "MiB");
 }
 
 fn resident_mib(pid: u32) -> f64 {

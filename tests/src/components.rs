@@ -62,7 +62,14 @@ impl Component {
     }
 
     async fn start(mut command: process::Command, at: Addresses) -> Component {
-        command.args(["--listen", &at.address.to_string(), "--admin", &at.admin.to_string(), "--log-json"]);
+        command.args([
+            "--listen",
+            &at.address.to_string(),
+            "--admin",
+            &at.admin.to_string(),
+            "--log-format",
+            "json",
+        ]);
         let mut process = Started::new(command);
         let at = eventually("the line that says where it listens", SOON, async || {
             if let Some(status) = process.exit_status() {

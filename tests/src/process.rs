@@ -70,6 +70,15 @@ pub struct Bearer {
     pub command: Vec<String>,
 }
 
+impl Bearer {
+    /// Whether it is a queue-proxy: the small executable, or the subcommand of the large one.
+    pub fn is_queue_proxy(&self) -> bool {
+        let program =
+            self.command.first().map(|program| Path::new(program).ends_with("pilotlight-queue-proxy"));
+        program == Some(true) || self.command.get(1).is_some_and(|word| word == "queue-proxy")
+    }
+}
+
 fn words(path: &Path) -> Option<Vec<String>> {
     let bytes = fs::read(path).ok()?;
     Some(

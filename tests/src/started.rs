@@ -23,7 +23,15 @@ pub fn binary() -> &'static Path {
         let target = profile.parent().expect("profiles are in target");
         let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // Always, not only if it is missing: a test of yesterday's binary is worse than none.
-        build.args(["build", "--quiet", "--package", "pilotlight", "--bin", "pilotlight", "--target-dir"]);
+        build.args(["build", "--quiet", "--package", "pilotlight", "--bin", "pilotlight"]);
+        // Pods run the queue-proxy that lies beside it.
+        build.args([
+            "--package",
+            "pilotlight-queue-proxy",
+            "--bin",
+            "pilotlight-queue-proxy",
+            "--target-dir",
+        ]);
         build.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
         // What cargo tells this test about its package is not for the build: scripts that look at it would have to
         // run again, here and in the next build of the tests, and with them half of all crates.

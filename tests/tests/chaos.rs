@@ -15,7 +15,7 @@ use serde_json::Value;
 
 fn queue_proxies(pilotlight: &Pilotlight) -> Vec<Bearer> {
     let mut processes = pilotlight.processes();
-    processes.retain(|process| process.command.get(1).is_some_and(|word| word == "queue-proxy"));
+    processes.retain(Bearer::is_queue_proxy);
     processes
 }
 

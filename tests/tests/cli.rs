@@ -1,6 +1,7 @@
 //! The command line as people use it: pipes that close early, files that are cut, slips of the fingers.
 
 use std::io::Read;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use pilotlight_tests::manifest::{arg, file, service, text_file};
@@ -74,9 +75,80 @@ async fn every_workload_that_cannot_run_here_is_named() {
         service("three", &[], &["no-such-program-in-path"]),
     ]);
     let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "-f", arg(manifest.path())]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("default/one: cannot run /no/such/program"), "{ended:?}");
     assert!(ended.stderr.contains("default/three: cannot run no-such-program-in-path"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn every_program_refuses_wrong_settings_in_the_same_words_and_with_2() {
+    for args in [
+        &["run", "--max", "abc", "--min", "x", "--", "sleep", "1"][..],
+        &["run", "-f", "/none.yaml"],
+        &["run"],
+        &["run", "--listen", "8080", "--sample"],
+        &["lint", "/none.yaml"],
+        &["activator", "--autoscaler", "http://x", "--endpoints", "y"],
+        &["activator", "--drain-wait", "1"],
+        &["autoscaler", "-f", "/none.yaml", "--pilotlight", "/none"],
+        &["queue-proxy"],
+        &["queue-proxy", "--serve"],
+        &["rnu"],
+    ] {
+        let ended = run_to_end(args.iter().copied()).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}: {ended:?}");
+        let is_fault = |line: &&str| !line.is_empty() && !line.starts_with(' ');
+        let mut faults = ended.stderr.lines().filter(is_fault).take_while(|line| !line.starts_with("Usage:"));
+        let is_followed = |line: &str| line.starts_with("error: ") || line.starts_with("For more");
+        assert!(ended.stderr.starts_with("error: ") && faults.all(is_followed), "{args:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_told_with_its_reason_once() {
+    for args in
+        [&["run", "-f", "/none.yaml"][..], &["lint", "/none.yaml"], &["autoscaler", "-f", "/none.yaml"]]
+    {
+        let ended = run_to_end(args.iter().copied()).await;
+        let told = "error: cannot read /none.yaml: No such file or directory (os error 2)";
+        assert_eq!(ended.stderr, told, "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_of_the_settings_says_what_is_in_force_and_opens_no_port() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("bound").to_string();
+    let manifest = file(&[service("one", &[], &["sleep", "1"]), service("two", &[], &["sleep", "1"])]);
+    let manifest = arg(manifest.path());
+    let run = ["run", "--check-config", "--listen", &taken, "--admin", &taken, "-f", manifest];
+    let ended = run_to_end(run).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let requests = format!("requests: {taken}, admin port: {taken}");
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines, ["configuration is valid", "services: default/one, default/two", &requests]);
+
+    let autoscaler = ["autoscaler", "--check-config", "--listen", &taken, "--admin", &taken, "-f", manifest];
+    let ended = run_to_end(autoscaler).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.starts_with("configuration is valid\nworkloads: default/one, default/two"),
+        "{ended:?}"
+    );
+    assert!(ended.stdout.ends_with(&format!("stats: {taken}, admin port: {taken}")), "{ended:?}");
+}
+
+#[tokio::test]
+async fn help_lists_the_flags_that_all_have_and_the_variables() {
+    for program in ["run", "activator", "autoscaler", "queue-proxy"] {
+        let help = run_to_end([program, "--help"]).await;
+        assert_eq!(help.code, Some(0), "{help:?}");
+        let flags = ["--admin <ADDRESS>", "--log-format <FORMAT>", "--log-level <LEVEL>", "--check-config"];
+        for word in flags.iter().chain(&["Environment:", "PILOTLIGHT_LOG_FORMAT", "RUST_LOG"]) {
+            assert!(help.stdout.contains(word), "{word} in the help of {program}:\n{}", help.stdout);
+        }
+        assert!(!help.stdout.contains("--log-json"), "{}", help.stdout);
+    }
 }
 
 #[tokio::test]

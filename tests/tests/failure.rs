@@ -48,7 +48,7 @@ async fn an_app_that_exits_at_once_is_reported_and_the_others_are_not_disturbed(
 #[tokio::test]
 async fn an_app_that_does_not_exist_is_refused_before_anything_starts() {
     let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "--", "no-such-program", "{port}"]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("no-such-program"), "{ended:?}");
 }
 
@@ -125,7 +125,7 @@ async fn every_fault_of_a_manifest_is_named_and_nothing_starts() {
         service("two", &[("target-utilization-percentage", "120")], &["sleep", "1"]),
     ]);
     let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "-f", arg(manifest.path())]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
     for fault in ["max-scale", "window", "target-utilization-percentage"] {
         assert!(ended.stderr.contains(fault), "{fault} is missing in:\n{}", ended.stderr);
     }
@@ -154,6 +154,6 @@ async fn two_workloads_that_answer_to_one_host_are_refused_like_any_fault_of_a_m
 async fn text_that_is_no_yaml_is_refused_with_file_and_place() {
     let manifest = text_file("kind: [Service\nmetadata: {");
     let ended = run_to_end(["run", "--listen", "127.0.0.1:0", "-f", arg(manifest.path())]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains(arg(manifest.path())), "{ended:?}");
 }

@@ -58,7 +58,7 @@ async fn a_request_goes_over_tls_to_the_activator_and_on_to_a_pod_of_the_right_n
         let front = own_address();
         let endpoints = serve_table(&json!({ "snapshot": { format!("{namespace}/hello"): {
             "hosts": ["data-plane.knative.dev"], "container_concurrency": 0,
-            "timeout": { "secs": 30, "nanos": 0 }, "response_start_timeout": null, "idle_timeout": null,
+            "timeouts": { "total": { "secs": 30, "nanos": 0 }, "response_start": null, "idle": null },
             "starting": 0, "trouble": null,
             "ready": [{ "name": "pod", "address": format!("{ip}:8012"),
                 "timeline": { "decided": null, "spawned": null, "ready": null } }],
@@ -213,7 +213,7 @@ impl Process {
 
     async fn fails_with(&mut self, text: &str) {
         let status = eventually("the exit", SOON, async || self.child.try_wait().unwrap()).await;
-        assert_eq!(status.code(), Some(1));
+        assert_eq!(status.code(), Some(2));
         assert!(self.said().contains(text), "{}", self.said());
     }
 }

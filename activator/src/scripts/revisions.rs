@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use futures_util::FutureExt;
 use http::{Method, StatusCode};
-use pilotlight_core::{PodEndpoint, PodTimeline};
+use pilotlight_core::{PodEndpoint, PodTimeline, Timeouts};
 use pilotlight_feed::Change;
 use tokio::time::sleep;
 
@@ -47,7 +47,11 @@ fn with_pod(container_concurrency: u32) -> RevisionEndpoints {
         tls_address: None,
         timeline: PodTimeline::default(),
     };
-    RevisionEndpoints { container_concurrency, ready: vec![pod], ..revision("hello") }
+    RevisionEndpoints {
+        container_concurrency: container_concurrency.into(),
+        ready: vec![pod],
+        ..revision("hello")
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,7 +89,8 @@ async fn a_container_concurrency_that_changes_holds_for_those_who_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_time_limit_that_changes_holds_for_those_who_come_later() {
     let (activator, feed, _autoscaler) = start(&["hello"]).await;
-    let limited = |secs| RevisionEndpoints { timeout: Duration::from_secs(secs), ..revision("hello") };
+    let timeouts = |secs| Timeouts::total(Duration::from_secs(secs));
+    let limited = |secs| RevisionEndpoints { timeouts: timeouts(secs), ..revision("hello") };
     feed.set(id("hello"), limited(10));
     activator.caught_up().await;
     let began = Instant::now();

@@ -19,7 +19,7 @@ fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
-        container_concurrency,
+        container_concurrency: container_concurrency.into(),
         ready: ports.iter().map(pod).collect(),
         ..RevisionEndpoints::default()
     }

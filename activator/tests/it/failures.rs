@@ -133,7 +133,7 @@ async fn when_starting_is_given_up_everybody_is_told_why_at_once() {
 #[tokio::test]
 async fn a_request_that_waits_too_long_hears_what_it_waited_for() {
     let mut short = revision(0);
-    short.timeout = Duration::from_millis(50);
+    short.timeouts.total = Duration::from_millis(50);
     let world = World::start(short).await;
     let (status, reason, text) = with_reason(world.get()).await;
     assert_eq!((status, reason.as_str()), (504, "no-pods"));
@@ -153,7 +153,7 @@ async fn a_request_that_waits_too_long_hears_what_it_waited_for() {
 #[tokio::test]
 async fn a_pod_that_is_too_slow_is_a_plain_timeout() {
     let mut short = revision(0);
-    short.timeout = Duration::from_millis(50);
+    short.timeouts.total = Duration::from_millis(50);
     let world = World::start(short).await;
     let pod = FakePod::start_blocked().await;
     world.set(|revision| revision.ready = vec![pod.endpoint()]);

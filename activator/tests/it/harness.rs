@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{
-    PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble, TroubleReason,
+    PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Timeouts, Trouble, TroubleReason,
 };
 use pilotlight_feed::Feed;
 use pilotlight_net::{
@@ -54,8 +54,8 @@ pub(crate) fn hello() -> RevisionId {
 pub(crate) fn revision(container_concurrency: u32) -> RevisionEndpoints {
     RevisionEndpoints {
         hosts: vec![HOST.to_owned()],
-        container_concurrency,
-        timeout: Duration::from_secs(30),
+        container_concurrency: container_concurrency.into(),
+        timeouts: Timeouts::total(Duration::from_secs(30)),
         ..RevisionEndpoints::default()
     }
 }

@@ -9,9 +9,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use pilotlight_config::process::TelemetryEnv;
-use pilotlight_net::admin::metrics_builder;
 use pilotlight_net::{Body, Drain, Handler, Request, Response};
-use pilotlight_telemetry::{MakeHistogram, RevisionNames, Telemetry, TelemetryParams};
+use pilotlight_telemetry::{Registry, RevisionNames, Telemetry, TelemetryParams};
 use prost::Message;
 
 use crate::harness::*;
@@ -51,7 +50,7 @@ impl Handler for Collector {
     }
 }
 
-fn telemetry(config: &str, histograms: Option<MakeHistogram>) -> Telemetry {
+fn telemetry(config: &str, registry: Option<Registry>) -> Telemetry {
     let lookup = |name: &str| (name == "OBSERVABILITY_CONFIG").then(|| config.to_owned());
     let env = TelemetryEnv::from_env(lookup).unwrap();
     Telemetry::start(TelemetryParams {
@@ -60,7 +59,7 @@ fn telemetry(config: &str, histograms: Option<MakeHistogram>) -> Telemetry {
         resource: &[],
         revision: RevisionNames::default(),
         sending_span: |request: &Request| format!("{} {}", request.method(), request.uri().path()),
-        histograms,
+        registry,
         names_upstreams: false,
     })
     .unwrap()
@@ -124,20 +123,16 @@ async fn a_request_without_a_pod_is_an_error_of_the_try_and_one_without_a_revisi
 
 #[tokio::test]
 async fn requests_are_counted_by_revision_on_both_sides() {
-    let recorder = metrics_builder(&[]).build_recorder();
-    let handle = recorder.handle();
-    let make: MakeHistogram = Box::new(move |key| {
-        let metadata = ::metrics::Metadata::new("test", ::metrics::Level::INFO, None);
-        ::metrics::Recorder::register_histogram(&recorder, key, &metadata)
-    });
-    let telemetry = telemetry("{}", Some(make));
-    let world = World::start_with(revision(1), |params| params.telemetry = telemetry).await;
+    let registry = Registry::new();
+    let telemetry = telemetry("{}", Some(registry.clone()));
+    let telling = telemetry.clone();
+    let world = World::start_with(revision(1), |params| params.telemetry = telling).await;
     let pod = FakePod::start().await;
     world.set(|revision| revision.ready = vec![pod.endpoint()]);
     assert_eq!(outcome(world.send(post("/", "hello"))).await.0, 200);
     let whose = r#"kn_revision_name="hello",k8s_namespace_name="default""#;
     let line = |start: &str| {
-        let text = handle.render();
+        let text = registry.render();
         text.lines().find(|line| line.starts_with(start) && line.contains(whose)).map(str::to_owned)
     };
     eventually("both sides", || line("http_server_request_duration_seconds_count{").is_some()).await;
@@ -145,4 +140,11 @@ async fn requests_are_counted_by_revision_on_both_sides() {
     assert!(line("http_server_response_body_size_bytes_sum{").unwrap().ends_with(" 3"));
     let client = line("http_client_request_duration_seconds_count{").unwrap();
     assert!(client.ends_with(" 1") && !client.contains("server_address"), "pods come and go: {client}");
+
+    world.delete_revision();
+    let is_told = || {
+        telemetry.forget_gone_revisions();
+        registry.render().contains(whose)
+    };
+    eventually("its series are gone with it", || !is_told()).await;
 }

@@ -20,7 +20,6 @@ use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use parking_lot::Mutex;
 use pilotlight_config::process::{OtlpEndpoint, TraceReceiver};
 use pilotlight_net::grpc::{self, GrpcError};
-use pilotlight_net::lines::Lines;
 use pilotlight_net::tls::{ClientTls, TlsError};
 use pilotlight_net::{Body, Drain, Error, Request, once};
 use prost::Message;
@@ -30,6 +29,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
+
+use crate::lines::Lines;
 
 /// Why there can be no traces.
 #[derive(Debug, thiserror::Error)]

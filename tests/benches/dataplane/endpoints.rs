@@ -46,7 +46,6 @@ fn revision(pods: &[u16]) -> RevisionEndpoints {
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
-        timeout: Duration::from_secs(300),
         ready: pods.iter().map(pod).collect(),
         starting: u32::from(pods.is_empty()),
         ..RevisionEndpoints::default()

@@ -19,10 +19,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-core", &[]),
     ("pilotlight-feed", &[]),
     ("pilotlight-config", &["pilotlight-core"]),
+    ("pilotlight-histogram", &[]),
     ("pilotlight-net", &["pilotlight-core"]),
     ("pilotlight-telemetry", &["pilotlight-config", "pilotlight-net"]),
+    ("pilotlight-process", &["pilotlight-config", "pilotlight-net", "pilotlight-telemetry"]),
     ("pilotlight-autoscaler", COMPONENT),
-    ("pilotlight-activator", COMPONENT),
+    (
+        "pilotlight-activator",
+        &[
+            "pilotlight-core",
+            "pilotlight-feed",
+            "pilotlight-config",
+            "pilotlight-histogram",
+            "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-process",
+        ],
+    ),
     ("pilotlight-queue-proxy", COMPONENT),
     (
         "pilotlight-local",
@@ -32,17 +45,21 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-config",
             "pilotlight-net",
             "pilotlight-telemetry",
+            "pilotlight-process",
             "pilotlight-autoscaler",
         ],
     ),
-    ("pilotlight-sim", &["pilotlight-core", "pilotlight-config"]),
+    ("pilotlight-sim", &["pilotlight-core", "pilotlight-config", "pilotlight-histogram"]),
     (
         "pilotlight",
         &[
             "pilotlight-core",
             "pilotlight-feed",
             "pilotlight-config",
+            "pilotlight-histogram",
             "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-process",
             "pilotlight-autoscaler",
             "pilotlight-activator",
             "pilotlight-queue-proxy",
@@ -52,8 +69,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-const COMPONENT: &[&str] =
-    &["pilotlight-core", "pilotlight-feed", "pilotlight-config", "pilotlight-net", "pilotlight-telemetry"];
+const COMPONENT: &[&str] = &[
+    "pilotlight-core",
+    "pilotlight-feed",
+    "pilotlight-config",
+    "pilotlight-net",
+    "pilotlight-telemetry",
+    "pilotlight-process",
+];
 
 /// What must not be reachable from a crate, however indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[

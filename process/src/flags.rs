@@ -1,0 +1,132 @@
+//! The flags that every program has, and their parser.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+
+use clap::{Args, Parser};
+
+use crate::end::USAGE;
+use crate::logs::{LogFilter, LogFormat, LogSettings};
+
+/// Flags of the log.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LogArgs {
+    /// Form of log lines
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "PILOTLIGHT_LOG_FORMAT",
+        hide_env_values = true,
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+    /// Log lines to write: off, error, warn, info, debug or trace, or levels by target as in info,app=off. Without this
+    /// flag RUST_LOG says so [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogFilter>,
+    /// The name that `--log-format json` had before
+    #[arg(long, hide = true)]
+    log_json: bool,
+}
+
+impl LogArgs {
+    /// The form of log lines.
+    pub fn format(&self) -> LogFormat {
+        if self.log_json { LogFormat::Json } else { self.log_format }
+    }
+
+    /// The settings that the flags stand for.
+    pub fn settings(&self) -> LogSettings {
+        LogSettings { format: self.format(), filter: self.log_level.clone() }
+    }
+}
+
+/// Flags of the admin port. A program tells what is served there, and where if the flag is not given, by clap's
+/// `mut_arg`.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct AdminArgs {
+    /// Address of the admin port: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub admin: Option<SocketAddr>,
+}
+
+/// The flag that stops a program before it starts anything.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct CheckArgs {
+    /// Check all settings (flags, environment, files), say what is in force, and end; nothing is started
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// The arguments of a program, of which the first is its name; or the exit code, once help, version or the error has
+/// been printed.
+pub fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, ExitCode> {
+    A::try_parse_from(args).map_err(|error| refuse(&error))
+}
+
+/// Prints what clap has to say, and returns the exit code: help and version are errors to clap, too.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    // A closed terminal needs no text.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+/// An address to listen at or to ask: `IP:PORT`, `localhost:PORT`, or either with `http://` in front, as it is printed.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let rest = text.strip_prefix("http://").unwrap_or(text);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let local = rest.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    match local {
+        Some(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        None => rest.parse().map_err(|_| "an address is IP:PORT, such as 127.0.0.1:8080".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        logs: LogArgs,
+        #[command(flatten)]
+        admin: AdminArgs,
+    }
+
+    fn program(flags: &[&str]) -> Result<Program, String> {
+        Program::try_parse_from([&["program"], flags].concat()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_old_flag_for_json_still_works() {
+        let format = |flags: &[&str]| program(flags).unwrap().logs.format();
+        assert_eq!(format(&[]), LogFormat::Text);
+        assert_eq!(format(&["--log-format", "json"]), LogFormat::Json);
+        assert_eq!(format(&["--log-json"]), LogFormat::Json);
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused_with_those_there_are() {
+        assert!(program(&["--log-level", "info,app=off"]).unwrap().logs.settings().filter.is_some());
+        let error = program(&["--log-level", "loud"]).unwrap_err();
+        assert!(error.contains("`loud` is neither a level (off, error, warn"), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_taken_as_they_are_printed() {
+        for (text, expected) in [
+            ("127.0.0.1:8081", "127.0.0.1:8081"),
+            ("http://127.0.0.1:8081/", "127.0.0.1:8081"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("[::1]:0", "[::1]:0"),
+        ] {
+            assert_eq!(address(text).map(|address| address.to_string()).as_deref(), Ok(expected));
+        }
+        for wrong in ["8080", ":8080", "https://127.0.0.1:1", "localhost", "a:1"] {
+            assert!(address(wrong).unwrap_err().contains("IP:PORT"), "{wrong}");
+        }
+        assert!(program(&["--admin", "8080"]).unwrap_err().contains("such as 127.0.0.1:8080"));
+    }
+}

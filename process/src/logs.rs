@@ -1,0 +1,209 @@
+//! The log of a process: lines on standard error, for people or for machines.
+
+use std::io::{self, IsTerminal, Write, stderr};
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use pilotlight_telemetry::lines::Lines;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "flags", derive(clap::ValueEnum))]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// Lines for machines: each a JSON object.
+    Json,
+}
+
+/// The form of log lines, and which of them are written.
+#[derive(Clone, Debug, Default)]
+pub struct LogSettings {
+    /// Their form.
+    pub format: LogFormat,
+    /// Which are written; `None`: what `RUST_LOG` says.
+    pub filter: Option<LogFilter>,
+}
+
+/// Which log lines are written: a level, and levels of single targets, as in `info,app=off`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFilter(Targets);
+
+/// A part of a [`LogFilter`] that is none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoLogFilter(String);
+
+impl std::fmt::Display for NoLogFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` is neither a level ({LEVELS}) nor TARGET=LEVEL", self.0)
+    }
+}
+
+impl std::error::Error for NoLogFilter {}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("`{text}` is neither text nor json")),
+        }
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = NoLogFilter;
+
+    fn from_str(text: &str) -> Result<Self, NoLogFilter> {
+        let items: Vec<_> = text.split(',').map(item).collect::<Result<_, _>>()?;
+        Ok(LogFilter(items.into_iter().collect()))
+    }
+}
+
+impl LogFilter {
+    /// What `RUST_LOG` says; `level` where it says nothing. And the parts of it that say nothing.
+    fn from_env(text: Option<&str>, level: Level) -> (Self, Vec<NoLogFilter>) {
+        let items = text.unwrap_or_default().split(',').filter(|item| !item.trim().is_empty());
+        let (mut targets, mut ignored) = (Vec::new(), Vec::new());
+        for item in items.map(item) {
+            match item {
+                Ok(target) => targets.push(target),
+                Err(error) => ignored.push(error),
+            }
+        }
+        if targets.is_empty() {
+            targets.push((String::new(), LevelFilter::from_level(level)));
+        }
+        (LogFilter(targets.into_iter().collect()), ignored)
+    }
+}
+
+/// `LEVEL`, which is for every target, or `TARGET=LEVEL`.
+fn item(text: &str) -> Result<(String, LevelFilter), NoLogFilter> {
+    let (target, level) = text.trim().rsplit_once('=').unwrap_or(("", text.trim()));
+    match level.parse() {
+        Ok(level) if !level_is_left_out(text) => Ok((target.to_owned(), level)),
+        _ => Err(NoLogFilter(text.to_owned())),
+    }
+}
+
+/// To `tracing`, an empty level is a level.
+fn level_is_left_out(text: &str) -> bool {
+    text.trim().is_empty() || text.trim().ends_with('=')
+}
+
+/// Starts the process's log on standard error. `level` is in force where neither the settings nor `RUST_LOG` say what
+/// is logged. Changes nothing if a log has been started already.
+///
+/// Nobody who logs waits for a reader: when standard error is not read, lines are dropped, and their number is told as
+/// soon as it is. So a process must [`flush_logs`] before it ends.
+pub fn start_logs(settings: &LogSettings, level: Level) {
+    let lost: fn(u64) -> String = match settings.format {
+        LogFormat::Json => |lost| {
+            format!(
+                "{{\"level\":\"WARN\",\"message\":\"Dropped log lines that nobody read\",\"lines\":{lost}}}\n"
+            )
+        },
+        LogFormat::Text => |lost| format!("WARN Dropped log lines that nobody read lines={lost}\n"),
+    };
+    start_logs_on(settings, level, move || {
+        let started = LOGS.get_or_init(|| Lines::start("log", stderr(), lost).ok());
+        LogWriter(started.as_ref())
+    });
+}
+
+/// Starts the process's log, as [`start_logs`] does, on something in front of standard error.
+pub fn start_logs_on<W>(settings: &LogSettings, level: Level, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let env = std::env::var("RUST_LOG").ok();
+    let (filter, ignored) = match settings.filter.clone() {
+        Some(filter) => (filter, Vec::new()),
+        None => LogFilter::from_env(env.as_deref(), level),
+    };
+    let lines = tracing_subscriber::registry().with(filter.0);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    // Err: the program that this one is a part of has started a log already.
+    let _ = match settings.format {
+        LogFormat::Json => lines.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text => {
+            let has_colours =
+                stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+            lines.with(layer.compact().with_target(false).with_ansi(has_colours)).try_init()
+        }
+    };
+    for error in ignored {
+        warn!(%error, "Ignoring a part of RUST_LOG");
+    }
+}
+
+/// Waits until the lines of the log are written, for up to a second. To be called before the process ends.
+pub fn flush_logs() {
+    if let Some(Some(lines)) = LOGS.get() {
+        lines.flush(FLUSH_LIMIT);
+    }
+}
+
+/// One event's way out. `None`: there is no thread to write it, so it is written here.
+struct LogWriter(Option<&'static Lines>);
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.0 {
+            Some(lines) => lines.push(line.to_vec()),
+            None => stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+static LOGS: OnceLock<Option<Lines>> = OnceLock::new();
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+const LEVELS: &str = "off, error, warn, info, debug, trace";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enabled(filter: &LogFilter, target: &str) -> Option<Level> {
+        let all = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
+        all.into_iter().find(|level| filter.0.would_enable(target, level))
+    }
+
+    #[test]
+    fn a_filter_is_a_level_and_levels_of_targets() {
+        let filter: LogFilter = "info,app=off, pilotlight_net=DEBUG".parse().unwrap();
+        assert_eq!(enabled(&filter, "app"), None);
+        assert_eq!(enabled(&filter, "pilotlight_net::h1"), Some(Level::DEBUG));
+        assert_eq!(enabled(&filter, "other"), Some(Level::INFO));
+        for wrong in ["", "loud", "info,", "a=", "a=loud"] {
+            assert!(wrong.parse::<LogFilter>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_rust_log_says_nothing_about_has_the_programs_level() {
+        for nothing in [None, Some(""), Some("loud")] {
+            let (filter, ignored) = LogFilter::from_env(nothing, Level::WARN);
+            assert_eq!(enabled(&filter, "any"), Some(Level::WARN), "{nothing:?}");
+            assert_eq!(ignored.len(), usize::from(nothing == Some("loud")));
+        }
+        let (filter, _) = LogFilter::from_env(Some("loud,app=off,debug"), Level::WARN);
+        assert_eq!((enabled(&filter, "app"), enabled(&filter, "any")), (None, Some(Level::DEBUG)));
+    }
+}
