@@ -21,8 +21,8 @@ mod world;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use pilotlight_process::WrongSettings;
 use pilotlight_sim::assert::{Expression, ExpressionError, Slo};
 
 /// Simulate a load with the real autoscaler's code
@@ -44,8 +44,7 @@ enum Verb {
     Replay(replay::ReplayArgs),
 }
 
-/// Does what the verb says. Exits with 1 where an assertion failed or something that was written is wrong, and with 2
-/// where the command line is.
+/// Does what the verb says. Exits with 1 where an assertion failed, and with 2 where the command line or a file is wrong.
 pub fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
     patience::stop_on_interrupt();
     match args.verb {
@@ -61,7 +60,7 @@ pub fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
 
 /// Refuses input with all its faults.
 fn refuse(faults: &dyn Display) -> anyhow::Result<ExitCode> {
-    Err(anyhow!("{faults}"))
+    Err(WrongSettings::new(faults.to_string()).into())
 }
 
 /// The objective as something to search with: in words where its quantile is measured, else by the share of requests
