@@ -1,10 +1,10 @@
-//! `pilotlight sim`: what will happen, before it does. Glue between flags, the simulator, and what it prints.
+//! `pilotlight sim`: simulations of a load. Glue between flags, the simulator, and its output.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `world.rs` | what is simulated: a scenario, flags, or both |
-//! | `show.rs` | what comes out, as text, JSON, CSV and HTML |
-//! | `patience.rs` | how far it is, for who waits at a terminal |
+//! | `world.rs` | the input: a scenario, flags, or both |
+//! | `show.rs` | the output, as text, JSON, CSV and HTML |
+//! | `patience.rs` | progress, on a terminal |
 //! | `run.rs`, `compare.rs`, `sweep.rs`, `tune.rs`, `capacity.rs`, `import.rs`, `replay.rs` | a verb each |
 
 mod capacity;
@@ -63,7 +63,7 @@ fn refuse(faults: &dyn Display) -> anyhow::Result<ExitCode> {
     Err(WrongSettings::new(faults.to_string()).into())
 }
 
-/// The objective as something to search with: in words where its quantile is measured, else by the share of requests
+/// The objective as a requirement of a search: in words where its quantile is measured, else by the share of requests
 /// within it.
 fn requirement(slo: Slo) -> Result<Expression, ExpressionError> {
     let by_share = format!("slo >= {}", slo.quantile);

@@ -1,4 +1,5 @@
-//! Lines on their way out, written by a thread of their own: whoever has something to say never waits for a reader.
+//! Lines on their way out, written by a thread of their own, so that no writer of a line waits for a slow reader
+//! (back-pressure stops here).
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -18,9 +19,9 @@ pub struct Lines {
 #[derive(Debug, Default)]
 struct LineQueue {
     state: Mutex<QueueState>,
-    // There is something to write.
+    // Signals that there is something to write.
     filled: Condvar,
-    // All is written.
+    // Signals that all is written.
     emptied: Condvar,
 }
 
@@ -58,7 +59,7 @@ impl Lines {
         self.shared.state.lock().dropped
     }
 
-    /// Waits until all that was said is written, but no longer than this.
+    /// Waits until all lines are written, but no longer than this.
     pub fn flush(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.shared.state.lock();
@@ -88,7 +89,7 @@ impl LineQueue {
         }
     }
 
-    /// All that waits, as soon as something does; and how many were dropped.
+    /// All lines that wait, as soon as there are any; and how many were dropped.
     fn next(&self) -> (VecDeque<Vec<u8>>, u64) {
         let mut state = self.state.lock();
         state.is_writing = false;
@@ -101,7 +102,7 @@ impl LineQueue {
     }
 }
 
-/// Lines that may wait.
+/// Most lines that may wait.
 const MAX_LINES: usize = 4096;
 
 #[cfg(test)]
