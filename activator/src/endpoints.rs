@@ -1,8 +1,8 @@
-//! Endpoints over HTTP, for an activator that runs apart from whoever runs the pods.
+//! Endpoints over HTTP, for an activator in another process than the driver that runs the pods.
 //!
 //! The publisher answers one GET with a stream of [`EndpointLine`]s: a snapshot, then a line for each revision that
-//! changes, and an empty line now and then to say that it is still there. Whatever goes wrong, the last good state stays
-//! in force, and the stream is begun anew: the snapshot repairs what was missed.
+//! changes, and an empty line every [heartbeat](EndpointLine::HEARTBEAT). Whatever goes wrong, the last good state stays
+//! in force and the activator reconnects; the new snapshot repairs what was missed.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub fn follow(target: Target) -> Follower<RevisionId, RevisionEndpoints> {
     follow_source(target)
 }
 
-/// The same, from any source.
+/// [`follow`] from any source.
 pub(crate) fn follow_source<S: EndpointSource>(source: S) -> Follower<RevisionId, RevisionEndpoints> {
     let feed = Feed::default();
     let follower = feed.follow();
@@ -59,24 +59,24 @@ impl EndpointSource for Target {
     }
 }
 
-/// Why a stream of endpoints ended.
+/// The reason why a stream of endpoints ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
     #[error(transparent)]
     Open(#[from] GetError),
     #[error(transparent)]
     Broken(#[from] pilotlight_net::Error),
-    #[error("answered {0}")]
+    #[error("the publisher answered {0}")]
     Status(StatusCode),
     #[error("the publisher ended the stream")]
     Ended,
-    #[error("nothing heard for {0:?}")]
+    #[error("neither a line nor a heartbeat within {0:?}")]
     Silent(Duration),
     #[error("a line of more than {MAX_LINE_BYTES} bytes")]
     LineTooLong,
     #[error("cannot read a line: {0}")]
     Unreadable(serde_json::Error),
-    #[error("a change before the snapshot")]
+    #[error("the first line is no snapshot")]
     NoSnapshot,
 }
 
@@ -125,7 +125,7 @@ async fn follow_once(
     }
 }
 
-/// Passes the lines of one stream on.
+/// Reader of one stream: turns lines into changes of a feed.
 #[derive(Debug)]
 struct LineReader<'a> {
     feed: &'a Feed<RevisionId, RevisionEndpoints>,
@@ -156,7 +156,7 @@ impl LineReader<'_> {
 #[derive(Debug, Default)]
 struct Lines {
     pending: BytesMut,
-    /// So much of `pending` is known to hold no line feed.
+    /// The length of the part of `pending` that is known to hold no line feed.
     searched: usize,
 }
 
@@ -186,7 +186,7 @@ impl Lines {
 
 /// From the attempt to connect to the head of the response.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
-/// Three heartbeats of the publisher's: it has gone, though its connection does not say so.
+/// Three heartbeats: the publisher is gone, although its connection is still open.
 const MAX_SILENCE: Duration = EndpointLine::HEARTBEAT.saturating_mul(3);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);

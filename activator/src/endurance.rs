@@ -1,4 +1,4 @@
-//! Ten minutes of far too much: what is held must not grow, and nothing may be left over.
+//! Ten minutes of overload: memory held must not grow, and nothing may be left over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ const MINUTES: u32 = 10;
 const SERVICE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much of everything there is.
+/// Sizes of everything that could grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sizes {
-    /// Requests that wait, as the line and as the limit over all lines count them.
+    /// Requests that wait, as the queue and as the limit over all queues count them.
     queued: usize,
     backlog: usize,
     /// Requests at pods, and pods that are listed or still have requests.

@@ -1,5 +1,5 @@
-//! Every revision the activator knows of: those that exist, those that were deleted and still have requests, and the
-//! books of those that are over.
+//! All revisions of an activator: those that exist, those that were deleted and still have requests, and the books of
+//! those that are retired.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::ledger::{Ledger, RevisionLedger};
 use crate::prober::Prober;
 use crate::revision::RevisionTraffic;
 
-/// A revision that exists.
+/// One revision, and the parts that serve it.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownRevision {
     pub(crate) revision: Arc<RevisionTraffic>,
     pub(crate) prober: Arc<Prober>,
-    /// What is in force.
+    /// The endpoints in force.
     pub(crate) endpoints: Arc<RevisionEndpoints>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct KnownRevision {
 #[derive(Debug, Default)]
 pub(crate) struct KnownRevisions {
     members: BTreeMap<RevisionId, KnownRevision>,
-    /// Deleted, and not yet retired. Few, while members may be many.
+    /// Deleted revisions that are not retired yet: few, however many members there are.
     leaving: BTreeMap<RevisionId, KnownRevision>,
     retired: BTreeMap<RevisionId, RevisionLedger>,
     /// The books of everything ever retired.
@@ -44,7 +44,7 @@ impl KnownRevisions {
             return (member.clone(), Some(before));
         }
         let member = match self.leaving.remove(id) {
-            // Created again while the last requests were under way: the same books, the same line.
+            // A revision that is created again before it was retired keeps its queue and its books.
             Some(back) => KnownRevision { endpoints, ..back },
             None => {
                 let (revision, prober) = meet();
@@ -62,7 +62,7 @@ impl KnownRevisions {
         Some(member)
     }
 
-    /// Forgets deleted revisions whose requests are over, but for their books. Returns them.
+    /// Retires deleted revisions that have no requests: only their books are kept. Returns them.
     pub(crate) fn retire(&mut self) -> Vec<Arc<RevisionTraffic>> {
         let leaving = std::mem::take(&mut self.leaving).into_iter();
         let (done, left) =
@@ -86,11 +86,11 @@ impl KnownRevisions {
         self.members.values().chain(self.leaving.values()).map(|member| &member.revision)
     }
 
-    /// The books of those that are retired.
+    /// The books of retired revisions.
     pub(crate) fn retired(&self, stats_dropped: u64) -> Ledger {
         Ledger { revisions: self.retired.clone(), total: self.retired_total.clone(), stats_dropped }
     }
 }
 
-/// Deleted revisions whose books are kept apart.
+/// The most retired revisions whose books are kept apart.
 const MAX_RETIRED: usize = 1000;

@@ -1,4 +1,4 @@
-//! The books: what became of every request, and what every cold start cost. Bounded memory, whatever comes.
+//! The books: the results of all requests, and the steps of every cold start, in bounded memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub struct RevisionLedger {
     pub lost: u64,
     /// From a request's arrival to the end of its response.
     pub latency: Latencies,
-    /// The times this revision was woken from zero.
+    /// The cold starts of this revision.
     pub cold_starts: ColdStarts,
 }
 
@@ -51,11 +51,11 @@ impl RevisionLedger {
     }
 }
 
-/// The wakings of a revision. One is counted each time it goes from no ready pod to a pod that takes a request
-/// which had been waiting, by the request that waited longest.
+/// The cold starts of a revision. One is counted each time it goes from no ready pod to a pod that takes a waiting
+/// request, by the request that waited longest.
 #[derive(Clone, Debug, Default)]
 pub struct ColdStarts {
-    /// How many there were.
+    /// The number of cold starts.
     pub count: u64,
     /// The latest, oldest first; at most 1000.
     pub recent: VecDeque<ColdStart>,

@@ -34,6 +34,8 @@ mod reports;
 mod revision;
 mod routes;
 mod run;
+#[cfg(test)]
+mod scripts;
 mod settings;
 mod sink;
 mod throttler;

@@ -1,7 +1,7 @@
-//! Asks pods whether they take requests: the async side of [`Backends`].
+//! Probes of a revision's pods: the async side of [`Backends`].
 //!
-//! All decisions are made there; this file sends the probes, waits, and hands the result to the throttler. Where the
-//! table leaves nothing open, as on one machine, it only passes the table on: no task, no timer, no connection.
+//! `Backends` makes all decisions; this file sends the probes, waits, and hands the result to the throttler. Where the
+//! endpoints leave nothing open, as on one machine, they are only passed on: no task, no timer, no connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -22,12 +22,12 @@ use tracing::info;
 use crate::revision::RevisionTraffic;
 use crate::throttler::{Supply, Throttler};
 
-/// How pods are probed. Knative's names are `PROBE_TIMEOUT` and `PROBE_FREQUENCY`.
+/// Times of probes. Knative's names are `PROBE_TIMEOUT` and `PROBE_FREQUENCY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeParams {
-    /// How long a pod may take to answer.
+    /// The time a pod may take to answer.
     pub timeout: Duration,
-    /// How long after one round of probes the next begins, for those who did not pass.
+    /// The time from one round of probes to the next, for pods that did not pass.
     pub interval: Duration,
 }
 
@@ -37,7 +37,7 @@ impl Default for ProbeParams {
     }
 }
 
-/// What all probers of an activator have in common.
+/// The parameters that all probers of an activator have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct ProbeContext {
     pub(crate) clock: Clock,
@@ -47,14 +47,14 @@ pub(crate) struct ProbeContext {
     pub(crate) upstreams: Upstreams,
 }
 
-/// Knows where one revision's requests can go, and keeps its throttler up to date.
+/// The prober of one revision: finds out which destinations its requests can use, and keeps its throttler up to date.
 #[derive(Debug)]
 pub(crate) struct Prober {
     id: RevisionId,
     throttler: Arc<Throttler>,
     context: ProbeContext,
     state: Mutex<ProberState>,
-    /// Tasks hold no more than this: when the activator goes, they end.
+    /// Tasks hold only this: they end when the activator is dropped.
     me: Weak<Prober>,
 }
 
@@ -63,7 +63,7 @@ struct ProberState {
     backends: Backends,
     /// `None` once the revision has been deleted.
     endpoints: Option<Arc<RevisionEndpoints>>,
-    /// The last known: while requests do not pass through activators, nobody knows better.
+    /// The last known place, kept while the list of activators leaves this one out.
     place: Place,
     timer: Option<ProbeTimer>,
 }
@@ -81,7 +81,7 @@ impl Drop for ProbeTimer {
 }
 
 impl Prober {
-    /// Knows nothing yet.
+    /// A prober without endpoints.
     pub(crate) fn new(context: ProbeContext, revision: &RevisionTraffic) -> Arc<Prober> {
         let state = ProberState {
             backends: Backends::new(context.probing.interval),
@@ -98,8 +98,8 @@ impl Prober {
         })
     }
 
-    /// Takes over what the feed says now; `None`: the revision was deleted. What the feed settles by itself is in force
-    /// when this returns.
+    /// Takes over a revision's endpoints; `None`: the revision was deleted. Whatever needs no probe is in force when this
+    /// returns.
     pub(crate) fn update(&self, endpoints: Option<&Arc<RevisionEndpoints>>) {
         let mut state = self.state.lock();
         if let (Some(own), Some(endpoints)) = (self.context.pod_ip, endpoints) {
@@ -121,7 +121,7 @@ impl Prober {
         self.follow(&mut state, effects);
     }
 
-    // Under the lock, so that the throttler hears of changes in their order.
+    // Called under the lock, so that the throttler gets changes in their order.
     fn supply(&self, state: &ProberState) {
         let supply = state.endpoints.as_ref().map(|endpoints| Supply {
             endpoints,
@@ -131,7 +131,7 @@ impl Prober {
         self.throttler.update(supply);
     }
 
-    /// Does what has been decided.
+    /// Carries out the decisions of `Backends`.
     fn follow(&self, state: &mut ProberState, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -167,7 +167,8 @@ impl Prober {
             let (count, upstreams) = (pods.len(), &upstreams);
             let ask = |pod| async move { (pod, probe(upstreams, pod, limit).await) };
             let probes: FuturesUnordered<_> = pods.into_iter().map(ask).collect();
-            // Who passes is not kept waiting for who is silent; but answers that come together are told together.
+            // Pods that pass are used without waiting for those that are silent. Answers that are ready at the same time
+            // are one step.
             let mut answers = probes.ready_chunks(count);
             while let Some(answers) = answers.next().await {
                 let Some(prober) = me.upgrade() else { return };
@@ -188,7 +189,7 @@ impl Prober {
     }
 }
 
-/// Asks once. Over the connections requests go over, so that the first request finds one made.
+/// Sends one probe, over the pool that requests use: the first request finds an open connection.
 async fn probe(upstreams: &Upstreams, to: SocketAddr, limit: Duration) -> Answer {
     let get = Get::new(headers::HEALTH_PATH)
         .header(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE))

@@ -1,7 +1,7 @@
 //! The connection to the autoscaler: one WebSocket, one task, stats in the order in which they were made.
 //!
-//! Nothing is kept for later. A stat that arrives late would be added to the wrong second, so while there is no
-//! connection stats are thrown away and counted; what is still true is told first on the next connection.
+//! Stats are not buffered across a disconnect: a late stat would be added to the wrong second. Without a connection they
+//! are dropped and counted, and the next connection begins with the requests in flight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Outbox {
         }
     }
 
-    /// Sends stats soon, or throws them away if nobody is connected.
+    /// Queues stats to be sent at once, or drops them if the autoscaler is not connected.
     pub(crate) fn push(&self, stats: impl IntoIterator<Item = (RevisionId, Stat)>) {
         let mut queue = self.stats.lock();
         let before = queue.len();
@@ -95,7 +95,7 @@ impl Outbox {
         self.connected.load(Ordering::Acquire)
     }
 
-    /// Stats thrown away so far.
+    /// The number of stats dropped so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -117,7 +117,7 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits, as one message; `None` if nothing does.
+    /// All queued stats as one message; `None` if there are none.
     fn take_message(&self) -> Option<Message> {
         let stats: Vec<(RevisionId, Stat)> = self.stats.lock().drain(..).collect();
         (!stats.is_empty()).then(|| Message::binary(wire::encode_stats(&stats)))
@@ -164,7 +164,7 @@ pub(crate) async fn run<D: Dial>(to: D, outbox: Arc<Outbox>, stop: Drain, on_con
     }
 }
 
-/// Why there is no connection.
+/// The reason why a connection ended or did not come about.
 #[derive(Debug, thiserror::Error)]
 enum SinkError {
     #[error(transparent)]
@@ -221,7 +221,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                 if let Some(message) = outbox.take_message() {
                     send(&mut socket, message, deadline).await?;
                 }
-                // The peer may be gone already; we are leaving either way.
+                // Err: the peer does not take the close frame in time, and the connection ends either way.
                 let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
                 return Ok(());
             }
@@ -255,7 +255,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Knative goes up to 15 s: for so long a sleeping workload could not be woken after the autoscaler came back.
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
-/// The most stats that wait to be sent.
+/// The most queued stats.
 const MAX_STATS: usize = 65_536;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Lines of requests in front of pods that come, go and refuse.
+//! Queues of requests in front of pods that come, go and refuse connections.
 
 use std::pin::pin;
 
@@ -25,7 +25,7 @@ fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
     }
 }
 
-/// What a table gives whose pods are taken at their word.
+/// Supplies all ready pods, unprobed.
 fn list(throttler: &Arc<Throttler>, endpoints: &RevisionEndpoints) {
     let pods = endpoints.ready.iter().map(|pod| pod.address).collect();
     supply(throttler, endpoints, &Destinations::Pods(pods), Place::default());
@@ -169,7 +169,7 @@ async fn whoever_waited_longest_wakes() {
     assert!(second.as_mut().now_or_never().is_none());
     assert!(third.as_mut().now_or_never().is_none());
     list(&throttler, &endpoints(0, &[1]));
-    // Whatever the order in which the waiters get to run.
+    // The order in which the waiting tasks run does not matter.
     assert!(!third.await.unwrap().take_wake());
     let mut slot = first.await.unwrap();
     assert!(slot.take_wake());

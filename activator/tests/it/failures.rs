@@ -1,4 +1,4 @@
-//! What can go wrong, and what the client hears.
+//! Failures of pods and clients, and the responses to them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What is forwarded and how, what is answered here, and how it ends.
+//! Forwarded requests, responses of the activator's own, and how both end.
 
 use http::Request as HttpRequest;
 use pilotlight_net::{Body, Request};

@@ -1,4 +1,4 @@
-//! What the activator is put between: pods that do as they are told, an autoscaler that writes down what it
+//! The activator's surroundings: pods that do as they are told, an autoscaler that writes down what it
 //! hears, clients, and endpoints to publish.
 
 use std::future::Future;
@@ -170,7 +170,7 @@ impl World {
         self.send(get("/"))
     }
 
-    /// Sends a request in the background and waits until it is in the line.
+    /// Sends a request in the background and waits until it is in the queue.
     pub(crate) async fn get_queued(&self, path: &str) -> JoinHandle<Response> {
         let before = self.queued();
         let sent = self.send(get(path));

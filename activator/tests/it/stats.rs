@@ -1,4 +1,4 @@
-//! What the autoscaler hears, and when.
+//! Stats that reach the autoscaler, and when.
 
 use pilotlight_telemetry::Registry;
 use tokio::net::TcpSocket;
