@@ -67,7 +67,7 @@ async fn serve(
         AdminPort::open(address, admin_tls.clone()).with_context(|| format!("cannot listen on {address}"))
     };
     let admin = settings.admin.map(open).transpose()?;
-    // Their real addresses, should a port have been given as 0.
+    // The real addresses, should a port have been given as 0.
     let address = listener.local_addr()?;
     let admin_address = admin.as_ref().map(AdminPort::address).transpose()?;
     let over_tls =
@@ -81,7 +81,7 @@ async fn serve(
 
     let activator = Activator::start(params, endpoints::follow(endpoints));
     if let Some(port) = admin {
-        // It answers to the end: it ends with the runtime.
+        // The admin port answers to the end: its server ends with the runtime.
         port.serve(routes(&activator, page), Drain::default());
     }
     info!(%address, admin = admin_address.map(field::display), %autoscaler, "Activator is listening");

@@ -236,7 +236,7 @@ impl ActivatorArgs {
 }
 
 impl Settings {
-    /// What is in force, for `--check-config`.
+    /// The settings in force, for `--check-config`.
     pub(crate) fn in_force(&self) -> Vec<String> {
         let over_tls =
             self.over_tls.as_ref().map_or("no TLS".to_owned(), |(address, _)| format!("TLS {address}"));

@@ -1,4 +1,4 @@
-//! What the admin port adds: every decision, and where the pods are.
+//! Routes of the autoscaler's admin port: every decision, and the endpoints of the pods.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -37,10 +37,10 @@ pub fn endpoints(admin: Admin, endpoints: Feed<RevisionId, RevisionEndpoints>) -
     })
 }
 
-/// What one follower over HTTP is told.
+/// The lines for one follower over HTTP.
 struct EndpointLines {
     follower: Follower<RevisionId, RevisionEndpoints>,
-    /// What there is, until all of it is known; `None` once it has been told.
+    /// The revisions so far, until all of them are known; `None` once they have been told.
     snapshot: Option<BTreeMap<RevisionId, RevisionEndpoints>>,
 }
 

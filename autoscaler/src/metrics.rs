@@ -1,4 +1,4 @@
-//! What Prometheus sees of the autoscaler: Knative's metrics, dots as underscores.
+//! Metrics of the autoscaler for Prometheus: Knative's, dots as underscores.
 #![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
 use metrics::{Gauge, Histogram, Label, Unit, describe_gauge, describe_histogram, gauge, histogram};
@@ -69,7 +69,7 @@ pub(crate) struct RevisionMetrics {
 }
 
 impl RevisionMetrics {
-    /// Which of concurrency and requests per second is shown is fixed here.
+    /// The gauges of a revision that scales by `metric`: its load is shown in requests at once or per second.
     pub(crate) fn new(id: &RevisionId, metric: ScalingMetric) -> Self {
         let labels = vec![
             Label::new("k8s_namespace_name", id.namespace.clone()),

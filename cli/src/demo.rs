@@ -34,13 +34,13 @@ pub struct DemoArgs {
     /// Requests at a time
     #[arg(long, value_name = "REQUESTS", default_value_t = 25)]
     concurrency: u32,
-    /// For how long
+    /// Duration of the load
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     duration: Duration,
-    /// How long the app takes for a request
+    /// Time the app takes for a request
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration::parse)]
     sleep: Duration,
-    /// How long load is averaged, and remembered
+    /// Time over which load is averaged
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     window: String,
     /// Address to take requests at [default: any free port]
@@ -107,12 +107,12 @@ async fn run_on(screen: &Screen, args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What happened between the first request and the end of the last pod.
+/// Observations between the first request and the end of the last pod.
 struct Played {
     client: RequestSummary,
-    /// The most pods that were wanted at once.
+    /// Most pods that were wanted at once.
     most_wanted: u32,
-    /// How long after the end of the load the last pod was gone; `None`: not within the time allowed.
+    /// Time from the end of the load until the last pod was gone; `None`: it was not gone within the time allowed.
     back_at_zero: Option<Duration>,
 }
 
@@ -216,5 +216,5 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// Beyond the window: two evaluations, and the pods' own way out.
+/// Time allowed beyond the window: two evaluations, and the end of the pods.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! `pilotlight explain`: why there are as many pods as there are, from a running autoscaler or from its journal.
+//! `pilotlight explain`: the reasons for the number of pods, from a running autoscaler or from its journal.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,15 +19,15 @@ use pilotlight_process::flags::address;
 use crate::output::print;
 use crate::stack::USUAL_ADMIN_ADDRESS;
 
-/// Say why there are as many pods as there are
+/// Tell the reasons for the number of pods
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Only this service (NAMESPACE/NAME, or NAME)
     service: Option<String>,
-    /// The admin port of a running `pilotlight run` or autoscaler
+    /// Admin port of a running `pilotlight run` or autoscaler
     #[arg(long, value_name = "ADDRESS", default_value_t = USUAL_ADMIN_ADDRESS, value_parser = address)]
     admin: SocketAddr,
-    /// Read a journal instead
+    /// Journal to read instead
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
 }
@@ -78,8 +78,7 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
     Ok(text)
 }
 
-/// Every change of scale that the journal tells of, oldest first. A last line that was cut off in the writing is
-/// passed over.
+/// Every change of scale in the journal, oldest first. A last line that was cut off in the writing is passed over.
 fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut scales = BTreeMap::new();
@@ -109,7 +108,7 @@ fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<St
     Ok(text)
 }
 
-/// How long the admin port may take to answer.
+/// Time limit of the admin port's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The decisions about tens of thousands of revisions.
 const MAX_DECISIONS_BYTES: usize = 256 << 20;

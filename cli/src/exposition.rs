@@ -45,7 +45,7 @@ async fn ask(pod: SocketAddr) -> Option<String> {
     String::from_utf8(page.into()).ok()
 }
 
-/// Every sample says whose it is: pods tell the same series, and none of them its own name.
+/// Adds the pod's labels to every sample: pods have the same series, without their own name.
 fn labelled(text: &str, labels: &str) -> String {
     let lines =
         text.lines().map(|line| match (line.starts_with('#') || line.is_empty(), line.split_once('{')) {
@@ -56,7 +56,7 @@ fn labelled(text: &str, labels: &str) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-/// One exposition out of many: a family's samples must stand together under its one description.
+/// Merges pages: the samples of a family must stand together under its one description (Prometheus text format).
 fn merge(texts: &[String]) -> String {
     let mut families: BTreeMap<&str, Family<'_>> = BTreeMap::new();
     for text in texts {
@@ -84,7 +84,7 @@ struct Family<'a> {
     samples: Vec<&'a str>,
 }
 
-/// How long a pod may take to show its metrics.
+/// Time limit of a pod's answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The largest page of one pod.
 const MAX_PAGE_BYTES: usize = 16 << 20;

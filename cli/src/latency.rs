@@ -1,4 +1,4 @@
-//! What a load test has to say: how many requests, how they ended, how long they took.
+//! Result of a load test: how many requests, how they ended, how long they took.
 //!
 //! Text and JSON use the fields of the load tool vegeta, so that reports read, and parse, like the ones people
 //! know. Two things differ: latencies count from the moment a request was *due*, so a server that stalls cannot
@@ -66,7 +66,7 @@ impl fmt::Display for LatencySummary {
     }
 }
 
-/// What became of every request of a load test.
+/// Outcome of all requests of a load test.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RequestSummary {
     /// How long the requests that have ended took, from when they were due to the end of the response or failure.
@@ -91,7 +91,7 @@ pub struct RequestSummary {
     pub success_fraction: f64,
     /// Requests by status; 0: no whole response was received.
     pub status_codes: BTreeMap<u16, u64>,
-    /// Requests without a whole response, by what went wrong.
+    /// Requests without a whole response, by the kind of failure.
     pub errors: BTreeMap<String, u64>,
 }
 
@@ -129,7 +129,7 @@ impl fmt::Display for RequestSummary {
     }
 }
 
-/// Collects what becomes of requests, as they end.
+/// Collects the outcomes of requests as they end.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     latency: Latencies,
@@ -161,7 +161,7 @@ impl Tally {
         *self.status_codes.entry(code).or_default() += 1;
     }
 
-    /// What became of the requests so far.
+    /// Outcome of the requests so far.
     pub fn summary(&self) -> RequestSummary {
         let mut summary = RequestSummary {
             latency: LatencySummary::from(&self.latency),
@@ -186,14 +186,14 @@ impl Tally {
 pub enum Outcome {
     /// A whole response arrived.
     Answered {
-        /// Its status.
+        /// Status of the response.
         status: u16,
-        /// The length of its body.
+        /// Length of the response's body.
         bytes: u64,
     },
     /// No whole response arrived.
     Failed {
-        /// What went wrong, the same words for the same kind of failure.
+        /// The failure, in the same words for the same kind.
         error: String,
     },
 }

@@ -1,5 +1,5 @@
-//! The one command people type, as a library for its own tests. Glue only: what is decided is decided in
-//! `pilotlight-core`, what is done is done by the components.
+//! The command `pilotlight` as a library, for its own tests. Glue only: decisions are made in `pilotlight-core`, and
+//! the components carry them out.
 
 pub mod demo;
 pub mod explain;

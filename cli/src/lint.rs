@@ -1,5 +1,5 @@
-//! `pilotlight lint`: checks manifests and settings without running anything, shows what is in force and says
-//! what it will do. Results go to stdout; faults and warnings to stderr, one to a line.
+//! `pilotlight lint`: checks manifests and settings without running anything, shows the settings in force and their
+//! effects. Results go to standard output; faults and warnings to standard error, one to a line.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use pilotlight_process::{WrongSettings, chain};
 use crate::logging::Format;
 use crate::output::print;
 
-/// Check manifests, show what is in force, and say in plain words what it will do
+/// Check manifests, show the settings in force and their effects in plain words
 #[derive(Debug, Args)]
 pub struct LintArgs {
     /// YAML files (Knative Service, Revision, InferenceService, Deployment, ConfigMap); - is standard input
@@ -24,7 +24,7 @@ pub struct LintArgs {
     /// Defaults: a config-autoscaler ConfigMap in YAML. Without it one among the files counts
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How the result looks
+    /// Form of the result
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }

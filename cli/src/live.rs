@@ -1,4 +1,4 @@
-//! The live view: what runs, what is asked of it, what was decided and why. Drawn below the log.
+//! The live view: services, their pods and requests, the latest decisions and their reasons. Drawn below the log.
 
 use std::time::Duration;
 
@@ -79,5 +79,5 @@ fn mode(status: &RevisionStatus) -> &'static str {
     }
 }
 
-/// Between two drawings.
+/// Time between two drawings.
 const FRAME: Duration = Duration::from_millis(250);

@@ -42,41 +42,41 @@ use crate::latency::{Outcome, RequestSummary, Tally};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where to connect.
+    /// The address to connect to.
     pub address: SocketAddr,
     /// The path and query of every request.
     pub path: String,
     /// The `Host` header; `None`: the address.
     pub host: Option<String>,
-    /// How many connections there are. Each carries one request at a time and is kept alive.
+    /// Number of connections. Each carries one request at a time (no pipelining) and is kept alive.
     pub connections: u32,
-    /// When the next request is due.
+    /// The times at which requests are due.
     pub mode: Mode,
-    /// When no more requests are sent. Those in flight are waited for.
+    /// The end of the load. Requests in flight are waited for.
     pub end: End,
     /// The longest a request may take, from when it is sent.
     pub timeout: Duration,
 }
 
-/// When the next request is due.
+/// The times at which requests are due.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// On each connection as soon as the one before has ended.
+    /// Closed loop: on each connection as soon as the request before has ended.
     Closed,
-    /// At even intervals, whatever became of those before. If all connections are busy it waits for one, and the
-    /// waiting counts.
+    /// Open loop: at even intervals, whatever became of the requests before. A request waits if all connections are
+    /// busy, and the wait counts.
     Open {
         /// Requests a second over all connections.
         rate_per_second: f64,
     },
 }
 
-/// When a load ends.
+/// The end of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// When this time has passed.
+    /// After this time.
     After(Duration),
-    /// When this many requests have been sent.
+    /// After this many requests.
     Requests(u64),
 }
 
@@ -113,31 +113,31 @@ impl Load {
 
     /// Puts the load on in the background of the current runtime.
     pub fn start(self) -> Result<RunningLoad, BadLoad> {
-        let shared = Arc::new(Shared::new(self)?);
+        let state = Arc::new(LoadState::new(self)?);
         let mut workers = JoinSet::new();
-        for _ in 0..shared.load.connections {
-            workers.spawn(work(Arc::clone(&shared)));
+        for _ in 0..state.load.connections {
+            workers.spawn(work(Arc::clone(&state)));
         }
-        Ok(RunningLoad { shared, workers })
+        Ok(RunningLoad { state, workers })
     }
 }
 
 /// A load under way. Dropping it cuts its connections.
 #[derive(Debug)]
 pub struct RunningLoad {
-    shared: Arc<Shared>,
+    state: Arc<LoadState>,
     workers: JoinSet<()>,
 }
 
 impl RunningLoad {
-    /// What became of the requests that have ended so far.
+    /// Outcome of the requests that have ended so far.
     pub fn so_far(&self) -> RequestSummary {
-        self.shared.tally.lock().summary()
+        self.state.tally.lock().summary()
     }
 
     /// Requests sent and not ended.
     pub fn in_flight(&self) -> u32 {
-        self.shared.in_flight.load(Ordering::Relaxed)
+        self.state.in_flight.load(Ordering::Relaxed)
     }
 
     /// Whether every request has ended.
@@ -148,7 +148,7 @@ impl RunningLoad {
 
     /// Sends no more requests; those in flight go on.
     pub fn stop(&self) {
-        self.shared.stopped.send_replace(true);
+        self.state.stopped.send_replace(true);
     }
 
     /// Waits until the load has ended and every request with it.
@@ -164,22 +164,22 @@ impl RunningLoad {
     }
 }
 
-/// What all connections of a load have in common.
+/// A load under way, as all its connections share it.
 #[derive(Debug)]
-struct Shared {
+struct LoadState {
     load: Load,
     uri: Uri,
     host: HeaderValue,
     start: Instant,
-    /// How many requests have been given out to connections.
+    /// Requests given out to connections so far.
     next: AtomicU64,
     in_flight: AtomicU32,
     stopped: watch::Sender<bool>,
     tally: Mutex<Tally>,
 }
 
-impl Shared {
-    fn new(load: Load) -> Result<Shared, BadLoad> {
+impl LoadState {
+    fn new(load: Load) -> Result<LoadState, BadLoad> {
         if load.connections == 0 {
             return Err(BadLoad("a load needs at least one connection".to_owned()));
         }
@@ -195,7 +195,7 @@ impl Shared {
         let uri = load.path.parse().map_err(|error| BadLoad(format!("path {:?}: {error}", load.path)))?;
         let host = load.host.clone().unwrap_or_else(|| load.address.to_string());
         let host = host.try_into().map_err(|error| BadLoad(format!("host {:?}: {error}", load.host)))?;
-        Ok(Shared {
+        Ok(LoadState {
             load,
             uri,
             host,
@@ -234,10 +234,10 @@ impl Shared {
 
 /// One connection's share of the load. It takes the next request before that is due and sleeps until then; if it
 /// comes late, because the one before took long, the delay is part of the latency.
-async fn work(shared: Arc<Shared>) {
+async fn work(state: Arc<LoadState>) {
     let mut connection = None;
-    let mut stopped = shared.stopped.subscribe();
-    while let Some(due) = shared.take() {
+    let mut stopped = state.stopped.subscribe();
+    while let Some(due) = state.take() {
         let is_early = due > Instant::now();
         if is_early {
             tokio::select! {
@@ -246,25 +246,25 @@ async fn work(shared: Arc<Shared>) {
             }
         }
         let sent = Instant::now();
-        // The timer wakes up to a millisecond late. That is our own doing and not the server's.
+        // The timer wakes up to a millisecond late, which is not the server's latency.
         let counts_from = if is_early { sent.min(due + TIMER_RESOLUTION) } else { due };
-        let in_flight = InFlight::new(&shared.in_flight);
-        let outcome = match timeout(shared.load.timeout, send(&shared, &mut connection)).await {
+        let in_flight = InFlight::new(&state.in_flight);
+        let outcome = match timeout(state.load.timeout, send(&state, &mut connection)).await {
             Ok(Ok((status, bytes))) => Outcome::Answered { status, bytes },
             Ok(Err(error)) => Outcome::Failed { error },
             Err(_) => Outcome::Failed { error: "timed out".to_owned() },
         };
         drop(in_flight);
         let ended = Instant::now();
-        let start = shared.start;
-        shared.tally.lock().record(sent - start, ended - start, ended - counts_from, outcome);
+        let start = state.start;
+        state.tally.lock().record(sent - start, ended - start, ended - counts_from, outcome);
     }
 }
 
 /// Sends one request over the kept connection, or a new one if there is none, and reads the whole response. Only
 /// after that is the connection kept for another.
 async fn send(
-    shared: &Shared,
+    state: &LoadState,
     connection: &mut Option<SendRequest<Empty<Bytes>>>,
 ) -> Result<(u16, u64), String> {
     // A connection that the server has closed meanwhile is not used: nothing was sent, so nothing is retried.
@@ -274,9 +274,9 @@ async fn send(
     };
     let mut sender = match kept {
         Some(kept) => kept,
-        None => connect(shared.load.address).await.map_err(|error| name_error("connect", error.as_ref()))?,
+        None => connect(state.load.address).await.map_err(|error| name_error("connect", error.as_ref()))?,
     };
-    let response = sender.send_request(shared.request()).await.map_err(|error| name_error("send", &error))?;
+    let response = sender.send_request(state.request()).await.map_err(|error| name_error("send", &error))?;
     let status = response.status().as_u16();
     let bytes = drain(response.into_body()).await.map_err(|error| name_error("body", &error))?;
     *connection = Some(sender);
@@ -287,7 +287,7 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Box<d
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends when the sender is dropped; its errors also come out of the sender.
+    // The driver ends when the sender is dropped; its errors also come out of the sender.
     tokio::spawn(driver);
     Ok(sender)
 }
@@ -300,7 +300,7 @@ async fn drain(mut body: Incoming) -> Result<u64, hyper::Error> {
     Ok(bytes)
 }
 
-/// The same few words for the same kind of failure, without ports or numbers that would tell them apart.
+/// Names a failure: the same words for the same kind, without ports or numbers that would tell them apart.
 fn name_error<'a>(step: &str, error: &'a (dyn Error + 'static)) -> String {
     let mut source: Option<&'a (dyn Error + 'static)> = Some(error);
     let mut name = None;
@@ -319,7 +319,7 @@ fn name_error<'a>(step: &str, error: &'a (dyn Error + 'static)) -> String {
     format!("{step}: {}", name.unwrap_or_else(|| error.to_string()))
 }
 
-/// How late tokio's timer may be.
+/// Most that tokio's timer is late.
 const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 
 /// Counts one request in flight until it is dropped, also when its other end has left.
@@ -458,11 +458,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_next_request_of_a_closed_loop_is_due_at_once_so_no_timer_is_set() {
         let nowhere = ([127, 0, 0, 1], 1).into();
-        let shared = Shared::new(load(nowhere, 500)).expect("a legal load");
+        let state = LoadState::new(load(nowhere, 500)).expect("a legal load");
         for _ in 0..500 {
-            assert_eq!(shared.take(), Some(Instant::now()));
+            assert_eq!(state.take(), Some(Instant::now()));
         }
-        assert_eq!(shared.take(), None);
+        assert_eq!(state.take(), None);
     }
 
     #[tokio::test]
@@ -502,7 +502,7 @@ mod tests {
             Load { path: "no path".to_owned(), ..good.clone() },
             Load { host: Some("a\nb".to_owned()), ..good },
         ] {
-            assert!(Shared::new(bad).is_err());
+            assert!(LoadState::new(bad).is_err());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one command people type.
+//! The command `pilotlight`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -84,7 +84,8 @@ fn with_tip(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Two threads: one for what comes in, one for what it sets off. More would cost memory and win little here.
+/// Runs a command on a runtime with a thread a core, two at least and eight at most: more would cost memory and win
+/// little on a laptop.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();

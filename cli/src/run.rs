@@ -28,8 +28,8 @@ use crate::summary::Summary;
 
 /// Run apps on this machine, scaled by the requests in flight, down to none
 ///
-/// Each pod is a child process with a queue-proxy in front. Nothing runs until a request comes; the request waits
-/// until its pod is up.
+/// Each pod, a copy of the app, is a child process with a queue-proxy in front. No app runs until a request comes;
+/// the request waits until a pod is up.
 #[derive(Debug, Args)]
 #[command(
     after_help = EXAMPLES,
@@ -38,7 +38,7 @@ use crate::summary::Summary;
     mut_arg("log_format", |flag| flag.help("Form of log lines and of the summary")),
 )]
 pub struct RunArgs {
-    /// The app and its arguments; {port} stands for the port it is to listen on, PORT is set to it
+    /// App and its arguments; {port} is replaced by the port it has to listen on, which PORT names, too
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
     /// Run the built-in sample app: ?sleep=MS, ?prime=N, ?bloat=MB
@@ -65,7 +65,7 @@ pub struct RunArgs {
     /// Do not draw the live view, even on a terminal
     #[arg(long)]
     no_live: bool,
-    /// How long a pod may take to become ready
+    /// Time limit for a pod to become ready
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     startup_timeout: Duration,
     #[command(flatten)]
@@ -76,37 +76,37 @@ pub struct RunArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings of the service (those of files are in the files)")]
 pub struct ServiceArgs {
-    /// Its name, and its host name: NAME.default.localhost [default: after the command]
+    /// Name of the service, and its host name: NAME.default.localhost [default: after the command]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Never fewer pods than this (min-scale) [default: 0]
+    /// Fewest pods (min-scale) [default: 0]
     #[arg(long, value_name = "PODS")]
     pub min: Option<String>,
-    /// Never more pods than this (max-scale); 0: no limit [default: 0]
+    /// Most pods (max-scale); 0: no limit [default: 0]
     #[arg(long, value_name = "PODS")]
     pub max: Option<String>,
     /// Requests in flight, or per second, that one pod can take (target) [default: 100, or 200 per second]
     #[arg(long, value_name = "NUMBER")]
     pub target: Option<String>,
-    /// How much of the target to aim for (target-utilization-percentage) [default: 70]
+    /// Percentage of the target to aim for (target-utilization-percentage) [default: 70]
     #[arg(long, value_name = "PERCENT")]
     pub utilization: Option<String>,
-    /// What to count: concurrency or rps (metric) [default: concurrency]
+    /// Measure of load: concurrency or rps (metric) [default: concurrency]
     #[arg(long, value_name = "METRIC")]
     pub metric: Option<String>,
-    /// The most requests one pod may run at once (containerConcurrency); 0: no limit [default: 0]
+    /// Most requests one pod may run at once (containerConcurrency); 0: no limit [default: 0]
     #[arg(long, value_name = "REQUESTS")]
     pub concurrency: Option<u32>,
-    /// How long load is averaged (window) [default: 60s]
+    /// Time over which load is averaged (window) [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub window: Option<String>,
-    /// How long the last pod stays after the last request (scale-to-zero-pod-retention-period) [default: 0s]
+    /// Time the last pod stays after the last request (scale-to-zero-pod-retention-period) [default: 0s]
     #[arg(long, value_name = "DURATION")]
     pub retention: Option<String>,
-    /// How long a request may take, start-up included (timeoutSeconds) [default: 300s]
+    /// Time limit of a request, start-up included (timeoutSeconds) [default: 300s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
-    /// Ask GET PATH whether the app is ready, rather than whether its port is open (readinessProbe)
+    /// Path that answers 200 when the app is ready, rather than an open port (readinessProbe)
     #[arg(long, value_name = "PATH")]
     pub readiness_path: Option<String>,
     /// Any other annotation, without the prefix autoscaling.knative.dev/
@@ -182,7 +182,7 @@ async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }
 
-/// What is in force, for `--check-config`.
+/// The settings in force, for `--check-config`.
 fn in_force(args: &RunArgs, workloads: &[LocalWorkload]) -> Vec<String> {
     let services: Vec<String> = workloads.iter().map(|it| it.id.to_string()).collect();
     let admin = args
@@ -255,7 +255,7 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
 }
 
 impl ServiceArgs {
-    /// The annotations the flags stand for, without their prefix.
+    /// Annotations that the flags stand for, without their prefix.
     pub fn annotations(&self) -> BTreeMap<String, String> {
         let flags = [
             ("min-scale", &self.min),
@@ -313,7 +313,7 @@ impl ServiceArgs {
     }
 }
 
-/// The sample app in this very executable.
+/// The command of the sample app: a subcommand of this executable.
 pub fn sample_command() -> anyhow::Result<Vec<String>> {
     let this = std::env::current_exe().context("cannot find this executable")?;
     Ok([this.to_string_lossy().as_ref(), "sample", "--port", "{port}"].map(str::to_owned).into())

@@ -1,8 +1,8 @@
-//! The sample application: work on request, to see an autoscaler at it.
+//! The sample application: work on request, to watch an autoscaler.
 //!
 //! `?sleep=100` waits that many milliseconds, `?prime=1000000` computes, `?bloat=50` holds that many megabytes of
 //! memory for as long as the request lasts; they can be combined, as in Knative's `autoscale-go`. `/healthz`
-//! answers at once, whatever else goes on. WebSockets and gRPC calls hear what they say.
+//! answers at once, whatever else goes on. WebSockets and gRPC calls get their own messages back.
 
 mod talk;
 
@@ -28,24 +28,24 @@ use self::talk::Talk;
 use crate::load::InFlight;
 use crate::output::print;
 
-/// Run the sample app: ?sleep=MS, ?prime=N and ?bloat=MB say what a request costs
+/// Run the sample app, which works as requests say: ?sleep=MS, ?prime=N, ?bloat=MB
 ///
-/// A WebSocket, or a gRPC call of any name, hears what it says.
+/// A WebSocket, or a gRPC call of any name, gets its own messages back.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SampleArgs {
-    /// The port to listen on; 0 picks a free one
+    /// Port to listen on; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = 8080)]
     pub port: u16,
 
-    /// The address to listen on
+    /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub host: IpAddr,
 
-    /// How long to take before listening, like an application that loads a model
+    /// Time to take before listening, like an application that loads a model
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
     pub startup: Duration,
 
-    /// The most requests to work on at once; others wait their turn [default: no limit]
+    /// Most requests to work on at once; others wait their turn [default: no limit]
     #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Option<u32>,
 
@@ -53,7 +53,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub exit_after: Option<Duration>,
 
-    /// The exit code of that crash
+    /// Exit code of that crash
     #[arg(long, value_name = "CODE", default_value_t = 1, requires = "exit_after")]
     pub exit_code: u8,
 }
@@ -134,7 +134,7 @@ impl Sample {
         }
     }
 
-    /// Does everything asked for, the memory first, so that it is held while the rest goes on.
+    /// Does all the work, the memory first, so that it is held while the rest goes on.
     async fn perform(&self, work: Work) -> Result<String, String> {
         let mut text = String::new();
         let mut bloat = Vec::new();
@@ -154,7 +154,7 @@ impl Sample {
         Ok(text)
     }
 
-    /// Runs what takes a processor's time away from the thread that answers everybody else.
+    /// Runs a computation on a thread of its own, away from the one that answers all other requests.
     async fn compute<T: Send + 'static>(
         &self,
         computation: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -176,7 +176,7 @@ impl Handler for Sample {
     }
 }
 
-/// What one request asks for.
+/// The work one request asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Work {
     sleep: Option<Duration>,
@@ -226,7 +226,7 @@ fn allocate(megabytes: u64) -> Result<Vec<u8>, String> {
     Ok(memory)
 }
 
-/// The sieve of Eratosthenes over the odd numbers: work in proportion to `n`, which is what it is here for.
+/// The sieve of Eratosthenes over the odd numbers: work in proportion to `n`.
 fn largest_prime_below(n: u64) -> u64 {
     // Entry i stands for 2i + 1; those below n are 0..n/2.
     let count = usize::try_from(n / 2).expect("the limit fits");
@@ -250,7 +250,7 @@ async fn take(semaphore: Option<&Semaphore>) -> Option<SemaphorePermit<'_>> {
     }
 }
 
-/// Our name: that of the pod, as far as the environment knows it.
+/// Name of the pod, if the environment has it.
 fn pod_name() -> String {
     ["POD_NAME", "SERVING_POD", "HOSTNAME"]
         .into_iter()

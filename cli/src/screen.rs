@@ -15,34 +15,34 @@ use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Standard error, shared by the log and the live view. Clones are the same screen.
+/// Standard error, queue by the log and the live view. Clones are the same screen.
 #[derive(Clone, Debug)]
 pub struct Screen {
-    shared: Arc<Shared>,
+    queue: Arc<ScreenQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ScreenQueue {
     pending: Mutex<Pending>,
-    /// There is something to write.
+    /// Signals that there is something to write.
     work: Condvar,
-    /// Something has been written.
+    /// Signals that something has been written.
     progress: Condvar,
 }
 
-/// What the writing thread has still to do.
+/// Work that is left for the writing thread.
 #[derive(Debug, Default)]
 struct Pending {
     lines: Vec<u8>,
     block: Option<Vec<String>>,
     is_writing: bool,
-    /// Somebody has waited for room in vain, and nothing has been written since.
+    /// A line has waited for room in vain, and nothing has been written since.
     is_stalled: bool,
     /// Log events that found no room.
     dropped: u64,
 }
 
-/// What became of a line.
+/// Fate of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Added {
     Taken,
@@ -63,22 +63,22 @@ impl Screen {
     }
 
     fn start(out: impl Write + Send + 'static) -> io::Result<Screen> {
-        let shared = Arc::new(Shared::default());
-        let screen = Screen { shared: Arc::clone(&shared) };
+        let queue = Arc::new(ScreenQueue::default());
+        let screen = Screen { queue: Arc::clone(&queue) };
         let painter = Painter { out, block: Vec::new(), drawn: Vec::new() };
-        thread::Builder::new().name("pl-screen".into()).spawn(move || shared.write_all(painter))?;
+        thread::Builder::new().name("pl-screen".into()).spawn(move || queue.write_all(painter))?;
         Ok(screen)
     }
 
-    /// Whether there is somebody to look at it.
+    /// Whether standard error is a terminal.
     pub fn is_terminal() -> bool {
         io::stderr().is_terminal()
     }
 
     /// Replaces the block below the lines.
     pub fn show(&self, block: Vec<String>) {
-        self.shared.pending.lock().block = Some(block);
-        self.shared.work.notify_one();
+        self.queue.pending.lock().block = Some(block);
+        self.queue.work.notify_one();
     }
 
     /// Takes the block away for good.
@@ -89,9 +89,9 @@ impl Screen {
     /// Returns when everything is written, or when that takes too long.
     pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH_PATIENCE;
-        let mut pending = self.shared.pending.lock();
+        let mut pending = self.queue.pending.lock();
         while pending.is_writing || !pending.is_empty() {
-            if self.shared.progress.wait_until(&mut pending, deadline).timed_out() {
+            if self.queue.progress.wait_until(&mut pending, deadline).timed_out() {
                 return;
             }
         }
@@ -100,23 +100,23 @@ impl Screen {
     /// Adds a line below those there are. A burst waits for room; a reader that has stopped is waited for once, until
     /// it goes on.
     fn add(&self, line: &[u8]) -> Added {
-        let mut pending = self.shared.pending.lock();
+        let mut pending = self.queue.pending.lock();
         let deadline = Instant::now() + ROOM_PATIENCE;
         while pending.lines.len() + line.len() > MAX_PENDING_BYTES {
             let was_stalled = pending.is_stalled;
-            if was_stalled || self.shared.progress.wait_until(&mut pending, deadline).timed_out() {
+            if was_stalled || self.queue.progress.wait_until(&mut pending, deadline).timed_out() {
                 pending.is_stalled = true;
                 pending.dropped += 1;
                 return if was_stalled { Added::Dropped } else { Added::DroppedAfterAWait };
             }
         }
         pending.lines.extend_from_slice(line);
-        self.shared.work.notify_one();
+        self.queue.work.notify_one();
         Added::Taken
     }
 }
 
-impl Shared {
+impl ScreenQueue {
     fn write_all(&self, mut painter: Painter<impl Write>) {
         loop {
             let mut pending = self.pending.lock();
@@ -218,9 +218,9 @@ impl<'a> MakeWriter<'a> for Screen {
 
 /// Bytes of lines that may wait to be written; more than any burst that anybody reads.
 const MAX_PENDING_BYTES: usize = 1 << 20;
-/// How long a line may wait for room, once a stall: whoever writes it serves requests, too.
+/// Time a line may wait for room, once a stall: its writer serves requests, too.
 const ROOM_PATIENCE: Duration = Duration::from_millis(100);
-/// How long the last lines may take.
+/// Time limit of the last lines.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -274,7 +274,7 @@ mod tests {
         }
         assert_eq!(String::from_utf8(seen).unwrap(), expected);
         screen.flush();
-        assert!(screen.shared.pending.lock().is_empty());
+        assert!(screen.queue.pending.lock().is_empty());
     }
 
     #[test]
@@ -284,17 +284,17 @@ mod tests {
         let added: Vec<Added> = (0..1_000).map(|_| screen.add(&line)).collect();
         let count = |what| added.iter().filter(|&&it| it == what).count();
         assert_eq!(count(Added::DroppedAfterAWait), 1, "it is waited for once");
-        let dropped = screen.shared.pending.lock().dropped;
+        let dropped = screen.queue.pending.lock().dropped;
         assert!(dropped >= 990, "{dropped}");
-        assert!(screen.shared.pending.lock().lines.len() <= MAX_PENDING_BYTES);
+        assert!(screen.queue.pending.lock().lines.len() <= MAX_PENDING_BYTES);
 
-        // It goes on, and so does the log.
+        // The reader goes on, and so does the log.
         permit.send(()).unwrap();
         permit.send(()).unwrap();
         assert!(!read.recv().unwrap().is_empty());
         assert!(!read.recv().unwrap().is_empty());
         screen.flush();
-        let pending = screen.shared.pending.lock();
+        let pending = screen.queue.pending.lock();
         assert_eq!((pending.dropped, pending.is_stalled, pending.lines.len()), (0, false, 0));
     }
 }

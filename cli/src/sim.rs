@@ -1,10 +1,10 @@
-//! `pilotlight sim`: what will happen, before it does. Glue between flags, the simulator, and what it prints.
+//! `pilotlight sim`: simulations of a load. Glue between flags, the simulator, and its output.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `world.rs` | what is simulated: a scenario, flags, or both |
-//! | `show.rs` | what comes out, as text, JSON, CSV and HTML |
-//! | `patience.rs` | how far it is, for who waits at a terminal |
+//! | `world.rs` | the input: a scenario, flags, or both |
+//! | `show.rs` | the output, as text, JSON, CSV and HTML |
+//! | `patience.rs` | progress, on a terminal |
 //! | `run.rs`, `compare.rs`, `sweep.rs`, `tune.rs`, `capacity.rs`, `import.rs`, `replay.rs` | a verb each |
 
 mod capacity;
@@ -21,8 +21,8 @@ mod world;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use pilotlight_process::WrongSettings;
 use pilotlight_sim::assert::{Expression, ExpressionError, Slo};
 
 /// Simulate a load with the real autoscaler's code
@@ -44,8 +44,7 @@ enum Verb {
     Replay(replay::ReplayArgs),
 }
 
-/// Does what the verb says. Exits with 1 where an assertion failed or something that was written is wrong, and with 2
-/// where the command line is.
+/// Does what the verb says. Exits with 1 where an assertion failed, and with 2 where the command line or a file is wrong.
 pub fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
     patience::stop_on_interrupt();
     match args.verb {
@@ -61,10 +60,10 @@ pub fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
 
 /// Refuses input with all its faults.
 fn refuse(faults: &dyn Display) -> anyhow::Result<ExitCode> {
-    Err(anyhow!("{faults}"))
+    Err(WrongSettings::new(faults.to_string()).into())
 }
 
-/// The objective as something to search with: in words where its quantile is measured, else by the share of requests
+/// The objective as a requirement of a search: in words where its quantile is measured, else by the share of requests
 /// within it.
 fn requirement(slo: Slo) -> Result<Expression, ExpressionError> {
     let by_share = format!("slo >= {}", slo.quantile);

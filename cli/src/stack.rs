@@ -20,33 +20,33 @@ use tokio::task::JoinHandle;
 
 use crate::exposition;
 
-/// What is to run, and where.
+/// Parameters of a stack.
 pub struct StackParams {
     /// The workloads.
     pub workloads: Vec<LocalWorkload>,
-    /// Where requests are taken.
+    /// Address to take requests at.
     pub listen: SocketAddr,
-    /// Where metrics, health and decisions are served; `None`: on the usual port, or any if that is taken.
+    /// Address of the admin port; `None`: the usual one, or any free port if that is taken.
     pub admin: Option<SocketAddr>,
-    /// Where decisions are written down.
+    /// File to write decisions to.
     pub journal: Option<PathBuf>,
 }
 
-/// Everything, running.
+/// A running stack.
 pub struct Stack {
-    /// Where requests are taken.
+    /// Address that requests are taken at.
     pub address: SocketAddr,
-    /// Where metrics, health and decisions are served.
+    /// Address of the admin port.
     pub admin_address: SocketAddr,
-    /// When it started.
+    /// Time of the start.
     pub started: Time,
     /// The process's clock.
     pub clock: Clock,
-    /// Holds requests, forwards them, keeps the books.
+    /// Activator: holds requests, forwards them, keeps the books.
     pub activator: Activator,
-    /// Decides.
+    /// Autoscaler: decides.
     pub autoscaler: Autoscaler,
-    /// Runs the pods.
+    /// Cluster: runs the pods.
     pub cluster: LocalCluster,
     front: Drain,
     front_door: JoinHandle<()>,
@@ -138,7 +138,7 @@ impl Stack {
         self.front.start();
         let _ = (&mut self.front_door).await;
         self.activator.close().await;
-        // Nobody waits any more, and it shall not start what is about to stop.
+        // No request waits any more, and the autoscaler must not start pods that are about to stop.
         self.autoscaler.stop().await;
         self.cluster.stop().await;
         self.close_back_doors().await;
@@ -178,5 +178,5 @@ fn open_admin_port(asked: Option<SocketAddr>) -> anyhow::Result<AdminPort> {
 /// Address of the admin port unless it is taken.
 pub const USUAL_ADMIN_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8081));
 
-/// How long goodbyes may take.
+/// Time limit of goodbyes.
 const BACK_DOOR_PATIENCE: Duration = Duration::from_secs(1);

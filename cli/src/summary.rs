@@ -1,4 +1,4 @@
-//! What happened, in the fields people know from load tools; printed when a run ends.
+//! Summary of a run, in the fields people know from load tools; printed when it ends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -34,7 +34,7 @@ pub struct Summary {
     pub cold_starts: u64,
     /// From the request's arrival at zero to each step, over all cold starts; `None` without any.
     pub cold_start_steps: Option<ColdStartSteps>,
-    /// What the latest of them were made of, the latest first.
+    /// The latest cold starts with their steps, the latest first.
     pub recent_cold_starts: Vec<ColdStartSummary>,
     /// Time all pods together existed.
     pub pod_seconds: f64,
@@ -46,7 +46,7 @@ pub struct Summary {
     pub peak_pods: u32,
 }
 
-/// How long after the request's arrival each step of a cold start was done, in seconds. Of the latest cold starts.
+/// Time from the request's arrival to the end of each step of a cold start, in seconds, over the latest cold starts.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ColdStartSteps {
     /// The decision was made.
@@ -136,7 +136,7 @@ impl ColdStartSteps {
 }
 
 impl Quantiles {
-    /// Exact ones, of values that are all at hand.
+    /// Exact quantiles of values that are all at hand.
     fn of_few(mut values: Vec<Duration>) -> Option<Quantiles> {
         values.sort_unstable();
         let at = |fraction: f64| {

@@ -1,6 +1,6 @@
-//! What each process reads from its environment. The queue-proxy's is Knative's contract between the controller
-//! and the sidecar, read with Knative's rules (envconfig): "required" means that the variable is there, and an
-//! empty one is there too.
+//! The environment of each process. The queue-proxy's is Knative's contract between the controller and the sidecar,
+//! read with Knative's rules (envconfig): "required" means that the variable is set, and an empty one is set too.
+//! [`variables`] lists them all.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -27,15 +27,15 @@ pub use traces::{OtlpEndpoint, Sampling, TraceExport, TraceReceiver};
 pub struct QueueProxyEnv {
     /// The most requests the app may run at once.
     pub container_concurrency: ConcurrencyLimit,
-    /// Where requests are taken.
+    /// Port for requests.
     pub serving_port: u16,
-    /// Where requests are taken over TLS, if there is a certificate.
+    /// Port for requests over TLS, if there is a certificate.
     pub serving_tls_port: u16,
-    /// Where the app listens, on 127.0.0.1.
+    /// Port of the app, on 127.0.0.1.
     pub user_port: u16,
     /// The time limits of a request. A total of zero is a limit, too: nothing passes.
     pub timeouts: Timeouts,
-    /// What says that the app is ready; all must succeed. Empty: it always is.
+    /// Probes of the app's readiness; all must succeed. Empty: it is always ready.
     pub readiness: Vec<ReadinessProbe>,
     /// Whether HTTP readiness probes try HTTP/2 first.
     pub http2_auto_detection: bool,
@@ -55,26 +55,25 @@ pub struct QueueProxyEnv {
     pub pod_ip: String,
     /// The address that all servers bind to.
     pub bind_address: IpAddr,
-    /// Where the autoscaler scrapes stats.
+    /// Port of the stats that the autoscaler scrapes.
     pub metrics_port: u16,
-    /// Where the kubelet asks to wait for the drain.
+    /// Port of the kubelet's request to wait for the drain.
     pub admin_port: u16,
-    /// Where Prometheus scrapes, if request metrics are on.
+    /// Port that Prometheus scrapes, if request metrics are on.
     pub user_metrics_port: u16,
     /// How long nothing may have arrived before a terminating pod stops serving.
     pub drain_quiet_period: Duration,
-    /// What it tells of its requests.
+    /// Metrics, traces and log of its requests.
     pub telemetry: TelemetryEnv,
-    /// Where `tls.crt` and `tls.key` are, if there is a certificate.
+    /// Folder of `tls.crt` and `tls.key`, if there is a certificate.
     pub cert_dir: PathBuf,
-    /// How often they are looked at.
+    /// How often to look whether they were replaced.
     pub cert_poll_interval: Duration,
-    /// What may be negotiated if there is a certificate.
+    /// Versions, cipher suites and curves of TLS, if there is a certificate.
     pub tls: TlsEnv,
 }
 
-/// What an operator wrote about TLS, unread: without a certificate it does not matter, and may be anything. Empty:
-/// nothing was written.
+/// Settings of TLS as they were written: without a certificate they do not matter, and may be anything. Empty: not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsEnv {
     /// The lowest version.
@@ -111,7 +110,7 @@ pub enum EnvError {
     Invalid {
         /// The variable.
         name: &'static str,
-        /// What it is.
+        /// The value.
         value: String,
         /// The rule it breaks: a sentence whose subject is the value.
         rule: String,
@@ -161,7 +160,7 @@ impl QueueProxyEnv {
                 .unwrap_or(Duration::from_secs(60)),
             tls: TlsEnv::from_env("QUEUE_PROXY_", &env.lookup),
         };
-        // zap's configuration means nothing here, but its absence means that no controller wrote this.
+        // zap's configuration is not used, but its absence means that this is not a controller's environment.
         env.required("SERVING_LOGGING_CONFIG", text);
         if env.errors.is_empty() { Ok(parsed) } else { Err(env.errors) }
     }
@@ -176,7 +175,7 @@ struct Reader<L> {
 type Parse<T> = fn(&str) -> Result<T, String>;
 
 impl<L: Fn(&str) -> Option<String>> Reader<L> {
-    // After an error the value does not matter: nobody will see it.
+    // After an error the value does not matter: the errors are returned instead.
     fn required<T: Default>(&mut self, name: &'static str, parse: Parse<T>) -> T {
         match (self.lookup)(name) {
             Some(value) => self.parse(name, value, parse).unwrap_or_default(),

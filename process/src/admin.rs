@@ -68,7 +68,7 @@ pub fn admin_address(
     Ok(Some(SocketAddr::new(ip, prometheus.port.unwrap_or(PROMETHEUS_PORT))))
 }
 
-/// Where Knative's components show their metrics.
+/// Port at which Knative's components show their metrics.
 const PROMETHEUS_PORT: u16 = 9090;
 
 #[cfg(test)]

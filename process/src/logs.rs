@@ -24,16 +24,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// The form of log lines, and which of them are written.
+/// Form and filter of log lines.
 #[derive(Clone, Debug, Default)]
 pub struct LogSettings {
-    /// Their form.
+    /// Form of the lines.
     pub format: LogFormat,
-    /// Which are written; `None`: what `RUST_LOG` says.
+    /// Filter of the lines; `None`: that of `RUST_LOG`.
     pub filter: Option<LogFilter>,
 }
 
-/// Which log lines are written: a level, and levels of single targets, as in `info,app=off`.
+/// A filter of log lines: a level, and levels of single targets, as in `info,app=off`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogFilter(Targets);
 
@@ -71,7 +71,7 @@ impl FromStr for LogFilter {
 }
 
 impl LogFilter {
-    /// What `RUST_LOG` says; `level` where it says nothing. And the parts of it that say nothing.
+    /// The filter of `RUST_LOG`, or `level` if there is none in it; and the parts of it that are malformed.
     fn from_env(text: Option<&str>, level: Level) -> (Self, Vec<NoLogFilter>) {
         let items = text.unwrap_or_default().split(',').filter(|item| !item.trim().is_empty());
         let (mut targets, mut ignored) = (Vec::new(), Vec::new());
@@ -105,8 +105,8 @@ fn level_is_left_out(text: &str) -> bool {
 /// Starts the process's log on standard error. `level` is in force where neither the settings nor `RUST_LOG` say what
 /// is logged. Changes nothing if a log has been started already.
 ///
-/// Nobody who logs waits for a reader: when standard error is not read, lines are dropped, and their number is told as
-/// soon as it is. So a process must [`flush_logs`] before it ends.
+/// Logging never waits for a reader: while standard error is not read, lines are dropped, and their number is told as
+/// soon as it is read again. So a process must [`flush_logs`] before it ends.
 pub fn start_logs(settings: &LogSettings, level: Level) {
     let lost: fn(u64) -> String = match settings.format {
         LogFormat::Json => |lost| {

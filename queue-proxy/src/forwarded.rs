@@ -17,8 +17,8 @@ pub fn add_forwarded(headers: &mut HeaderMap) {
     }
 }
 
-/// What is known about the first hop, then the other nodes. As in Knative, an empty node is kept unless it is the
-/// last; unlike there, the first one is separated from what follows.
+/// The first hop with all that is known of it, then the other nodes. As in Knative, an empty node is kept unless it is
+/// the last; unlike there, a comma separates the first one from the next.
 fn forwarded(nodes: &str, host: &str, proto: &str) -> String {
     let nodes = nodes.strip_suffix(',').or((!nodes.is_empty()).then_some(nodes));
     let mut nodes = nodes.into_iter().flat_map(|nodes| nodes.split(',')).map(|node| for_node(node.trim()));

@@ -24,7 +24,7 @@ use crate::quiet::Quiet;
 use crate::readiness::Readiness;
 use crate::report::Reporter;
 
-/// Takes requests to the app.
+/// The handler of the port for requests: takes them to the app.
 pub(crate) struct Proxy {
     app: SocketAddr,
     upstreams: Upstreams,
@@ -35,7 +35,7 @@ pub(crate) struct Proxy {
     readiness: Arc<Readiness>,
     quiet: Arc<Quiet>,
     reporter: Reporter,
-    // None: nobody asked for them.
+    // None: no metrics were asked for.
     metrics: Option<Metrics>,
     telemetry: Telemetry,
 }
@@ -49,7 +49,7 @@ impl Handler for Proxy {
             Some(answer) => answer,
             None => {
                 self.quiet.request_arrived();
-                // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
+                // Pinned here: a future handed over by value is in memory twice, as an argument and to be polled.
                 let call = pin!(self.proxy(client, &mut request, marks));
                 with_timeouts(client, self.timeouts, "request timeout", call).await
             }
@@ -62,7 +62,8 @@ impl Handler for Proxy {
 }
 
 impl Proxy {
-    /// A request that is no probe for us. The time it waits for its turn counts: as load, and against its timeouts.
+    /// Proxies a request that is not a probe for the queue-proxy. The time it waits for its turn counts as load and
+    /// against its timeouts.
     async fn proxy(&self, client: &Client, request: &mut Request, marks: Marks) -> Response {
         if marks.any(Marks::FORWARDED) {
             add_forwarded(request.headers_mut());
@@ -93,7 +94,8 @@ impl Proxy {
         let status = response.status();
         response.map(|body| {
             body.watched(move |ending| {
-                // Both end with the response's last byte, not with its first.
+                // The count and the permit end with the last byte of the response, not with the first: Knative's
+                // breaker releases at the same point (pkg/queue/handler.go).
                 drop((counted, permit, proxying));
                 if let Some(invocation) = invocation {
                     invocation.ended(status, ending);
@@ -102,7 +104,7 @@ impl Proxy {
         })
     }
 
-    /// What limits the requests, if anything does.
+    /// The limit of requests at once; `None`: there is none.
     pub(crate) fn breaker(&self) -> Option<Breaker> {
         self.breaker.clone()
     }
@@ -118,7 +120,7 @@ impl Proxy {
             Ok(mut response) => {
                 prepare_response(&mut response);
                 if response.status().is_server_error() {
-                    // An app that is a gateway itself does not speak for us.
+                    // A reason set by an app that is a gateway itself is not ours.
                     response.headers_mut().remove(headers::REASON);
                 }
                 response
@@ -191,7 +193,7 @@ fn kind(headers: &HeaderMap, marks: Marks) -> RequestKind {
     if proxied { RequestKind::Proxied } else { RequestKind::Direct }
 }
 
-/// A mesh between the client and us may have put its own name into `Host`.
+/// Restores the client's `Host`: a mesh in front of the pod may have put its own name there.
 fn restore_original_host(headers: &mut HeaderMap) {
     if let Some(host) = headers.remove(headers::ORIGINAL_HOST)
         && !host.is_empty()
@@ -208,15 +210,15 @@ fn queue_full() -> Response {
     with_reason(plain(StatusCode::SERVICE_UNAVAILABLE, "pending request queue full"), "queue-full")
 }
 
-/// Says to machines, too, that this is our answer and not the app's.
+/// Marks a response as the queue-proxy's own, with its reason, so that machines do not take it for the app's.
 fn with_reason(mut response: Response, reason: &'static str) -> Response {
     response.headers_mut().insert(headers::REASON, HeaderValue::from_static(reason));
     response
 }
 
-/// How the user agents begin of those who may ask whether the app is ready.
+/// First words of the user agents that may ask whether the app is ready.
 const PROBERS: [&str; 3] =
     [headers::KUBELET_USER_AGENT, headers::ACTIVATOR_USER_AGENT, headers::AUTOSCALER_USER_AGENT];
 
-/// What all waiting requests together may keep in memory of their bodies.
+/// Most bytes of bodies that all waiting requests together keep in memory.
 const MAX_BODY_BYTES: usize = 16 << 20;

@@ -1,8 +1,8 @@
-//! What Knative's settings say about the log, in our words.
+//! Levels of Knative's log (zap), as levels of ours.
 
 use tracing::Level;
 
-/// A level of zap's, by its name; info for any other.
+/// The level with zap's name; info for any other name.
 pub(crate) fn level_from_zap(name: &str) -> Level {
     match name.to_ascii_lowercase().as_str() {
         "debug" => Level::DEBUG,

@@ -30,7 +30,7 @@ enum State {
 }
 
 impl Quiet {
-    /// Nobody drains yet; `period` is how long nothing may come.
+    /// A pod that serves. Once it drains, no request must have arrived for `period`.
     pub(crate) fn new(period: Duration) -> Self {
         Quiet {
             period,
@@ -45,25 +45,26 @@ impl Quiet {
         !matches!(*self.state.lock(), State::Serving)
     }
 
-    /// A request came that is not a probe. Its arrival counts, not its end: whoever sent it did not know yet.
+    /// Notes a request that is not a probe. Its arrival counts, not its end: its sender did not know yet that the pod
+    /// leaves.
     pub(crate) fn request_arrived(&self) {
         if let State::Draining { until } = &mut *self.state.lock() {
             *until = Instant::now() + self.period;
         }
     }
 
-    /// The process was told to end: waits for quiet.
+    /// Drains because the process was told to end: waits for quiet.
     pub(crate) async fn terminate(&self) {
         self.terminating.store(true, Ordering::Relaxed);
         self.drain().await;
     }
 
-    /// The app's container is told to end, alone or with the whole pod; which of the two is known within a second.
-    /// With the pod: waits for quiet. Alone (its liveness probe failed, say): the drain is taken back, since the
-    /// container will be started again.
+    /// Drains because the app's container is told to end, alone or with the whole pod; which of the two is known within
+    /// a second. With the pod: waits for quiet. Alone (its liveness probe failed, say): the drain is taken back, since
+    /// the container will be started again.
     pub(crate) async fn wait_for_drain(self: &Arc<Self>) {
         let quiet = Arc::clone(self);
-        // A task of its own: the drain must be taken back even if the one who asked hangs up.
+        // A task of its own: the drain must be taken back even if the kubelet hangs up.
         tokio::spawn(async move {
             sleep(TERMINATION_FOLLOWS_WITHIN).await;
             if !quiet.terminating.load(Ordering::Relaxed) {
@@ -82,7 +83,7 @@ impl Quiet {
             }
         }
         loop {
-            // Listen first and look then, or a reset in between would be missed.
+            // Subscribe before looking, or a reset in between would be missed.
             let reset = self.reset.notified();
             let until = {
                 let mut state = self.state.lock();
@@ -108,7 +109,7 @@ impl Quiet {
     }
 }
 
-/// The kubelet signals the sidecar and asks to wait for the drain at the same time.
+/// Longest time between the kubelet's `/wait-for-drain` and its SIGTERM when the whole pod ends: it sends both at once.
 const TERMINATION_FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Whether the app is ready: asked when somebody asks us, never on our own account.
+//! Readiness of the app: probed when the queue-proxy is asked, never on its own account.
 
 mod action;
 
@@ -38,7 +38,7 @@ impl Readiness {
             return true;
         }
         let mut run = self.join_run();
-        // The error is a run that panicked.
+        // Err: the run panicked.
         run.wait_for(Option::is_some).await.is_ok_and(|answer| *answer == Some(true))
     }
 
@@ -66,11 +66,11 @@ struct Prober {
     action: Action,
     success_threshold: u32,
     pace: ProbePace,
-    // How long one aggressive run keeps trying.
+    // Time limit of one aggressive run.
     patience: Duration,
-    // In a row, over all runs.
+    // Successes in a row, over all runs.
     successes: AtomicU32,
-    // So that a probe that keeps failing is logged once.
+    // The last verdict, so that a probe that keeps failing is logged once.
     failing: AtomicBool,
 }
 
@@ -142,14 +142,14 @@ impl Prober {
     }
 }
 
-/// How long one aggressive run keeps trying, as in Knative.
+/// Time limit of one aggressive run, as in Knative.
 const AGGRESSIVE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long one of its attempts may take.
+/// Time limit of one attempt in it.
 const ATTEMPT_LIMIT: Duration = Duration::from_millis(100);
-/// Between attempts, while the app answers but is not ready.
+/// Pause between attempts while the app answers but is not ready.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Between attempts, while the app does not even listen. A refused connection costs next to nothing, so this is
-/// ten times as often as Knative asks: of a cold start, we add no more than this.
+/// Pause between attempts while the app does not listen yet. A refused connection costs next to nothing, so the pause
+/// is a tenth of Knative's: it is the most that a probe adds to a cold start.
 const KNOCK_PAUSE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How busy the app is: counted request by request, averaged once a second, served to the autoscaler.
+//! Load of the app: counted request by request, averaged once a second, served to the autoscaler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Reporter {
         reporter
     }
 
-    /// A request arrived; it is in flight until the guard is dropped.
+    /// Counts a request that arrived; it is in flight until the guard is dropped.
     pub(crate) fn request_started(&self, kind: RequestKind) -> Counted {
         self.shared.stats.lock().request_started(self.shared.clock.now(), kind);
         Counted { reporter: self.clone(), kind }
@@ -93,8 +93,8 @@ impl Drop for Counted {
     }
 }
 
-/// Counts become rates. The period counts as one second however the timer wobbled, as in Knative; but a process
-/// that was stopped for ten seconds does not report ten seconds' requests as one's.
+/// Turns counts into rates. The period counts as one second however the timer wobbled, as in Knative; but a process
+/// that was stopped for ten seconds does not report the requests of ten seconds as those of one.
 fn per_second(measured: Stat, since_last: Duration) -> Stat {
     let seconds = since_last.as_secs_f64().round().max(REPORT.period.as_secs_f64());
     Stat {

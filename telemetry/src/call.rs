@@ -1,5 +1,5 @@
-//! One request, as it is told of: [`Call`] from its arrival to the end of its response, and [`Sending`] from when it is
-//! sent on.
+//! Metrics, spans and the log line of one request: [`Call`] from its arrival to the end of its response, and
+//! [`Sending`] from when it is sent on.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::request_log::{LoggedRequest, LoggedResponse};
 use crate::sinks::Sinks;
 use crate::traces::{Parent, Span};
 
-/// A request from its arrival to the end of its response. It is told of when that ends or when this is dropped,
+/// A request from its arrival to the end of its response. Recorded when the response ends or when this is dropped,
 /// whichever comes first.
 pub struct Call(Box<State>);
 
@@ -38,7 +38,7 @@ struct State {
 #[derive(Clone, Copy)]
 struct Secure;
 
-/// What the request's next hop needs to know to tell of it.
+/// Facts about a request that [`Sending`] needs, carried in the request's extensions.
 #[derive(Clone)]
 struct Told {
     read: Arc<AtomicU64>,
@@ -104,7 +104,7 @@ impl Call {
         })))
     }
 
-    /// Whose request it is has been found out.
+    /// Notes the revision that the request is for, once it is known.
     pub fn about(&mut self, revision: &Arc<RevisionNames>, request: &mut Request) {
         let state = &mut *self.0;
         state.revision = Some(Arc::clone(revision));
@@ -123,7 +123,8 @@ impl Call {
         }
     }
 
-    /// The response begins; its end is the end of the request. One that breaks off counts as a 500, as in Knative.
+    /// Watches the response that begins: its end is the end of the request. A response that breaks off counts as a 500,
+    /// as in Knative.
     pub fn until_the_end_of(mut self, response: Response) -> Response {
         self.0.answered = Some(response.status());
         let written = Arc::clone(&self.0.written);
@@ -207,7 +208,7 @@ impl Sending {
         Some(Sending(Box::new(state)))
     }
 
-    /// The response has begun, or there will be none.
+    /// Records that the response has begun, or that there will be none.
     pub fn answered(mut self, outcome: Result<Response, SendError>) -> Result<Response, SendError> {
         let state = &mut *self.0;
         match outcome {
@@ -260,7 +261,7 @@ fn route_tag(headers: &HeaderMap) -> Cow<'static, str> {
     }
 }
 
-/// Whether it is a request that traces and metrics are about.
+/// Whether metrics and traces count a request: probes are left out.
 fn is_counted(request: &Request) -> bool {
     !is_probe(request.headers())
 }
@@ -272,7 +273,7 @@ fn span_name(method: &Method) -> Cow<'static, str> {
     }
 }
 
-/// A failure as one of a few words.
+/// A failure as one of a few words, for the label `error_type`.
 fn error_type(error: &Error) -> &'static str {
     match error {
         Error::Connect { .. } => "connect",

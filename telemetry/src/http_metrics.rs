@@ -35,7 +35,7 @@ struct KnownHistograms<K, const N: usize> {
 #[derive(Clone, Debug)]
 pub(crate) struct RevisionKey(Weak<RevisionNames>);
 
-/// What tells requests that were served from each other.
+/// Labels of a request that was served.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ServerKey {
     pub(crate) method: &'static str,
@@ -48,7 +48,7 @@ pub(crate) struct ServerKey {
     pub(crate) status: Option<u16>,
 }
 
-/// What tells requests that were sent on from each other.
+/// Labels of a request that was sent on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClientKey {
     pub(crate) method: &'static str,
@@ -129,7 +129,7 @@ impl RevisionKey {
     }
 }
 
-// The address cannot come again while the `Weak` is there.
+// By address, which is not used again while the `Weak` is there.
 impl PartialEq for RevisionKey {
     fn eq(&self, other: &Self) -> bool {
         self.0.ptr_eq(&other.0)
@@ -240,7 +240,7 @@ fn overflow() -> Vec<Label> {
     ]
 }
 
-/// Host and port of what was asked for; no port if it is the one that goes without saying.
+/// Host and port of an authority; no port if it is the usual one of the scheme.
 pub(crate) fn split_authority(authority: &str, usual: u16) -> (&str, Option<u16>) {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
@@ -256,8 +256,8 @@ pub(crate) fn method_label(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
-/// How long requests of one kind took, by method and status: [`SERVER`]'s first histogram with labels of its owner's,
-/// where requests are not counted in all their detail.
+/// Durations of requests by method and status, with the labels of their owner: the first of [`SERVER`]'s histograms,
+/// where the operator has not asked for all of them.
 #[derive(Debug)]
 pub struct RequestDurations {
     labels: Vec<Label>,
@@ -293,9 +293,9 @@ const SERVER: [&str; 3] = [
     "http_server_response_body_size_bytes",
 ];
 const CLIENT: [&str; 2] = ["http_client_request_duration_seconds", "http_client_request_body_size_bytes"];
-/// What dashboards for Knative know as the source of these.
+/// OpenTelemetry's name for the source of these series, which dashboards for Knative select by.
 const SCOPE: &str = "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp";
-/// OpenTelemetry's own limit is of this size.
+/// Most keys that have histograms of their own. OpenTelemetry's own limit is of this size.
 const MAX_SERIES: usize = 2000;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Metrics, traces and the request log of a proxy's requests.
 //!
 //! A proxy says when a request [begins](Telemetry::begin), when a [part](Telemetry::span) of its way does, and when it
-//! is [sent on](Telemetry::sending); what is made of that is decided here, by what the operator has asked for. No
-//! request waits for any of it: spans and lines wait in bounded queues, are dropped when these are full, and are
-//! counted then. Where nothing was asked for, nothing is noted, and it costs one comparison.
+//! is [sent on](Telemetry::sending); the operator's settings decide which metrics, spans and log lines are made of
+//! that. No request waits for any of them: spans and lines wait in bounded queues, are dropped when these are full, and
+//! are counted then. Where the operator asked for nothing, nothing is noted: that costs one comparison a request.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -75,7 +75,7 @@ impl fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
-    /// Begins to tell, on the current runtime.
+    /// Starts what the settings ask for, on the current runtime.
     pub fn start(params: TelemetryParams<'_>) -> Result<Self, TraceError> {
         let TelemetryParams { env, scope, resource, revision, sending_span, registry, names_upstreams } =
             params;
@@ -90,12 +90,12 @@ impl Telemetry {
         Ok(Telemetry { sinks })
     }
 
-    /// A request has arrived; `None`: there is nothing to be told of it.
+    /// Begins to watch a request that has arrived; `None`: nothing of it is recorded.
     pub fn begin(&self, peer: SocketAddr, request: &mut Request) -> Option<Call> {
         Call::begin(self.sinks.as_ref()?, peer, request)
     }
 
-    /// A part of the request's way begins. It ends when the span is dropped.
+    /// Begins a span for a part of the request's way. It ends when it is dropped.
     pub fn span(&self, request: &Request, name: &'static str) -> Span {
         match (self.tracer(), request.extensions().get::<Parent>()) {
             (Some(tracer), Some(parent)) => tracer.part(parent, name),
@@ -103,7 +103,7 @@ impl Telemetry {
         }
     }
 
-    /// The same, and what comes after it is a part of this one.
+    /// Begins a span as [`span`](Telemetry::span) does, and makes it the parent of the request's later spans.
     pub fn enter(&self, request: &mut Request, name: &'static str) -> Span {
         let span = self.span(request, name);
         if let Some(parent) = span.as_parent() {
@@ -112,13 +112,13 @@ impl Telemetry {
         span
     }
 
-    /// The request is about to be sent to an upstream, which will see whose part that is; `None`: there is nothing to
-    /// be told of it.
+    /// Begins to watch a request that is about to be sent to an upstream, and tells the upstream its trace; `None`:
+    /// nothing of it is recorded.
     pub fn sending(&self, to: SocketAddr, request: &mut Request) -> Option<Sending> {
         self.sending_in(&Span::none(), to, request)
     }
 
-    /// The same, as a part of `span`.
+    /// Begins to watch it as [`sending`](Telemetry::sending) does, as a part of `span`.
     pub fn sending_in(&self, span: &Span, to: SocketAddr, request: &mut Request) -> Option<Sending> {
         let sinks = self.sinks.as_ref()?;
         if sinks.metrics.is_none() && sinks.tracer.is_none() {
@@ -127,7 +127,7 @@ impl Telemetry {
         Sending::begin(sinks, span.as_parent(), to, request)
     }
 
-    /// Whether requests are counted here.
+    /// Whether requests are counted.
     pub fn counts_requests(&self) -> bool {
         self.metrics().is_some()
     }
@@ -139,14 +139,14 @@ impl Telemetry {
         }
     }
 
-    /// Tells what is left to be told, but takes no longer than this.
+    /// Sends the spans and writes the lines that are left, but takes no longer than this.
     pub async fn finish(&self, limit: Duration) {
         let Some(sinks) = self.sinks.clone() else { return };
         if let Some(tracer) = &sinks.tracer {
             tracer.finish(limit).await;
         }
         if sinks.log.is_some() {
-            // It waits on a thread. The error is a panic, which has been printed.
+            // The flush blocks a thread. Err: it panicked, which has been printed.
             let flush = move || sinks.log.as_ref().map(|log| log.flush(limit.min(LOG_FLUSH_LIMIT)));
             let _ = tokio::task::spawn_blocking(flush).await;
         }

@@ -5,7 +5,7 @@
 pub struct RevisionNames {
     /// The revision.
     pub name: String,
-    /// Its namespace.
+    /// The namespace.
     pub namespace: String,
     /// The service it belongs to.
     pub service: String,

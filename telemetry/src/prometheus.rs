@@ -8,7 +8,7 @@ use pilotlight_net::tls::{CertificateFiles, PolicyError, ServerTls, TlsError, Tl
 /// Why metrics cannot be served over TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum PrometheusError {
-    /// What was written about TLS is no sense.
+    /// A version, cipher suite or curve that does not exist.
     #[error("METRICS_PROMETHEUS_{0}")]
     Policy(#[from] PolicyError),
     /// A certificate, its key or an authority cannot be used.

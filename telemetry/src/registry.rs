@@ -319,7 +319,7 @@ mod tests {
             if alive.len() > 100 {
                 alive.pop_front();
             }
-            // Nobody may ever ask for the page.
+            // Bounded even if no page is ever asked for.
             let families = registry.families.lock();
             let kept = families.gauges.get("g").map_or(0, |family| family.series.len());
             assert!(kept <= 2 * 101, "{kept}");

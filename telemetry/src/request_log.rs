@@ -24,7 +24,7 @@ pub(crate) struct RequestLog {
     lines: Lines,
 }
 
-/// What the log says of a request, noted when it arrives.
+/// A request as the log shows it, noted when it arrives.
 pub(crate) struct LoggedRequest {
     method: Method,
     uri: String,
@@ -35,7 +35,7 @@ pub(crate) struct LoggedRequest {
     headers: HeaderMap,
 }
 
-/// What became of it.
+/// A response as the log shows it.
 pub(crate) struct LoggedResponse {
     pub(crate) status: StatusCode,
     pub(crate) bytes: u64,
@@ -43,8 +43,8 @@ pub(crate) struct LoggedResponse {
 }
 
 impl RequestLog {
-    /// The log that was asked for; `None`: none. A format that cannot be used is an error in the ordinary log, and no
-    /// reason not to serve.
+    /// Starts the log that the settings ask for; `None`: none. A format that cannot be used is an error in the ordinary
+    /// log, and no reason not to serve.
     pub(crate) fn start(asked: &Observability) -> Option<RequestLog> {
         if !asked.enable_request_log || asked.request_log_template.is_empty() {
             return None;
@@ -96,7 +96,7 @@ impl LoggedRequest {
             host: text(headers, &header::HOST).to_owned(),
             version: request.version(),
             peer,
-            // Go's word for "nobody knows" is -1.
+            // Go writes -1 for an unknown length.
             content_length: length.unwrap_or(if is_chunked { -1 } else { 0 }),
             headers: headers.clone(),
         }
@@ -141,7 +141,7 @@ enum Field {
     PodName,
     PodIp,
     TraceId,
-    /// Go finds out that there is no such field only when it writes the line, and then writes another.
+    /// A field that does not exist. Go notices that only when it writes the line, and then writes another one.
     Unknown,
 }
 
@@ -262,7 +262,7 @@ impl Field {
     }
 }
 
-/// What Go's template package would have the log say of a field that there is not.
+/// The line that Go's template package makes of a field that does not exist.
 fn invalid(request: &LoggedRequest, response: &LoggedResponse) -> String {
     format!(
         "Invalid request log template: method: {}, response code: {}, latency: {}, url: {}\n",

@@ -1,5 +1,5 @@
-//! Spans: which part of a request's way took how long, and whose part it is. OpenTelemetry's library makes and
-//! samples them; [`export`] sends them out.
+//! Spans: the parts of a request's way, with their durations and parents. OpenTelemetry's library makes and samples
+//! them; [`export`] sends them out.
 
 mod export;
 
@@ -25,7 +25,7 @@ pub(crate) struct Tracer {
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
     exporter: Exporter,
-    // Ends the spans' processing when it is dropped, and not before.
+    // Kept: the spans' processing ends when it is dropped.
     _provider: SdkTracerProvider,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Tracer {
 #[derive(Clone)]
 pub(crate) struct Parent(SpanContext);
 
-/// A part of a request's way, or nothing at all if nobody wants to know. It ends when it is dropped.
+/// A span of a request's way, or nothing if it is not traced. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Span(Option<Box<SdkSpan>>);
 
@@ -58,7 +58,7 @@ impl Tracer {
     ) -> Tracer {
         let builder = SdkTracerProvider::builder().with_resource(resource).with_span_processor(queue);
         let provider = match sampling {
-            // The library reads it by itself.
+            // The library reads the variable by itself.
             Sampling::Environment => builder,
             Sampling::Fraction(all) if all >= 1.0 => builder.with_sampler(Sampler::AlwaysOn),
             Sampling::Fraction(none) if none <= 0.0 => builder.with_sampler(Sampler::AlwaysOff),
@@ -71,13 +71,13 @@ impl Tracer {
         Tracer { tracer, propagator: TraceContextPropagator::new(), exporter, _provider: provider }
     }
 
-    /// A request has arrived, maybe as a part of somebody's trace.
+    /// Begins the span of a request that has arrived, as a part of the client's trace if there is one.
     pub(crate) fn arrived(&self, name: Cow<'static, str>, headers: &HeaderMap) -> Span {
         let parent = self.propagator.extract_with_context(&Context::new(), &Headers(headers));
         self.begin(&parent, SpanKind::Server, name)
     }
 
-    /// A part of the way of what `parent` is; nothing if that is not traced, for its parts are not either.
+    /// Begins a part of `parent`; nothing if that is not traced.
     pub(crate) fn part(&self, parent: &Parent, name: &'static str) -> Span {
         if !parent.is_traced() {
             return Span::none();
@@ -85,7 +85,7 @@ impl Tracer {
         self.begin(&parent.context(), SpanKind::Internal, name.into())
     }
 
-    /// A request is sent on.
+    /// Begins the span of a request that is sent on.
     pub(crate) fn sending(&self, parent: &Parent, name: String) -> Span {
         self.begin(&parent.context(), SpanKind::Client, name.into())
     }
@@ -106,7 +106,7 @@ impl Parent {
         self.0.is_sampled()
     }
 
-    /// Tells the next hop whose part its own is.
+    /// Tells the next hop the parent of its own span (W3C Trace Context).
     pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let Parent(context) = self;
         if !context.is_valid() {
@@ -114,7 +114,7 @@ impl Parent {
         }
         let sampled = u8::from(context.is_sampled());
         let text = format!("00-{}-{}-{sampled:02x}", context.trace_id(), context.span_id());
-        // Hexadecimal digits are legal, and the state was a header before.
+        // Never fails: hexadecimal digits are legal, and the state was a header before.
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(TRACEPARENT, value);
         }
@@ -130,12 +130,12 @@ impl Parent {
 }
 
 impl Span {
-    /// Nothing at all.
+    /// A span of nothing.
     pub fn none() -> Self {
         Span(None)
     }
 
-    /// Says why this part failed.
+    /// Marks the span as failed, with the reason.
     pub fn fail(&mut self, reason: impl Into<Cow<'static, str>>) {
         if let Some(span) = &mut self.0 {
             span.set_status(Status::error(reason));
@@ -148,7 +148,7 @@ impl Span {
         }
     }
 
-    /// Adds what is known; not asked for if this one will not be sent anywhere.
+    /// Adds attributes. `attributes` is not called if the span is not recorded.
     pub(crate) fn describe(&mut self, attributes: impl FnOnce() -> Vec<KeyValue>) {
         if let Some(span) = self.0.as_mut().filter(|span| span.is_recording()) {
             span.set_attributes(attributes());
@@ -160,7 +160,7 @@ impl Span {
     }
 }
 
-/// What the library reads a trace's context from.
+/// Headers, as the library reads a trace's context from them.
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
@@ -192,7 +192,7 @@ mod tests {
         headers
     }
 
-    /// What the next hop sees of a request that came with these headers.
+    /// The headers that the next hop gets for a request that came with these.
     fn sent_on(tracer: &Tracer, mut headers: HeaderMap) -> HeaderMap {
         let server = tracer.arrived("GET".into(), &headers);
         let client = tracer.sending(&server.as_parent().unwrap(), "HTTP GET".to_owned());

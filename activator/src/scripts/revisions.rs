@@ -89,8 +89,10 @@ async fn a_container_concurrency_that_changes_holds_for_those_who_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_time_limit_that_changes_holds_for_those_who_come_later() {
     let (activator, feed, _autoscaler) = start(&["hello"]).await;
-    let timeouts = |secs| Timeouts::total(Duration::from_secs(secs));
-    let limited = |secs| RevisionEndpoints { timeouts: timeouts(secs), ..revision("hello") };
+    let limited = |secs| RevisionEndpoints {
+        timeouts: Timeouts::total(Duration::from_secs(secs)),
+        ..revision("hello")
+    };
     feed.set(id("hello"), limited(10));
     activator.caught_up().await;
     let began = Instant::now();

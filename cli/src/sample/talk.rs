@@ -1,6 +1,6 @@
-//! Conversations with the sample application, which says back whatever it hears: over a WebSocket message by
-//! message, and in calls of gRPC's shape byte by byte, with the status in the trailers. They take no place and are
-//! not counted in flight.
+//! Conversations with the sample application, which sends back what it receives: over a WebSocket message by message,
+//! and in calls of gRPC's shape byte by byte, with the status in the trailers. Conversations take no place and are not
+//! counted in flight.
 
 use futures_util::{SinkExt, StreamExt};
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
@@ -11,7 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// A conversation that a client wants to have.
+/// A conversation that a client begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Talk {
     WebSocket,
@@ -19,7 +19,7 @@ pub(super) enum Talk {
 }
 
 impl Talk {
-    /// What the request is the beginning of; `None`: it only asks for something.
+    /// The conversation that the request begins; `None`: it is a plain request.
     pub(super) fn wanted(request: &Request) -> Option<Talk> {
         if says(request.headers(), &UPGRADE, "websocket") {
             Some(Talk::WebSocket)
@@ -32,7 +32,7 @@ impl Talk {
         }
     }
 
-    /// Begins it. The answer's head says which pod this is.
+    /// Begins the conversation. The response's head has the name of the pod.
     pub(super) fn begin(self, pod_name: &str, request: Request) -> Response {
         let mut response = match self {
             Talk::WebSocket => websocket(request.headers()),
@@ -65,7 +65,7 @@ fn websocket(headers: &HeaderMap) -> Response {
     response
 }
 
-/// Until the client closes, however it does.
+/// Sends messages back until the client closes, however it does.
 async fn say_back(connection: Transport) {
     let mut socket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {

@@ -1,13 +1,13 @@
-//! `OBSERVABILITY_CONFIG`: what a proxy tells of its requests. JSON whose keys are all optional; what is missing
-//! keeps its default.
+//! `OBSERVABILITY_CONFIG`: metrics, traces and log of a proxy's requests. JSON whose keys are all optional; a missing
+//! one keeps its default.
 
 use serde::Deserialize;
 
-/// What a proxy tells of its requests.
+/// Metrics, traces and log of a proxy's requests.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Observability {
-    /// Where traces go.
+    /// Traces of requests.
     pub tracing: TracingConfig,
     /// How requests are counted for users.
     pub request_metrics: RequestMetricsConfig,
@@ -19,13 +19,13 @@ pub struct Observability {
     pub enable_probe_request_log: bool,
 }
 
-/// Where traces go.
+/// Traces of requests.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct TracingConfig {
-    /// How they are sent, if at all.
+    /// Protocol they are sent with, if at all.
     pub protocol: TraceProtocol,
-    /// Where to.
+    /// Receiver, as `host:port` or a URL.
     pub endpoint: String,
     /// The share of requests that are traced, 0 to 1.
     #[serde(rename = "samplingRate")]
@@ -54,9 +54,9 @@ pub enum TraceProtocol {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RequestMetricsConfig {
-    /// How the numbers are told, if at all.
+    /// Protocol of the numbers, if there are any.
     pub protocol: MetricsProtocol,
-    /// Where to listen, as `host:port`; empty: at the usual place.
+    /// Address to listen at, as `host:port`; empty: the usual one.
     pub endpoint: String,
 }
 
@@ -67,10 +67,10 @@ pub enum MetricsProtocol {
     #[default]
     #[serde(rename = "none", alias = "")]
     None,
-    /// To those who ask, as Prometheus does.
+    /// A page for Prometheus.
     #[serde(rename = "prometheus")]
     Prometheus,
-    /// OTLP, over gRPC or over HTTP/1.1: understood, and not done.
+    /// OTLP, over gRPC or over HTTP/1.1: understood, and not implemented.
     #[serde(rename = "grpc", alias = "http/protobuf")]
     Otlp,
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// One way of asking whether the app is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadinessProbe {
-    /// What is asked.
+    /// The question.
     pub action: ProbeAction,
     /// How often it must succeed in a row.
     pub success_threshold: u32,
@@ -17,7 +17,7 @@ pub struct ReadinessProbe {
     pub pace: ProbePace,
 }
 
-/// What a readiness probe asks.
+/// The question of a readiness probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeAction {
     /// `GET`; any status from 200 to 399 is a yes.

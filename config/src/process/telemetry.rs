@@ -1,4 +1,4 @@
-//! What a proxy tells of its requests, and to whom: `OBSERVABILITY_CONFIG`, and the variables of OpenTelemetry and of
+//! Metrics, traces and log of a proxy's requests: `OBSERVABILITY_CONFIG`, and the variables of OpenTelemetry and of
 //! Knative's Prometheus server that come before it.
 
 use std::path::PathBuf;
@@ -7,20 +7,20 @@ use super::observability::{self, MetricsProtocol, Observability};
 use super::traces::TraceExport;
 use super::{EnvError, Reader, TlsEnv, port, text};
 
-/// What a proxy tells of its requests, and to whom.
+/// Metrics, traces and log of a proxy's requests, with their receivers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TelemetryEnv {
-    /// Which requests are logged, and how; and what the other fields are made of.
+    /// The settings as they were written: those of the request log, and the source of the other fields.
     pub observability: Observability,
-    /// Where traces go; `None`: there are none.
+    /// The export of traces; `None`: there are none.
     pub traces: Option<TraceExport>,
-    /// What OpenTelemetry calls this service; `None`: nobody has said.
+    /// The name of this service in OpenTelemetry; `None`: not set.
     pub service_name: Option<String>,
-    /// How numbers are served to Prometheus.
+    /// The server that Prometheus asks.
     pub prometheus: PrometheusEnv,
 }
 
-/// How numbers are served to Prometheus.
+/// The server that Prometheus asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrometheusEnv {
     /// The address to listen at; `None`: the usual.
@@ -36,22 +36,22 @@ pub struct PrometheusEnv {
 pub struct PrometheusTls {
     /// The certificate, in PEM.
     pub certificate: PathBuf,
-    /// Its key, in PEM.
+    /// The key of the certificate, in PEM.
     pub key: PathBuf,
-    /// Who may ask.
+    /// The clients that may ask.
     pub clients: PrometheusClients,
-    /// What may be negotiated.
+    /// Versions, cipher suites and curves.
     pub words: TlsEnv,
 }
 
-/// Who may ask for numbers over TLS.
+/// The clients that may ask for metrics over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrometheusClients {
-    /// Anybody.
+    /// All clients.
     Any,
-    /// Those who show no certificate, or one of these authorities (in PEM).
+    /// Clients without a certificate, or with one of these authorities (in PEM).
     Optional(PathBuf),
-    /// Only who shows a certificate of these authorities (in PEM).
+    /// Clients with a certificate of these authorities (in PEM).
     Required(PathBuf),
 }
 
@@ -142,7 +142,7 @@ fn client_auth(text: &str) -> Result<ClientAuth, String> {
     }
 }
 
-/// Where to listen: `host:port`, `:port` or a URL of that.
+/// An address to listen at: `host:port`, `:port` or a URL of that.
 fn place(text: &str) -> Result<(Option<String>, Option<u16>), String> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let rest = rest.split('/').next().unwrap_or_default();

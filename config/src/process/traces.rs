@@ -1,4 +1,4 @@
-//! Where traces go, if anywhere: Knative's settings, and OpenTelemetry's environment variables, which come first.
+//! The export of traces: Knative's settings, and OpenTelemetry's environment variables, which come first.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use super::Reader;
 use super::observability::{TraceProtocol, TracingConfig};
 
-/// Where traces go, and which.
+/// The receiver of traces, and the share of requests that are traced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceExport {
-    /// Who is told.
+    /// The receiver.
     pub receiver: TraceReceiver,
-    /// Which requests are traced.
+    /// The choice of requests.
     pub sampling: Sampling,
 }
 
-/// Who is told of traces.
+/// A receiver of traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceReceiver {
-    /// Whoever reads standard output.
+    /// Standard output.
     Stdout,
     /// A collector that takes OTLP.
     Otlp(OtlpEndpoint),
@@ -31,27 +31,27 @@ pub struct OtlpEndpoint {
     pub is_grpc: bool,
     /// Whether over TLS.
     pub is_secure: bool,
-    /// Its name or address.
+    /// Name or address of the collector.
     pub host: String,
-    /// Its port.
+    /// Port of the collector.
     pub port: u16,
     /// The path, for HTTP/1.1.
     pub path: String,
-    /// Headers that it wants to see.
+    /// Headers to send along.
     pub headers: Vec<(String, String)>,
     /// The authorities to trust, in PEM; `None`: the system's.
     pub certificate: Option<PathBuf>,
-    /// How long one attempt may take.
+    /// Time limit of one attempt.
     pub timeout: Duration,
 }
 
-/// Which requests are traced.
+/// The choice of requests that are traced.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sampling {
-    /// What `OTEL_TRACES_SAMPLER` says.
+    /// The sampler that `OTEL_TRACES_SAMPLER` names.
     Environment,
-    /// All from 1, none up to 0; in between this share of those that come without a trace, and those with one as
-    /// whoever began it decided.
+    /// All from 1, none up to 0; in between this share of the requests that come without a trace, and those with one as
+    /// its beginner decided.
     Fraction(f64),
 }
 
@@ -130,7 +130,7 @@ fn endpoint(
         Some(("http", rest)) => (false, rest),
         Some(("https", rest)) => (true, rest),
         Some(_) => return Err(rule()),
-        // Without a scheme, in the clear: so collectors beside the pods are reached.
+        // No scheme means in the clear: so collectors beside the pods are reached.
         None => (false, text),
     };
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));

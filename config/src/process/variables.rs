@@ -7,11 +7,11 @@ use std::fmt::Write;
 /// An environment variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name.
+    /// Name of the variable.
     pub name: &'static str,
     /// The value in force where it is not set.
     pub default: Absent,
-    /// Its meaning.
+    /// Meaning of the value.
     pub meaning: &'static str,
 }
 

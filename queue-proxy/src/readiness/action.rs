@@ -1,4 +1,4 @@
-//! What one probe asks, and what counts as a yes.
+//! One probe: its question, and the answers that count as a yes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -14,20 +14,20 @@ use prost::Message;
 use tokio::time::timeout;
 use tracing::warn;
 
-/// What is asked.
+/// The question of a probe.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// In each of the protocols, until one answer is a yes.
+    /// An HTTP request in each of the protocols, until one answer is a yes.
     Http { speeches: Vec<Speech>, to: SocketAddr, path: String, headers: HeaderMap },
-    /// Whether a connection is accepted.
+    /// A TCP connection.
     Tcp { to: SocketAddr },
-    /// gRPC's health service.
+    /// A call of gRPC's health service.
     Grpc { to: SocketAddr, service: String },
-    /// What a sidecar cannot find out.
+    /// A question that a sidecar cannot ask.
     Unsupported(String),
 }
 
-/// Why the answer was no.
+/// The reason for a no.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AttemptError {
     #[error(transparent)]
@@ -74,7 +74,7 @@ impl Action {
                 let mut outcome = Ok(());
                 for speech in speeches {
                     outcome = ask_http(speech, *to, path, headers, limit).await;
-                    // Where nobody listens, nobody speaks anything else either.
+                    // A refused connection is refused in every protocol.
                     if outcome.as_ref().is_ok() || outcome.as_ref().is_err_and(AttemptError::is_refused) {
                         break;
                     }
@@ -117,15 +117,15 @@ async fn ask_http(
     if answer.is_success() { Ok(()) } else { Err(AttemptError::Status(answer.status)) }
 }
 
-/// `grpc.health.v1`'s question.
+/// The question of `grpc.health.v1`.
 #[derive(Clone, PartialEq, Message)]
 struct HealthCheckRequest {
-    /// Empty: the server as a whole.
+    /// The service; empty: the server as a whole.
     #[prost(string, tag = "1")]
     service: String,
 }
 
-/// And its answer.
+/// The answer of `grpc.health.v1`.
 #[derive(Clone, PartialEq, Message)]
 struct HealthCheckResponse {
     #[prost(enumeration = "ServingStatus", tag = "1")]
@@ -153,7 +153,7 @@ async fn ask_health(to: SocketAddr, service: &str) -> Result<(), AttemptError> {
     }
 }
 
-/// What Knative's probe sends: its own user agent and host win over those configured.
+/// The headers that Knative's probe sends: its own user agent and host win over those configured.
 fn probe_headers(configured: &[(String, String)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in configured {
@@ -165,7 +165,7 @@ fn probe_headers(configured: &[(String, String)]) -> HeaderMap {
             _ => warn!(name, value, "Leaving out a header of the readiness probe that is not legal"),
         }
     }
-    // Knative's never sets the version that belongs between and after the slashes.
+    // Knative leaves out the version, which belongs between and after the slashes.
     headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-probe//"));
     headers
 }

@@ -94,7 +94,7 @@ fn impatient(action: ProbeAction, patience: Duration) -> Readiness {
     Readiness { probes: Arc::new(vec![prober]), run: Mutex::default() }
 }
 
-/// What is logged in this thread until the guard is dropped.
+/// The log of this thread, until the guard is dropped.
 fn logged() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     #[derive(Clone)]
     struct Log(Arc<Mutex<Vec<u8>>>);

@@ -74,7 +74,7 @@ impl Running {
         Running { at, task, stop: Some(stop) }
     }
 
-    /// What SIGTERM does.
+    /// Asks it to stop, as SIGTERM does.
     pub(crate) fn terminate(&mut self) {
         let _ = self.stop.take().unwrap().send(());
     }
@@ -83,7 +83,7 @@ impl Running {
         ask(self.at.requests, head).await
     }
 
-    /// What Prometheus would see.
+    /// The page that Prometheus would see.
     pub(crate) async fn metrics(&self) -> String {
         ask(self.at.user_metrics.unwrap(), "GET /metrics HTTP/1.1").await
     }

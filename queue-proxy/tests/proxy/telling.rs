@@ -1,4 +1,4 @@
-//! What the queue-proxy tells the autoscaler and Prometheus.
+//! The queue-proxy's reports to the autoscaler and its metrics for Prometheus.
 
 use http::{HeaderValue, StatusCode};
 use pilotlight_net::tls::ClientTls;

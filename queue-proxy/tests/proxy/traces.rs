@@ -233,7 +233,7 @@ async fn a_client_that_leaves_ends_its_spans() {
     let client = send(proxy.at.requests, GET).await;
     gate.holds(1).await;
     drop(client);
-    // It is over for the queue-proxy when it is over in its books.
+    // The request is over when the queue-proxy's count is back at zero.
     crate::support::until("the series", async || {
         proxy.metrics().await.contains(r#"error_type="client_left""#)
     })

@@ -1,5 +1,5 @@
-//! Where finished spans go: into a bounded queue, and from there in batches to a collector, over OTLP, or as lines to
-//! standard output. One task; nobody who ends a span waits for it.
+//! Export of finished spans: into a bounded queue, and from there in batches to a collector, over OTLP, or as lines to
+//! standard output. One task; a span that ends waits for nothing.
 
 use std::io;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub enum TraceError {
     /// TLS to the collector cannot be set up.
     #[error("cannot send traces over TLS: {0}")]
     Tls(#[from] TlsError),
-    /// A header for the collector is not one.
+    /// A header for the collector is malformed.
     #[error("cannot send traces with the header `{0}`: it is not legal")]
     Header(String),
     /// Standard output cannot be written to.
@@ -134,7 +134,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Until there is nobody left who could end a span, or it was asked to stop and everything has been sent.
+    /// Runs until no span can end any more, or until it was asked to stop and everything has been sent.
     async fn run(mut self) {
         let mut is_failing = false;
         loop {
@@ -145,7 +145,7 @@ impl Worker {
             };
             let Some(first) = first else { return };
             batch.push(first);
-            // Whoever waits for the rest of a batch may be told to stop meanwhile.
+            // A request to stop may come while the rest of a batch is waited for.
             let filled = async {
                 while batch.len() < BATCH {
                     let room = BATCH - batch.len();
@@ -169,7 +169,7 @@ impl Worker {
         }
     }
 
-    /// Whether it failed in the end.
+    /// Sends a batch, with attempts. Returns whether it failed in the end.
     async fn send(&self, batch: Vec<SpanData>, was_failing: bool) -> bool {
         let spans = batch.len() as u64;
         let message = self.sink.encode(batch);
@@ -203,7 +203,7 @@ impl Worker {
     }
 }
 
-/// Where spans go.
+/// The receiver of spans.
 enum Sink {
     Stdout(Lines),
     Otlp(Box<Collector>),
@@ -272,7 +272,7 @@ impl Sink {
         Ok(Sink::Otlp(Box::new(Collector { endpoint, tls, headers, resource: resource.into() })))
     }
 
-    /// How long to wait for more spans to send at once.
+    /// Time to wait for more spans to send at once.
     fn batch_delay(&self) -> Duration {
         match self {
             Sink::Stdout(_) => Duration::ZERO,
@@ -290,7 +290,7 @@ impl Sink {
         }
     }
 
-    /// How many spans were taken and then rejected.
+    /// Spans that the collector took and then rejected.
     async fn send(&self, message: &[u8]) -> Result<u64, SendFailure> {
         match self {
             Sink::Stdout(lines) => {
@@ -331,7 +331,7 @@ impl Collector {
             }
             answer.body.unwrap_or_default()
         };
-        // Not every collector answers in protobuf; that it took the batch is all that matters.
+        // Some collectors do not answer in protobuf; the status has said that the batch was taken.
         let partial =
             ExportTraceServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success);
         Ok(partial.map_or(0, |partial| partial.rejected_spans.try_into().unwrap_or(0)))
@@ -361,13 +361,13 @@ fn line(span: &SpanData) -> String {
 }
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-/// What follows are OpenTelemetry's defaults: spans that may wait, spans in a message, how long a message is filled.
+/// OpenTelemetry's defaults: spans that may wait, spans in a message, time to fill a message.
 const MAX_QUEUED: usize = 2048;
 const BATCH: usize = 512;
 const BATCH_DELAY: Duration = Duration::from_secs(5);
 const RETRY_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// Where systems keep the authorities they trust.
+/// Files in which systems keep the authorities they trust.
 const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
