@@ -356,7 +356,6 @@ impl ActivatorState {
         let over = self.revisions.lock().retire();
         for revision in over {
             self.reporting.leave(&revision);
-            revision.rest();
         }
     }
 }

@@ -131,11 +131,6 @@ impl RevisionTraffic {
         self.books.lock().ledger.clone()
     }
 
-    /// Sets the gauge of a retired revision to zero.
-    pub(crate) fn rest(&self) {
-        self.books.lock().metrics.concurrency.set(0.0);
-    }
-
     /// Sets whether it is in the list of `Reporting`, which alone calls this, under its lock. Returns whether it was.
     pub(crate) fn set_reporting(&self, is_reporting: bool) -> bool {
         self.is_reporting.swap(is_reporting, Ordering::Relaxed)
