@@ -1,4 +1,4 @@
-//! What a waiting request costs: 10,000 of them, over real connections, and the memory the process has for each.
+//! Memory of a waiting request: 10,000 of them over real connections, and what the process holds for each.
 //!
 //! Clients are another process, this program again. Run it with `cargo bench -p pilotlight-activator --bench parked`;
 //! a number as argument asks for so many requests.
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{RevisionEndpoints, RevisionId};
 use pilotlight_feed::Feed;
-use pilotlight_net::{Clock, Drain};
+use pilotlight_net::{Clock, Drain, Target};
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
@@ -26,7 +26,7 @@ fn main() {
     let parked = args.iter().find_map(|text| text.parse().ok()).unwrap_or(10_000);
     let runtime = Runtime::new().expect("a runtime");
     let (activator, address, _feed) = runtime.block_on(start());
-    // What the first requests set up is not the cost of one more.
+    // Warm-up: memory that the first requests allocate for all is not the cost of one more.
     let _warm = Clients::start(address, WARM);
     runtime.block_on(until_queued(&activator, WARM));
     let before = resident_bytes();
@@ -79,7 +79,8 @@ async fn start() -> (Activator, SocketAddr, Feed<RevisionId, RevisionEndpoints>)
     let hello = RevisionEndpoints { hosts: vec![HOST.to_owned()], ..RevisionEndpoints::default() };
     let feed = Feed::default();
     feed.replace([(RevisionId::new("default", "hello"), hello)].into());
-    let mut params = ActivatorParams::new("bench", Clock::start(), "ws://127.0.0.1:1");
+    let autoscaler = Target::ws("ws://127.0.0.1:1").expect("a URL");
+    let mut params = ActivatorParams::new("bench", Clock::start(), autoscaler);
     params.limits.requests_per_revision = usize::MAX;
     params.limits.requests = usize::MAX;
     let activator = Activator::start(params, feed.follow());
@@ -115,7 +116,7 @@ const WARM: usize = 100;
 const BATCH: usize = 500;
 const CLIENTS: &str = "clients";
 const HOST: &str = "hello.example";
-/// What a browser sends, more or less.
+/// A request as browsers send it, more or less.
 const REQUEST: &str = "GET /index.html?page=2 HTTP/1.1\r\nHost: hello.example\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0\r\n\
     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\

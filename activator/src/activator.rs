@@ -1,4 +1,5 @@
-//! The activator as a whole: which revisions there are, and the tasks that keep them and the autoscaler informed.
+//! The activator as a whole: its revisions, the task that follows their endpoints, and the one that reports to the
+//! autoscaler.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{ByteBudget, Clock, Drain, Timeouts};
+use pilotlight_net::{ByteBudget, Clock, Drain, Target};
 use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -22,56 +23,56 @@ use tracing::info;
 
 use crate::known::KnownRevisions;
 use crate::ledger::Ledger;
-use crate::prober::{ProbeParams, Prober};
+use crate::prober::{ProbeContext, ProbeParams, Prober};
 use crate::probes::Health;
 use crate::reports::Reporting;
-use crate::revision::{Revision, RevisionActivity};
+use crate::revision::{RevisionActivity, RevisionTraffic};
 use crate::routes::{Route, Routes};
-use crate::sink::{self, Outbox};
+use crate::sink::{self, Dial, Outbox};
 use crate::throttler::Backlog;
 use crate::upstreams::{IdleConnections, PodUpstreams, PodsOverTls};
 
-/// What an activator needs to know before it starts.
+/// Parameters of an activator.
 #[derive(Clone, Debug)]
 pub struct ActivatorParams {
-    /// What it calls itself in its reports.
+    /// The name it reports under.
     pub pod_name: String,
     /// The process's clock.
     pub clock: Clock,
-    /// Where the autoscaler listens: `ws://host:port`.
-    pub autoscaler_url: String,
-    /// What cluster-local host names end in.
+    /// The autoscaler's address: a [`Target::ws`].
+    pub autoscaler: Target,
+    /// The domain that cluster-local host names end in.
     pub cluster_domain: String,
-    /// Its own address, by which it finds its place among the activators that share a revision's pods; `None`: it
-    /// uses every pod.
+    /// The activator's own address, by which it finds its place among the activators that share a revision's pods;
+    /// `None`: it uses every pod.
     pub pod_ip: Option<IpAddr>,
-    /// How to ask pods whether they take requests, where the table leaves that open.
+    /// Times of the probes that pods get whose readiness the endpoints leave open.
     pub probing: ProbeParams,
-    /// How much may wait.
+    /// Bounds of what may wait.
     pub limits: BufferLimits,
-    /// If there is exactly one revision, it also answers for hosts that nobody listed; and an unknown host is told
-    /// which ones there are. For local use.
+    /// If there is exactly one revision, it also answers for hosts that no revision lists; and the 404 for an unknown
+    /// host lists those that are known. For local use.
     pub single_default: bool,
-    /// Whether an ingress in front says which revision a request is for, and which host it was, whatever the client
-    /// said. Without one, headers that say so are the client's own invention, and do not count.
+    /// Whether an ingress in front sets the headers that name a revision and the original host. Without one they come
+    /// from the client, and are removed.
     pub behind_ingress: bool,
-    /// How long to go on serving after being asked to stop, until everybody has stopped sending.
+    /// The time between failing probes and the drain of the servers, in which ingresses stop sending.
     pub drain_wait: Duration,
-    /// How to reach pods over TLS; `None`: in the clear, whatever the table offers.
+    /// TLS to pods; `None`: all connections are in the clear, whatever the endpoints offer.
     pub pods_over_tls: Option<PodsOverTls>,
-    /// What is told of requests, besides what is always counted.
+    /// Spans, request logs and OpenTelemetry's metrics of requests.
     pub telemetry: Telemetry,
-    /// How many connections are kept for later.
+    /// Bounds of the pools of keep-alive connections to pods.
     pub idle: IdleConnections,
 }
 
 impl ActivatorParams {
-    /// The defaults of a cluster: `cluster.local`, 45 s of drain.
-    pub fn new(pod_name: impl Into<String>, clock: Clock, autoscaler_url: impl Into<String>) -> Self {
+    /// The defaults of a cluster: `cluster.local`, a drain of 45 s.
+    pub fn new(pod_name: impl Into<String>, clock: Clock, autoscaler: Target) -> Self {
         ActivatorParams {
             pod_name: pod_name.into(),
             clock,
-            autoscaler_url: autoscaler_url.into(),
+            autoscaler,
             cluster_domain: "cluster.local".to_owned(),
             pod_ip: None,
             probing: ProbeParams::default(),
@@ -86,14 +87,15 @@ impl ActivatorParams {
     }
 }
 
-/// How much may wait for pods. Beyond it, requests are answered with 503 at once.
+/// Bounds of what may wait for pods. Beyond them, requests are answered with 503 at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferLimits {
     /// Requests of one revision.
     pub requests_per_revision: usize,
     /// Requests of all revisions together.
     pub requests: usize,
-    /// Bytes of request bodies read while waiting. Beyond it requests still wait, with their bodies unread.
+    /// Bytes of request bodies read while waiting. Beyond them requests still wait, and their bodies wait unread in the
+    /// client's socket: back-pressure.
     pub body_bytes: usize,
 }
 
@@ -103,19 +105,19 @@ impl Default for BufferLimits {
     }
 }
 
-/// A running activator. Clones are the same one; when the last goes, its tasks end.
+/// A running activator. Clones are the same one; its tasks end when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Activator {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ActivatorState>,
     sink: Arc<Mutex<Option<JoinHandle<()>>>>,
-    /// Whoever is in here is answered when everything published before is in force.
+    /// Callers of `caught_up`, who are answered by the task that follows the endpoints.
     catching_up: mpsc::Sender<oneshot::Sender<()>>,
     stop: Arc<StopOnDrop>,
 }
 
-/// What the tasks and the request path share.
+/// The state that the tasks and the request path share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ActivatorState {
     pub(crate) params: ActivatorParams,
     pub(crate) upstreams: PodUpstreams,
     pub(crate) body_bytes: ByteBudget,
@@ -125,7 +127,7 @@ pub(crate) struct Shared {
     pub(crate) reporting: Reporting,
     revisions: Mutex<KnownRevisions>,
     is_stopping: AtomicBool,
-    /// The second of the clock in which waiting requests were told to a new connection.
+    /// The clock's second in which requests in flight were last reported to a new connection.
     resynced_in: AtomicU64,
 }
 
@@ -141,13 +143,19 @@ impl Drop for StopOnDrop {
 impl Activator {
     /// Starts following the endpoints and reporting to the autoscaler, on the current runtime. What has been published so
     /// far is in force when this returns; until all of it has been, requests for unknown hosts wait.
-    pub fn start(
+    pub fn start(params: ActivatorParams, endpoints: Follower<RevisionId, RevisionEndpoints>) -> Activator {
+        let autoscaler = params.autoscaler.clone();
+        Activator::start_over(autoscaler, params, endpoints)
+    }
+
+    /// [`start`](Activator::start) with any way to the autoscaler.
+    pub(crate) fn start_over(
+        autoscaler: impl Dial,
         params: ActivatorParams,
         mut endpoints: Follower<RevisionId, RevisionEndpoints>,
     ) -> Activator {
         crate::metrics::describe();
-        let url = params.autoscaler_url.clone();
-        let shared = Arc::new(Shared::new(params));
+        let shared = Arc::new(ActivatorState::new(params));
         shared.catch_up(&mut endpoints);
 
         let stop = Drain::default();
@@ -158,7 +166,7 @@ impl Activator {
             let shared = Arc::clone(&shared);
             move || shared.resync()
         };
-        let sink = tokio::spawn(sink::run(url, Arc::clone(&shared.outbox), stop.clone(), on_connect));
+        let sink = tokio::spawn(sink::run(autoscaler, Arc::clone(&shared.outbox), stop.clone(), on_connect));
         let (sink, stop) = (Arc::new(Mutex::new(Some(sink))), Arc::new(StopOnDrop(stop)));
         Activator { shared, sink, catching_up, stop }
     }
@@ -166,24 +174,24 @@ impl Activator {
     /// Returns when every change of endpoints that was published before this call is in force.
     pub async fn caught_up(&self) {
         let (answer, answered) = oneshot::channel();
-        // Err, here and there: the feed has ended, so that its last word is in force; or the activator is closed.
+        // Err in either place: the feed has ended and everything it published is in force, or the activator is closed.
         if self.catching_up.send(answer).await.is_ok() {
             let _ = answered.await;
         }
     }
 
-    /// The front door: serves requests until `drain` has been asked for and all of them are done.
+    /// Serves requests until `drain` has started and all of them are done.
     pub async fn serve(&self, listener: TcpListener, drain: Drain) {
         pilotlight_net::serve(listener, Arc::new(self.clone()), drain).await;
     }
 
-    /// The same front door over TLS.
+    /// [`serve`](Activator::serve) over TLS.
     pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) {
         let handler = Arc::new(OverTls(Arc::new(self.clone())));
         pilotlight_net::serve_tls(listener, tls, handler, drain).await;
     }
 
-    /// What every revision is doing now; deleted ones are listed until their last request is over.
+    /// Activity of every revision; deleted ones are listed until their last request is over.
     pub fn activity(&self) -> BTreeMap<RevisionId, RevisionActivity> {
         let revisions = self.shared.all_revisions();
         revisions.into_iter().map(|revision| (revision.id().clone(), revision.activity())).collect()
@@ -191,7 +199,7 @@ impl Activator {
 
     /// The books, for a summary.
     pub fn ledger(&self) -> Ledger {
-        // Both at once: a revision that is being retired must be seen in exactly one place.
+        // One lock for both: a revision that is being retired must be counted exactly once.
         let (revisions, mut ledger) = {
             let revisions = self.shared.revisions.lock();
             let all: Vec<_> = revisions.all().map(Arc::clone).collect();
@@ -210,36 +218,37 @@ impl Activator {
         self.shared.outbox.is_connected()
     }
 
-    /// Whether traffic should be sent here, and if not, why.
+    /// Whether traffic should be sent to this activator, and if not, why.
     pub fn check(&self) -> Result<(), &'static str> {
         self.shared.health().check()
     }
 
-    /// Begins the end: probes fail from now on, everything else goes on for `drain_wait`, so that whoever sends
-    /// here has time to stop. Then it is time to drain the servers, and after that to [`close`](Activator::close).
+    /// Begins a graceful shutdown: probes fail from now on, and requests are served for `drain_wait`, in which ingresses
+    /// stop sending. The caller then drains the servers, and [`close`](Activator::close)s the activator.
     pub async fn drain(&self) {
         self.shared.is_stopping.store(true, Ordering::Release);
         info!(wait = ?self.shared.params.drain_wait, "Stopping: probes fail, requests are still served");
         sleep(self.shared.params.drain_wait).await;
     }
 
-    /// The end: sends what is left to tell and closes the connection to the autoscaler, then tells the last of traces.
+    /// Ends a graceful shutdown: sends the last report, closes the connection to the autoscaler, then exports the last
+    /// spans.
     pub async fn close(&self) {
         self.shared.report();
         self.stop.0.start();
         let sink = self.sink.lock().take();
         if let Some(sink) = sink {
-            // Late is as good as never: the process is on its way out.
+            // Err: the autoscaler does not take the close frame in time, and the process ends either way.
             let _ = timeout(CLOSE_TIMEOUT, sink).await;
         }
         self.shared.params.telemetry.finish(TELEMETRY_TIMEOUT).await;
     }
 }
 
-impl Shared {
+impl ActivatorState {
     pub(crate) fn new(params: ActivatorParams) -> Self {
         let limits = params.limits;
-        Shared {
+        ActivatorState {
             upstreams: PodUpstreams::new(params.pods_over_tls.clone(), params.idle),
             body_bytes: ByteBudget::new(limits.body_bytes),
             outbox: Arc::new(Outbox::new(params.pod_name.clone())),
@@ -261,7 +270,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn all_revisions(&self) -> Vec<Arc<Revision>> {
+    pub(crate) fn all_revisions(&self) -> Vec<Arc<RevisionTraffic>> {
         self.revisions.lock().all().map(Arc::clone).collect()
     }
 
@@ -271,67 +280,69 @@ impl Shared {
         }
     }
 
-    /// Puts one change in force. Its cost does not depend on how many other revisions there are.
+    /// Puts one change in force. The cost does not grow with the number of revisions.
     pub(crate) fn apply(&self, change: Change<RevisionId, RevisionEndpoints>) {
         match change {
-            Change::Set(id, endpoints) => self.set(&id, endpoints),
+            Change::Set(id, endpoints) => self.set(&id, &endpoints),
             Change::Gone(id) => self.remove(&id),
             Change::Complete => self.routes.complete(),
         }
     }
 
-    fn set(&self, id: &RevisionId, endpoints: Arc<RevisionEndpoints>) {
+    fn set(&self, id: &RevisionId, endpoints: &Arc<RevisionEndpoints>) {
         let meet = || self.meet(id);
-        let (member, before) = self.revisions.lock().set(id, Arc::clone(&endpoints), meet);
-        // The pods first: the first request over a new route finds them.
-        member.prober.update(Some(&endpoints));
-        let is_routed = |before: &RevisionEndpoints| {
-            before.hosts == endpoints.hosts && timeouts(before) == timeouts(&endpoints)
+        let (member, before) = self.revisions.lock().set(id, Arc::clone(endpoints), meet);
+        // Pods before the route: the first request over a new route finds them.
+        member.prober.update(Some(endpoints));
+        let is_same_route = |before: &RevisionEndpoints| {
+            before.hosts == endpoints.hosts && before.timeouts == endpoints.timeouts
         };
-        if !before.as_deref().is_some_and(is_routed) {
+        if !before.as_deref().is_some_and(is_same_route) {
             let (revision, hosts) = (member.revision, endpoints.hosts.clone());
-            self.routes.set(Route { revision, hosts, timeouts: timeouts(&endpoints) });
+            self.routes.set(Route { revision, hosts, timeouts: endpoints.timeouts });
         }
-        self.upstreams.follow(&id.namespace, before.as_deref(), Some(&endpoints));
+        self.upstreams.follow(&id.namespace, before.as_deref(), Some(endpoints));
     }
 
     fn remove(&self, id: &RevisionId) {
-        // The route first, so that no request finds a revision that is already retired.
+        // Route before the revision: no request finds one that is already retired.
         self.routes.remove(id);
         let Some(member) = self.revisions.lock().remove(id) else { return };
         member.prober.update(None);
         self.upstreams.follow(&id.namespace, Some(&member.endpoints), None);
     }
 
-    fn meet(&self, id: &RevisionId) -> (Arc<Revision>, Arc<Prober>) {
+    fn meet(&self, id: &RevisionId) -> (Arc<RevisionTraffic>, Arc<Prober>) {
         let depth = self.params.limits.requests_per_revision;
-        let revision = Arc::new(Revision::new(
+        let revision = Arc::new(RevisionTraffic::new(
             id.clone(),
             depth,
             Arc::clone(&self.backlog),
             !self.params.telemetry.counts_requests(),
         ));
-        let prober = Prober::new(&self.params, self.upstreams.in_the_clear(), &revision);
+        let ActivatorParams { clock, pod_ip, probing, .. } = self.params;
+        let context = ProbeContext { clock, pod_ip, probing, upstreams: self.upstreams.in_the_clear() };
+        let prober = Prober::new(context, &revision);
         (revision, prober)
     }
 
-    /// Tells the autoscaler at once of a revision's first request; from now on the revision reports.
-    pub(crate) fn announce(&self, revision: &Arc<Revision>, stat: Stat) {
+    /// Sends the stat of a revision's first request at once; the revision reports each second from now on.
+    pub(crate) fn announce(&self, revision: &Arc<RevisionTraffic>, stat: Stat) {
         self.reporting.join(revision);
         self.outbox.push([(revision.id().clone(), stat)]);
     }
 
-    /// Tells the autoscaler about the last second, and forgets deleted revisions that are done.
+    /// Sends the stats of the last second, and retires deleted revisions that have no requests.
     pub(crate) fn report(&self) {
         let now = self.params.clock.now();
-        // One sample a second: a second one would be added to the first.
+        // At most one stat a revision and second: the autoscaler adds up what falls into one second.
         if self.resynced_in.load(Ordering::Relaxed) != now.whole_seconds() {
             self.outbox.push(self.reporting.report(now));
         }
         self.retire();
     }
 
-    /// Tells a new connection at once of every request that waits or runs.
+    /// Sends the requests in flight at once over a new connection.
     fn resync(&self) {
         let now = self.params.clock.now();
         let stats = self.reporting.resync(now);
@@ -345,13 +356,12 @@ impl Shared {
         let over = self.revisions.lock().retire();
         for revision in over {
             self.reporting.leave(&revision);
-            revision.rest();
         }
     }
 }
 
 async fn follow(
-    shared: Arc<Shared>,
+    shared: Arc<ActivatorState>,
     mut endpoints: Follower<RevisionId, RevisionEndpoints>,
     mut asking: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
@@ -359,21 +369,21 @@ async fn follow(
         tokio::select! {
             change = endpoints.next() => match change {
                 Some(change) => shared.apply(change),
-                // When the publisher goes, what it said last stays in force.
+                // The publisher has gone; the endpoints it published last stay in force.
                 None => return,
             },
             Some(answer) = asking.recv() => {
                 shared.catch_up(&mut endpoints);
-                // Err: whoever asked has left.
+                // Err: the caller of `caught_up` was dropped.
                 let _ = answer.send(());
             }
         }
-        // A snapshot of thousands must not keep others from this thread.
+        // Yields now and then: a snapshot of thousands of revisions must not block the runtime's thread.
         consume_budget().await;
     }
 }
 
-async fn report(shared: Arc<Shared>) {
+async fn report(shared: Arc<ActivatorState>) {
     let clock = shared.params.clock;
     loop {
         sleep_until(clock.instant_at(REPORT.next(clock.now()))).await;
@@ -388,16 +398,8 @@ async fn until(stop: Drain, task: impl Future<Output = ()>) {
     }
 }
 
-fn timeouts(endpoints: &RevisionEndpoints) -> Timeouts {
-    Timeouts {
-        total: endpoints.timeout,
-        response_start: endpoints.response_start_timeout,
-        idle: endpoints.idle_timeout,
-    }
-}
-
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the last spans may take to go out, as in Knative.
+/// The limit of the last export of spans, as in Knative's activator.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -413,7 +415,7 @@ mod tests {
             if is_complete {
                 feed.complete();
             }
-            let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+            let params = ActivatorParams::new("act", Clock::start(), Target::ws("ws://127.0.0.1:1").unwrap());
             let activator = Activator::start(params, feed.follow());
             assert_eq!(activator.shared.health().has_endpoints, is_complete);
         }
@@ -422,7 +424,7 @@ mod tests {
     #[tokio::test]
     async fn caught_up_means_that_all_that_was_published_before_is_in_force() {
         let feed = Feed::default();
-        let params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+        let params = ActivatorParams::new("act", Clock::start(), Target::ws("ws://127.0.0.1:1").unwrap());
         let activator = Activator::start(params, feed.follow());
         let revisions = |activator: &Activator| activator.activity().len();
         for count in 1..100 {

@@ -1,27 +1,30 @@
-//! Endpoints over HTTP, for an activator that runs apart from whoever runs the pods.
+//! Endpoints over HTTP, for an activator in another process than the driver that runs the pods.
 //!
 //! The publisher answers one GET with a stream of [`EndpointLine`]s: a snapshot, then a line for each revision that
-//! changes, and an empty line now and then to say that it is still there. Whatever goes wrong, the last good state stays
-//! in force, and the stream is begun anew: the snapshot repairs what was missed.
+//! changes, and an empty line every [heartbeat](EndpointLine::HEARTBEAT). Whatever goes wrong, the last good state stays
+//! in force and the activator reconnects; the new snapshot repairs what was missed.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Body;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
+use http_body_util::BodyExt;
+use hyper::body::Body as HttpBody;
 use pilotlight_core::{EndpointLine, RevisionEndpoints, RevisionId};
 use pilotlight_feed::{Feed, Follower};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use pilotlight_net::once::{self, Get, GetError};
+use pilotlight_net::{Backoff, Body, Target};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-/// Follows the endpoints at `url` (`http://host:port/path`) until the follower is dropped.
-pub fn follow(url: &str) -> Result<Follower<RevisionId, RevisionEndpoints>, BadUrl> {
-    let source = Source::parse(url)?;
+/// Follows the endpoints at a [`Target::http`] until the follower is dropped.
+pub fn follow(target: Target) -> Follower<RevisionId, RevisionEndpoints> {
+    follow_source(target)
+}
+
+/// [`follow`] from any source.
+pub(crate) fn follow_source<S: EndpointSource>(source: S) -> Follower<RevisionId, RevisionEndpoints> {
     let feed = Feed::default();
     let follower = feed.follow();
     tokio::spawn(async move {
@@ -30,117 +33,86 @@ pub fn follow(url: &str) -> Result<Follower<RevisionId, RevisionEndpoints>, BadU
             () = feed.closed() => {}
         }
     });
-    Ok(follower)
+    follower
 }
 
-/// The address of endpoints is not one.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not of the form http://host:port/path")]
-pub struct BadUrl(String);
+/// The publisher of endpoints: an HTTP server at a [`Target`], or, in a test, a script.
+pub(crate) trait EndpointSource: Send + Sync + 'static {
+    type Body: HttpBody<Data = Bytes, Error = pilotlight_net::Error> + Send + Unpin;
 
-/// Why a stream of endpoints ended.
+    /// The address, for logs.
+    fn address(&self) -> String;
+
+    /// Asks for the stream. The body is read as it comes.
+    fn open(&self) -> impl Future<Output = Result<http::Response<Self::Body>, GetError>> + Send;
+}
+
+impl EndpointSource for Target {
+    type Body = Body;
+
+    fn address(&self) -> String {
+        self.authority()
+    }
+
+    async fn open(&self) -> Result<http::Response<Body>, GetError> {
+        once::open(self, &Get::new(self.path()).within(HEAD_TIMEOUT)).await
+    }
+}
+
+/// The reason why a stream of endpoints ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
     #[error(transparent)]
-    Dial(#[from] std::io::Error),
+    Open(#[from] GetError),
     #[error(transparent)]
-    Http(#[from] hyper::Error),
-    #[error("answered {0}")]
+    Broken(#[from] pilotlight_net::Error),
+    #[error("the publisher answered {0}")]
     Status(StatusCode),
     #[error("the publisher ended the stream")]
     Ended,
-    #[error("nothing heard for {0:?}")]
+    #[error("neither a line nor a heartbeat within {0:?}")]
     Silent(Duration),
     #[error("a line of more than {MAX_LINE_BYTES} bytes")]
     LineTooLong,
     #[error("cannot read a line: {0}")]
     Unreadable(serde_json::Error),
-    #[error("a change before the snapshot")]
+    #[error("the first line is no snapshot")]
     NoSnapshot,
 }
 
-#[derive(Clone, Debug)]
-struct Source {
-    host: String,
-    port: u16,
-    authority: String,
-    path: String,
-}
-
-impl Source {
-    fn parse(url: &str) -> Result<Source, BadUrl> {
-        let bad = || BadUrl(url.to_owned());
-        let uri: Uri = url.parse().map_err(|_| bad())?;
-        if uri.scheme_str() != Some("http") {
-            return Err(bad());
-        }
-        let authority = uri.authority().ok_or_else(bad)?;
-        Ok(Source {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            authority: authority.to_string(),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-        })
-    }
-}
-
-async fn keep_following(source: &Source, feed: &Feed<RevisionId, RevisionEndpoints>) {
-    let mut delay = FIRST_DELAY;
-    let mut told = false;
+async fn keep_following(source: &impl EndpointSource, feed: &Feed<RevisionId, RevisionEndpoints>) {
+    let from = source.address();
+    let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    let mut is_told = false;
     loop {
         let mut reader = LineReader { feed, has_snapshot: false };
-        let error = match follow_once(source, &mut reader).await {
+        let since = Instant::now();
+        let error = match follow_once(source, &from, &mut reader).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        // A publisher whose lines cannot be read is not asked for all of them again at once.
-        if reader.has_snapshot && !matches!(error, StreamError::Unreadable(_)) {
-            (delay, told) = (FIRST_DELAY, false);
-        }
-        if std::mem::replace(&mut told, true) {
-            debug!(from = source.authority, %error, "Still no endpoints");
+        let lasted = if reader.has_snapshot { since.elapsed() } else { Duration::ZERO };
+        is_told &= !reader.has_snapshot;
+        if std::mem::replace(&mut is_told, true) {
+            debug!(from, %error, "Still no endpoints");
         } else {
-            warn!(from = source.authority, %error, "Lost the endpoints; keeping the last");
+            warn!(from, %error, "Lost the endpoints; keeping the last");
         }
-        sleep(delay).await;
-        delay = delay.mul_f64(1.5).min(LONGEST_DELAY);
+        sleep(backoff.next(lasted, 0.0)).await;
     }
 }
 
-async fn follow_once(source: &Source, reader: &mut LineReader<'_>) -> Result<Infallible, StreamError> {
-    let silent = |limit| move |_| StreamError::Silent(limit);
-    let dial = TcpStream::connect((source.host.as_str(), source.port));
-    let stream = timeout(DIAL_TIMEOUT, dial).await.map_err(silent(DIAL_TIMEOUT))??;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async move {
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = source.path.parse().unwrap_or_default();
-        if let Ok(host) = source.authority.parse() {
-            request.headers_mut().insert(header::HOST, host);
-        }
-        let response =
-            timeout(DIAL_TIMEOUT, sender.send_request(request)).await.map_err(silent(DIAL_TIMEOUT))??;
-        if response.status() != StatusCode::OK {
-            return Err(StreamError::Status(response.status()));
-        }
-        info!(from = source.authority, "Following endpoints");
-        read_lines(response.into_body(), reader).await
-    };
-    // In one task, so that nothing is left behind when nobody follows any more.
-    tokio::pin!(exchange);
-    tokio::select! {
-        ended = &mut exchange => ended,
-        _ = connection => exchange.await,
-    }
-}
-
-async fn read_lines<B: Body<Data = Bytes> + Unpin>(
-    mut body: B,
+async fn follow_once(
+    source: &impl EndpointSource,
+    from: &str,
     reader: &mut LineReader<'_>,
-) -> Result<Infallible, StreamError>
-where
-    StreamError: From<B::Error>,
-{
+) -> Result<Infallible, StreamError> {
+    let response = source.open().await?;
+    if response.status() != StatusCode::OK {
+        return Err(StreamError::Status(response.status()));
+    }
+    info!(from, "Following endpoints");
+    let mut body = response.into_body();
     let mut lines = Lines::default();
     loop {
         let frame = timeout(MAX_SILENCE, body.frame()).await;
@@ -153,7 +125,7 @@ where
     }
 }
 
-/// Passes the lines of one stream on.
+/// Reader of one stream: turns lines into changes of a feed.
 #[derive(Debug)]
 struct LineReader<'a> {
     feed: &'a Feed<RevisionId, RevisionEndpoints>,
@@ -184,7 +156,7 @@ impl LineReader<'_> {
 #[derive(Debug, Default)]
 struct Lines {
     pending: BytesMut,
-    /// So much of `pending` is known to hold no line feed.
+    /// The length of the part of `pending` that is known to hold no line feed.
     searched: usize,
 }
 
@@ -212,8 +184,9 @@ impl Lines {
     }
 }
 
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Three heartbeats of the publisher's: it has gone, though its connection does not say so.
+/// From the attempt to connect to the head of the response.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
+/// Three heartbeats: the publisher is gone, although its connection is still open.
 const MAX_SILENCE: Duration = EndpointLine::HEARTBEAT.saturating_mul(3);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
@@ -221,11 +194,7 @@ const MAX_LINE_BYTES: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
-    use futures_util::stream::unfold;
-    use http_body_util::StreamBody;
-    use hyper::body::Frame;
     use pilotlight_feed::Change;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -233,22 +202,6 @@ mod tests {
         follower: &mut Follower<RevisionId, RevisionEndpoints>,
     ) -> Vec<Change<RevisionId, RevisionEndpoints>> {
         std::iter::from_fn(|| follower.try_next()).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn empty_lines_keep_a_stream_alive_and_three_that_are_missing_end_it() {
-        let feed = Feed::default();
-        let mut follower = feed.follow();
-        let heartbeats = unfold(0, |beat| async move {
-            sleep(if beat < 20 { EndpointLine::HEARTBEAT } else { Duration::MAX }).await;
-            Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"\n"))), beat + 1))
-        });
-        let started = Instant::now();
-        let body = StreamBody::new(Box::pin(heartbeats));
-        let Err(error) = read_lines(body, &mut LineReader { feed: &feed, has_snapshot: false }).await;
-        assert_eq!(error.to_string(), "nothing heard for 45s");
-        assert_eq!(started.elapsed(), EndpointLine::HEARTBEAT * 23);
-        assert_eq!(told(&mut follower), []);
     }
 
     #[test]
@@ -284,13 +237,5 @@ mod tests {
             found.extend(std::iter::from_fn(|| lines.next_line()));
         }
         assert_eq!(found, ["abc\n", "de\n", "\n"]);
-    }
-
-    #[test]
-    fn addresses_must_be_http() {
-        assert!(Source::parse("http://[::1]:8022/v1/endpoints").is_ok_and(|source| source.host == "::1"));
-        for bad in ["", "https://a/b", "localhost:80", "/v1/endpoints", "http://"] {
-            assert!(Source::parse(bad).is_err(), "{bad}");
-        }
     }
 }

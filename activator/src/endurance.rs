@@ -1,4 +1,4 @@
-//! Ten minutes of far too much: what is held must not grow, and nothing may be left over.
+//! Ten minutes of overload: memory held must not grow, and nothing may be left over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use pilotlight_core::{PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
 use pilotlight_feed::Change;
-use pilotlight_net::{Clock, Ending};
+use pilotlight_net::{Clock, Ending, Target};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::activator::{ActivatorParams, Shared};
-use crate::revision::Revision;
+use crate::activator::{ActivatorParams, ActivatorState};
+use crate::revision::RevisionTraffic;
 
 const ARRIVALS_PER_SECOND: u32 = 200;
 const MINUTES: u32 = 10;
 const SERVICE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much of everything there is.
+/// Sizes of everything that could grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sizes {
-    /// Requests that wait, as the line and as the limit over all lines count them.
+    /// Requests that wait, as the queue and as the limit over all queues count them.
     queued: usize,
     backlog: usize,
     /// Requests at pods, and pods that are listed or still have requests.
@@ -36,7 +36,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(shared: &Shared, revision: &Revision) -> Sizes {
+    fn of(shared: &ActivatorState, revision: &RevisionTraffic) -> Sizes {
         let (queued, active) = revision.throttler().queued_and_active();
         let ledger = revision.ledger();
         Sizes {
@@ -60,7 +60,7 @@ impl Sizes {
 
 /// One client. It gives up when it has waited too long for its turn; every other one also when the answer does not
 /// come in that time.
-async fn client(shared: Arc<Shared>, revision: Arc<Revision>, is_patient_with_pods: bool) {
+async fn client(shared: Arc<ActivatorState>, revision: Arc<RevisionTraffic>, is_patient_with_pods: bool) {
     let gives_up = Instant::now() + PATIENCE;
     let (mut exchange, announcement) = revision.begin(shared.params.clock, Method::GET);
     if let Some(stat) = announcement {
@@ -82,7 +82,8 @@ async fn client(shared: Arc<Shared>, revision: Arc<Revision>, is_patient_with_po
 
 #[tokio::test(start_paused = true)]
 async fn ten_minutes_of_overload_leave_nothing_behind() {
-    let shared = Arc::new(Shared::new(ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1")));
+    let autoscaler = Target::ws("ws://127.0.0.1:1").expect("a URL");
+    let shared = Arc::new(ActivatorState::new(ActivatorParams::new("act", Clock::start(), autoscaler)));
     let id = RevisionId::new("default", "hello");
     let pod = PodEndpoint {
         name: "pod-1".to_owned(),
@@ -90,8 +91,11 @@ async fn ten_minutes_of_overload_leave_nothing_behind() {
         tls_address: None,
         timeline: PodTimeline::default(),
     };
-    let hello =
-        RevisionEndpoints { container_concurrency: 2, ready: vec![pod], ..RevisionEndpoints::default() };
+    let hello = RevisionEndpoints {
+        container_concurrency: 2.into(),
+        ready: vec![pod],
+        ..RevisionEndpoints::default()
+    };
     let id = Arc::new(id);
     shared.apply(Change::Set(Arc::clone(&id), Arc::new(hello)));
     let revision = shared.all_revisions().pop().expect("the revision");

@@ -13,9 +13,9 @@ use pilotlight_net::{
 
 use pilotlight_telemetry::Call;
 
-use crate::activator::{Activator, Shared};
+use crate::activator::{Activator, ActivatorState};
 use crate::revision::Exchange;
-use crate::throttler::{Place, Slot};
+use crate::throttler::{PlaceInLine, Slot};
 use crate::{probes, refusal};
 
 impl Handler for Activator {
@@ -51,7 +51,7 @@ impl Handler for Activator {
         mark(&mut request, marks);
         let place = revision.throttler().arrive();
         let is_waiting = AtomicBool::new(true);
-        // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
+        // Pinned in place: a future passed by value takes its size twice, as an argument and as the pinned copy.
         let mut response = with_timeouts(
             client,
             route.timeouts,
@@ -67,7 +67,7 @@ impl Handler for Activator {
     }
 }
 
-/// Tells of the request when its response has ended, if there is anything to tell.
+/// Ends the request's span, metrics and log entry with the response, if telemetry wants any.
 fn tell(told: Option<Call>, response: Response) -> Response {
     match told {
         Some(told) => told.until_the_end_of(response),
@@ -75,12 +75,13 @@ fn tell(told: Option<Call>, response: Response) -> Response {
     }
 }
 
-/// Sends the request to a pod, as soon as there is one; to another, as long as no pod has seen any of it.
+/// Sends the request to a pod as soon as one has room. Retries at another pod only while no byte of the request has
+/// been sent.
 async fn forward(
-    shared: &Shared,
+    shared: &ActivatorState,
     client: &Client,
     exchange: &Exchange,
-    place: &Place,
+    place: &PlaceInLine,
     is_waiting: &AtomicBool,
     request: &mut Request,
 ) -> Response {
@@ -135,8 +136,9 @@ async fn forward(
     }
 }
 
-/// A pod for the request, or the answer that there will be none.
-async fn slot(shared: &Shared, place: &Place, request: &mut Request) -> Result<Slot, Response> {
+/// A slot at a pod, or the response that says why there will be none. The body is read while the request waits, within
+/// the byte budget.
+async fn slot(shared: &ActivatorState, place: &PlaceInLine, request: &mut Request) -> Result<Slot, Response> {
     let slot = match place.try_slot() {
         Some(slot) => slot,
         None => hold_while(request, &shared.body_bytes, place.slot())
@@ -146,14 +148,15 @@ async fn slot(shared: &Shared, place: &Place, request: &mut Request) -> Result<S
     slot.map_err(|refusal| refusal::refused(&refusal, shared.params.clock.now()))
 }
 
-/// Says to the queue-proxy who forwards this, whatever the client said, and which host the client asked for.
+/// Marks the request for the queue-proxy: the activator forwards it, whatever the client claimed, and this is the host the
+/// client asked for.
 fn mark(request: &mut Request, marks: Marks) {
     let headers = request.headers_mut();
     headers.insert(headers::PROXY_REQUEST, HeaderValue::from_static(headers::ACTIVATOR));
     if marks.any(Marks::NETWORK_HASH) {
         headers.remove(headers::NETWORK_HASH);
     }
-    // Looked up: a client may have had it taken away as one of its hop.
+    // Looked up, not only marked: `Connection: k-original-host` made it hop-by-hop, and it was removed (RFC 9110, 7.6.1).
     if !(marks.any(Marks::ORIGINAL_HOST) && headers.contains_key(headers::ORIGINAL_HOST))
         && let Some(host) = headers.get(header::HOST).cloned()
     {
@@ -161,13 +164,13 @@ fn mark(request: &mut Request, marks: Marks) {
     }
 }
 
-/// Whether a queue-proxy had to answer for an app that failed.
+/// Whether the queue-proxy answered in place of an app that failed.
 fn is_in_place_of_the_app(response: &Response) -> bool {
     response.status() == StatusCode::BAD_GATEWAY
         && response.headers().get(headers::REASON).is_some_and(|reason| reason == headers::APP_FAILED)
 }
 
-/// Tells the client why this took longer than usual. Browsers show it in their developer tools.
+/// Adds the cold start's length as `Server-Timing`, which browsers show in their developer tools.
 fn tell_cold_start(response: &mut Response, waited: Duration) {
     let text = format!("cold-start;dur={:.1}", waited.as_secs_f64() * 1000.0);
     if let Ok(value) = HeaderValue::try_from(text) {
@@ -175,7 +178,7 @@ fn tell_cold_start(response: &mut Response, waited: Duration) {
     }
 }
 
-/// What an ingress says to an activator.
+/// Headers that only an ingress may set.
 const FROM_INGRESS: [HeaderName; 3] = [headers::REVISION, headers::NAMESPACE, headers::ORIGINAL_HOST];
 const TIMEOUT_MESSAGE: &str = "activator request timeout";
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

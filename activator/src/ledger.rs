@@ -1,10 +1,10 @@
-//! The books: what became of every request, and what every cold start cost. Bounded memory, whatever comes.
+//! The books: the results of all requests, and the steps of every cold start, in bounded memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use pilotlight_core::{PodTimeline, RevisionId, Time};
+use pilotlight_histogram::{Durations, MICROSECOND};
 
 /// The books of one activator, since it started.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct RevisionLedger {
     pub lost: u64,
     /// From a request's arrival to the end of its response.
     pub latency: Latencies,
-    /// The times this revision was woken from zero.
+    /// The cold starts of this revision.
     pub cold_starts: ColdStarts,
 }
 
@@ -51,11 +51,11 @@ impl RevisionLedger {
     }
 }
 
-/// The wakings of a revision. One is counted each time it goes from no ready pod to a pod that takes a request
-/// which had been waiting, by the request that waited longest.
+/// The cold starts of a revision. One is counted each time it goes from no ready pod to a pod that takes a waiting
+/// request, by the request that waited longest.
 #[derive(Clone, Debug, Default)]
 pub struct ColdStarts {
-    /// How many there were.
+    /// The number of cold starts.
     pub count: u64,
     /// The latest, oldest first; at most 1000.
     pub recent: VecDeque<ColdStart>,
@@ -142,68 +142,8 @@ impl ColdStart {
     }
 }
 
-/// A distribution of durations, exact to 1 %, up to an hour (longer ones count as an hour).
-#[derive(Clone, Debug, Default)]
-pub struct Latencies {
-    /// Microseconds. Made when the first value comes, and grows with the greatest value, not with their number.
-    histogram: Option<Histogram<u64>>,
-}
-
-impl Latencies {
-    pub(crate) fn record(&mut self, length: Duration) {
-        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
-        if self.histogram.is_none() {
-            // Fails only for more than five digits.
-            self.histogram = Histogram::new(SIGNIFICANT_DIGITS).ok();
-        }
-        if let Some(histogram) = &mut self.histogram {
-            // Grows as needed, so this cannot fail. `saturating_record` would not grow.
-            let _ = histogram.record(micros);
-        }
-    }
-
-    fn add(&mut self, other: &Latencies) {
-        match (&mut self.histogram, &other.histogram) {
-            (_, None) => {}
-            (None, Some(theirs)) => self.histogram = Some(theirs.clone()),
-            // Both grow on their own and share their precision, so adding cannot fail.
-            (Some(ours), Some(theirs)) => drop(ours.add(theirs)),
-        }
-    }
-
-    /// How many were recorded.
-    pub fn count(&self) -> u64 {
-        self.histogram.as_ref().map_or(0, Histogram::len)
-    }
-
-    /// The duration that a fraction of all (0.99: 99 of 100) did not exceed; `None` if there are none.
-    pub fn quantile(&self, fraction: f64) -> Option<Duration> {
-        let histogram = self.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
-        Some(Duration::from_micros(histogram.value_at_quantile(fraction)))
-    }
-
-    /// The longest; `None` if there are none.
-    pub fn max(&self) -> Option<Duration> {
-        self.quantile(1.0)
-    }
-
-    /// The mean; `None` if there are none.
-    pub fn mean(&self) -> Option<Duration> {
-        let histogram = self.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
-        Some(Duration::from_nanos((histogram.mean() * 1000.0) as u64))
-    }
-
-    /// Every occupied step of the distribution: up to which duration, and how many.
-    pub fn steps(&self) -> Vec<(Duration, u64)> {
-        let steps = self.histogram.iter().flat_map(Histogram::iter_recorded);
-        steps
-            .map(|step| (Duration::from_micros(step.value_iterated_to()), step.count_since_last_iteration()))
-            .collect()
-    }
-}
-
-const SIGNIFICANT_DIGITS: u8 = 2;
-const MAX_MICROS: u64 = 3_600_000_000;
+/// A distribution of durations, exact to 1 %.
+pub type Latencies = Durations<MICROSECOND, 2>;
 
 #[cfg(test)]
 mod tests {

@@ -8,10 +8,11 @@
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {
 //! use pilotlight_activator::{Activator, ActivatorParams, endpoints};
-//! use pilotlight_net::{Clock, Drain};
+//! use pilotlight_net::{Clock, Drain, Target};
 //!
-//! let endpoints = endpoints::follow("http://127.0.0.1:8090/v1/endpoints").expect("a good address");
-//! let params = ActivatorParams::new("activator-1", Clock::start(), "ws://127.0.0.1:8080");
+//! let endpoints = endpoints::follow(Target::http("http://127.0.0.1:8090/v1/endpoints").expect("a URL"));
+//! let autoscaler = Target::ws("ws://127.0.0.1:8080").expect("a URL");
+//! let params = ActivatorParams::new("activator-1", Clock::start(), autoscaler);
 //! let activator = Activator::start(params, endpoints);
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8012").await?;
 //! activator.serve(listener, Drain::default()).await;
@@ -33,6 +34,8 @@ mod reports;
 mod revision;
 mod routes;
 mod run;
+#[cfg(test)]
+mod scripts;
 mod settings;
 mod sink;
 mod throttler;

@@ -1,7 +1,7 @@
-//! Asks pods whether they take requests: the async side of [`Backends`].
+//! Probes of a revision's pods: the async side of [`Backends`].
 //!
-//! All decisions are made there; this file sends the probes, waits, and hands the result to the throttler. Where the
-//! table leaves nothing open, as on one machine, it only passes the table on: no task, no timer, no connection.
+//! `Backends` makes all decisions; this file sends the probes, waits, and hands the result to the throttler. Where the
+//! endpoints leave nothing open, as on one machine, they are only passed on: no task, no timer, no connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -19,16 +19,15 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use tracing::info;
 
-use crate::activator::ActivatorParams;
-use crate::revision::Revision;
+use crate::revision::RevisionTraffic;
 use crate::throttler::{Supply, Throttler};
 
-/// How pods are probed. Knative's names are `PROBE_TIMEOUT` and `PROBE_FREQUENCY`.
+/// Times of probes. Knative's names are `PROBE_TIMEOUT` and `PROBE_FREQUENCY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeParams {
-    /// How long a pod may take to answer.
+    /// The time a pod may take to answer.
     pub timeout: Duration,
-    /// How long after one round of probes the next begins, for those who did not pass.
+    /// The time from one round of probes to the next, for pods that did not pass.
     pub interval: Duration,
 }
 
@@ -38,47 +37,54 @@ impl Default for ProbeParams {
     }
 }
 
-/// Knows where one revision's requests can go, and keeps its throttler up to date.
+/// The parameters that all probers of an activator have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct ProbeContext {
+    pub(crate) clock: Clock,
+    /// The activator's own address; `None`: it uses every pod.
+    pub(crate) pod_ip: Option<IpAddr>,
+    pub(crate) probing: ProbeParams,
+    pub(crate) upstreams: Upstreams,
+}
+
+/// The prober of one revision: finds out which destinations its requests can use, and keeps its throttler up to date.
 #[derive(Debug)]
 pub(crate) struct Prober {
     id: RevisionId,
     throttler: Arc<Throttler>,
-    upstreams: Upstreams,
-    clock: Clock,
-    pod_ip: Option<IpAddr>,
-    probe_timeout: Duration,
-    state: Mutex<State>,
-    /// Tasks hold no more than this: when the activator goes, they end.
+    context: ProbeContext,
+    state: Mutex<ProberState>,
+    /// Tasks hold only this: they end when the activator is dropped.
     me: Weak<Prober>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ProberState {
     backends: Backends,
     /// `None` once the revision has been deleted.
     endpoints: Option<Arc<RevisionEndpoints>>,
-    /// The last known: while requests do not pass through activators, nobody knows better.
+    /// The last known place, kept while the list of activators leaves this one out.
     place: Place,
-    timer: Option<Timer>,
+    timer: Option<ProbeTimer>,
 }
 
 #[derive(Debug)]
-struct Timer {
+struct ProbeTimer {
     at: Time,
     task: AbortHandle,
 }
 
-impl Drop for Timer {
+impl Drop for ProbeTimer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 impl Prober {
-    /// Knows nothing yet.
-    pub(crate) fn new(params: &ActivatorParams, upstreams: Upstreams, revision: &Revision) -> Arc<Prober> {
-        let state = State {
-            backends: Backends::new(params.probing.interval),
+    /// A prober without endpoints.
+    pub(crate) fn new(context: ProbeContext, revision: &RevisionTraffic) -> Arc<Prober> {
+        let state = ProberState {
+            backends: Backends::new(context.probing.interval),
             endpoints: None,
             place: Place::default(),
             timer: None,
@@ -86,40 +92,37 @@ impl Prober {
         Arc::new_cyclic(|me| Prober {
             id: revision.id().clone(),
             throttler: Arc::clone(revision.throttler()),
-            upstreams,
-            clock: params.clock,
-            pod_ip: params.pod_ip,
-            probe_timeout: params.probing.timeout,
+            context,
             state: Mutex::new(state),
             me: Weak::clone(me),
         })
     }
 
-    /// Takes over what the feed says now; `None`: the revision was deleted. What the feed settles by itself is in force
-    /// when this returns.
+    /// Takes over a revision's endpoints; `None`: the revision was deleted. Whatever needs no probe is in force when this
+    /// returns.
     pub(crate) fn update(&self, endpoints: Option<&Arc<RevisionEndpoints>>) {
         let mut state = self.state.lock();
-        if let (Some(own), Some(endpoints)) = (self.pod_ip, endpoints) {
+        if let (Some(own), Some(endpoints)) = (self.context.pod_ip, endpoints) {
             state.place = Place::among(own, &endpoints.activators).unwrap_or(state.place);
         }
         state.endpoints = endpoints.cloned();
         let listing = endpoints.map_or_else(Listing::default, |endpoints| Listing::from(&**endpoints));
-        let effects = state.backends.step(self.clock.now(), Input::Listed(listing));
+        let effects = state.backends.step(self.context.clock.now(), Input::Listed(listing));
         self.supply(&state);
         self.follow(&mut state, effects);
     }
 
     fn tell(&self, input: Input) {
         let mut state = self.state.lock();
-        let effects = state.backends.step(self.clock.now(), input);
+        let effects = state.backends.step(self.context.clock.now(), input);
         if effects.iter().any(|effect| matches!(effect, Effect::Use(_))) {
             self.supply(&state);
         }
         self.follow(&mut state, effects);
     }
 
-    // Under the lock, so that the throttler hears of changes in their order.
-    fn supply(&self, state: &State) {
+    // Called under the lock, so that the throttler gets changes in their order.
+    fn supply(&self, state: &ProberState) {
         let supply = state.endpoints.as_ref().map(|endpoints| Supply {
             endpoints,
             destinations: state.backends.using(),
@@ -128,8 +131,8 @@ impl Prober {
         self.throttler.update(supply);
     }
 
-    /// Does what has been decided.
-    fn follow(&self, state: &mut State, effects: Vec<Effect>) {
+    /// Carries out the decisions of `Backends`.
+    fn follow(&self, state: &mut ProberState, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Probe(pods) => self.probe(pods),
@@ -146,24 +149,26 @@ impl Prober {
         }
     }
 
-    fn wake(&self, at: Time) -> Timer {
-        let (me, instant) = (Weak::clone(&self.me), self.clock.instant_at(at));
+    fn wake(&self, at: Time) -> ProbeTimer {
+        let (me, instant) = (Weak::clone(&self.me), self.context.clock.instant_at(at));
         let task = tokio::spawn(async move {
             sleep_until(instant).await;
             if let Some(prober) = me.upgrade() {
                 prober.tell(Input::Tick);
             }
         });
-        Timer { at, task: task.abort_handle() }
+        ProbeTimer { at, task: task.abort_handle() }
     }
 
     fn probe(&self, pods: Vec<SocketAddr>) {
-        let (me, upstreams, limit) = (Weak::clone(&self.me), self.upstreams.clone(), self.probe_timeout);
+        let (me, upstreams, limit) =
+            (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
             let (count, upstreams) = (pods.len(), &upstreams);
             let ask = |pod| async move { (pod, probe(upstreams, pod, limit).await) };
             let probes: FuturesUnordered<_> = pods.into_iter().map(ask).collect();
-            // Who passes is not kept waiting for who is silent; but answers that come together are told together.
+            // Pods that pass are used without waiting for those that are silent. Answers that are ready at the same time
+            // are one step.
             let mut answers = probes.ready_chunks(count);
             while let Some(answers) = answers.next().await {
                 let Some(prober) = me.upgrade() else { return };
@@ -173,7 +178,8 @@ impl Prober {
     }
 
     fn probe_cluster_ip(&self, address: SocketAddr) {
-        let (me, upstreams, limit) = (Weak::clone(&self.me), self.upstreams.clone(), self.probe_timeout);
+        let (me, upstreams, limit) =
+            (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
             let passed = probe(&upstreams, address, limit).await == Answer::Passed;
             if let Some(prober) = me.upgrade() {
@@ -183,7 +189,7 @@ impl Prober {
     }
 }
 
-/// Asks once. Over the connections requests go over, so that the first request finds one made.
+/// Sends one probe, over the pool that requests use: the first request finds an open connection.
 async fn probe(upstreams: &Upstreams, to: SocketAddr, limit: Duration) -> Answer {
     let get = Get::new(headers::HEALTH_PATH)
         .header(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE))

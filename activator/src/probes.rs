@@ -1,22 +1,22 @@
-//! Probes: who may be told what about this activator's health.
+//! Answers to probes of this activator: those of the kubelet, of ingresses and of other parts of Knative.
 
 use http::{HeaderMap, StatusCode};
 use pilotlight_net::{Body, Response, headers, is_kubelet_probe, message, plain, probe};
 
-/// What the activator's health consists of.
+/// The health of the activator, as probes see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Health {
     /// The autoscaler is connected.
     pub(crate) is_connected: bool,
-    /// Every revision there is has been heard of.
+    /// Every revision that exists is known.
     pub(crate) has_endpoints: bool,
     /// The process was asked to stop.
     pub(crate) is_stopping: bool,
 }
 
 impl Health {
-    /// Whether traffic should be sent here, and if not, why (Knative's words, as far as
-    /// it has any).
+    /// Whether traffic should be sent to this activator, and if not, why, in Knative's words where it has any
+    /// (cmd/activator/main.go, newHealthCheck).
     pub(crate) fn check(self) -> Result<(), &'static str> {
         match self {
             Health { is_stopping: true, .. } => Err("received SIGTERM from kubelet"),
@@ -27,7 +27,7 @@ impl Health {
     }
 }
 
-/// The answer to a probe; `None` if this is a request like any other.
+/// The answer to a probe; `None` if the request is no probe.
 pub(crate) fn answer(request: &HeaderMap, health: Health) -> Option<Response> {
     if is_kubelet_probe(request) {
         return Some(match health.check() {
@@ -35,7 +35,7 @@ pub(crate) fn answer(request: &HeaderMap, health: Health) -> Option<Response> {
             Err(reason) => plain(StatusCode::INTERNAL_SERVER_ERROR, reason),
         });
     }
-    // Ingresses ask whether the path leads here, not whether to use it: still 200 while stopping.
+    // An ingress asks whether the path leads here, not whether to use it: the answer is 200 even while stopping.
     if let Some(answer) = probe::answer_network_probe(request) {
         return Some(answer);
     }
@@ -48,7 +48,7 @@ pub(crate) fn answer(request: &HeaderMap, health: Health) -> Option<Response> {
     })
 }
 
-/// A header value as Knative prints it: HTML-escaped, then quoted as Go quotes.
+/// A header value as Knative prints it: HTML-escaped, then quoted as by Go's `%q`.
 fn quoted(value: &[u8]) -> String {
     let mut quoted = String::from("\"");
     for chunk in value.utf8_chunks() {

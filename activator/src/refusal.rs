@@ -1,5 +1,5 @@
-//! Every answer the activator gives in a pod's stead. What Knative says is said in its words; a header for machines
-//! and what is known about the cause come on top.
+//! Responses that the activator makes itself. Texts are Knative's where it has one; a header names the reason for
+//! machines, and the known cause is added.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use pilotlight_net::{Response, headers, message, plain};
 use crate::routes::{Routes, Unroutable};
 use crate::throttler::{Obstacle, Refusal};
 
-/// A request that will not be sent to a pod.
+/// The response to a request that will not be sent to a pod.
 pub(crate) fn refused(refusal: &Refusal, now: Time) -> Response {
     match refusal {
         Refusal::QueueFull => {
@@ -29,7 +29,7 @@ pub(crate) fn refused(refusal: &Refusal, now: Time) -> Response {
     }
 }
 
-/// A request whose time ran out while it waited.
+/// The response to a request whose time limit passed while it waited.
 pub(crate) fn timed_out(message: &str, obstacle: &Obstacle) -> Response {
     let (reason, why) = match obstacle {
         Obstacle::NoPods { trouble: Some(trouble), .. } => (trouble.reason.as_str(), describe(trouble)),
@@ -44,7 +44,7 @@ pub(crate) fn timed_out(message: &str, obstacle: &Obstacle) -> Response {
     with_reason(plain(StatusCode::GATEWAY_TIMEOUT, format!("{message}\n{why}")), reason)
 }
 
-/// A request without a revision to go to. `tell_hosts`: say which hosts there are instead.
+/// The response to a request without a route. `tell_hosts`: list the known hosts.
 pub(crate) fn unroutable(why: &Unroutable, routes: &Routes, tell_hosts: bool) -> Response {
     let name = match why {
         Unroutable::NotYet => {
@@ -57,7 +57,7 @@ pub(crate) fn unroutable(why: &Unroutable, routes: &Routes, tell_hosts: bool) ->
             let text = format!("no revision answers to the host \"{host}\"; known hosts:\n  {known}");
             return plain(StatusCode::NOT_FOUND, text);
         }
-        // Knative looks up a revision without a name, and so will who reads its logs.
+        // Knative looks up a revision with an empty name (pkg/activator/handler/context_handler.go); the text is the same.
         Unroutable::Host(_) => "",
         Unroutable::Revision(name) => name,
     };
@@ -67,7 +67,7 @@ pub(crate) fn unroutable(why: &Unroutable, routes: &Routes, tell_hosts: bool) ->
 
 fn describe(trouble: &Trouble) -> String {
     let mut text = trouble.message.clone();
-    // Writing to a string cannot fail.
+    // A write to a string cannot fail.
     if let Some(code) = trouble.exit_code {
         let _ = write!(text, "\nexit code: {code}");
     }

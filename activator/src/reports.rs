@@ -1,38 +1,38 @@
-//! The revisions that have something to tell the autoscaler. All others cost nothing, however many there are.
+//! The list of revisions that have something to report. All others cost nothing, however many there are.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pilotlight_core::{RevisionId, Stat, Time};
 
-use crate::revision::Revision;
+use crate::revision::RevisionTraffic;
 
-/// The revisions that report each second: from the first request to the first second without any.
+/// The revisions that report each second: from their first request to the first second without any.
 #[derive(Debug, Default)]
 pub(crate) struct Reporting {
-    // Also guards every revision's `is_reporting`: it says whether the revision is in here.
-    revisions: Mutex<Vec<Arc<Revision>>>,
+    // Invariant: a revision's `is_reporting` says whether it is in this list. Both change under this lock.
+    revisions: Mutex<Vec<Arc<RevisionTraffic>>>,
 }
 
 impl Reporting {
-    /// A revision has something to report from now on.
-    pub(crate) fn join(&self, revision: &Arc<Revision>) {
+    /// Adds a revision that has something to report from now on.
+    pub(crate) fn join(&self, revision: &Arc<RevisionTraffic>) {
         let mut revisions = self.revisions.lock();
         if !revision.set_reporting(true) {
             revisions.push(Arc::clone(revision));
         }
     }
 
-    /// A revision is over, and says no more.
-    pub(crate) fn leave(&self, revision: &Arc<Revision>) {
+    /// Removes a revision that is retired.
+    pub(crate) fn leave(&self, revision: &Arc<RevisionTraffic>) {
         let mut revisions = self.revisions.lock();
         if revision.set_reporting(false) {
             revisions.retain(|other| !Arc::ptr_eq(other, revision));
         }
     }
 
-    /// Everybody's sample of the last period. A revision that has none leaves; should a request arrive at this very
-    /// moment, it joins again.
+    /// Stats of the last period. A revision that has none is removed; should its next request arrive at this very moment,
+    /// it joins again when this returns.
     pub(crate) fn report(&self, now: Time) -> Vec<(RevisionId, Stat)> {
         let mut stats = Vec::new();
         self.revisions.lock().retain(|revision| {
@@ -45,13 +45,13 @@ impl Reporting {
         stats
     }
 
-    /// What a new connection to the autoscaler must hear first.
+    /// Stats that a new connection to the autoscaler must carry first: those of requests in flight.
     pub(crate) fn resync(&self, now: Time) -> Vec<(RevisionId, Stat)> {
         let revisions = self.revisions.lock();
         revisions.iter().filter_map(|revision| Some((revision.id().clone(), revision.resync(now)?))).collect()
     }
 
-    /// How many report.
+    /// The number of revisions that report.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.revisions.lock().len()

@@ -1,4 +1,5 @@
-//! One revision: its line of requests, its reports, its books. And [`Exchange`], one request's way through them.
+//! The traffic of one revision: its queue of requests, its reports, its books. And [`Exchange`], one request's way
+//! through them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::metrics::RevisionMetrics;
 
 use crate::throttler::{Backlog, Pod, Throttler};
 
-/// What a revision's requests are doing now, and did so far.
+/// Activity of a revision: its requests at this moment, and their results so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RevisionActivity {
     /// Requests that wait for a pod.
@@ -25,7 +26,7 @@ pub struct RevisionActivity {
     pub active: u32,
     /// Requests at each pod, by its name; pods that are leaving are listed until they are done.
     pub pods: BTreeMap<String, u32>,
-    /// Requests that arrived so far.
+    /// Arrived requests so far.
     pub requests: u64,
     /// Responses so far, by status code.
     pub statuses: BTreeMap<u16, u64>,
@@ -35,14 +36,14 @@ pub struct RevisionActivity {
     pub last_error: Option<String>,
 }
 
-/// A revision, for as long as it is in the table or has requests.
+/// The traffic of one revision, kept as long as the revision exists or has requests.
 #[derive(Debug)]
-pub(crate) struct Revision {
+pub(crate) struct RevisionTraffic {
     id: RevisionId,
     names: Arc<RevisionNames>,
     throttler: Arc<Throttler>,
     books: Mutex<Books>,
-    /// See `Reporting`.
+    /// Whether it is in the list of `Reporting`.
     is_reporting: AtomicBool,
 }
 
@@ -54,8 +55,8 @@ struct Books {
     last_error: Option<String>,
 }
 
-impl Revision {
-    /// `times_answers`: nobody else does.
+impl RevisionTraffic {
+    /// `times_answers`: telemetry records no durations, so the metrics of this crate do.
     pub(crate) fn new(
         id: RevisionId,
         queue_depth: usize,
@@ -72,10 +73,16 @@ impl Revision {
         };
         let (name, namespace) = (id.name.clone(), id.namespace.clone());
         let names = Arc::new(RevisionNames { name, namespace, ..RevisionNames::default() });
-        Revision { id, names, throttler, books: Mutex::new(books), is_reporting: AtomicBool::new(false) }
+        RevisionTraffic {
+            id,
+            names,
+            throttler,
+            books: Mutex::new(books),
+            is_reporting: AtomicBool::new(false),
+        }
     }
 
-    /// The same as the id, as metrics and traces tell it.
+    /// The id as metrics and spans carry it.
     pub(crate) fn names(&self) -> &Arc<RevisionNames> {
         &self.names
     }
@@ -88,7 +95,7 @@ impl Revision {
         &self.throttler
     }
 
-    /// A request has arrived. The stat, if there is one, must be sent at once.
+    /// Counts a request that has arrived. The stat, if there is one, must be sent at once.
     pub(crate) fn begin(self: &Arc<Self>, clock: Clock, method: Method) -> (Exchange, Option<Stat>) {
         let arrived = clock.now();
         let announcement = {
@@ -101,7 +108,7 @@ impl Revision {
         (exchange, announcement)
     }
 
-    /// The sample of the last period.
+    /// The stat of the last period; `None` if there is nothing to report.
     pub(crate) fn report(&self, now: Time) -> Option<Stat> {
         let mut books = self.books.lock();
         let stat = books.reporter.report(now);
@@ -110,7 +117,7 @@ impl Revision {
         stat
     }
 
-    /// What a new connection to the autoscaler must hear first.
+    /// The stat that a new connection to the autoscaler must carry first; `None` without requests in flight.
     pub(crate) fn resync(&self, now: Time) -> Option<Stat> {
         self.books.lock().reporter.resync(now)
     }
@@ -124,12 +131,7 @@ impl Revision {
         self.books.lock().ledger.clone()
     }
 
-    /// Shows a deleted revision, whose requests are over, at rest.
-    pub(crate) fn rest(&self) {
-        self.books.lock().metrics.concurrency.set(0.0);
-    }
-
-    /// Notes whether it is among those that report; only for `Reporting`, under its lock. Returns whether it was.
+    /// Sets whether it is in the list of `Reporting`, which alone calls this, under its lock. Returns whether it was.
     pub(crate) fn set_reporting(&self, is_reporting: bool) -> bool {
         self.is_reporting.swap(is_reporting, Ordering::Relaxed)
     }
@@ -150,10 +152,10 @@ impl Revision {
     }
 }
 
-/// One request, from arrival to the end of its response. Dropping it closes its account, however it ended.
+/// One request, from arrival to the end of its response. Dropping it enters the result in the books, however it ended.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    revision: Arc<Revision>,
+    revision: Arc<RevisionTraffic>,
     clock: Clock,
     method: Method,
     arrived: Time,
@@ -170,7 +172,7 @@ impl Exchange {
         &self.revision.id.namespace
     }
 
-    /// This request was the first to be sent to a pod after the revision had none.
+    /// Records a cold start: this request was the first to be sent to a pod after the revision had none.
     pub(crate) fn woke(&self, pod: &Pod, sent: Time) {
         let start = ColdStart::new(self.arrived, pod.timeline, sent);
         let mut books = self.revision.books.lock();
@@ -178,7 +180,7 @@ impl Exchange {
         books.ledger.cold_starts.record(start);
     }
 
-    /// A pod took the request and did not answer.
+    /// Counts a request that a pod took and did not answer.
     pub(crate) fn lost(&self, error: &str) {
         let mut books = self.revision.books.lock();
         books.ledger.lost += 1;
@@ -186,17 +188,17 @@ impl Exchange {
         books.last_error = Some(error.to_owned());
     }
 
-    /// A pod could not be reached; the request goes on to another.
+    /// Notes why a pod could not be reached; the request is retried at another.
     pub(crate) fn refused(&self, error: &str) {
         self.revision.books.lock().last_error = Some(error.to_owned());
     }
 
-    /// The response begins.
+    /// Notes the status of the response, whose body is still to come.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
-    /// The response is over.
+    /// Notes how the response's body ended.
     pub(crate) fn ended(mut self, ending: Ending) {
         self.ending = Some(ending);
     }

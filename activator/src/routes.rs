@@ -1,10 +1,11 @@
-//! Which revision a request is for.
+//! Routes: the revision that a request is for.
 //!
-//! In order: the revision headers an ingress sets, a cluster-local host name, the hosts that revisions list, and, in
-//! local mode, the only revision there is.
+//! In order: the revision headers that an ingress sets, a cluster-local host name, the hosts that revisions list, and, in
+//! local mode, the only revision.
 //!
-//! One lock guards the maps. A lookup holds it for a few hash look-ups, a change of one revision for as many, and nobody
-//! across an `.await`: less work for a request than a copy of the whole would be, and none that grows with their number.
+//! One lock guards the maps. A request holds it for a few hash lookups, a change of one revision for as many, and neither
+//! across an `.await`. That is less work for a request than sharing an immutable copy of all routes (a lock and two
+//! reference counts), and a change costs the same however many revisions there are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,53 +19,53 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use crate::revision::Revision;
+use crate::revision::RevisionTraffic;
 
-/// The way from requests to revisions, changed one revision at a time.
+/// All routes, changed one revision at a time.
 #[derive(Debug)]
 pub(crate) struct Routes {
     cluster_domain: String,
     /// If there is exactly one revision, unknown hosts lead to it.
     single_default: bool,
-    maps: RwLock<Maps>,
-    /// Wakes requests that wait because not everything is known yet.
+    maps: RwLock<RouteMaps>,
+    /// Wakes requests that wait because not all revisions are known yet.
     grown: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Maps {
+struct RouteMaps {
     /// By namespace, then by name. No namespace is empty.
     revisions: HashMap<String, HashMap<String, Arc<Route>>>,
-    /// Every revision that lists a host, ordered by id: the first one gets the requests. Nobody remembers who came
-    /// first, so that all activators agree, and go on to agree after a restart.
+    /// All revisions that list a host, ordered by id: the first one gets the requests. The lowest id, not the oldest
+    /// claim: all activators agree on it, whatever the order in which they heard of the revisions.
     hosts: HashMap<String, Vec<Arc<Route>>>,
     revision_count: usize,
-    /// Every revision there is has been heard of.
+    /// Every revision that exists has been added.
     is_complete: bool,
 }
 
-/// One revision and what holds for requests to it.
+/// The route to one revision, and the time limits of its requests.
 #[derive(Debug)]
 pub(crate) struct Route {
-    pub(crate) revision: Arc<Revision>,
+    pub(crate) revision: Arc<RevisionTraffic>,
     pub(crate) timeouts: Timeouts,
     /// Host names (lower case, no port) that lead here.
     pub(crate) hosts: Vec<String>,
 }
 
-/// Why there is no route for a request.
+/// The reason why a request has no route.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unroutable {
     /// No revision has this name.
     Revision(String),
     /// No revision answers to this host.
     Host(String),
-    /// No revision answers yet, but not all of them are known.
+    /// No known revision answers, but not all are known yet.
     NotYet,
 }
 
 impl Routes {
-    /// No revision yet. `single_default`: if there is exactly one revision, unknown hosts lead to it.
+    /// No routes, and not complete. `single_default`: if there is exactly one revision, unknown hosts lead to it.
     pub(crate) fn new(cluster_domain: &str, single_default: bool) -> Self {
         Routes {
             cluster_domain: cluster_domain.to_ascii_lowercase(),
@@ -77,29 +78,29 @@ impl Routes {
     /// Adds a revision, or changes one.
     pub(crate) fn set(&self, route: Route) {
         let mut maps = self.maps.write();
-        maps.set(Arc::new(route));
+        maps.set(&Arc::new(route));
         if !maps.is_complete {
             self.grown.notify_waiters();
         }
     }
 
-    /// Takes a revision away. A host that another one lists as well leads to that one from now on.
+    /// Removes a revision. A host that another revision lists as well leads there from now on.
     pub(crate) fn remove(&self, id: &RevisionId) {
         self.maps.write().remove(id);
     }
 
-    /// Says that every revision there is has been added: from now on what is not found does not exist.
+    /// Declares that every revision that exists has been added: what is not found does not exist.
     pub(crate) fn complete(&self) {
         self.maps.write().is_complete = true;
         self.grown.notify_waiters();
     }
 
-    /// Whether every revision there is has been added.
+    /// Whether every revision that exists has been added.
     pub(crate) fn is_complete(&self) -> bool {
         self.maps.read().is_complete
     }
 
-    /// The route for a request. `client`: its connection may say what neither header nor host does.
+    /// The route of a request. `client` knows the local port of its connection, for routes by port.
     pub(crate) fn find(&self, _client: &Client, request: &Request) -> Result<Arc<Route>, Unroutable> {
         let text = |name: &HeaderName| text(request.headers(), name);
         let (namespace, name) = (text(&headers::NAMESPACE), text(&headers::REVISION));
@@ -127,9 +128,9 @@ impl Routes {
         })
     }
 
-    /// The route for a request, which waits for a while if not all revisions are known: whoever tells of them may be
-    /// starting as well, and a 404 would be a lie.
-    // `&mut`: a body is not `Sync`, so a task could not move with a shared borrow of it.
+    /// The route of a request, which waits for a while if not all revisions are known: the publisher of endpoints may be
+    /// starting as well, and a 404 would be wrong.
+    // `&mut`: a body is not `Sync`, so a future that holds a shared borrow of it is not `Send`.
     pub(crate) async fn find_or_wait(
         &self,
         client: &Client,
@@ -141,7 +142,7 @@ impl Routes {
         }
         let deadline = Instant::now() + COMPLETE_TIMEOUT;
         loop {
-            // Before the look, so that no change falls in between.
+            // Subscribed before the lookup, so that no change is missed in between.
             let grown = self.grown.notified();
             match self.find(client, request) {
                 Err(Unroutable::NotYet) if timeout_at(deadline, grown).await.is_ok() => {}
@@ -150,7 +151,7 @@ impl Routes {
         }
     }
 
-    /// Every host that leads somewhere, sorted. Walks all of them.
+    /// All hosts that have a route, sorted. Walks all of them.
     pub(crate) fn hosts(&self) -> Vec<String> {
         let mut hosts: Vec<String> = self.maps.read().hosts.keys().cloned().collect();
         hosts.sort_unstable();
@@ -166,17 +167,17 @@ impl Routes {
     }
 }
 
-impl Maps {
-    fn set(&mut self, route: Arc<Route>) {
+impl RouteMaps {
+    fn set(&mut self, route: &Arc<Route>) {
         let id = route.revision.id();
         let namespace = self.revisions.entry(id.namespace.clone()).or_default();
-        let before = namespace.insert(id.name.clone(), Arc::clone(&route));
+        let before = namespace.insert(id.name.clone(), Arc::clone(route));
         let hosts_before = before.as_ref().map_or(&[][..], |before| &before.hosts);
         for host in hosts_before.iter().filter(|host| !route.hosts.contains(host)) {
             self.withdraw(host, id);
         }
         for host in &route.hosts {
-            self.claim(host, &route);
+            self.claim(host, route);
         }
         self.revision_count += usize::from(before.is_none());
     }
@@ -220,7 +221,7 @@ impl Maps {
         self.revisions.get(namespace)?.get(name)
     }
 
-    /// The revision that there is, if it is the only one. Not before all are known: the first to come is no only one.
+    /// The only revision, if there is exactly one. `None` before all are known: the first one added need not be the only.
     fn only_revision(&self) -> Option<&Arc<Route>> {
         let is_alone = self.is_complete && self.revision_count == 1;
         self.revisions.values().next().filter(|_| is_alone)?.values().next()
@@ -246,7 +247,7 @@ fn normal_host(host: &str) -> String {
     without_port.strip_suffix('.').unwrap_or(without_port).to_ascii_lowercase()
 }
 
-/// How long a request waits until all revisions are known.
+/// The longest time a request waits until all revisions are known.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -262,7 +263,12 @@ mod tests {
 
     fn route(name: &str, hosts: &[&str]) -> Route {
         Route {
-            revision: Arc::new(Revision::new(RevisionId::new("default", name), 10, Backlog::new(10), true)),
+            revision: Arc::new(RevisionTraffic::new(
+                RevisionId::new("default", name),
+                10,
+                Backlog::new(10),
+                true,
+            )),
             timeouts: Timeouts { total: Duration::from_secs(300), response_start: None, idle: None },
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         }

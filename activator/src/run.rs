@@ -79,8 +79,7 @@ async fn serve(
         tokio::spawn(keep_renewed(&pods.tls, tls_poll_interval));
     }
 
-    let tables = endpoints::follow(&endpoints.to_string())?;
-    let activator = Activator::start(params, tables);
+    let activator = Activator::start(params, endpoints::follow(endpoints));
     if let Some(port) = admin {
         // The admin port answers to the end: its server ends with the runtime.
         port.serve(routes(&activator, page), Drain::default());

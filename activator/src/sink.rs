@@ -1,7 +1,7 @@
-//! The connection to the autoscaler: one websocket, one task, stats in the order in which they were made.
+//! The connection to the autoscaler: one WebSocket, one task, stats in the order in which they were made.
 //!
-//! Nothing is kept for later. A stat that arrives late would be added to the wrong second, so while there is no
-//! connection stats are thrown away and counted; what is still true is told first on the next connection.
+//! Stats are not buffered across a disconnect: a late stat would be added to the wrong second. Without a connection they
+//! are dropped and counted, and the next connection begins with the requests in flight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use http::Uri;
 use parking_lot::Mutex;
 use pilotlight_core::{RevisionId, Rng, Stat};
-use pilotlight_net::{Drain, wire};
+use pilotlight_net::{Backoff, Drain, Target, wire};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
+use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{
     self, Message, protocol::CloseFrame, protocol::frame::coding::CloseCode,
 };
@@ -24,7 +24,31 @@ use tracing::{debug, info, warn};
 
 use crate::metrics::StatsMetrics;
 
-/// Where stats are put; never blocks. The oldest make room if the autoscaler cannot keep up.
+/// The way to the autoscaler: a TCP connection to a [`Target`], or, in a test, a pipe.
+pub(crate) trait Dial: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+
+    /// The URL for the handshake, and for logs.
+    fn url(&self) -> String;
+
+    /// Opens a connection. Sets no time limit.
+    fn dial(&self) -> impl Future<Output = Result<Self::Stream, pilotlight_net::Error>> + Send;
+}
+
+impl Dial for Target {
+    type Stream = TcpStream;
+
+    fn url(&self) -> String {
+        self.to_string()
+    }
+
+    fn dial(&self) -> impl Future<Output = Result<TcpStream, pilotlight_net::Error>> + Send {
+        self.connect()
+    }
+}
+
+/// Stats on their way to the autoscaler; never blocks. The oldest make room if the autoscaler cannot keep up.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     pod_name: String,
@@ -47,7 +71,7 @@ impl Outbox {
         }
     }
 
-    /// Sends stats soon, or throws them away if nobody is connected.
+    /// Queues stats to be sent at once, or drops them if the autoscaler is not connected.
     pub(crate) fn push(&self, stats: impl IntoIterator<Item = (RevisionId, Stat)>) {
         let mut queue = self.stats.lock();
         let before = queue.len();
@@ -57,7 +81,7 @@ impl Outbox {
         if queue.len() == before {
             return;
         }
-        // Asked under the lock: whoever disconnects empties the queue under it, so nothing can stay behind.
+        // Under the lock, as the queue is emptied at a disconnect: no stat can stay behind.
         let keep = if self.is_connected() { MAX_STATS } else { 0 };
         let excess = queue.len().saturating_sub(keep);
         queue.drain(..excess);
@@ -71,7 +95,7 @@ impl Outbox {
         self.connected.load(Ordering::Acquire)
     }
 
-    /// Stats thrown away so far.
+    /// The number of stats dropped so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -93,7 +117,7 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits, as one message; `None` if nothing does.
+    /// All queued stats as one message; `None` if there are none.
     fn take_message(&self) -> Option<Message> {
         let stats: Vec<(RevisionId, Stat)> = self.stats.lock().drain(..).collect();
         (!stats.is_empty()).then(|| Message::binary(wire::encode_stats(&stats)))
@@ -102,14 +126,18 @@ impl Outbox {
 
 /// Keeps the connection up and sends what is in the outbox, until `stop` starts. `on_connect` is called before
 /// the first stat of each connection; what it pushes goes first.
-pub(crate) async fn run(url: String, outbox: Arc<Outbox>, stop: Drain, on_connect: impl Fn() + Send) {
-    let mut backoff = Backoff::new(&outbox.pod_name);
-    let mut told = false;
+pub(crate) async fn run<D: Dial>(to: D, outbox: Arc<Outbox>, stop: Drain, on_connect: impl Fn() + Send) {
+    let url = to.url();
+    // Seeded with the pod's name: activators that lost the same autoscaler must not come back in step.
+    let seed = outbox.pod_name.bytes().fold(0u64, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+    let (mut rng, mut backoff) = (Rng::new(seed), Backoff::new(FIRST_DELAY, LONGEST_DELAY));
+    let mut is_told = false;
     while !stop.is_started() {
-        match connect(&url).await {
+        let mut lasted = Duration::ZERO;
+        match connect(&to, &url).await {
             Ok(socket) => {
                 info!(url, "Connected to the autoscaler");
-                told = false;
+                is_told = false;
                 let since = Instant::now();
                 outbox.set_connected(true);
                 on_connect();
@@ -118,13 +146,11 @@ pub(crate) async fn run(url: String, outbox: Arc<Outbox>, stop: Drain, on_connec
                 let Err(error) = ended else { return };
                 outbox.metrics.errors.increment(1);
                 warn!(%error, "Lost the connection to the autoscaler");
-                if since.elapsed() > STABLE {
-                    backoff.reset();
-                }
+                lasted = since.elapsed();
             }
             Err(error) => {
                 outbox.metrics.errors.increment(1);
-                if std::mem::replace(&mut told, true) {
+                if std::mem::replace(&mut is_told, true) {
                     debug!(url, %error, "Still cannot reach the autoscaler");
                 } else {
                     warn!(url, %error, "Cannot reach the autoscaler; trying again");
@@ -132,20 +158,18 @@ pub(crate) async fn run(url: String, outbox: Arc<Outbox>, stop: Drain, on_connec
             }
         }
         tokio::select! {
-            () = sleep(backoff.next()) => {}
+            () = sleep(backoff.next(lasted, rng.unit())) => {}
             () = stop.started() => {}
         }
     }
 }
 
-/// Why there is no connection.
+/// The reason why a connection ended or did not come about.
 #[derive(Debug, thiserror::Error)]
 enum SinkError {
-    #[error("`{0}` is not of the form ws://host:port")]
-    BadUrl(String),
-    #[error("{0}")]
-    Dial(#[from] std::io::Error),
-    #[error("{0}")]
+    #[error(transparent)]
+    Dial(#[from] pilotlight_net::Error),
+    #[error(transparent)]
     WebSocket(Box<tungstenite::Error>),
     #[error("no handshake within {HANDSHAKE_TIMEOUT:?}")]
     HandshakeTimeout,
@@ -161,33 +185,24 @@ impl From<tungstenite::Error> for SinkError {
     }
 }
 
-async fn connect(url: &str) -> Result<WebSocketStream<TcpStream>, SinkError> {
-    let bad_url = || SinkError::BadUrl(url.to_owned());
-    let uri: Uri = url.parse().map_err(|_| bad_url())?;
-    if uri.scheme_str() != Some("ws") {
-        return Err(bad_url());
-    }
-    let host = uri.host().ok_or_else(bad_url)?.trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(80);
+async fn connect<D: Dial>(to: &D, url: &str) -> Result<WebSocketStream<D::Stream>, SinkError> {
     let dial = async {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        let (socket, _) = client_async(url, stream).await?;
+        let (socket, _) = client_async(url, to.dial().await?).await?;
         Ok(socket)
     };
     timeout(HANDSHAKE_TIMEOUT, dial).await.unwrap_or(Err(SinkError::HandshakeTimeout))
 }
 
 /// Sends until the connection fails (`Err`) or `stop` starts (`Ok`, after the last stats and a close frame).
-async fn converse(
-    mut socket: WebSocketStream<TcpStream>,
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocketStream<S>,
     outbox: &Outbox,
     stop: &Drain,
 ) -> Result<(), SinkError> {
     let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     let mut deadline = Instant::now() + PONG_TIMEOUT;
     loop {
-        // Also the guard against a peer that takes nothing: sending shares the deadline of the pongs.
+        // The deadline of pongs holds for sending as well: it is the guard against a peer that reads nothing.
         if let Some(message) = outbox.take_message() {
             send(&mut socket, message, deadline).await?;
         }
@@ -206,7 +221,7 @@ async fn converse(
                 if let Some(message) = outbox.take_message() {
                     send(&mut socket, message, deadline).await?;
                 }
-                // The peer may be gone already; we are leaving either way.
+                // Err: the peer does not take the close frame in time, and the connection ends either way.
                 let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
                 return Ok(());
             }
@@ -214,12 +229,12 @@ async fn converse(
     }
 }
 
-async fn send(
-    socket: &mut WebSocketStream<TcpStream>,
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
     message: Message,
     deadline: Instant,
 ) -> Result<(), SinkError> {
-    match tokio::time::timeout_at(deadline, socket.send(message)).await {
+    match timeout_at(deadline, socket.send(message)).await {
         Ok(sent) => Ok(sent?),
         Err(_) => Err(SinkError::PongTimeout),
     }
@@ -233,42 +248,14 @@ fn reason(frame: Option<CloseFrame>) -> String {
     }
 }
 
-/// 100 ms, then 1.3 times as long each time, up to 2 s, plus up to half of it. Knative goes up to 15 s, which is
-/// how long a sleeping workload could not be woken after the autoscaler came back.
-#[derive(Debug)]
-struct Backoff {
-    delay: Duration,
-    rng: Rng,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(2);
-
-    /// Seeded with the pod's name: activators that lost the same autoscaler must not come back in step.
-    fn new(pod_name: &str) -> Self {
-        let seed = pod_name.bytes().fold(0u64, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
-        Backoff { delay: Self::FIRST, rng: Rng::new(seed) }
-    }
-
-    fn next(&mut self) -> Duration {
-        let delay = self.delay.mul_f64(1.0 + 0.5 * self.rng.unit());
-        self.delay = self.delay.mul_f64(1.3).min(Self::LONGEST);
-        delay
-    }
-
-    fn reset(&mut self) {
-        self.delay = Self::FIRST;
-    }
-}
-
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_INTERVAL: Duration = Duration::from_nanos(3_333_333_333);
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that lasted this long was a good one: the next attempt comes quickly again.
-const STABLE: Duration = Duration::from_secs(1);
-/// The most stats that wait to be sent.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+/// Knative goes up to 15 s: for so long a sleeping workload could not be woken after the autoscaler came back.
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
+/// The most queued stats.
 const MAX_STATS: usize = 65_536;
 
 #[cfg(test)]
@@ -315,15 +302,5 @@ mod tests {
         let Some(Message::Binary(bytes)) = outbox.take_message() else { panic!("a binary message") };
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "0a220a026e7312037265761a170a0361637411000000000000f03f21000000000000f03f");
-    }
-
-    #[test]
-    fn reconnects_grow_apart_up_to_two_seconds_and_a_half_more() {
-        let mut backoff = Backoff::new("activator-1");
-        let delays: Vec<Duration> = (0..40).map(|_| backoff.next()).collect();
-        assert!(delays[0] >= Duration::from_millis(100) && delays[0] <= Duration::from_millis(150));
-        assert!(delays[39] >= Duration::from_secs(2) && delays[39] <= Duration::from_secs(3));
-        backoff.reset();
-        assert!(backoff.next() <= Duration::from_millis(150));
     }
 }

@@ -1,7 +1,7 @@
-//! Holds a revision's requests until there is a pod for them: the async side of [`Gate`].
+//! The FIFO queue of a revision's requests that wait for a pod: the async side of [`Gate`].
 //!
-//! All decisions are the gate's; this file lets tasks wait for them. A waiter that is dropped gives its place
-//! back, a [`Slot`] that is dropped gives its pod back, and nothing else needs to be remembered.
+//! The gate makes all decisions; this file lets tasks wait for them. Guards return what was acquired: a dropped waiter
+//! its place in the queue, a dropped [`Slot`] its place at the pod.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use metrics::Gauge;
 use parking_lot::Mutex;
 use pilotlight_core::backends::Destinations;
 use pilotlight_core::balance::{Capacity, Gate, Policy, Refusals, Ticket, revision_capacity, share_of_pods};
-use pilotlight_core::{Place as ActivatorPlace, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+use pilotlight_core::{ConcurrencyLimit, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// One pod, or the ClusterIP in place of all, as the request path needs it.
+/// A destination of requests: one pod, or the ClusterIP in place of all pods.
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) tls_address: Option<SocketAddr>,
-    /// Whether it is the ClusterIP.
+    /// Whether this is the ClusterIP.
     pub(crate) is_cluster_ip: bool,
-    /// The address again, as a `Host` header.
+    /// The address as the value of a `Host` header.
     pub(crate) host: HeaderValue,
     pub(crate) timeline: PodTimeline,
     refusals: Mutex<Refusals>,
@@ -46,27 +46,28 @@ impl PartialEq for Pod {
     }
 }
 
-/// What there is for requests, and which part of it is ours.
+/// The pods of a revision, and this activator's place among those that share them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Supply<'a> {
     pub(crate) endpoints: &'a RevisionEndpoints,
     pub(crate) destinations: &'a Destinations,
-    pub(crate) place: ActivatorPlace,
+    pub(crate) place: Place,
 }
 
 impl Supply<'_> {
     /// The limit of each pod, and the pods.
     fn pods(&self) -> (Option<u32>, Vec<Arc<Pod>>) {
         let concurrency = self.endpoints.container_concurrency;
-        let limit = (concurrency > 0).then_some(concurrency);
+        let limit = concurrency.get();
         match self.destinations {
             Destinations::Pods(usable) => {
                 let usable = self.endpoints.pods().filter(|pod| usable.contains(&pod.address));
                 let mut pods: Vec<(String, &PodEndpoint)> =
                     usable.map(|pod| (pod.address.to_string(), pod)).collect();
-                // Sorted as text, as Knative does, so that all activators pack the same pods first.
+                // Order of the addresses as text, as in Knative (assignSlice in pkg/activator/net/throttler.go): all
+                // activators pack the same pods first.
                 pods.sort_by(|(one, _), (other, _)| one.cmp(other));
-                // Listed twice, it is still one pod with one limit.
+                // A pod that is listed twice is one pod with one limit.
                 pods.dedup_by(|(one, _), (other, _)| one == other);
                 let mine = share_of_pods(pods.len(), limit, self.place);
                 (limit, mine.into_iter().map(|i| Arc::new(Pod::from(pods[i].1))).collect())
@@ -89,50 +90,51 @@ impl Supply<'_> {
     }
 }
 
-/// Why a request is answered without having been sent to a pod.
+/// The reason to answer a request without sending it to a pod.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
-    /// Too many wait already.
+    /// Too many requests wait already.
     QueueFull,
-    /// Pods do not come up, and whoever starts them has given up for now.
+    /// Pods do not come up, and no further start is tried for now.
     Trouble(Arc<Trouble>),
     /// The revision was deleted.
     Deleted,
 }
 
-/// What a request that is still waiting waits for.
+/// The obstacle between a waiting request and a pod.
 #[derive(Clone, Debug)]
 pub(crate) enum Obstacle {
-    /// No pod is ready; so many are starting, and maybe they have trouble.
+    /// No pod is ready. `starting` pods are on their way up; `trouble` is why earlier ones failed.
     NoPods { starting: u32, trouble: Option<Arc<Trouble>> },
-    /// Pods are ready, but all are busy or refuse connections.
+    /// All ready pods are at their limit or refuse connections.
     PodsBusy { pods: usize },
 }
 
-/// The line in front of one revision's pods.
+/// The queue in front of one revision's pods.
 #[derive(Debug)]
 pub(crate) struct Throttler {
-    state: Mutex<State>,
-    /// Waiting requests of all revisions together.
+    state: Mutex<ThrottlerState>,
+    /// The count of waiting requests of all revisions together.
     backlog: Arc<Backlog>,
     queued: Gauge,
     active: Gauge,
 }
 
 #[derive(Debug)]
-struct State {
+struct ThrottlerState {
     gate: Gate<Arc<Pod>, Caller>,
     starting: u32,
     trouble: Option<Arc<Trouble>>,
     is_deleted: bool,
-    /// Pods came up while requests waited, and the one that waited longest has not been called yet.
+    /// Pods came up while requests waited, and the request that waited longest has not been sent yet: its sending ends
+    /// the cold start.
     is_waking: bool,
 }
 
-/// How a waiter is called.
+/// The channel over which a waiting task gets its slot.
 type Caller = oneshot::Sender<Result<Slot, Refusal>>;
 
-impl State {
+impl ThrottlerState {
     fn refusal(&self) -> Option<Refusal> {
         if self.is_deleted {
             return Some(Refusal::Deleted);
@@ -143,9 +145,9 @@ impl State {
 }
 
 impl Throttler {
-    /// A line that nobody is served from until [`update`](Throttler::update) brings pods.
+    /// An empty queue without pods; [`update`](Throttler::update) brings them.
     pub(crate) fn new(queue_depth: usize, backlog: Arc<Backlog>, queued: Gauge, active: Gauge) -> Arc<Self> {
-        let state = State {
+        let state = ThrottlerState {
             gate: Gate::new(queue_depth),
             starting: 0,
             trouble: None,
@@ -155,12 +157,14 @@ impl Throttler {
         Arc::new(Throttler { state: Mutex::new(state), backlog, queued, active })
     }
 
-    /// Takes over what there is now; `None`: the revision is not in the table any more. Requests at pods that are
-    /// not ours any more end there as if nothing had happened.
+    /// Takes over the pods and limits of this moment; `None`: the revision was deleted. Requests that are at pods which
+    /// left the list end there undisturbed.
     pub(crate) fn update(self: &Arc<Self>, supply: Option<Supply<'_>>) {
         let endpoints = supply.map(|supply| supply.endpoints);
         let (limit, pods) = supply.map_or((None, Vec::new()), |supply| supply.pods());
-        let policy = Policy::pilotlight(endpoints.map_or(0, |endpoints| endpoints.container_concurrency));
+        let policy = Policy::pilotlight(
+            endpoints.map_or(ConcurrencyLimit::UNLIMITED, |endpoints| endpoints.container_concurrency),
+        );
         let mut state = self.state.lock();
         let had_no_pods = state.gate.has_no_pods();
         let waiting = state.gate.waiting();
@@ -179,20 +183,20 @@ impl Throttler {
         self.call(called);
         for caller in refused {
             if let Some(refusal) = &refusal {
-                // Err: the waiter has left.
+                // Err: the waiting task was dropped.
                 let _ = caller.send(Err(refusal.clone()));
             }
         }
     }
 
-    /// A place in the line, for a request that arrives now.
-    pub(crate) fn arrive(self: &Arc<Self>) -> Place {
+    /// A place at the end of the queue, for a request that arrives now.
+    pub(crate) fn arrive(self: &Arc<Self>) -> PlaceInLine {
         let mut state = self.state.lock();
         let found_no_pods = state.gate.has_no_pods();
-        Place { throttler: Arc::clone(self), ticket: state.gate.ticket(), found_no_pods }
+        PlaceInLine { throttler: Arc::clone(self), ticket: state.gate.ticket(), found_no_pods }
     }
 
-    /// What stands between a waiting request and a pod.
+    /// The obstacle between a waiting request and a pod at this moment.
     pub(crate) fn obstacle(&self) -> Obstacle {
         let state = self.state.lock();
         if state.gate.has_no_pods() {
@@ -214,7 +218,8 @@ impl Throttler {
         state.gate.pods().map(|(pod, in_flight)| (pod.name.clone(), in_flight)).collect()
     }
 
-    /// Hands waiters their pods. Not under the lock: a waiter that has left returns its slot right here.
+    /// Hands waiting tasks their slots. Never under the lock: the slot of a task that was dropped returns right here,
+    /// and takes the lock.
     fn call(self: &Arc<Self>, called: impl IntoIterator<Item = (Caller, Arc<Pod>)>) {
         for (caller, pod) in called {
             let wakes = std::mem::take(&mut self.state.lock().is_waking);
@@ -228,16 +233,16 @@ impl Throttler {
     }
 }
 
-/// A request's place in the line. It stays the same through every attempt.
+/// A request's place in the queue, kept through every attempt to reach a pod.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct PlaceInLine {
     throttler: Arc<Throttler>,
     ticket: Ticket,
     found_no_pods: bool,
 }
 
-impl Place {
-    /// A pod, at once; `None` if this request must wait.
+impl PlaceInLine {
+    /// A slot at a pod without waiting; `None` if this request must wait.
     pub(crate) fn try_slot(&self) -> Option<Result<Slot, Refusal>> {
         let mut state = self.throttler.state.lock();
         if let Some(refusal) = state.refusal() {
@@ -248,7 +253,7 @@ impl Place {
         Some(Ok(self.throttler.slot(pod, false)))
     }
 
-    /// Waits for a pod. Dropping the future leaves the line at once.
+    /// Waits for a slot at a pod. Dropping the future leaves the queue at once.
     pub(crate) async fn slot(&self) -> Result<Slot, Refusal> {
         let (caller, called) = oneshot::channel();
         let _waiting = {
@@ -265,7 +270,7 @@ impl Place {
             self.throttler.queued.increment(1.0);
             Waiting { place: self, _held: held }
         };
-        // Err: the throttler dropped the caller without a word, which it does only when it goes itself.
+        // Err: the channel was closed unused, which happens only when the throttler is dropped.
         called.await.unwrap_or(Err(Refusal::Deleted))
     }
 
@@ -275,43 +280,43 @@ impl Place {
     }
 }
 
-/// In the line; leaves it when dropped.
+/// A guard of a request in the queue: dropping it leaves the queue.
 struct Waiting<'a> {
-    place: &'a Place,
+    place: &'a PlaceInLine,
     _held: Held,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let throttler = &self.place.throttler;
-        // None: the request was called. A slot it did not take returns by itself.
+        // None: the request has been given a slot. A slot that was not received returns by itself.
         let left = throttler.state.lock().gate.leave(self.place.ticket);
         drop(left);
         throttler.queued.decrement(1.0);
     }
 }
 
-/// The right to have one request at a pod. Dropped when the response's body has ended.
+/// The permit for one request at a pod. Dropped when the response's body has ended, not with its head.
 #[derive(Debug)]
 pub(crate) struct Slot {
     throttler: Arc<Throttler>,
     pub(crate) pod: Arc<Pod>,
-    /// Whether this is the first slot since pods came up for waiting requests: its owner waited longest.
+    /// Whether this is the first slot since pods came up for waiting requests: its request waited longest.
     wakes: bool,
 }
 
 impl Slot {
-    /// Whether the request, just sent, had waited longest when pods came up. True once a wake.
+    /// Whether the request, just sent, had waited longest when pods came up. True once a cold start.
     pub(crate) fn take_wake(&mut self) -> bool {
         std::mem::take(&mut self.wakes)
     }
 
-    /// The pod answered.
+    /// Notes that the pod answered: its next refusal is the first in a row.
     pub(crate) fn pod_answered(&self) {
         self.pod.refusals.lock().answered();
     }
 
-    /// The pod did not take the connection: it gets no requests for as long as [`Refusals`] says.
+    /// Notes that the pod did not accept the connection. It gets no requests for as long as [`Refusals`] says.
     pub(crate) fn pod_refused(self) {
         let Some(pause) = self.pod.refusals.lock().refused() else { return };
         self.throttler.state.lock().gate.suspend(&self.pod);
@@ -329,7 +334,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let called = {
             let mut state = self.throttler.state.lock();
-            // Nothing was sent: the next in line is the one that waited longest.
+            // `wakes` is still set: no request was sent, so the next one ends the cold start.
             state.is_waking |= self.wakes;
             state.gate.finish(&self.pod)
         };
@@ -338,7 +343,7 @@ impl Drop for Slot {
     }
 }
 
-/// Counts waiting requests of all revisions together, up to a limit.
+/// The count of waiting requests of all revisions together, up to a limit.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     waiting: AtomicUsize,
@@ -363,7 +368,7 @@ impl Backlog {
     }
 }
 
-/// One of those counted by a [`Backlog`].
+/// A guard of one request in a [`Backlog`].
 #[derive(Debug)]
 struct Held(Arc<Backlog>);
 
@@ -373,7 +378,7 @@ impl Drop for Held {
     }
 }
 
-/// What the ClusterIP is called where pods are listed by name.
+/// The ClusterIP's name among the names of pods.
 const CLUSTER_IP: &str = "cluster-ip";
 
 #[cfg(test)]

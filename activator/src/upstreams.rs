@@ -1,4 +1,4 @@
-//! The ways to pods: in the clear, or over TLS to those who can show that they belong to their namespace.
+//! Pools of connections to pods: in the clear, or over TLS to pods whose certificates prove their namespace.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -12,17 +12,17 @@ use pilotlight_net::{Client, Request, Response, SendError, UpstreamParams, Upstr
 
 use crate::throttler::Pod;
 
-/// TLS to pods, if there is to be any.
+/// TLS to pods.
 #[derive(Clone, Debug)]
 pub struct PodsOverTls {
-    /// Whom to trust.
+    /// The trusted authorities.
     pub tls: Arc<PodTls>,
-    /// Whether every pod takes TLS: those whose entry in the table says nothing about it, on
+    /// Whether every pod takes TLS: those whose endpoints name no address for it, on
     /// [the usual port](PodTls::address_of).
     pub always: bool,
 }
 
-/// How many connections are kept for later. Knative's names are `MAX_IDLE_PROXY_CONNS_PER_HOST` and
+/// Bounds of idle keep-alive connections. Knative's names are `MAX_IDLE_PROXY_CONNS_PER_HOST` and
 /// `MAX_IDLE_PROXY_CONNS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleConnections {
@@ -33,35 +33,35 @@ pub struct IdleConnections {
 }
 
 impl Default for IdleConnections {
-    /// As many to one pod as it may have clients when it is busy: a pool that is too small opens a connection for every
+    /// Up to 1000 to one pod, as many as a busy pod has clients: a pool that is too small opens a connection for every
     /// other request.
     fn default() -> Self {
         IdleConnections { per_pod: 1000, total: usize::MAX }
     }
 }
 
-/// Connections to pods.
+/// Pools of connections to pods, and which addresses they may keep.
 #[derive(Debug)]
 pub(crate) struct PodUpstreams {
     idle: IdleConnections,
     plain: Upstreams,
     over_tls: Option<PodsOverTls>,
-    /// Of addresses in the clear.
+    /// References to addresses in the clear.
     references: Mutex<References>,
-    /// Those that have revisions. Only with TLS.
-    namespaces: Mutex<BTreeMap<String, Namespace>>,
+    /// Pools of namespaces that have revisions; empty without TLS.
+    namespaces: Mutex<BTreeMap<String, NamespacePool>>,
 }
 
-/// How many revisions list an address.
+/// The number of revisions that list each address.
 #[derive(Debug, Default)]
 struct References(HashMap<SocketAddr, usize>);
 
-/// A namespace's own pool: a connection proved to belong to one namespace must never serve another.
+/// A namespace's own pool: a connection whose certificate proved one namespace must never serve another.
 #[derive(Debug, Default)]
-struct Namespace {
+struct NamespacePool {
     revisions: usize,
     references: References,
-    /// Made for the first request.
+    /// The pool, made for the first request.
     pool: Option<Upstreams>,
 }
 
@@ -92,13 +92,13 @@ impl PodUpstreams {
         }
     }
 
-    /// The way in the clear: probes take no other.
+    /// The pool in the clear, which probes use.
     pub(crate) fn in_the_clear(&self) -> Upstreams {
         self.plain.clone()
     }
 
-    /// Follows one revision's change; `None`: it is not there. Closes what leads to pods that no revision lists any
-    /// more, and to a namespace without revisions.
+    /// Follows one revision's change; `None`: the revision does not exist. Closes idle connections to addresses that no
+    /// revision lists any more, and the pool of a namespace without revisions.
     pub(crate) fn follow(
         &self,
         namespace: &str,
@@ -132,15 +132,15 @@ impl PodUpstreams {
         };
         match self.namespaces.lock().get_mut(namespace) {
             Some(entry) => entry.pool.get_or_insert_with(make).clone(),
-            // The last requests of a namespace without revisions: nothing is kept for others.
+            // A last request of a namespace without revisions gets a pool that is not kept.
             None => make(),
         }
     }
 }
 
 impl References {
-    /// Takes over the addresses one revision lists now in place of those it listed before. Returns those that nobody
-    /// lists any more.
+    /// Replaces the addresses that one revision listed before by those it lists now. Returns those that no revision lists
+    /// any more.
     fn replace(&mut self, old: &BTreeSet<SocketAddr>, new: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
         for address in new.difference(old) {
             *self.0.entry(*address).or_default() += 1;
@@ -163,7 +163,7 @@ impl PodsOverTls {
         over_tls.or_else(|| self.always.then(|| PodTls::address_of(plain)))
     }
 
-    /// The ClusterIP in place of a pod. Behind it are pods, and one of them shows its certificate.
+    /// The ClusterIP's address over TLS. A pod behind it shows its certificate.
     fn address_of_service(&self, plain: SocketAddr) -> Option<SocketAddr> {
         self.always.then(|| SocketAddr::new(plain.ip(), SERVICE_TLS_PORT))
     }
@@ -180,7 +180,7 @@ fn plain_addresses(revision: Option<&RevisionEndpoints>) -> BTreeSet<SocketAddr>
     revision.pods().map(|pod| pod.address).chain(revision.cluster_ip).collect()
 }
 
-/// A pod that does not take a connection within a second is passed over for another.
+/// Parameters of each pool. A pod that does not accept a connection within a second is passed over for another.
 fn params(idle: IdleConnections) -> UpstreamParams {
     UpstreamParams {
         max_idle_per_host: idle.per_pod,
@@ -189,19 +189,81 @@ fn params(idle: IdleConnections) -> UpstreamParams {
     }
 }
 
-/// Where a Service takes requests over TLS: Knative's fixed port.
+/// Knative's fixed port of a Service over TLS.
 const SERVICE_TLS_PORT: u16 = 443;
 
 #[cfg(test)]
 mod tests {
+    use pilotlight_core::{PodEndpoint, PodTimeline};
+
     use super::*;
 
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 8012))
+    }
+
+    fn pods<const N: usize>(last: [u8; N]) -> RevisionEndpoints {
+        let pod = |last| PodEndpoint {
+            name: format!("pod-{last}"),
+            address: address(last),
+            tls_address: None,
+            timeline: PodTimeline::default(),
+        };
+        RevisionEndpoints { ready: last.map(pod).into(), ..RevisionEndpoints::default() }
+    }
+
     #[test]
-    fn a_service_takes_tls_on_443_where_all_pods_take_it() {
+    fn an_address_that_two_revisions_list_is_let_go_with_the_last_of_them() {
+        let mut references = References::default();
+        let set = |last: &[u8]| last.iter().map(|last| address(*last)).collect::<BTreeSet<_>>();
+        assert_eq!(references.replace(&set(&[]), &set(&[1, 2])), []);
+        assert_eq!(references.replace(&set(&[]), &set(&[2, 3])), []);
+        assert_eq!(references.replace(&set(&[1, 2]), &set(&[3])), [address(1)], "2 is another's, too");
+        assert_eq!(references.replace(&set(&[2, 3]), &set(&[])), [address(2)]);
+        assert_eq!(references.replace(&set(&[3]), &set(&[])), [address(3)]);
+        assert!(references.0.is_empty());
+    }
+
+    #[test]
+    fn a_namespace_keeps_its_pool_as_long_as_it_has_revisions() {
+        let (_folder, tls) = pod_tls();
+        let over_tls = PodsOverTls { tls: Arc::clone(&tls), always: true };
+        let upstreams = PodUpstreams::new(Some(over_tls), IdleConnections::default());
+        let (before, after) = (pods([1, 2]), pods([2, 3]));
+        upstreams.follow("a", None, Some(&before));
+        upstreams.follow("a", None, Some(&before));
+        upstreams.follow("b", None, Some(&after));
+        upstreams.of_namespace("a", &tls);
+        upstreams.follow("a", Some(&before), Some(&after));
+        let pools = || {
+            let namespaces = upstreams.namespaces.lock();
+            namespaces
+                .iter()
+                .map(|(name, pool)| (name.clone(), pool.revisions, pool.pool.is_some()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(pools(), [("a".to_owned(), 2, true), ("b".to_owned(), 1, false)]);
+        upstreams.follow("a", Some(&before), None);
+        upstreams.follow("a", Some(&after), None);
+        assert_eq!(pools(), [("b".to_owned(), 1, false)]);
+        // Late requests of a namespace that is gone leave no pool behind.
+        upstreams.of_namespace("a", &tls);
+        upstreams.follow("b", Some(&after), None);
+        assert_eq!(pools(), []);
+        assert!(upstreams.references.lock().0.is_empty());
+    }
+
+    fn pod_tls() -> (tempfile::TempDir, Arc<PodTls>) {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("ca.pem");
         std::fs::write(&bundle, rcgen::generate_simple_self_signed([]).unwrap().cert.pem()).unwrap();
         let tls = Arc::new(PodTls::load(vec![bundle]).unwrap());
+        (folder, tls)
+    }
+
+    #[test]
+    fn a_service_takes_tls_on_443_where_all_pods_take_it() {
+        let (_folder, tls) = pod_tls();
         let service = "10.0.0.1:80".parse().unwrap();
         let over_tls = |always| PodsOverTls { tls: Arc::clone(&tls), always }.address_of_service(service);
         assert_eq!(over_tls(true), Some("10.0.0.1:443".parse().unwrap()));

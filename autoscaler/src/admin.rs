@@ -94,31 +94,65 @@ fn json(content_type: &'static str, body: Body) -> Response {
 mod tests {
     use super::*;
 
+    fn id(name: &str) -> RevisionId {
+        RevisionId::new("default", name)
+    }
+
+    fn with_pods(starting: u32) -> RevisionEndpoints {
+        RevisionEndpoints { starting, ..RevisionEndpoints::default() }
+    }
+
+    fn set(name: &str, starting: u32) -> EndpointLine {
+        EndpointLine::Set { revision: id(name), endpoints: Box::new(with_pods(starting)) }
+    }
+
+    /// The next line; `None`: a heartbeat.
+    async fn next(lines: &mut EndpointLines) -> Option<EndpointLine> {
+        let line = lines.next().await.expect("the feed is there");
+        assert!(line.ends_with(b"\n"));
+        serde_json::from_slice(&line).ok()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_follower_hears_everything_at_once_and_then_each_change_by_itself() {
         let feed = Feed::default();
-        let id = |name| RevisionId::new("default", name);
-        let with_pods = |starting| RevisionEndpoints { starting, ..RevisionEndpoints::default() };
         feed.set(id("a"), with_pods(0));
         let mut lines = EndpointLines::new(feed.follow());
-        let mut next = async || {
-            let line = lines.next().await.expect("the feed is there");
-            serde_json::from_slice::<EndpointLine>(&line).ok()
-        };
-        assert_eq!(next().await, None, "a heartbeat: there may be more than `a`");
+        assert_eq!(next(&mut lines).await, None, "there may be more than `a`");
         feed.set(id("b"), with_pods(0));
         feed.set(id("a"), with_pods(1));
         feed.complete();
         let all = [(id("a"), with_pods(1)), (id("b"), with_pods(0))];
-        assert_eq!(next().await, Some(EndpointLine::Snapshot(all.into())));
+        assert_eq!(next(&mut lines).await, Some(EndpointLine::Snapshot(all.into())));
         feed.set(id("b"), with_pods(1));
         feed.set(id("b"), with_pods(2));
         feed.remove(&id("a"));
-        let set = EndpointLine::Set { revision: id("b"), endpoints: Box::new(with_pods(2)) };
-        assert_eq!(next().await, Some(set));
-        assert_eq!(next().await, Some(EndpointLine::Gone(id("a"))));
-        assert_eq!(next().await, None, "a heartbeat: nothing is new");
+        assert_eq!(next(&mut lines).await, Some(set("b", 2)));
+        assert_eq!(next(&mut lines).await, Some(EndpointLine::Gone(id("a"))));
+        assert_eq!(next(&mut lines).await, None, "nothing is new");
         drop(feed);
         assert_eq!(lines.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_activators_follow_each_at_its_own_pace() {
+        let feed = Feed::default();
+        feed.replace([(id("a"), with_pods(0))].into());
+        let [mut quick, mut slow] = [(); 2].map(|()| EndpointLines::new(feed.follow()));
+        for lines in [&mut quick, &mut slow] {
+            let all = [(id("a"), with_pods(0))].into();
+            assert_eq!(next(lines).await, Some(EndpointLine::Snapshot(all)));
+        }
+        for starting in 1..=3 {
+            feed.set(id("a"), with_pods(starting));
+            assert_eq!(next(&mut quick).await, Some(set("a", starting)));
+        }
+        assert_eq!(next(&mut slow).await, Some(set("a", 3)), "only the last counts");
+        drop(quick);
+        feed.remove(&id("a"));
+        assert_eq!(next(&mut slow).await, Some(EndpointLine::Gone(id("a"))));
+        // One that comes late, or comes back, begins with what there is.
+        let mut late = EndpointLines::new(feed.follow());
+        assert_eq!(next(&mut late).await, Some(EndpointLine::Snapshot(BTreeMap::new())));
     }
 }

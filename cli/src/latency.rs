@@ -8,57 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use pilotlight_histogram::{Durations, NANOSECOND};
 use serde::{Serialize, Serializer};
 
-/// Many latencies in little memory, good for percentiles to a tenth of a percent.
-#[derive(Clone, Debug)]
-pub struct LatencyHistogram {
-    nanos: Histogram<u64>,
-    total: Duration,
-    min: Option<Duration>,
-    max: Duration,
-}
-
-impl LatencyHistogram {
-    /// A histogram without a value.
-    pub fn new() -> Self {
-        let nanos = Histogram::new_with_bounds(LOWEST_NANOS, HIGHEST_NANOS, SIGNIFICANT_DIGITS)
-            .expect("the bounds are legal constants");
-        LatencyHistogram { nanos, total: Duration::ZERO, min: None, max: Duration::ZERO }
-    }
-
-    /// Adds one latency; what is longer than an hour counts as an hour in percentiles.
-    pub fn record(&mut self, latency: Duration) {
-        self.nanos.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
-        self.total = self.total.saturating_add(latency);
-        self.min = Some(self.min.map_or(latency, |min| min.min(latency)));
-        self.max = self.max.max(latency);
-    }
-
-    /// The usual figures.
-    pub fn summary(&self) -> LatencySummary {
-        let mean_nanos = self.total.as_nanos() / u128::from(self.nanos.len().max(1));
-        // A bucket is named by its upper end, which may lie above everything that was recorded.
-        let at = |quantile| Duration::from_nanos(self.nanos.value_at_quantile(quantile)).min(self.max);
-        LatencySummary {
-            total: self.total,
-            mean: Duration::from_nanos(u64::try_from(mean_nanos).unwrap_or(u64::MAX)),
-            p50: at(0.50),
-            p90: at(0.90),
-            p95: at(0.95),
-            p99: at(0.99),
-            max: self.max,
-            min: self.min.unwrap_or_default(),
-        }
-    }
-}
-
-impl Default for LatencyHistogram {
-    fn default() -> Self {
-        LatencyHistogram::new()
-    }
-}
+/// Latencies to the nanosecond, good for percentiles to a tenth of a percent.
+pub type Latencies = Durations<NANOSECOND, 3>;
 
 /// Percentiles of latency; all zero if nothing was measured. In JSON: nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -87,6 +41,22 @@ pub struct LatencySummary {
     /// The shortest.
     #[serde(serialize_with = "nanos")]
     pub min: Duration,
+}
+
+impl From<&Latencies> for LatencySummary {
+    fn from(latencies: &Latencies) -> Self {
+        let at = |quantile| latencies.quantile(quantile).unwrap_or_default();
+        LatencySummary {
+            total: latencies.sum(),
+            mean: latencies.mean().unwrap_or_default(),
+            p50: at(0.50),
+            p90: at(0.90),
+            p95: at(0.95),
+            p99: at(0.99),
+            max: latencies.max().unwrap_or_default(),
+            min: latencies.min().unwrap_or_default(),
+        }
+    }
 }
 
 impl fmt::Display for LatencySummary {
@@ -162,7 +132,7 @@ impl fmt::Display for RequestSummary {
 /// Collects the outcomes of requests as they end.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    latency: LatencyHistogram,
+    latency: Latencies,
     bytes_in: u64,
     requests: u64,
     status_codes: BTreeMap<u16, u64>,
@@ -194,7 +164,7 @@ impl Tally {
     /// Outcome of the requests so far.
     pub fn summary(&self) -> RequestSummary {
         let mut summary = RequestSummary {
-            latency: self.latency.summary(),
+            latency: LatencySummary::from(&self.latency),
             bytes_in: self.bytes_in,
             duration: self.last_sent,
             wait: self.last_ended.saturating_sub(self.last_sent),
@@ -272,10 +242,6 @@ fn per_second(count: u64, within: Duration) -> f64 {
 fn nanos<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
-
-const LOWEST_NANOS: u64 = 1_000;
-const HIGHEST_NANOS: u64 = 3_600_000_000_000;
-const SIGNIFICANT_DIGITS: u8 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -384,10 +350,10 @@ mod tests {
 
     #[test]
     fn what_takes_longer_than_an_hour_is_still_counted() {
-        let mut histogram = LatencyHistogram::new();
-        histogram.record(Duration::from_secs(7200));
-        assert_eq!(histogram.summary().total, Duration::from_secs(7200));
-        assert_eq!(histogram.summary().max, Duration::from_secs(7200));
-        assert!(histogram.summary().p50 >= Duration::from_secs(3590));
+        let mut latencies = Latencies::default();
+        latencies.record(Duration::from_secs(7200));
+        let summary = LatencySummary::from(&latencies);
+        assert_eq!((summary.total, summary.max), (Duration::from_secs(7200), Duration::from_secs(7200)));
+        assert!(summary.p50 >= Duration::from_secs(7190));
     }
 }

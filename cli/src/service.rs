@@ -178,7 +178,10 @@ mod tests {
         assert_eq!(warnings, []);
         assert_eq!((workload.spec.target, workload.spec.max_scale), (7.0, Some(5)));
         assert_eq!(workload.spec.panic_window, Duration::from_secs(12));
-        assert_eq!((workload.container_concurrency, workload.timeout), (20, Duration::from_secs(2)));
+        assert_eq!(
+            (workload.container_concurrency, workload.timeouts.total),
+            (20.into(), Duration::from_secs(2))
+        );
     }
 
     #[test]

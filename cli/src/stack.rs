@@ -12,7 +12,7 @@ use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin};
 use pilotlight_core::Time;
 use pilotlight_local::guard::Guard;
 use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload, Sidecar};
-use pilotlight_net::{Admin, Clock, Drain};
+use pilotlight_net::{Admin, Clock, Drain, Target};
 use pilotlight_process::{AdminPort, MetricsPage};
 use pilotlight_telemetry::Registry;
 use tokio::net::TcpListener;
@@ -64,7 +64,7 @@ impl Stack {
         let stats_listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen for stats")?;
         let (address, admin_address) = (listener.local_addr()?, admin_port.address()?);
-        let autoscaler_url = format!("ws://{}", stats_listener.local_addr()?);
+        let autoscaler_target = Target::ws(&format!("ws://{}", stats_listener.local_addr()?))?;
         let journal = params.journal.as_deref().map(Journal::create).transpose()?;
         let registry = Registry::new();
         registry.install().context("cannot install the recorder of metrics")?;
@@ -97,7 +97,7 @@ impl Stack {
             ActivatorParams {
                 single_default: true,
                 behind_ingress: false,
-                ..ActivatorParams::new("activator", clock, autoscaler_url)
+                ..ActivatorParams::new("activator", clock, autoscaler_target)
             },
             cluster.endpoints().follow(),
         );

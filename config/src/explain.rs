@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pilotlight_core::cadence::TICK;
-use pilotlight_core::{RevisionSpec, ScalingMetric, TargetBurstCapacity, queue_depth};
+use pilotlight_core::{ConcurrencyLimit, RevisionSpec, ScalingMetric, TargetBurstCapacity};
 use serde_json::{Value, json};
 
 use crate::fault::Parsed;
@@ -73,9 +73,9 @@ fn workload_json(workload: &Workload) -> Value {
         "settings": workload.settings,
         "spec": workload.spec,
         "containerConcurrency": workload.container_concurrency,
-        "timeoutSeconds": workload.timeout.as_secs_f64(),
-        "responseStartTimeoutSeconds": seconds(workload.response_start_timeout),
-        "idleTimeoutSeconds": seconds(workload.idle_timeout),
+        "timeoutSeconds": workload.timeouts.total.as_secs_f64(),
+        "responseStartTimeoutSeconds": seconds(workload.timeouts.response_start),
+        "idleTimeoutSeconds": seconds(workload.timeouts.idle),
         "readinessProbe": workload.readiness_probe,
         "container": workload.container,
         "secondsToZero": seconds(workload.spec.time_to_zero()),
@@ -94,9 +94,8 @@ fn target(spec: &RevisionSpec) -> String {
     format!("A pod is added for each {each} {requests} {unit}: target {total} x {share} %.")
 }
 
-fn container_concurrency(limit: u32) -> Option<String> {
-    (limit > 0).then(|| {
-        let waiting = queue_depth(limit);
+fn container_concurrency(limit: ConcurrencyLimit) -> Option<String> {
+    limit.get().zip(limit.queue_depth()).map(|(limit, waiting)| {
         format!(
             "A pod answers at most {} at once; {waiting} more may wait in front of it, and the next is refused.",
             count(limit, "request")
@@ -197,11 +196,11 @@ fn start(spec: &RevisionSpec) -> Vec<String> {
 }
 
 fn time_limits(workload: &Workload) -> String {
-    let mut sentence = format!("A request may take {}", time(workload.timeout));
-    if let Some(limit) = workload.response_start_timeout {
+    let mut sentence = format!("A request may take {}", time(workload.timeouts.total));
+    if let Some(limit) = workload.timeouts.response_start {
         sentence += &format!(", its response must start within {}", time(limit));
     }
-    if let Some(limit) = workload.idle_timeout {
+    if let Some(limit) = workload.timeouts.idle {
         sentence += &format!(", and must not pause for {}", time(limit));
     }
     sentence + "; waiting for a pod counts."

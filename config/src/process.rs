@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::{duration, number};
+use pilotlight_core::{ConcurrencyLimit, Timeouts};
 
 mod observability;
 mod readiness;
@@ -24,20 +25,16 @@ pub use traces::{OtlpEndpoint, Sampling, TraceExport, TraceReceiver};
 /// The queue-proxy's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueProxyEnv {
-    /// The most requests the app may run at once; 0: unlimited.
-    pub container_concurrency: u32,
+    /// The most requests the app may run at once.
+    pub container_concurrency: ConcurrencyLimit,
     /// Port for requests.
     pub serving_port: u16,
     /// Port for requests over TLS, if there is a certificate.
     pub serving_tls_port: u16,
     /// Port of the app, on 127.0.0.1.
     pub user_port: u16,
-    /// From a request's arrival to the end of its response. Zero is a limit, too: nothing passes.
-    pub timeout: Duration,
-    /// From a request's arrival to the head of its response; `None`: no limit of its own.
-    pub response_start_timeout: Option<Duration>,
-    /// The longest silence of a request; `None`: no limit of its own.
-    pub idle_timeout: Option<Duration>,
+    /// The time limits of a request. A total of zero is a limit, too: nothing passes.
+    pub timeouts: Timeouts,
     /// Probes of the app's readiness; all must succeed. Empty: it is always ready.
     pub readiness: Vec<ReadinessProbe>,
     /// Whether HTTP readiness probes try HTTP/2 first.
@@ -125,17 +122,17 @@ impl QueueProxyEnv {
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<EnvError>> {
         let mut env = EnvReader { lookup, errors: Vec::new() };
         let parsed = QueueProxyEnv {
-            container_concurrency: env.required("CONTAINER_CONCURRENCY", count),
+            container_concurrency: env.required("CONTAINER_CONCURRENCY", count).into(),
             serving_port: env.required("QUEUE_SERVING_PORT", port),
             serving_tls_port: env.required("QUEUE_SERVING_TLS_PORT", port),
             user_port: env.required("USER_PORT", port),
-            timeout: env.required("REVISION_TIMEOUT_SECONDS", seconds),
-            response_start_timeout: env
-                .optional("REVISION_RESPONSE_START_TIMEOUT_SECONDS", seconds)
-                .filter(|limit| !limit.is_zero()),
-            idle_timeout: env
-                .optional("REVISION_IDLE_TIMEOUT_SECONDS", seconds)
-                .filter(|limit| !limit.is_zero()),
+            timeouts: Timeouts {
+                total: env.required("REVISION_TIMEOUT_SECONDS", seconds),
+                response_start: env
+                    .optional("REVISION_RESPONSE_START_TIMEOUT_SECONDS", seconds)
+                    .filter(|limit| !limit.is_zero()),
+                idle: env.optional("REVISION_IDLE_TIMEOUT_SECONDS", seconds).filter(|limit| !limit.is_zero()),
+            },
             readiness: env.readiness(),
             http2_auto_detection: env.optional("ENABLE_HTTP2_AUTO_DETECTION", truth).unwrap_or_default(),
             logging_level: env.required("SERVING_LOGGING_LEVEL", text),
@@ -303,10 +300,9 @@ mod tests {
     #[test]
     fn what_the_controller_writes_is_enough() {
         let env = read(&[]).unwrap();
-        assert_eq!((env.container_concurrency, env.serving_port, env.user_port), (10, 8012, 8080));
+        assert_eq!((env.container_concurrency, env.serving_port, env.user_port), (10.into(), 8012, 8080));
         assert_eq!((env.metrics_port, env.admin_port, env.user_metrics_port), (9090, 8022, 9091));
-        assert_eq!(env.timeout, Duration::from_secs(300));
-        assert_eq!((env.response_start_timeout, env.idle_timeout), (None, None));
+        assert_eq!(env.timeouts, Timeouts::total(Duration::from_secs(300)));
         assert_eq!(env.drain_quiet_period, Duration::from_secs(30));
         assert!(env.readiness.is_empty());
     }
@@ -322,8 +318,8 @@ mod tests {
 
     #[test]
     fn numbers_follow_go_and_say_what_is_wrong() {
-        assert_eq!(read(&[("CONTAINER_CONCURRENCY", "0x10")]).unwrap().container_concurrency, 16);
-        assert_eq!(read(&[("CONTAINER_CONCURRENCY", "010")]).unwrap().container_concurrency, 8);
+        assert_eq!(read(&[("CONTAINER_CONCURRENCY", "0x10")]).unwrap().container_concurrency, 16.into());
+        assert_eq!(read(&[("CONTAINER_CONCURRENCY", "010")]).unwrap().container_concurrency, 8.into());
         assert_eq!(
             messages(read(&[
                 ("CONTAINER_CONCURRENCY", ""),
@@ -371,8 +367,8 @@ mod tests {
             ("REVISION_IDLE_TIMEOUT_SECONDS", "7"),
         ])
         .unwrap();
-        assert_eq!(env.timeout, Duration::ZERO);
-        assert_eq!((env.response_start_timeout, env.idle_timeout), (None, Some(Duration::from_secs(7))));
+        let idle = Some(Duration::from_secs(7));
+        assert_eq!(env.timeouts, Timeouts { idle, ..Timeouts::total(Duration::ZERO) });
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pilotlight_core::{Aggregation, Reachability, RevisionSpec, ScalingMetric, TargetBurstCapacity};
+use pilotlight_core::{
+    Aggregation, ConcurrencyLimit, Reachability, RevisionSpec, ScalingMetric, TargetBurstCapacity,
+};
 use serde::Serialize;
 
 use crate::annotations::Annotations;
@@ -84,7 +86,7 @@ impl Origin {
 pub fn resolve(
     config: &AutoscalerConfig,
     annotations: &BTreeMap<String, String>,
-    container_concurrency: u32,
+    container_concurrency: ConcurrencyLimit,
     reachability: Reachability,
 ) -> Parsed<Verdict> {
     let Parsed { value, warnings } = Annotations::parse(annotations, config);
@@ -134,7 +136,7 @@ fn other_class(config: &AutoscalerConfig, annotations: &Annotations) -> Option<S
 struct Revision<'a> {
     config: &'a AutoscalerConfig,
     annotations: &'a Annotations,
-    container_concurrency: u32,
+    container_concurrency: ConcurrencyLimit,
     reachability: Reachability,
 }
 
@@ -198,7 +200,7 @@ impl Revision<'_> {
 
     /// What the autoscaler aims for per pod, and what a pod can take at most.
     fn target(&self) -> (f64, f64) {
-        let limit = (self.container_concurrency > 0).then_some(f64::from(self.container_concurrency));
+        let limit = self.container_concurrency.get().map(f64::from);
         let (default_total, default_fraction) = match self.metric() {
             ScalingMetric::Rps => (self.config.requests_per_second_target_default, RPS_TARGET_FRACTION),
             ScalingMetric::Concurrency => (
@@ -301,12 +303,13 @@ impl Revision<'_> {
     }
 
     fn total_origin(&self, spec: &RevisionSpec) -> Origin {
-        let limited = self.container_concurrency > 0 && spec.scaling_metric == ScalingMetric::Concurrency;
+        let limit =
+            self.container_concurrency.get().filter(|_| spec.scaling_metric == ScalingMetric::Concurrency);
         match self.annotations.target {
-            Some(target) if !limited || target <= f64::from(self.container_concurrency) => {
+            Some(target) if limit.is_none_or(|limit| target <= f64::from(limit)) => {
                 self.origin(annotation::TARGET.name, None)
             }
-            _ if limited => Origin::Field("containerConcurrency".to_owned()),
+            _ if limit.is_some() => Origin::Field("containerConcurrency".to_owned()),
             _ if spec.scaling_metric == ScalingMetric::Rps => {
                 self.config(&config_map::REQUESTS_PER_SECOND_TARGET_DEFAULT)
             }

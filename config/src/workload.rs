@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pilotlight_core::{Reachability, RevisionId, RevisionSpec};
+use pilotlight_core::{ConcurrencyLimit, Reachability, RevisionId, RevisionSpec, Timeouts};
 use serde::Serialize;
 
 use crate::autoscaler::AutoscalerConfig;
@@ -35,14 +35,10 @@ pub struct Workload {
     pub settings: Vec<Setting>,
     /// The annotations these settings came from: those written, and those that fields stand for.
     pub annotations: BTreeMap<String, String>,
-    /// How many requests one pod may answer at once; 0: no limit.
-    pub container_concurrency: u32,
-    /// How long a request may take altogether.
-    pub timeout: Duration,
-    /// How long a request may wait for the first byte of its response; `None`: no bound but the timeout.
-    pub response_start_timeout: Option<Duration>,
-    /// How long a response may pause; `None`: no bound but the timeout.
-    pub idle_timeout: Option<Duration>,
+    /// How many requests one pod may answer at once.
+    pub container_concurrency: ConcurrencyLimit,
+    /// The time limits of a request.
+    pub timeouts: Timeouts,
     /// How long it may take to come up.
     pub progress_deadline: Duration,
     /// How to find out whether a pod is ready: a Kubernetes probe with Knative's defaults filled in.
@@ -291,9 +287,7 @@ fn finish(
         settings: resolved.settings,
         annotations: draft.written.annotations,
         container_concurrency: draft.container_concurrency,
-        timeout: draft.timeouts.total,
-        response_start_timeout: draft.timeouts.response_start,
-        idle_timeout: draft.timeouts.idle,
+        timeouts: draft.timeouts,
         progress_deadline: progress_deadline(&resolved.spec),
         spec: resolved.spec,
         readiness_probe: Some(draft.readiness_probe),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pilotlight_config::workload::{self, Kind, Manifest, Workloads};
 use pilotlight_config::{AutoscalerConfig, Origin, Parsed, Workload};
-use pilotlight_core::{RevisionId, ScalingMetric};
+use pilotlight_core::{ConcurrencyLimit, RevisionId, ScalingMetric};
 use serde_json::json;
 
 fn fixture(file: &str) -> String {
@@ -49,7 +49,7 @@ fn a_knative_service_is_read_whole() {
 
     // The annotation's target of 10 is below the limit of 20; the window comes from the ConfigMap above it.
     assert_eq!((hello.spec.total, hello.spec.target), (10.0, 7.0));
-    assert_eq!(hello.container_concurrency, 20);
+    assert_eq!(hello.container_concurrency, 20.into());
     assert_eq!(hello.spec.max_scale, Some(7));
     assert_eq!(hello.spec.stable_window, seconds(120));
     assert_eq!(origin(hello, "stable-window"), &Origin::Config("stable-window"));
@@ -57,9 +57,9 @@ fn a_knative_service_is_read_whole() {
     assert_eq!(hello.spec.pod_retention, seconds(65));
 
     // 300 s for the start of a response is Knative's default below a timeout of 600 s.
-    assert_eq!(hello.timeout, seconds(600));
-    assert_eq!(hello.response_start_timeout, Some(seconds(300)));
-    assert_eq!(hello.idle_timeout, Some(seconds(30)));
+    assert_eq!(hello.timeouts.total, seconds(600));
+    assert_eq!(hello.timeouts.response_start, Some(seconds(300)));
+    assert_eq!(hello.timeouts.idle, Some(seconds(30)));
     assert_eq!(hello.progress_deadline, seconds(1_200));
     assert_eq!(hello.spec.activation_timeout, seconds(1_230));
 
@@ -115,8 +115,8 @@ fn a_revision_has_its_annotations_on_itself() {
     assert_eq!(hello.kind, Kind::Revision);
     assert_eq!(hello.spec.scaling_metric, ScalingMetric::Rps);
     assert_eq!(hello.spec.min_scale, 2);
-    assert_eq!(hello.timeout, seconds(300));
-    assert_eq!(hello.response_start_timeout, None);
+    assert_eq!(hello.timeouts.total, seconds(300));
+    assert_eq!(hello.timeouts.response_start, None);
     assert_eq!(hello.progress_deadline, seconds(600));
     assert_eq!(
         hello.readiness_probe,
@@ -137,7 +137,7 @@ fn a_kfserving_service_may_sleep_only_if_it_says_so() {
     );
     let [flowers, irises] = &parsed.value.unwrap().workloads[..] else { panic!("two workloads") };
     assert_eq!((flowers.spec.min_scale, flowers.spec.max_scale), (0, Some(3)));
-    assert_eq!(flowers.container_concurrency, 4);
+    assert_eq!(flowers.container_concurrency, 4.into());
     assert_eq!(flowers.spec.total, 4.0);
     assert_eq!(flowers.spec.stable_window, seconds(90));
     assert_eq!(flowers.container.command, ["python", "-m", "server"]);
@@ -150,7 +150,7 @@ fn a_kfserving_service_may_sleep_only_if_it_says_so() {
     assert_eq!((irises.spec.min_scale, irises.spec.max_scale), (1, None));
     assert_eq!(origin(irises, "min-scale"), &Origin::Default);
     // KFServing aims for one request in flight where nothing is said.
-    assert_eq!((irises.spec.total, irises.container_concurrency), (1.0, 0));
+    assert_eq!((irises.spec.total, irises.container_concurrency), (1.0, ConcurrencyLimit::UNLIMITED));
     assert!(irises.container.command.is_empty());
     assert_eq!(irises.source.line, 27);
 }
@@ -171,8 +171,8 @@ fn a_kserve_predictor_counts_before_the_annotations() {
     let [llm] = &parsed.value.unwrap().workloads[..] else { panic!("one workload") };
     assert_eq!(llm.kind, Kind::InferenceService);
     assert_eq!((llm.spec.min_scale, llm.spec.max_scale), (1, Some(8)));
-    assert_eq!((llm.spec.total, llm.container_concurrency), (2.0, 2));
-    assert_eq!(llm.timeout, seconds(120));
+    assert_eq!((llm.spec.total, llm.container_concurrency), (2.0, 2.into()));
+    assert_eq!(llm.timeouts.total, seconds(120));
     assert_eq!(llm.container.args, ["--model_name=llm"]);
     assert_eq!(llm.container.env, [("DTYPE".into(), "float16".into())]);
     assert_eq!(origin(llm, "max-scale"), &Origin::Field("spec.predictor.maxReplicas".into()));

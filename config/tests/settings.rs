@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilotlight_config::{AutoscalerConfig, Faults, Origin, Parsed, Resolved, Verdict, resolve};
-use pilotlight_core::{Reachability, TargetBurstCapacity};
+use pilotlight_core::{ConcurrencyLimit, Reachability, TargetBurstCapacity};
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -21,7 +21,7 @@ fn config(pairs: &[(&str, &str)]) -> AutoscalerConfig {
 }
 
 fn parsed(config: &AutoscalerConfig, annotations: &[(&str, &str)], limit: u32) -> Parsed<Verdict> {
-    resolve(config, &annotated(annotations), limit, Reachability::Reachable)
+    resolve(config, &annotated(annotations), limit.into(), Reachability::Reachable)
 }
 
 fn resolved(config: &AutoscalerConfig, annotations: &[(&str, &str)], limit: u32) -> Resolved {
@@ -333,7 +333,8 @@ fn an_unreachable_revision_keeps_no_pods() {
     for (reachability, min_scale) in
         [(Reachability::Reachable, 3), (Reachability::Unknown, 3), (Reachability::Unreachable, 0)]
     {
-        let verdict = resolve(&config(&[]), &annotations, 0, reachability).value.unwrap();
+        let verdict =
+            resolve(&config(&[]), &annotations, ConcurrencyLimit::UNLIMITED, reachability).value.unwrap();
         let Verdict::Resolved(resolved) = verdict else { panic!("the class is ours") };
         assert_eq!(resolved.spec.min_scale, min_scale, "{reachability:?}");
     }
@@ -354,7 +355,13 @@ fn pods_are_scraped_unless_the_activator_is_always_in_the_path() {
 fn the_progress_deadline_bounds_the_waking() {
     let deadline = |value: &str| {
         let annotations = map(&[("serving.knative.dev/progress-deadline", value)]);
-        resolve(&AutoscalerConfig::default(), &annotations, 0, Reachability::Reachable).value
+        resolve(
+            &AutoscalerConfig::default(),
+            &annotations,
+            ConcurrencyLimit::UNLIMITED,
+            Reachability::Reachable,
+        )
+        .value
     };
     let timeout = |value: Result<Verdict, Faults>| match value.unwrap() {
         Verdict::Resolved(resolved) => resolved.spec.activation_timeout,
@@ -414,7 +421,12 @@ fn annotations_without_effect_are_pointed_out() {
         assert!(matches!(said.as_slice(), [one] if one.contains(words)), "{pairs:?}: {said:?}");
     }
     let unrelated = map(&[("prometheus.io/scrape", "true"), ("serving.knative.dev/creator", "me")]);
-    let parsed = resolve(&AutoscalerConfig::default(), &unrelated, 0, Reachability::Reachable);
+    let parsed = resolve(
+        &AutoscalerConfig::default(),
+        &unrelated,
+        ConcurrencyLimit::UNLIMITED,
+        Reachability::Reachable,
+    );
     assert_eq!(parsed.warnings, []);
 }
 

@@ -14,7 +14,7 @@ pub use gate::{Gate, Ticket};
 pub use refused::{FIRST_PAUSE, LONGEST_PAUSE, Refusals};
 pub use subset::{choose_subset, owner};
 
-use crate::{Place, Rng};
+use crate::{ConcurrencyLimit, Place, Rng};
 
 /// What a policy knows about one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,21 +46,21 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// What Knative's activator does for a container concurrency (0: unlimited).
-    pub fn knative(container_concurrency: u32) -> Policy {
-        match container_concurrency {
-            0 => Policy::PowerOfTwo,
-            1..=3 => Policy::FirstAvailable,
-            _ => Policy::RoundRobin,
+    /// What Knative's activator does for a container concurrency.
+    pub fn knative(limit: ConcurrencyLimit) -> Policy {
+        match limit.get() {
+            None => Policy::PowerOfTwo,
+            Some(..=3) => Policy::FirstAvailable,
+            Some(_) => Policy::RoundRobin,
         }
     }
 
     /// What Pilotlight's activator does: it knows its own load on every pod exactly, so it neither draws lots nor
     /// deals in turn where the least loaded pod can simply be read off.
-    pub fn pilotlight(container_concurrency: u32) -> Policy {
-        match container_concurrency {
-            1..=3 => Policy::FirstAvailable,
-            _ => Policy::LeastLoaded,
+    pub fn pilotlight(limit: ConcurrencyLimit) -> Policy {
+        match limit.get() {
+            Some(..=3) => Policy::FirstAvailable,
+            Some(_) | None => Policy::LeastLoaded,
         }
     }
 }
@@ -205,7 +205,7 @@ pub enum Capacity {
 /// `assigned_pods` are those this activator sends to itself; 0 when it sends to a virtual address instead and
 /// only knows that `backends` pods stand behind it, shared with all `activators`.
 pub fn revision_capacity(
-    container_concurrency: u32,
+    limit: ConcurrencyLimit,
     assigned_pods: usize,
     backends: usize,
     activators: usize,
@@ -213,10 +213,7 @@ pub fn revision_capacity(
     if backends == 0 {
         return Capacity::Limited(0);
     }
-    if container_concurrency == 0 {
-        return Capacity::Unlimited;
-    }
-    let limit = u64::from(container_concurrency);
+    let Some(limit) = limit.get().map(u64::from) else { return Capacity::Unlimited };
     let capacity = if assigned_pods > 0 {
         limit.saturating_mul(assigned_pods as u64)
     } else {
@@ -253,7 +250,7 @@ mod tests {
     #[test]
     fn first_available_packs_the_lowest_address() {
         let mut pods = loads(Some(3), &[0; 5]);
-        let mut balancer = Balancer::new(Policy::knative(3), 0);
+        let mut balancer = Balancer::new(Policy::knative(3.into()), 0);
         assert_eq!(send(&mut balancer, &mut pods, 3), [0, 0, 0]);
         assert_eq!(send(&mut balancer, &mut pods, 1), [1]);
     }
@@ -261,7 +258,7 @@ mod tests {
     #[test]
     fn round_robin_spreads_and_starts_over_when_pods_left() {
         let mut pods = loads(Some(5), &[0; 3]);
-        let mut balancer = Balancer::new(Policy::knative(5), 0);
+        let mut balancer = Balancer::new(Policy::knative(5.into()), 0);
         assert_eq!(send(&mut balancer, &mut pods, 3), [0, 1, 2]);
         assert_eq!(balancer.pick(&pods[..2]), Some(0));
     }
@@ -309,11 +306,11 @@ mod tests {
     fn policies_by_container_concurrency() {
         use Policy::*;
         assert_eq!(
-            [0, 1, 3, 4].map(Policy::knative),
+            [0, 1, 3, 4].map(|limit| Policy::knative(limit.into())),
             [PowerOfTwo, FirstAvailable, FirstAvailable, RoundRobin]
         );
         assert_eq!(
-            [0, 1, 3, 4].map(Policy::pilotlight),
+            [0, 1, 3, 4].map(|limit| Policy::pilotlight(limit.into())),
             [LeastLoaded, FirstAvailable, FirstAvailable, LeastLoaded]
         );
     }
@@ -335,15 +332,15 @@ mod tests {
     #[test]
     fn capacity_follows_knatives_cases() {
         use Capacity::*;
-        assert_eq!(revision_capacity(10, 0, 10, 5), Limited(20));
-        assert_eq!(revision_capacity(10, 0, 10, 200), Limited(1));
-        assert_eq!(revision_capacity(10, 0, 0, 5), Limited(0));
-        assert_eq!(revision_capacity(0, 0, 1, 1), Unlimited);
-        assert_eq!(revision_capacity(0, 10, 10, 1), Unlimited);
-        assert_eq!(revision_capacity(10, assign_pods(3, Some(0), 2).len(), 3, 2), Limited(20));
-        assert_eq!(revision_capacity(10, assign_pods(3, Some(1), 2).len(), 3, 2), Limited(10));
-        assert_eq!(revision_capacity(42, assign_pods(6, Some(0), 4).len(), 6, 4), Limited(84));
-        assert_eq!(revision_capacity(u32::MAX, 3, 3, 1), Limited(i32::MAX as u32));
+        assert_eq!(revision_capacity(10.into(), 0, 10, 5), Limited(20));
+        assert_eq!(revision_capacity(10.into(), 0, 10, 200), Limited(1));
+        assert_eq!(revision_capacity(10.into(), 0, 0, 5), Limited(0));
+        assert_eq!(revision_capacity(0.into(), 0, 1, 1), Unlimited);
+        assert_eq!(revision_capacity(0.into(), 10, 10, 1), Unlimited);
+        assert_eq!(revision_capacity(10.into(), assign_pods(3, Some(0), 2).len(), 3, 2), Limited(20));
+        assert_eq!(revision_capacity(10.into(), assign_pods(3, Some(1), 2).len(), 3, 2), Limited(10));
+        assert_eq!(revision_capacity(42.into(), assign_pods(6, Some(0), 4).len(), 6, 4), Limited(84));
+        assert_eq!(revision_capacity(u32::MAX.into(), 3, 3, 1), Limited(i32::MAX as u32));
     }
 
     proptest! {

@@ -52,12 +52,6 @@ impl Ticket {
     }
 }
 
-/// How many requests may wait in front of a pod that works on `container_concurrency` at once: ten times as many, as in
-/// Knative's queue-proxy (`buildBreaker` in pkg/queue/sharedmain).
-pub fn queue_depth(container_concurrency: u32) -> usize {
-    container_concurrency as usize * 10
-}
-
 /// The queue is full: neither run nor wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull {

@@ -1,4 +1,4 @@
-//! What the data plane needs to know about each revision: its limits, and where its pods are.
+//! Revisions as the data plane knows them: the limits of each, and the addresses of its pods.
 //!
 //! Whoever runs pods (the local driver, later the Kubernetes watches) publishes each revision by itself, through a feed
 //! of changes; [`EndpointLine`] carries the same changes over a process boundary. Plain data.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RevisionId, Time};
+use crate::{ConcurrencyLimit, RevisionId, Time, Timeouts};
 
 /// One line of a stream of endpoints (`/v1/endpoints`): JSON, ended by a line feed.
 ///
@@ -51,21 +51,17 @@ impl EndpointLine {
 ///
 /// ```
 /// # use pilotlight_core::RevisionEndpoints;
-/// let revision = RevisionEndpoints { container_concurrency: 10, ..RevisionEndpoints::default() };
-/// assert_eq!((revision.timeout.as_secs(), revision.pods().count()), (300, 0));
+/// let revision = RevisionEndpoints { container_concurrency: 10.into(), ..RevisionEndpoints::default() };
+/// assert_eq!((revision.timeouts.total.as_secs(), revision.pods().count()), (300, 0));
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RevisionEndpoints {
     /// Host names (lower case, no port) that lead here, besides `name.namespace.svc.<cluster domain>`.
     pub hosts: Vec<String>,
-    /// The most requests one pod may run at once; 0: unlimited.
-    pub container_concurrency: u32,
-    /// From a request's arrival to the end of its response.
-    pub timeout: Duration,
-    /// From a request's arrival to the first byte of its response; `None`: no limit of its own.
-    pub response_start_timeout: Option<Duration>,
-    /// The longest silence of a response under way; `None`: no limit of its own.
-    pub idle_timeout: Option<Duration>,
+    /// The most requests one pod may run at once.
+    pub container_concurrency: ConcurrencyLimit,
+    /// The time limits of a request.
+    pub timeouts: Timeouts,
     /// Pods that are ready for requests. Leaving pods are not listed.
     pub ready: Vec<PodEndpoint>,
     /// Pods that have an address but are not said to be ready, not yet or not any more. The activator asks them
@@ -133,10 +129,8 @@ impl Default for RevisionEndpoints {
     fn default() -> Self {
         RevisionEndpoints {
             hosts: Vec::new(),
-            container_concurrency: 0,
-            timeout: Duration::from_secs(300),
-            response_start_timeout: None,
-            idle_timeout: None,
+            container_concurrency: ConcurrencyLimit::UNLIMITED,
+            timeouts: Timeouts::default(),
             ready: Vec::new(),
             not_ready: Vec::new(),
             starting: 0,
@@ -256,7 +250,7 @@ mod tests {
     #[test]
     fn a_line_that_knows_nothing_of_clusters_still_parses() {
         let line = r#"{"snapshot": {"default/hello": {"hosts": ["hello"], "container_concurrency": 2,
-            "timeout": {"secs": 300, "nanos": 0}, "response_start_timeout": null, "idle_timeout": null,
+            "timeouts": {"total": {"secs": 300, "nanos": 0}, "response_start": null, "idle": null},
             "ready": [{"name": "hello-1", "address": "127.0.0.1:8012", "timeline":
                 {"decided": 1, "spawned": 2, "ready": 3}}],
             "starting": 1, "trouble": null}}}"#;
@@ -264,7 +258,7 @@ mod tests {
         let hello = &revisions[&RevisionId::new("default", "hello")];
         let expected = RevisionEndpoints {
             hosts: vec!["hello".to_owned()],
-            container_concurrency: 2,
+            container_concurrency: 2.into(),
             ready: hello.ready.clone(),
             starting: 1,
             ..RevisionEndpoints::default()

@@ -19,6 +19,7 @@ mod endpoints;
 mod history;
 mod id;
 mod lifecycle;
+mod limits;
 pub mod pods;
 mod reporter;
 mod revision;
@@ -30,7 +31,7 @@ mod time;
 mod why;
 mod window;
 
-pub use breaker::{Admission, Breaker, QueueFull, Ticket, queue_depth};
+pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use collector::{Averages, Collector};
 pub use decider::{Decider, Decision, Rule, ScalingMode};
 pub use endpoints::{
@@ -39,6 +40,7 @@ pub use endpoints::{
 pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
+pub use limits::{ConcurrencyLimit, Timeouts};
 pub use reporter::Reporter;
 pub use revision::{Evaluation, Gap, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
 pub use rng::Rng;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::{Time, TroubleReason};
 
-/// What happened. `P` is what the shell calls a pod by.
+/// An input of [`Pods`]. `P` is the name of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event<P> {
     /// This many pods are wanted. With 0 the failures so far are forgotten: the next request finds a fresh start.
@@ -36,7 +36,7 @@ pub enum Event<P> {
     Tick,
 }
 
-/// What is to be done.
+/// An output of [`Pods`]: the shell is to do this.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command<P> {
     /// Start a pod. Each must be answered with [`Event::Started`] or [`Event::NotStarted`].

@@ -242,7 +242,7 @@ fn a_pod_that_is_stopped_while_it_starts_stays_stopped() {
     let mut script = Script::default();
     script.scale(1).scale(0).has_stopped(&[1]).ready(1);
     assert!(script.used.is_empty());
-    // It is on its way out, so another takes its place.
+    // A leaving pod does not count, so another takes its place.
     script.scale(1).has_started(2).step(Event::Stopped(1)).has_started(2).has_stopped(&[]);
 }
 
@@ -287,8 +287,8 @@ enum Seen {
 }
 
 proptest! {
-    /// Whatever happens: never more pods live than wanted, every wake is in the future, and once pods come up and
-    /// time passes there are as many as wanted.
+    /// Pods that live are never more than wanted, every wake is in the future, and once pods come up and time passes
+    /// there are as many as wanted.
     #[test]
     fn there_are_never_too_many_and_in_the_end_enough(happenings in prop::collection::vec((0..7u32, 0..8u32), 0..120)) {
         let mut pods = Pods::default();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Where the servers of one pod's queue-proxy listen.
+/// The address and ports of one pod's queue-proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PodAddress {
     pub(super) ip: Ipv4Addr,
@@ -38,7 +38,7 @@ struct Used {
 /// An address for as long as this lives.
 pub(super) struct Lease {
     pub(super) address: PodAddress,
-    /// Where the app is told to listen, on 127.0.0.1.
+    /// Port on 127.0.0.1 that the app is told to listen on.
     pub(super) app_port: u16,
     /// `None` for the fallback, which takes nothing from the network.
     number: Option<u16>,
@@ -46,21 +46,21 @@ pub(super) struct Lease {
 }
 
 impl Addresses {
-    /// Takes a network by the process number, so that two runs on a machine rarely meet; where they do, the ports
-    /// of an address that is taken tell.
+    /// Addresses in a network chosen by the process number, so that two runs on a machine rarely share one. If they do,
+    /// each finds the ports of the other's addresses in use and passes these addresses over.
     pub(super) fn new() -> Self {
         let pid = std::process::id();
         let second = 64 + (pid / 128 % 128) as u8;
         Addresses { network: [127, second], used: Mutex::default() }
     }
 
-    /// An address nobody uses. Where the machine has no loopback addresses to spare, or something listens on
-    /// Knative's ports on all of them, it is 127.0.0.1 with ports of the kernel's choice.
+    /// A free address. If the machine has no loopback addresses to spare, or something listens on Knative's ports on
+    /// all of them, it is 127.0.0.1 with ports of the kernel's choice.
     pub(super) fn lease(self: &Arc<Self>) -> io::Result<Lease> {
         let mut used = self.used.lock();
         let first = (std::process::id() % 128 * 2) as u16 * 256;
         let own = (first..=u16::MAX)
-            // The lowest byte is never 0 or 255, for those who take such addresses for something else.
+            // The lowest byte is never 0 or 255: some take these for the network and its broadcast address.
             .filter(|number| (1..255).contains(&(number & 0xff)) && !used.numbers.contains(number))
             .take(ATTEMPTS)
             .map(|number| (number, self.address(number)))

@@ -1,4 +1,4 @@
-//! What a process that does not answer does instead: the ports it listens on, as far as Linux tells.
+//! Ports that a process which does not answer listens on instead, as far as Linux tells.
 
 use std::collections::BTreeSet;
 use std::fs;

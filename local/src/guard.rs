@@ -35,7 +35,7 @@ use tokio::sync::{oneshot, watch};
 pub struct Spawn {
     /// A path, or a name that is looked up in `PATH`.
     pub program: OsString,
-    /// What follows the program on its command line.
+    /// Arguments of the program.
     pub args: Vec<OsString>,
     /// Environment variables set on top of ours.
     pub env: Vec<(OsString, OsString)>,
@@ -88,7 +88,7 @@ impl Guard {
         // fires when the *thread* that forked ends, and threads of an async runtime come and go.
         thread::Builder::new().name("pl-spawn".into()).spawn(move || {
             for Job { command, reply } in queue {
-                // Whoever asked may have gone; then the child is dropped here, and with it killed.
+                // The task that asked may have gone: then the child is dropped here, which kills it.
                 let _ = reply.send(start_child(&executable, &command, &for_thread));
             }
         })?;
@@ -179,7 +179,7 @@ impl Child {
     }
 }
 
-/// Plays shim or guard if that is what this process was started for. To be called first thing in `main`, before
+/// Plays shim or guard if this process was started as one. To be called first thing in `main`, before
 /// any runtime, thread or log exists; `Some` is the code to exit with.
 pub fn intercept() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
@@ -223,10 +223,10 @@ pub fn shim_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The guard process: reads `+GROUP` and `-GROUP` lines until its standard input closes, then kills what is left.
 pub fn guard_main() -> ExitCode {
-    // So that `pkill pilotlight` ends the run and not the one who cleans up after it.
+    // A name of its own, so that `pkill pilotlight` ends the run and not the process that cleans up after it.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_name(c"pl-guard");
-    // Not to pin a directory somebody wants to unmount.
+    // The root directory is never unmounted: another would be pinned for as long as this process lives.
     let _ = std::env::set_current_dir("/");
     let _handlers = ignore_polite_signals();
 
@@ -301,7 +301,7 @@ fn start_child(executable: &Path, command: &Spawn, registry: &Arc<Registry>) -> 
         registry.remove(pid);
         return Err(error);
     }
-    // It fails only if the shim was killed meanwhile; the exit status tells that story.
+    // The write fails only if the shim was killed meanwhile, which its exit status will tell.
     let _ = stdin.write_all(GO);
     let process = Process { pid, child, exited };
     Ok(Started { process, stdout: stdout.into(), stderr: stderr.into() })
@@ -346,7 +346,7 @@ fn wait_and_clean(
     registry.remove(pid);
 
     let mut child = child.lock();
-    // An error means that somebody else reaped our child: it is gone, and how it went nobody knows.
+    // An error means that something else reaped our child: it is gone, and its exit status with it.
     let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(i32::from(EXIT_CANNOT_EXECUTE) << 8));
     exit.send_replace(Some(status));
 }
@@ -377,7 +377,7 @@ impl Registry {
         if guard.tell('+', group.as_raw_pid()).is_ok() {
             return Ok(());
         }
-        // Somebody killed the guard process. A new one takes over, with everything that is alive.
+        // The guard process was killed. A new one takes over, with every group that is alive.
         let _ = guard.process.kill();
         let _ = guard.process.wait();
         guard.process = start_guard(&self.executable)?;
@@ -397,8 +397,8 @@ impl Registry {
     fn close(&self) {
         let mut slot = self.guard.lock();
         let Some(mut guard) = slot.take() else { return };
-        // Not left to the guard process: somebody may have killed it. While the lock is held no group in the
-        // list can be reaped, so each number still means what it did.
+        // We kill the groups ourselves: the guard process may have been killed. While the lock is held no group in the
+        // list can be reaped, so each number still means the same group.
         for group in guard.groups.into_iter().filter_map(Pid::from_raw) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }

@@ -22,7 +22,7 @@ use crate::pod::{Ending, Event, Failure, Launch, PodName, Stop};
 use crate::usage::Meter;
 use crate::workload::LocalWorkload;
 
-/// What a keeper is told.
+/// An order to a keeper.
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
     /// Have this many pods.
@@ -31,7 +31,7 @@ pub(crate) enum Order {
     Load { pod: PodName, requests: f64 },
     /// Have none, and end when the last one has gone.
     Stop,
-    /// The same, without waiting for anything.
+    /// Have none, kill what there is, and end.
     Kill,
 }
 
@@ -248,7 +248,7 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
         self.known.endpoints.set(id.clone(), endpoints);
         let view = RevisionView {
             spec: Arc::clone(&self.workload.spec),
-            // There is no way around the activator here.
+            // All requests pass through the activator here: no probe is needed to know that.
             path: ActivatorPath { populated_since: Some(self.since), probed: true },
             pods: self.kept.iter().map(|kept| kept.pod.clone()).collect(),
             history: None,

@@ -1,4 +1,5 @@
-//! What keepers make known: each workload's pods, as the autoscaler and as the activator see them, and what they used.
+//! State that keepers publish: the pods of each workload, as the autoscaler and as the activator see them, and their
+//! usage.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use pilotlight_net::Clock;
 
 use crate::usage::Meter;
 
-/// What every keeper makes known.
+/// State published by all keepers of a cluster.
 pub(crate) struct Known {
     pub(crate) clock: Clock,
     pub(crate) revisions: Feed<RevisionId, RevisionView>,

@@ -2,7 +2,7 @@
 //! them, as a process of its own ([`process`]).
 //!
 //! One `keeper` task a workload starts and stops its pods; each `pod` task sees one pod through its life.
-//! Everything they know is published twice: as the autoscaler's [`RevisionView`], and as the activator's
+//! The pods of a workload are published twice: for the autoscaler as [`RevisionView`], for the activator as
 //! [`RevisionEndpoints`].
 
 mod address;
@@ -75,7 +75,7 @@ impl LocalCluster {
         LocalCluster { known, keepers: Arc::new(keepers), running }
     }
 
-    /// Where each workload's pods are, always current.
+    /// The endpoints of every workload, always current.
     pub fn endpoints(&self) -> &Feed<RevisionId, RevisionEndpoints> {
         &self.known.endpoints
     }
@@ -85,7 +85,7 @@ impl LocalCluster {
         self.known.revisions.snapshot()
     }
 
-    /// What each workload's pods have used so far.
+    /// Usage of each workload's pods so far.
     pub fn usage(&self) -> BTreeMap<RevisionId, Usage> {
         let now = self.known.clock.now();
         self.known.meters.lock().iter().map(|(id, meter)| (id.clone(), meter.read(now))).collect()

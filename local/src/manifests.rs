@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_config::{AutoscalerConfig, Faults, Parsed, Warning, Workload};
 
-/// What was read.
+/// Manifests that were read.
 #[derive(Debug)]
 pub struct Manifests {
     /// The workloads, in the order of the files.
     pub workloads: Vec<Workload>,
-    /// What is legal but suspicious.
+    /// Settings that are legal but suspicious.
     pub warnings: Vec<Warning>,
 }
 
@@ -26,7 +26,7 @@ pub enum ManifestError {
         /// The reason.
         source: std::io::Error,
     },
-    /// What the files say is wrong: all that is, in one answer.
+    /// Every fault of the files.
     #[error("{0}")]
     Faulty(Faults),
     /// Two workloads have the same name.
@@ -34,9 +34,9 @@ pub enum ManifestError {
     Twice {
         /// The name.
         id: String,
-        /// Where it was defined first.
+        /// File and line of its first definition.
         first: String,
-        /// Where it was defined again.
+        /// File and line of its second definition.
         second: String,
     },
 }

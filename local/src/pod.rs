@@ -23,7 +23,7 @@ use crate::guard::{Child, Guard, Spawn};
 use crate::sidecar::Sidecar;
 use crate::workload::LocalWorkload;
 
-/// What a local cluster is made of.
+/// Settings of a local cluster.
 pub struct LocalParams {
     /// The process's clock.
     pub clock: Clock,
@@ -38,36 +38,36 @@ pub struct LocalParams {
 }
 
 impl LocalParams {
-    /// Long enough for a request that an activator had already given to a pod when it learned that the pod leaves.
+    /// Time for a request that an activator had given to a pod before it learned that the pod leaves.
     pub const DRAIN_QUIET: Duration = Duration::from_millis(500);
-    /// What people are used to from `docker stop`.
+    /// The default of `docker stop`.
     pub const TERMINATION_GRACE: Duration = Duration::from_secs(10);
 }
 
 /// The name of a pod, among those of its workload.
 pub(crate) type PodName = Arc<str>;
 
-/// What becomes of a pod.
+/// A change in the life of a pod.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Its process has been started.
+    /// The process of the app has been started.
     Spawned,
-    /// It takes requests.
+    /// The pod takes requests.
     Ready,
-    /// Nothing is left of it.
+    /// Both processes have ended.
     Ended(Ending),
 }
 
 /// How a pod ended.
 #[derive(Debug)]
 pub(super) enum Ending {
-    /// As it was told.
+    /// The pod was told to end.
     Stopped,
-    /// By itself.
+    /// The pod ended by itself, or never came up.
     Failed(Failure),
 }
 
-/// Why a pod ended by itself, or never came up.
+/// The cause of a pod's failure.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reason: TroubleReason,
@@ -87,7 +87,7 @@ pub(crate) struct Launch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stop {
     No,
-    /// Finish what is in flight.
+    /// Drain: finish the requests in flight.
     Gently,
     /// At once.
     Now,
@@ -101,7 +101,7 @@ pub(super) struct PodTask {
     events: mpsc::UnboundedSender<(PodName, Event)>,
 }
 
-/// The two processes of a pod, and what the app said last.
+/// The two processes of a pod, and their last lines.
 struct Processes {
     app: Child,
     app_log: Log,
@@ -126,7 +126,7 @@ impl PodTask {
             Ok(()) => Ending::Stopped,
             Err(failure) => Ending::Failed(failure),
         };
-        // The address is free again before anybody hears that the pod has ended.
+        // The lease ends first: the address is free before the keeper hears that the pod has ended.
         let PodTask { name, lease, events, .. } = self;
         drop(lease);
         let _ = events.send((name, Event::Ended(ending)));
@@ -212,13 +212,13 @@ impl PodTask {
         }
     }
 
-    /// The queue-proxy finishes what it has and waits for what is still on its way, then the app is told.
+    /// Drains the queue-proxy, which also waits for requests still on their way to it, then ends the app.
     async fn stop(&self, processes: &Processes, stop: &mut watch::Receiver<Stop>, drain: bool) {
         let orderly = async {
             let Processes { app, proxy, .. } = processes;
             if drain {
                 proxy.terminate();
-                let patience = self.workload.timeout + self.params.drain_quiet + DRAIN_MARGIN;
+                let patience = self.workload.timeouts.total + self.params.drain_quiet + DRAIN_MARGIN;
                 if timeout(patience, proxy.wait()).await.is_err() {
                     warn!(revision = %self.workload.id, pod = &*self.name, ?patience, "Queue-proxy did not drain in time");
                 }
@@ -258,7 +258,7 @@ impl PodTask {
             ("SERVING_POD_IP", address.ip.to_string()),
         ];
         let spawn = params.sidecar.spawn();
-        // Whoever has started us may want to hear something else of requests, or of traces.
+        // A setting in our own environment is inherited: it may ask for request logs or traces.
         let told = std::env::var_os("OBSERVABILITY_CONFIG").is_none();
         let told = told.then(|| ("OBSERVABILITY_CONFIG", REQUEST_METRICS.to_owned()));
         let fixed = env.into_iter().chain(told).chain(self.workload.queue_proxy_env(port));
@@ -275,7 +275,7 @@ impl PodTask {
 }
 
 impl Processes {
-    /// Whatever is left goes. When this returns, both are gone for good and what they said is passed on.
+    /// Kills both processes. When this returns, they are gone and their last lines have been passed on.
     async fn end(&self) {
         for (child, log) in [(&self.proxy, &self.proxy_log), (&self.app, &self.app_log)] {
             child.kill();
@@ -284,13 +284,13 @@ impl Processes {
         }
     }
 
-    /// Returns when one of the two ends by itself, with what it left behind.
+    /// Returns when one of the two ends by itself, with its exit code and last lines.
     async fn failure(&self, port: u16) -> Failure {
         tokio::select! {
             biased;
             status = self.app.wait() => {
                 let (reason, message) = match status.code() {
-                    // What a shell says, and our own starter: there is nothing to run.
+                    // Exit codes of a shell, and of our shim, for a program that cannot be executed.
                     Some(126 | 127) => (TroubleReason::CannotStart, format!("the app cannot be run (exit code {})", status.code().unwrap_or_default())),
                     _ => (TroubleReason::Exited, format!("the app {}", describe(status))),
                 };
@@ -416,15 +416,15 @@ fn what_it_does(port: u16, app: u32) -> String {
     }
 }
 
-/// What is told of a pod's requests: they are on the page of metrics.
+/// Requests of a pod are told on its page of metrics.
 const REQUEST_METRICS: &str = r#"{"requestMetrics":{"protocol":"prometheus"}}"#;
 /// One probe may take as long as the queue-proxy tries (10 s), and a little more.
 const PROBE_PATIENCE: Duration = Duration::from_secs(12);
-/// Between two probes, while the queue-proxy itself is starting.
+/// Pause between two probes, while the queue-proxy itself is starting.
 const PROBE_PAUSE: Duration = Duration::from_millis(2);
 /// When to say that a pod takes long, and why that may be.
 const HINT_AFTER: Duration = Duration::from_secs(5);
-/// Beyond the longest request and the quiet period.
+/// Time a drain may take beyond the longest request and the quiet period.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// Lines of standard error that are remembered.
 const TAIL_LINES: usize = 20;

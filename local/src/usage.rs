@@ -1,10 +1,10 @@
-//! What pods cost: how long they existed, how many there were.
+//! Usage of pods: how long they existed, how many there were.
 
 use std::time::Duration;
 
 use pilotlight_core::Time;
 
-/// What a workload's pods have used.
+/// Usage of a workload's pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Usage {
     /// Time all pods together have existed, from start to end.

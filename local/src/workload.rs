@@ -1,4 +1,4 @@
-//! What a workload needs to run on this machine, and what is missing if it cannot.
+//! Workloads that can run on this machine, and the reasons why others cannot.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pilotlight_config::resolve::Origin;
 use pilotlight_config::workload::{DEFAULT_PORT, Workload};
-use pilotlight_core::{RevisionEndpoints, RevisionId, RevisionSpec};
+use pilotlight_core::{ConcurrencyLimit, RevisionEndpoints, RevisionId, RevisionSpec, Timeouts};
 use serde_json::Value;
 
 use crate::guard::Spawn;
@@ -17,20 +17,16 @@ use crate::guard::Spawn;
 /// A workload that can run here.
 #[derive(Clone, Debug)]
 pub struct LocalWorkload {
-    /// Its name.
+    /// Name and namespace.
     pub id: RevisionId,
     /// How it scales.
     pub spec: Arc<RevisionSpec>,
     /// Host names that lead to it.
     pub hosts: Vec<String>,
-    /// The most requests one pod may run at once; 0: unlimited.
-    pub container_concurrency: u32,
-    /// From a request's arrival to the end of its response.
-    pub timeout: Duration,
-    /// From a request's arrival to the first byte of its response.
-    pub response_start_timeout: Option<Duration>,
-    /// The longest silence of a response.
-    pub idle_timeout: Option<Duration>,
+    /// The most requests one pod may run at once.
+    pub container_concurrency: ConcurrencyLimit,
+    /// The time limits of a request.
+    pub timeouts: Timeouts,
     /// How long a pod may take to become ready.
     pub startup_timeout: Duration,
     command: Vec<String>,
@@ -55,7 +51,7 @@ pub enum NotRunnable {
         place: String,
         /// The workload.
         id: RevisionId,
-        /// What it has instead.
+        /// Words for the image it has instead.
         what: String,
     },
     /// The command is not there.
@@ -67,22 +63,18 @@ pub enum NotRunnable {
         id: RevisionId,
         /// The program.
         program: String,
-        /// What is wrong with it.
+        /// The reason.
         why: &'static str,
     },
     /// Two workloads answer to one host name: requests for it could go to either.
-    #[error(
-        "{place}: {id} and {other} ({other_place}) both answer to the host {host}: give one of them another name"
-    )]
+    #[error("{place}: {id} and {other} both answer to the host {host}: give one of them another name")]
     SameHost {
         /// File and line.
         place: String,
         /// The workload.
         id: RevisionId,
-        /// The workload that was read first.
-        other: RevisionId,
-        /// File and line of that one.
-        other_place: String,
+        /// The workload that was read first, with file and line.
+        other: String,
         /// The shortest host name that both have.
         host: String,
     },
@@ -126,9 +118,7 @@ impl LocalWorkload {
             spec: Arc::new(spec),
             hosts: hosts_of(&workload.id).into(),
             container_concurrency: workload.container_concurrency,
-            timeout: workload.timeout,
-            response_start_timeout: workload.response_start_timeout,
-            idle_timeout: workload.idle_timeout,
+            timeouts: workload.timeouts,
             startup_timeout,
             command,
             env: container.env.clone(),
@@ -168,7 +158,7 @@ impl LocalWorkload {
         Spawn {
             program: words.next().unwrap_or_default(),
             args: words.collect(),
-            // The last one wins: what the manifest sets is meant.
+            // The last value of a variable wins, so that a manifest can set these too.
             env: contract.into_iter().chain(own).collect(),
             cwd: self.working_dir.clone(),
         }
@@ -182,9 +172,9 @@ impl LocalWorkload {
             ("CONTAINER_CONCURRENCY", self.container_concurrency.to_string()),
             ("QUEUE_SERVING_TLS_PORT", "8112".to_owned()),
             ("USER_PORT", port.to_string()),
-            ("REVISION_TIMEOUT_SECONDS", seconds(self.timeout)),
-            ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", optional(self.response_start_timeout)),
-            ("REVISION_IDLE_TIMEOUT_SECONDS", optional(self.idle_timeout)),
+            ("REVISION_TIMEOUT_SECONDS", seconds(self.timeouts.total)),
+            ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", optional(self.timeouts.response_start)),
+            ("REVISION_IDLE_TIMEOUT_SECONDS", optional(self.timeouts.idle)),
             ("SERVING_LOGGING_CONFIG", String::new()),
             ("SERVING_LOGGING_LEVEL", String::new()),
             ("SERVING_NAMESPACE", self.id.namespace.clone()),
@@ -200,14 +190,12 @@ impl LocalWorkload {
         env
     }
 
-    /// What the activator needs to know, but for the pods.
+    /// Endpoints for the activator, but for the pods.
     pub(super) fn endpoints(&self) -> RevisionEndpoints {
         RevisionEndpoints {
             hosts: self.hosts.clone(),
             container_concurrency: self.container_concurrency,
-            timeout: self.timeout,
-            response_start_timeout: self.response_start_timeout,
-            idle_timeout: self.idle_timeout,
+            timeouts: self.timeouts,
             ..RevisionEndpoints::default()
         }
     }
@@ -231,8 +219,7 @@ fn same_host(workload: &Workload, earlier: &[Workload]) -> Option<NotRunnable> {
         Some(NotRunnable::SameHost {
             place: place_of(workload),
             id: workload.id.clone(),
-            other: other.id.clone(),
-            other_place: place_of(other),
+            other: format!("{} ({})", other.id, place_of(other)),
             host: host.clone(),
         })
     })

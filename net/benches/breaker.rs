@@ -1,4 +1,4 @@
-//! What one turn through the breaker costs when nobody else wants one.
+//! The cost of one turn through the breaker when nobody else wants one.
 
 #![allow(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! The port for machines and operators: metrics, health, and a few exact paths more.
+//! The admin port, for machines and operators: metrics, health, and a few exact paths more.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::{Body, Client, Handler, Request, Response, plain};
 
-/// A small server of exact paths. Whatever is not routed is a 404 that lists what is.
+/// A small server of exact paths. Any other path is a 404 that lists them.
 #[derive(Default)]
 pub struct Admin {
     routes: BTreeMap<String, AdminRoute>,
@@ -19,7 +19,7 @@ type AdminResponse = Pin<Box<dyn Future<Output = Response> + Send>>;
 type AdminRoute = Box<dyn Fn(Request) -> AdminResponse + Send + Sync>;
 
 impl Admin {
-    /// Nothing routed yet.
+    /// A server without paths.
     pub fn new() -> Self {
         Admin::default()
     }
@@ -65,7 +65,7 @@ impl Handler for Admin {
             Some(answer) => answer(request).await,
             None => {
                 let paths: Vec<&str> = self.routes.keys().map(String::as_str).collect();
-                plain(StatusCode::NOT_FOUND, format!("404 page not found; there is {}", paths.join(", ")))
+                plain(StatusCode::NOT_FOUND, format!("404 page not found; known paths: {}", paths.join(", ")))
             }
         }
     }

@@ -1,8 +1,8 @@
 //! One timer for all the time limits of a task.
 //!
-//! A request has half a dozen of them, and hardly any ever comes true. Setting and clearing a timer for each costs more
-//! than reading the request. So a task has one, which is never set to later than what is waited for, and is set anew
-//! when it goes off and turns out to be early: no more than once per time limit, however many requests pass.
+//! A request has half a dozen time limits, and hardly any is ever reached. Setting and clearing a timer for each costs
+//! more than reading the request. So a task has one timer, which is never set later than the limits waited for, and is set
+//! anew when it goes off and turns out to be early: no more than once per time limit, however many requests pass.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The timer of one task. Clones are the same one.
+/// The timer of one task. Clones are the same timer.
 ///
-/// Whoever waits polls it again whenever the task is woken, for as long as it waits.
+/// A future that waits for it must poll it again whenever the task is woken.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Alarm {
     sleep: Arc<Mutex<Option<Pin<Box<Sleep>>>>>,
@@ -48,7 +48,7 @@ mod tests {
     async fn it_goes_off_at_each_time_in_turn_whatever_was_asked_before() {
         let (alarm, start) = (Alarm::default(), Instant::now());
         let at = |secs| start + Duration::from_secs(secs);
-        // A limit that nobody waits for any more, earlier than the next and later than the one after it.
+        // A limit that is not waited for any more, earlier than the next one and later than the one after that.
         assert!(poll_fn(|cx| Poll::Ready(alarm.poll(at(5), cx))).await.is_pending());
         for secs in [7, 3, 9] {
             let asked = Instant::now();

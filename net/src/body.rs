@@ -1,5 +1,5 @@
-//! The one body type, in and out. What must live exactly as long as a body (a permit, a pooled connection,
-//! the timers) travels inside it.
+//! The one body type, for requests and responses. Permits, pooled connections, timers and whatever else must live exactly
+//! as long as a body travel inside it.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,23 +21,23 @@ use crate::upgrade::Tunnel;
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
 ///
-/// Reading ends cleanly or with an [`Error`]; an error in a response makes the server cut the connection, so
-/// that a client can never take a part for the whole.
+/// Reading ends cleanly or with an [`Error`]; an error in a response makes the server cut the connection, so that a
+/// client never takes a part for the whole (RFC 9112, 8).
 pub struct Body {
     content: Content,
-    // Boxed: bodies are moved about a lot, and most of them are requests that have nothing with them.
-    company: Option<Box<Company>>,
+    // Boxed: bodies are moved about a lot, and most of them are requests with nothing attached.
+    attached: Option<Box<Attachments>>,
     failed: bool,
 }
 
-/// What travels with a body.
+/// Things that live as long as a body.
 #[derive(Default)]
-struct Company {
+struct Attachments {
     timer: Option<Timer>,
     watcher: Option<Watcher>,
-    // Bytes read so far, for whoever asked to have them counted.
+    // Bytes read so far.
     counter: Option<Arc<AtomicU64>>,
-    // What is left to be said after the content was taken away.
+    // The error with which the body ends, when its content is gone already.
     late: Option<Error>,
 }
 
@@ -48,21 +48,21 @@ enum Content {
     Empty,
     Full(Bytes),
     FromClient(ClientBody),
-    // What was read ahead of a client's body, and the rest of it.
+    // A client's body of which the beginning was read ahead.
     Held(Box<Held>),
     FromUpstream(Box<dyn UpstreamBody>),
     Stream(Boxed),
-    // See `upgrade`.
+    // The two-way stream behind a `101`.
     Tunnel(Tunnel),
 }
 
-/// The body of a response, on the connection it comes by.
+/// The body of a response, on the connection that it is read from.
 pub(crate) trait UpstreamBody: http_body::Body<Data = Bytes, Error = Error> + Send + Unpin {
-    /// Leaves the connection, to its pool if the body is complete.
+    /// Returns the connection to its pool if the body is complete, closes it otherwise.
     fn end(self: Box<Self>, ending: Ending);
 }
 
-/// The body of a request, by either protocol.
+/// The body of a client's request, over HTTP/1.1 or HTTP/2.
 #[derive(Debug)]
 pub(crate) enum ClientBody {
     Http1(RequestBody),
@@ -96,30 +96,30 @@ impl ClientBody {
 }
 
 struct Held {
-    early: ReadAhead,
+    ahead: ReadAhead,
     rest: ClientBody,
-    // They come last, and are there before they are read only if all else is.
+    // Trailers that were read ahead: all data is in front of them.
     trailers: Option<HeaderMap>,
 }
 
-/// How a body came to its end.
+/// The end of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// All of it was read.
+    /// The body was read to its end.
     Complete,
-    /// It failed part way.
+    /// The body failed before its end.
     Failed,
-    /// Its reader left before the end.
+    /// The reader dropped the body before its end.
     Dropped,
 }
 
 impl Body {
-    /// No body at all.
+    /// An empty body.
     pub fn empty() -> Self {
         Content::Empty.into()
     }
 
-    /// These bytes.
+    /// A body of these bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         if bytes.is_empty() { Body::empty() } else { Content::Full(bytes).into() }
@@ -130,7 +130,7 @@ impl Body {
         Content::FromClient(body).into()
     }
 
-    /// Any other stream.
+    /// A body that is any stream.
     pub fn stream(body: impl http_body::Body<Data = Bytes, Error = Error> + Send + 'static) -> Self {
         Content::Stream(Box::pin(body)).into()
     }
@@ -142,8 +142,8 @@ impl Body {
 
     /// Calls `watcher` once, when the body has ended or is dropped.
     pub fn watched(mut self, watcher: impl FnOnce(Ending) + Send + 'static) -> Self {
-        let company = self.company();
-        company.watcher = Some(match company.watcher.take() {
+        let attached = self.attached();
+        attached.watcher = Some(match attached.watcher.take() {
             None => Box::new(watcher),
             Some(inner) => Box::new(move |ending| {
                 inner(ending);
@@ -155,7 +155,7 @@ impl Body {
 
     /// Adds the bytes of the body to `counter` as they are read.
     pub fn counted(mut self, counter: Arc<AtomicU64>) -> Self {
-        self.company().counter = Some(counter);
+        self.attached().counter = Some(counter);
         self
     }
 
@@ -164,12 +164,12 @@ impl Body {
         Content::FromUpstream(body).into()
     }
 
-    /// What follows a `101`.
+    /// The two-way stream behind a `101`.
     pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
         Content::Tunnel(tunnel).into()
     }
 
-    /// What a `101` is followed by: the client's connection, which `begin` takes over. The server waits for it as for
+    /// The body of a `101`: the client's connection, which `begin` takes over. The server waits for its end as for that of
     /// any other response.
     pub fn switched<F: Future<Output = ()> + Send + 'static>(
         begin: impl FnOnce(Transport) -> F + Send + 'static,
@@ -177,7 +177,7 @@ impl Body {
         Body::tunnel(Tunnel::Waiting(Box::new(|connection| Box::pin(begin(connection)))))
     }
 
-    /// The head of this `101` is with the client, and its connection is no longer HTTP.
+    /// Hands over the client's connection, after the head of the `101` has been written.
     pub(crate) fn open_tunnel(&mut self, connection: Transport) {
         if let Content::Tunnel(tunnel) = &mut self.content {
             tunnel.open(connection);
@@ -185,62 +185,62 @@ impl Body {
     }
 
     pub(crate) fn timed(mut self, timer: Timer) -> Self {
-        let company = self.company();
-        debug_assert!(company.timer.is_none(), "one layer of timeouts is enough");
-        company.timer = Some(timer);
+        let attached = self.attached();
+        debug_assert!(attached.timer.is_none(), "one layer of timeouts is enough");
+        attached.timer = Some(timer);
         self
     }
 
-    /// When it must have ended, if it has a time limit.
+    /// The end of the body's time, if it has a limit.
     pub(crate) fn total_at(&self) -> Option<Instant> {
-        Some(self.company.as_ref()?.timer.as_ref()?.total_at())
+        Some(self.attached.as_ref()?.timer.as_ref()?.total_at())
     }
 
-    /// It has not ended in time, and nobody reads it: lets go of all that it holds. A late reader finds an error.
+    /// Ends a body whose time is up and that is not being read: everything inside it is dropped. The next read is an error.
     pub(crate) fn expire(&mut self) {
-        if let Some(timer) = self.company.as_mut().and_then(|company| company.timer.take()) {
+        if let Some(timer) = self.attached.as_mut().and_then(|attached| attached.timer.take()) {
             self.fail_late(timer.error());
         }
     }
 
-    /// Leaves the head of the response to stand alone, as `HEAD` wants it.
+    /// Drops the content of a response to `HEAD`, whose head stands alone (RFC 9110, 9.3.2).
     pub(crate) fn discard(&mut self) {
         self.content = Content::Empty;
         self.finish(Ending::Complete);
     }
 
-    /// Reads a client's body until it has to wait or holds enough; what was read is kept for the reader.
+    /// Reads a client's body ahead, until it has to be waited for or enough of it is in memory.
     pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, budget: &ByteBudget) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
             Content::FromClient(rest) if !rest.is_end_stream() => {
-                Content::Held(Box::new(Held { early: ReadAhead::new(budget), rest, trailers: None }))
+                Content::Held(Box::new(Held { ahead: ReadAhead::new(budget), rest, trailers: None }))
             }
             content => content,
         };
         let Content::Held(held) = &mut self.content else { return Ok(()) };
-        while held.early.has_room()
+        while held.ahead.has_room()
             && let Poll::Ready(Some(frame)) = held.rest.poll_frame(cx)?
         {
             match frame.into_data() {
-                Ok(piece) => held.early.push(&piece),
+                Ok(piece) => held.ahead.push(&piece),
                 Err(frame) => held.trailers = frame.into_trailers().ok(),
             }
         }
         Ok(())
     }
 
-    fn company(&mut self) -> &mut Company {
-        self.company.get_or_insert_default()
+    fn attached(&mut self) -> &mut Attachments {
+        self.attached.get_or_insert_default()
     }
 
     fn finish(&mut self, ending: Ending) {
-        if let Some(company) = &mut self.company {
-            company.timer = None;
+        if let Some(attached) = &mut self.attached {
+            attached.timer = None;
         }
         if let Content::FromUpstream(body) = std::mem::replace(&mut self.content, Content::Empty) {
             body.end(ending);
         }
-        if let Some(watcher) = self.company.as_mut().and_then(|company| company.watcher.take()) {
+        if let Some(watcher) = self.attached.as_mut().and_then(|attached| attached.watcher.take()) {
             watcher(ending);
         }
     }
@@ -255,8 +255,8 @@ impl Body {
             }
             Content::FromClient(incoming) => incoming.poll_frame(cx),
             Content::Held(held) => {
-                let early = held.early.take().map(Frame::data);
-                match early.or_else(|| held.trailers.take().map(Frame::trailers)) {
+                let ahead = held.ahead.take().map(Frame::data);
+                match ahead.or_else(|| held.trailers.take().map(Frame::trailers)) {
                     Some(frame) => Poll::Ready(Some(Ok(frame))),
                     None => held.rest.poll_frame(cx),
                 }
@@ -278,10 +278,10 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if this.failed {
-            return Poll::Ready(this.company.as_mut().and_then(|company| company.late.take()).map(Err));
+            return Poll::Ready(this.attached.as_mut().and_then(|attached| attached.late.take()).map(Err));
         }
-        // The timer is asked first: a stream that is always ready must not outrun its total.
-        if let Some(Company { timer: Some(timer), .. }) = this.company.as_deref()
+        // The timer comes first: a stream that is always ready must not outrun its time limit.
+        if let Some(Attachments { timer: Some(timer), .. }) = this.attached.as_deref()
             && let Poll::Ready(error) = timer.poll_expired(cx)
         {
             this.fail();
@@ -290,14 +290,14 @@ impl http_body::Body for Body {
         let frame = ready!(this.poll_content(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                if let Some(company) = &mut this.company {
-                    company.read(&frame);
+                if let Some(attached) = &mut this.attached {
+                    attached.read(&frame);
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                // Said at the next opportunity, or the writer would cut its connection before it has written what
-                // came first.
+                // The error comes with the next poll: a writer that gets one cuts its connection, and what was read before
+                // it must be written first.
                 this.fail_late(error);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -311,12 +311,12 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => self.company.as_ref().is_none_or(|company| company.late.is_none()),
+            Content::Empty => self.attached.as_ref().is_none_or(|attached| attached.late.is_none()),
             Content::Full(_) => false,
             Content::FromClient(incoming) => incoming.is_end_stream(),
             Content::FromUpstream(body) => body.is_end_stream(),
             Content::Held(held) => {
-                held.early.len() == 0 && held.trailers.is_none() && held.rest.is_end_stream()
+                held.ahead.len() == 0 && held.trailers.is_none() && held.rest.is_end_stream()
             }
             Content::Stream(body) => body.is_end_stream(),
             Content::Tunnel(_) => false,
@@ -337,21 +337,21 @@ impl http_body::Body for Body {
 }
 
 impl Body {
-    // The content goes at once, and with it the upstream connection: nobody will read the rest.
+    // Drops the content at once, and with it the upstream's connection.
     fn fail(&mut self) {
         self.failed = true;
         self.finish(Ending::Failed);
     }
 
-    // Whoever reads next finds the error.
+    // The same, and the next read is this error.
     fn fail_late(&mut self, error: Error) {
         self.fail();
-        self.company().late = Some(error);
+        self.attached().late = Some(error);
     }
 }
 
-impl Company {
-    /// A piece was read.
+impl Attachments {
+    /// Notes that a frame was read.
     fn read(&mut self, frame: &Frame<Bytes>) {
         if let Some(timer) = &mut self.timer {
             timer.written();
@@ -364,7 +364,7 @@ impl Company {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        // Nobody reads past the last byte of a body of known length; it is just dropped.
+        // A body of known length is complete with its last byte, and may be dropped without another read.
         let complete = !self.failed && self.is_end_stream();
         self.finish(if complete { Ending::Complete } else { Ending::Dropped });
     }
@@ -372,12 +372,12 @@ impl Drop for Body {
 
 impl Held {
     fn size_hint(&self) -> SizeHint {
-        let early = self.early.len() as u64;
+        let ahead = self.ahead.len() as u64;
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
-        hint.set_lower(early + rest.lower());
+        hint.set_lower(ahead + rest.lower());
         if let Some(upper) = rest.upper() {
-            hint.set_upper(early + upper);
+            hint.set_upper(ahead + upper);
         }
         hint
     }
@@ -385,7 +385,7 @@ impl Held {
 
 impl From<Content> for Body {
     fn from(content: Content) -> Self {
-        Body { content, company: None, failed: false }
+        Body { content, attached: None, failed: false }
     }
 }
 
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_body_is_small() {
-        // It is part of every request and response, which are moved some twenty times on their way.
+        // Every request and response has a body, and is moved some twenty times on its way.
         assert!(size_of::<Body>() <= 64, "{}", size_of::<Body>());
     }
 }

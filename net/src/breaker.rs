@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use pilotlight_core::{Admission, QueueFull, Ticket};
 
-/// Limits what runs at once; first come, first served. All clones are the same breaker.
+/// A limit on how many run at once, with a FIFO queue. All clones are the same breaker.
 #[derive(Clone)]
 pub struct Breaker {
     shared: Arc<Mutex<BreakerState>>,
@@ -17,8 +17,8 @@ pub struct Breaker {
 
 struct BreakerState {
     core: pilotlight_core::Breaker,
-    // By the ticket's index. A waker is left behind by a waiter that was granted or has left, until the next
-    // one takes its place.
+    // Wakers by the index of their ticket. A waiter that was granted or has left leaves its waker behind, until the next
+    // one with that index replaces it.
     wakers: Vec<Option<Waker>>,
 }
 
@@ -29,12 +29,12 @@ impl Breaker {
         Breaker { shared: Arc::new(Mutex::new(BreakerState { core, wakers: Vec::new() })) }
     }
 
-    /// Admits all, and counts them.
+    /// A breaker that admits everyone, and counts them.
     pub fn unlimited() -> Self {
         Breaker::new(u32::MAX, 0)
     }
 
-    /// Waits for a slot. Dropping the future gives the place in the queue back at once.
+    /// Waits for a slot. Dropping the future cancels the place in the queue at once.
     pub async fn acquire(&self) -> Result<Permit, QueueFull> {
         let admission = self.shared.lock().core.acquire()?;
         if let Admission::Queued(ticket) = admission {
@@ -149,7 +149,7 @@ impl Future for Waiting<'_> {
             return Poll::Pending;
         }
         drop(shared);
-        // Nobody else can cancel this ticket, so no longer waiting means granted.
+        // A ticket that no longer waits was granted: only its owner, here, could have cancelled it.
         self.ticket = None;
         Poll::Ready(())
     }

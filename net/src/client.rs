@@ -1,4 +1,4 @@
-//! Who asks: what all requests of one connection have in common.
+//! The client of a request, as its handler sees it.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,21 +11,21 @@ use crate::alarm::Alarm;
 use crate::h1::link::Link;
 
 /// The client at the other end of a connection.
-// Not to be cloned: its alarm wakes one task, and a handler that takes a copy to another would wait for ever.
+// Not Clone: its alarm wakes one task, and a handler that took a copy to another task would wait there for ever.
 pub struct Client {
     address: SocketAddr,
-    // The server's end of the connection; none for requests of our own.
+    // The server's end of the connection; None for requests of our own.
     local: Option<SocketAddr>,
     forwarded_for: HeaderValue,
     alarm: Alarm,
-    // None: answers before the last cannot be told.
+    // The HTTP/1.1 connection, for interim responses; hyper sends none over HTTP/2.
     link: Option<Arc<Link>>,
 }
 
 impl Client {
-    /// A client that has just come.
+    /// A client at this address.
     pub fn new(address: SocketAddr) -> Self {
-        // An address is always a legal header value.
+        // An address is a legal field value.
         let forwarded_for = HeaderValue::try_from(address.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
         Client { address, local: None, forwarded_for, alarm: Alarm::default(), link: None }
@@ -36,47 +36,47 @@ impl Client {
         Client { local: Some(local), ..self }
     }
 
-    /// Ourselves: for what no client has asked for.
+    /// The client of requests that the process itself makes.
     pub fn ourselves() -> Self {
         Client::new((Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
-    /// The same client, as one of many who ask at the same time.
+    /// The same client, for one of many streams at the same time.
     pub(crate) fn of_stream(&self) -> Self {
         let Client { address, local, forwarded_for, .. } = self;
         let (address, local, forwarded_for) = (*address, *local, forwarded_for.clone());
         Client { address, local, forwarded_for, alarm: Alarm::default(), link: None }
     }
 
-    /// The same client, whose connection this is.
+    /// The same client, over this HTTP/1.1 connection.
     pub(crate) fn over(self, link: Arc<Link>) -> Self {
         Client { link: Some(link), ..self }
     }
 
-    /// Tells of an answer before the last, if the client can be told.
+    /// Sends the client an interim (1xx) response, if it can be sent one.
     pub(crate) fn inform(&self, response: &Response) {
         if let Some(link) = &self.link {
             link.inform(response);
         }
     }
 
-    /// Where it is.
+    /// The client's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address its connection came in at: which of the ports we listen on was asked. `None` for [our own
-    /// requests](Client::ourselves).
+    /// The server's end of the connection, with the port that the request came in at; `None` for [requests of our
+    /// own](Client::ourselves).
     pub fn local(&self) -> Option<SocketAddr> {
         self.local
     }
 
-    /// Its address as `X-Forwarded-For` has it.
+    /// The client's address as `X-Forwarded-For` has it.
     pub(crate) fn forwarded_for(&self) -> &HeaderValue {
         &self.forwarded_for
     }
 
-    /// What its task is woken by in time.
+    /// The alarm of the task that serves the client.
     pub(crate) fn alarm(&self) -> &Alarm {
         &self.alarm
     }

@@ -14,7 +14,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads the wall clock, this once.
+    /// Reads the wall clock, once for all.
     pub fn start() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Clock { started: Instant::now(), started_at: Time::EPOCH + unix }

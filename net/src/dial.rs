@@ -1,4 +1,4 @@
-//! Connections to upstreams: TCP, and TLS on top where it is asked for.
+//! Connections to upstreams: TCP, and TLS on top where a pool asks for it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use crate::Error;
 use crate::tls::{MaybeTls, PodTls, handshake_refusal};
 
-/// Opens connections for one pool. All of a pool's are alike, so that one proved to be a pod of one namespace is never
-/// used for another's.
+/// Opens the connections of one pool. They are all alike, so that a connection to a pod that has proved its namespace is
+/// never used for another namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
-    /// For TCP and TLS together.
+    /// Time for TCP and TLS together.
     limit: Duration,
     tls: Option<PodIdentity>,
 }
@@ -35,7 +35,7 @@ impl Dialer {
         Dialer { limit, tls: Some(PodIdentity { tls, namespace: namespace.to_owned() }) }
     }
 
-    /// How long a connection may take to come about.
+    /// Time that a connection may take to come about.
     pub(crate) fn limit(&self) -> Duration {
         self.limit
     }
@@ -49,7 +49,7 @@ impl Dialer {
     async fn dial_unbounded(&self, to: SocketAddr) -> Result<MaybeTls, Error> {
         let stream = connect(to).await?;
         let Some(PodIdentity { tls, namespace }) = &self.tls else { return Ok(stream.into()) };
-        // Boxed: those who need no handshake need not carry the room for one.
+        // Boxed: connections in the clear need not carry the room for a handshake.
         match Box::pin(tls.connect(stream, namespace)).await {
             Ok(stream) => Ok(tokio_rustls::TlsStream::from(stream).into()),
             Err(cause) => {

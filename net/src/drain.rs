@@ -1,4 +1,4 @@
-//! Asking servers to stop: first politely, then not.
+//! Graceful shutdown of servers, and the end of grace.
 
 use tokio::sync::watch;
 
@@ -8,11 +8,11 @@ use tokio::sync::watch;
 /// run to their end. [`force`](Drain::force) cuts what is left.
 #[derive(Clone, Debug)]
 pub struct Drain {
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<DrainPhase>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+enum DrainPhase {
     Serving,
     Draining,
     Forced,
@@ -20,37 +20,37 @@ enum Phase {
 
 impl Default for Drain {
     fn default() -> Self {
-        Drain { phase: watch::Sender::new(Phase::Serving) }
+        Drain { phase: watch::Sender::new(DrainPhase::Serving) }
     }
 }
 
 impl Drain {
     /// Begins a graceful stop. Calling it again changes nothing.
     pub fn start(&self) {
-        self.advance_to(Phase::Draining);
+        self.advance_to(DrainPhase::Draining);
     }
 
-    /// Cuts every connection that is left.
+    /// Cuts all connections that are left.
     pub fn force(&self) {
-        self.advance_to(Phase::Forced);
+        self.advance_to(DrainPhase::Forced);
     }
 
     /// Whether the stop has begun.
     pub fn is_started(&self) -> bool {
-        *self.phase.borrow() >= Phase::Draining
+        *self.phase.borrow() >= DrainPhase::Draining
     }
 
     /// Returns once the stop has begun.
     pub async fn started(&self) {
-        self.reached(Phase::Draining).await;
+        self.reached(DrainPhase::Draining).await;
     }
 
-    /// Returns once the rest is to be cut.
+    /// Returns once connections are cut.
     pub async fn forced(&self) {
-        self.reached(Phase::Forced).await;
+        self.reached(DrainPhase::Forced).await;
     }
 
-    fn advance_to(&self, to: Phase) {
+    fn advance_to(&self, to: DrainPhase) {
         self.phase.send_if_modified(|phase| {
             let forward = *phase < to;
             *phase = to.max(*phase);
@@ -58,8 +58,8 @@ impl Drain {
         });
     }
 
-    async fn reached(&self, wanted: Phase) {
-        // The only error is "all senders are gone", and `self` is one.
+    async fn reached(&self, wanted: DrainPhase) {
+        // An error would say that all senders are gone, and `self` is one.
         let _ = self.phase.subscribe().wait_for(|phase| *phase >= wanted).await;
     }
 }

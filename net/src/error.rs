@@ -1,4 +1,4 @@
-//! Every way in which forwarding fails, and the one mapping from a failure to a status.
+//! Failures of forwarding, and the one mapping from a failure to a status.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -10,27 +10,27 @@ use std::time::Duration;
 use http::StatusCode;
 use rustls::{CertificateError, OtherError};
 
-/// Why a request or a body could not be carried on.
+/// Why a request or a body could not be forwarded.
 ///
-/// The texts are Knative's where it has one (they come from Go's HTTP stack), because people and tests look
-/// for them in 502 bodies.
+/// The texts are Knative's where it has one (they come from Go's net/http), because people and tests look for them in the
+/// bodies of 502s. A text contains those of its causes, which are therefore no `source()` as well.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No connection to the upstream came about.
+    /// The upstream could not be connected to.
     #[error("dial tcp {to}: connect: {}", describe(cause))]
     Connect {
-        /// Where to.
+        /// The address.
         to: SocketAddr,
-        /// What the operating system said.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// The upstream did not answer the attempt to connect.
+    /// The upstream did not accept a connection in time.
     #[error("dial tcp {to}: i/o timeout after {after:?}")]
     ConnectTimeout {
-        /// Where to.
+        /// The address.
         to: SocketAddr,
-        /// How long it was tried.
+        /// The time limit.
         after: Duration,
     },
     /// The name of the upstream could not be resolved.
@@ -38,13 +38,14 @@ pub enum Error {
     Lookup {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         cause: io::Error,
     },
-    /// The upstream is not who it should be, or cannot agree with us on how to speak.
+    /// The TLS handshake was refused: the upstream's certificate is not the expected one, or there is no common version or
+    /// cipher suite.
     #[error("{}", handshake_text(.0))]
     Handshake(rustls::Error),
-    /// `CONNECT` asks for a tunnel, and this is not a forward proxy.
+    /// The client sent `CONNECT`, which only a forward proxy serves (RFC 9110, 9.3.6).
     #[error("client sent unsupported CONNECT request")]
     UnsupportedConnect,
     /// The upstream closed the connection before its response was complete.
@@ -53,27 +54,27 @@ pub enum Error {
     /// The connection to the upstream broke.
     #[error("{}", describe(.0))]
     Broken(io::Error),
-    /// What the upstream said is not HTTP.
+    /// The upstream's response is malformed.
     #[error("malformed HTTP response: {0}")]
     Malformed(&'static str),
-    /// A body is longer or shorter than was said before it.
+    /// The body is longer or shorter than its `Content-Length`.
     #[error("the body is {0} than its Content-Length")]
     Length(&'static str),
-    /// The upstream failed in another way.
+    /// The upstream's HTTP/2 connection or stream failed.
     #[error("{}", chain(.0))]
     Upstream(hyper::Error),
-    /// The upstream has switched to what nobody asked it for.
+    /// The upstream sent a `101` for a protocol that was not asked for (RFC 9110, 7.8).
     #[error("backend tried to switch protocol {switched:?} when {requested:?} was requested")]
     SwitchedProtocol {
-        /// What it switched to; empty if it did not say.
+        /// The protocol that it names; empty if it names none.
         switched: String,
-        /// What it was asked for; empty if it was not.
+        /// The protocol that was asked for; empty if none was.
         requested: String,
     },
-    /// The client failed: it left, or its body was malformed.
+    /// The client left, or the body of its request is malformed.
     #[error("reading request body: {0}")]
     Downstream(RequestBodyError),
-    /// The response took too long, after it had begun.
+    /// The response reached a time limit after it had begun.
     #[error("{0}")]
     TimedOut(&'static str),
 }
@@ -95,24 +96,24 @@ pub enum RequestBodyError {
     #[error("{}", chain(.0))]
     Http2(Arc<hyper::Error>),
     /// The body had failed before.
-    #[error("the body has failed")]
+    #[error("the body failed before")]
     Failed,
     /// The upstream answered without waiting for the body, whose client waits for `100 Continue`.
-    #[error("the body was not wanted")]
+    #[error("the upstream answered without asking for the body")]
     NotWanted,
 }
 
-/// Whose failure it is.
+/// The side that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The one we forward to.
+    /// The server that requests are forwarded to.
     Upstream,
-    /// The one who asked.
+    /// The client.
     Downstream,
 }
 
 impl Error {
-    /// Whose failure it is.
+    /// The side that failed.
     pub fn fault(&self) -> Fault {
         match self {
             Error::Downstream(_) | Error::UnsupportedConnect => Fault::Downstream,
@@ -125,17 +126,17 @@ impl Error {
         match self {
             Error::Downstream(_) => StatusCode::BAD_REQUEST,
             Error::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
-            // CONNECT too: Knative answers it like any failure to forward.
+            // CONNECT, too: Knative answers it like any failure to forward (Go: `ReverseProxy`'s error handler).
             _ => StatusCode::BAD_GATEWAY,
         }
     }
 
-    /// Whether nobody listens where we tried to connect.
+    /// Whether the connection was refused: nobody listens there.
     pub fn is_refused(&self) -> bool {
         matches!(self, Error::Connect { cause, .. } if cause.kind() == io::ErrorKind::ConnectionRefused)
     }
 
-    /// Sorts out what hyper's client reports: its errors also carry those of the request body it was sending.
+    /// The failure behind an error of hyper's client, which may be that of the request's body, several causes down.
     pub(crate) fn from_client(error: hyper::Error) -> Self {
         let mut source = error.source();
         while let Some(cause) = source {
@@ -148,14 +149,14 @@ impl Error {
     }
 }
 
-/// The operating system's words without Rust's `(os error 111)`, in lower case, as Go prints them.
+/// The operating system's words as Go prints them: in lower case, and without Rust's `(os error 111)`.
 pub(crate) fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     text.to_lowercase()
 }
 
-/// The refusal of a peer's certificate, in the words that Go's TLS has for it.
+/// The words for a refused handshake: those of our own verifier of pods as they are, others behind `tls: `, as in Go.
 fn handshake_text(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => reason.to_string(),
@@ -163,7 +164,7 @@ fn handshake_text(error: &rustls::Error) -> String {
     }
 }
 
-/// hyper's error with its causes, which alone it does not print.
+/// The text of hyper's error with those of its causes, which hyper leaves out.
 pub(crate) fn chain(error: &hyper::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,7 +1,7 @@
-//! `Expect: 100-continue`, end to end: the client is told to go on when the app says so.
+//! `Expect: 100-continue` (RFC 9110, 10.1.1), end to end: the client gets its `100 Continue` when the app sends one.
 //!
-//! A client is told to go on when somebody reads its body. So the body is not read until the upstream has said
-//! `100`, or has answered, or has been silent for as long as servers are that do not know of this.
+//! The server sends a `100 Continue` when the request's body is read. So the body is not read until the upstream has sent
+//! `100`, or its final response, or neither for as long as Go's client waits for a server that does not know of this.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,24 +17,25 @@ use tokio::time::timeout;
 use crate::error::RequestBodyError;
 use crate::{Body, Error, Request};
 
-/// What a client's body waits for.
+/// The upstream's word on a request's body.
 pub(crate) struct Permission {
     word: watch::Sender<Word>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
-    /// Goes to GoOn or Refused.
+    /// Neither yet. Goes to Granted or Refused.
     None,
-    GoOn,
-    /// The upstream has answered without wanting the body. Goes to Over.
+    /// `100 Continue`: the body may be sent.
+    Granted,
+    /// A final response without the body. Goes to Over.
     Refused,
-    /// The answer has been read.
+    /// The final response has been read.
     Over,
 }
 
 impl Permission {
-    /// Has the request wait for the upstream's word, if its client does. To be called before it is sent.
+    /// Has the request's body wait for the upstream's word, if the client does. To be called before the request is sent.
     pub(crate) fn asked_for(request: &mut Request) -> Option<Permission> {
         if request.body().is_end_stream() {
             return None;
@@ -51,18 +52,18 @@ impl Permission {
         Some(Permission { word })
     }
 
-    /// The upstream wants the body.
+    /// Notes that the upstream has sent `100 Continue`.
     pub(crate) fn granted(&self) {
-        say(&self.word, Word::GoOn);
+        say(&self.word, Word::Granted);
     }
 
-    /// The upstream has answered. To be kept for as long as the answer is being read.
+    /// Notes that the upstream has sent its final response. To be kept until that has been read.
     pub(crate) fn answered(&self) {
         say(&self.word, Word::Refused);
     }
 }
 
-/// The first word counts.
+/// Sets the word, if none was said before.
 fn say(word: &watch::Sender<Word>, what: Word) {
     word.send_if_modified(|word| *word == Word::None && std::mem::replace(word, what) != what);
 }
@@ -72,24 +73,24 @@ impl Drop for Permission {
         self.word.send_modify(|word| {
             *word = match word {
                 Word::Refused | Word::Over => Word::Over,
-                // The request was not sent, and may be sent again.
-                Word::None | Word::GoOn => Word::GoOn,
+                // The request was not sent, or the connection broke: the body is for the next attempt.
+                Word::None | Word::Granted => Word::Granted,
             }
         });
     }
 }
 
-/// A body that is not read yet.
+/// A body that is not read before the upstream's word.
 enum WaitingBody {
-    /// Goes to Flowing or Refused.
+    /// The upstream has said nothing. Goes to Flowing or Refused.
     Waiting {
         body: Body,
         word: watch::Receiver<Word>,
         wait: Wait,
     },
     Flowing(Body),
-    /// Gone, so that the client's connection ends with the answer. Goes to its own end once the answer has been
-    /// read: the upstream's connection still waits for a body, and can only be closed.
+    /// The body is dropped, so that the client's connection is closed behind the response. Fails once the response has
+    /// been read: the upstream's connection still waits for a body, and can only be closed.
     Refused {
         over: Wait,
     },
@@ -98,7 +99,7 @@ enum WaitingBody {
 type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn said(mut word: watch::Receiver<Word>, enough: impl Fn(Word) -> bool + Send + Sync) {
-    // An error: nobody is left to say anything.
+    // An error says that the sender is gone.
     let _ = word.wait_for(|word| enough(*word)).await;
 }
 
@@ -116,7 +117,7 @@ impl http_body::Body for WaitingBody {
                     ready!(wait.as_mut().poll(cx));
                     let last = *word.borrow();
                     *self = match last {
-                        Word::None | Word::GoOn => WaitingBody::Flowing(std::mem::take(body)),
+                        Word::None | Word::Granted => WaitingBody::Flowing(std::mem::take(body)),
                         Word::Refused | Word::Over => WaitingBody::Refused {
                             over: Box::pin(said(word.clone(), |word| word == Word::Over)),
                         },
@@ -146,5 +147,5 @@ impl http_body::Body for WaitingBody {
     }
 }
 
-/// Go's `ExpectContinueTimeout`.
+/// Time that the upstream has for a word. Go: `ExpectContinueTimeout` of the default transport.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
-//! Taking requests to upstreams over connections that are kept for the next one.
+//! Sending requests to upstreams over connections that are kept for the next one.
 //!
-//! What came in as HTTP/2 goes out as HTTP/2, by prior knowledge; all else as HTTP/1.1. So an app speaks with its
+//! HTTP/2 requests go out as HTTP/2, by prior knowledge (RFC 9113, 3.3), all others as HTTP/1.1. So an app speaks with its
 //! clients in their own protocol, and nothing that only one of the two can say is lost on the way.
 
 mod h1;
@@ -39,12 +39,12 @@ pub struct UpstreamParams {
 }
 
 impl Upstreams {
-    /// No connections yet.
+    /// Pools without connections.
     pub fn new(params: UpstreamParams) -> Self {
         Upstreams::over(&Dialer::plain(params.connect_timeout), params)
     }
 
-    /// The same over TLS, to the pods of one namespace.
+    /// Pools of TLS connections to the pods of one namespace.
     pub fn over_tls(params: UpstreamParams, tls: Arc<PodTls>, namespace: &str) -> Self {
         Upstreams::over(&Dialer::to_pods_of(namespace, tls, params.connect_timeout), params)
     }
@@ -63,17 +63,17 @@ impl Upstreams {
         self
     }
 
-    /// Sends the request as it is (see [`prepare_forward`](crate::prepare_forward)) and returns when the head of
-    /// the response is there. The request's version says which protocol is spoken. The connection is kept once
-    /// the response's body has been read to its end.
+    /// Sends the request as it is (see [`prepare_forward`](crate::prepare_forward)) and returns when the head of the
+    /// response is there. The request's version says which protocol is spoken. The connection is kept once the
+    /// response's body has been read to its end.
     ///
     /// The request is taken out of its place, and put back if [nothing of it was sent](SendError::NotSent).
     ///
-    /// A kept connection that turns out to be closed costs nothing but a new one: a request that was not
-    /// written, or that the upstream says it has not touched, is sent again whatever it is; one that was written,
-    /// only if it is bodyless and idempotent.
+    /// A kept connection may turn out to be closed. A request of which no byte was written, or that the upstream says it
+    /// has not processed (RFC 9113, 8.7), is then sent again whatever it is; one that was written, only if it is idempotent
+    /// and has no body (RFC 9110, 9.2.2), as in Go (net/http, `Request.isReplayable`).
     ///
-    /// `client` hears of answers before the last, such as `103 Early Hints`.
+    /// `client` is sent interim (1xx) responses, such as `103 Early Hints`.
     pub async fn send(
         &self,
         client: &Client,
@@ -84,14 +84,13 @@ impl Upstreams {
             return Err(SendError::Failed { source: Error::UnsupportedConnect });
         }
         match request.version() {
-            // Boxed: the larger of the two.
+            // Boxed: its future is the larger of the two.
             Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,
             _ => self.http1.send(client, to, request).await,
         }
     }
 
-    /// Sends a `GET` of our own, as [`once::get`](crate::once::get) does, but over a kept connection or one that is
-    /// kept from then on.
+    /// Sends a `GET` that no client asked for, as [`once::get`](crate::once::get) does, but over a kept connection.
     pub async fn get(&self, to: SocketAddr, get: &Get<'_>) -> Result<Answer, GetError> {
         let client = Client::ourselves();
         get.run(to, async |request| self.send(&client, to, request).await.map_err(SendError::into_error))

@@ -1,4 +1,4 @@
-//! gRPC, as much as it takes to call one method and read one message: probes and exporters need no more.
+//! gRPC for probes and exporters: one method is called with one message, and one message comes back.
 
 use std::net::SocketAddr;
 
@@ -9,29 +9,29 @@ use crate::once::BodyError;
 use crate::tls::ClientTls;
 use crate::{Body, Error, once};
 
-/// Why a call brought no message back.
+/// Why a call brought back no message.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrpcError {
     /// There was no response.
     #[error(transparent)]
     Failed(#[from] Error),
-    /// Whoever answered does not speak gRPC.
+    /// The server does not speak gRPC.
     #[error("status code {} in place of a gRPC answer", .0.as_u16())]
     Http(StatusCode),
     /// The method failed.
     #[error("gRPC status {code}: {message}")]
     Status {
-        /// gRPC's number of the failure.
+        /// The code (google.rpc.Code).
         code: u32,
-        /// What the server says about it.
+        /// The server's explanation.
         message: String,
     },
     /// The body of the response could not be read.
     #[error(transparent)]
     Body(#[from] BodyError),
     /// The answer is no gRPC message.
-    #[error("not a gRPC message")]
+    #[error("malformed gRPC message")]
     Malformed,
 }
 
@@ -51,7 +51,7 @@ pub async fn call(
     *request.uri_mut() = Uri::from_static(path);
     *request.body_mut() = Body::full(frame(message));
     let answer = once::ask(to, tls, request, MAX_MESSAGE_BYTES).await?;
-    // A server that fails at once says so in the headers, with no body and no trailers.
+    // Trailers-Only (gRPC over HTTP/2): a call that fails at once has its status in the headers, with no body.
     let status = answer.trailers.get(STATUS).or_else(|| answer.headers.get(STATUS));
     let Some(status) = status else { return Err(GrpcError::Http(answer.status)) };
     let code = status.to_str().ok().and_then(|code| code.parse().ok()).ok_or(GrpcError::Malformed)?;
@@ -63,7 +63,7 @@ pub async fn call(
     unframe(answer.body?)
 }
 
-/// Not compressed, then the length, then the message.
+/// Writes a Length-Prefixed-Message: a zero for "not compressed", the length, the message.
 fn frame(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
     framed.put_u8(0);
@@ -84,7 +84,7 @@ fn unframe(mut framed: Bytes) -> Result<Bytes, GrpcError> {
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
 const HEAD_BYTES: usize = 5;
-/// Answers that we ask for are small.
+/// Bytes of the largest answer.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]

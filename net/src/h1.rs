@@ -1,14 +1,15 @@
-//! HTTP/1.1: the half that serves clients and the half that speaks to upstreams.
+//! HTTP/1.1 (RFC 9112): the half that serves clients and the half that speaks to upstreams.
 //!
-//! Ours, because both are the request path. A request goes through both within one task, and neither half keeps a
-//! buffer for a connection that has nothing in it: with those of a general library, a request in flight costs 40 KiB
-//! and a third more work. What is a matter of taste in no proxy is left to those who keep it well: lines and names
-//! are parsed by `httparse`, values and targets by `http`.
+//! Both are written here, because both are the request path. A request goes through both within one task, and neither
+//! keeps a buffer for a connection that has nothing in it: with the halves of a general library, a request in flight costs
+//! 40 KiB and a third more work. Parsing is no matter of taste, and libraries do it: `httparse` lines and names, `http`
+//! values and targets. hyper's halves are the reference that these are tested against (`tests/http/differential.rs`).
 //!
-//! - [`head`]: what comes before a body, read and written
-//! - [`length`]: where a body ends
-//! - [`decoder`] and [`sender`]: bodies
-//! - [`server`] with its [`link`], and [`client`]: connections
+//! - [`head`]: request line or status line, and header fields, read and written
+//! - [`length`]: how long a body is
+//! - [`decoder`] reads bodies, [`sender`] writes them into a [`write_buffer`]
+//! - [`server`] serves a connection, [`link`] says who owns it in which state (with a picture); [`h2c`] upgrades it
+//! - [`client`]: a connection to an upstream
 
 pub(crate) mod client;
 mod decoder;

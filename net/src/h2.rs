@@ -1,18 +1,18 @@
-//! What both ends of our HTTP/2 connections agree on.
+//! Limits of HTTP/2 connections, to clients and to upstreams.
 
-/// Requests at once on one connection. Knative's number.
+/// Streams at once on one connection. Knative has Go's default.
 pub(crate) const MAX_STREAMS: u32 = 250;
 
-/// What may be under way in one stream before its reader has taken it. Knative: 1 MiB.
+/// Flow-control window of one stream: bytes that may be under way before its reader has taken them. Knative: 1 MiB.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// What may be under way in one connection: enough for all of its streams. With less (Knative: the window of one
-/// stream), the bodies of requests that wait for their turn would use it up, and those whose turn it is could not
-/// be read to their end: neither would ever go on.
+/// Flow-control window of one connection: enough for all of its streams. With less (Knative: the window of one stream), the
+/// bodies of requests that wait for their turn would use it up, and the body of a request whose turn it is could not be
+/// read to its end: a deadlock.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
 
-/// The largest piece.
+/// Bytes of the largest frame (SETTINGS_MAX_FRAME_SIZE).
 pub(crate) const MAX_FRAME_BYTES: u32 = 1 << 20;
 
-/// The largest head, as Go counts it.
+/// Bytes of the largest header list (SETTINGS_MAX_HEADER_LIST_SIZE). Go: `DefaultMaxHeaderBytes`.
 pub(crate) const MAX_HEADER_BYTES: u32 = 1 << 20;

@@ -1,5 +1,5 @@
-//! The names that Knative's components speak to each other with, and what a proxy does to the headers of what it
-//! forwards.
+//! Names of header fields, and of their values, that Knative's components use among each other (knative.dev/networking,
+//! `pkg/http/header`), and questions about them.
 
 mod marks;
 
@@ -12,7 +12,7 @@ pub use self::marks::Marks;
 pub const REVISION: HeaderName = HeaderName::from_static("knative-serving-revision");
 /// The namespace of that revision; never forwarded to the app.
 pub const NAMESPACE: HeaderName = HeaderName::from_static("knative-serving-namespace");
-/// Who forwarded the request: [`ACTIVATOR`] or absent.
+/// The proxy that forwarded the request: [`ACTIVATOR`] or absent.
 pub const PROXY_REQUEST: HeaderName = HeaderName::from_static("k-proxy-request");
 /// The host the client asked for, where a mesh rewrote `Host`.
 pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("k-original-host");
@@ -26,7 +26,7 @@ pub const NETWORK_PROBE: HeaderName = HeaderName::from_static("k-network-probe")
 pub const NETWORK_HASH: HeaderName = HeaderName::from_static("k-network-hash");
 /// Marks a kubelet's probe (deprecated): any value.
 pub const KUBELET_PROBE: HeaderName = HeaderName::from_static("k-kubelet-probe");
-/// RFC 7239's header.
+/// The addresses, hosts and schemes of each hop, in one field (RFC 7239).
 pub const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// The addresses a request came by.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,11 +34,11 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The scheme the client used with the first proxy.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// Why a proxy of ours answered in place of the app, as a word for machines.
+/// The reason for which a proxy of ours answered in place of the app, as a word for machines.
 pub const REASON: HeaderName = HeaderName::from_static("x-pilotlight-reason");
 /// A [`REASON`]: the app took the connection away, or never took it.
 pub const APP_FAILED: &str = "app-failed";
-/// A [`REASON`]: the client left, or what it sent is malformed.
+/// A [`REASON`]: the client left, or its request is malformed.
 pub const CLIENT_FAILED: &str = "client-failed";
 /// A [`REASON`]: time was up.
 pub const TIMED_OUT: &str = "timeout";
@@ -47,17 +47,17 @@ pub const TIMED_OUT: &str = "timeout";
 pub const QUEUE: &str = "queue";
 /// The value of [`NETWORK_PROBE`] and of [`PROXY_REQUEST`] that names the activator; also the body of its answer.
 pub const ACTIVATOR: &str = "activator";
-/// The value of [`NETWORK_PROBE`] that asks whoever is there, with a hash.
+/// The value of [`NETWORK_PROBE`] that asks any of our proxies, with a hash.
 pub const PROBE: &str = "probe";
 
-/// How the user agent of a kubelet's probe begins.
+/// The beginning of the user agent of a kubelet's probes.
 pub const KUBELET_USER_AGENT: &str = "kube-probe/";
 /// The user agent of the activator's probes.
 pub const ACTIVATOR_USER_AGENT: &str = "Knative-Activator-Probe";
 /// The user agent of the autoscaler's probes.
 pub const AUTOSCALER_USER_AGENT: &str = "Knative-Autoscaling-Probe";
 
-/// The path that probes ask for. Servers answer on any.
+/// The path that probes ask for. Servers answer them on any path.
 pub const HEALTH_PATH: &str = "/healthz";
 /// The content type of stats. Scrapers compare it for equality.
 pub const STATS_CONTENT_TYPE: &str = "application/protobuf";
@@ -82,12 +82,13 @@ pub fn is_set(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get(name).is_some_and(|value| !value.is_empty())
 }
 
-/// What the sender wants to switch to, or has switched to.
+/// The protocol in `Upgrade`, if `Connection` lists it: the one asked for in a request, or switched to in a `101`.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let upgrade = headers.get(UPGRADE)?;
     lists_token(headers, &CONNECTION, "upgrade").then(|| upgrade.clone()).filter(|name| !name.is_empty())
 }
 
+/// Whether a field that is a list of tokens has this one, in any case (RFC 9110, 5.6.1).
 pub(crate) fn lists_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     headers.contains_key(name) && tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
@@ -97,6 +98,8 @@ pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
+/// Fields that are for one hop only (RFC 9110, 7.6.1), as in Go (`httputil.ReverseProxy`, `hopHeaders`). `Trailer` is not
+/// among them: trailers are forwarded, and so is their announcement.
 pub(crate) const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     TE,

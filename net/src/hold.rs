@@ -1,4 +1,4 @@
-//! Keeping an eye on a client while its request waits for its turn.
+//! Watching a client while its request waits for its turn.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -12,13 +12,13 @@ use http_body::Body as _;
 use crate::read_ahead::ByteBudget;
 use crate::{Error, Request};
 
-/// Waits, and reads the beginning of the request's body meanwhile. An error says that the client has left, or
-/// sends nonsense; there is nothing to wait for then.
+/// Waits, and reads the beginning of the request's body meanwhile. An error says that the client has left, or that its
+/// body is malformed: the request need not wait any longer.
 ///
-/// A server only learns that a client has left by reading, and an unread body lies in the way. Without this, a
-/// `POST` whose client gave up would keep its place in the queue. Reads no more than 64 KiB ahead (and at most one
-/// piece more), nothing once the `budget` is spent, and nothing at all if the client wants to hear `100 Continue`
-/// first: such a request waits with its body unread. May be called again for the same request.
+/// A server learns that a client has left by reading EOF, and an unread body lies in front of it. Without this, a `POST`
+/// whose client gave up would keep its place in the queue. No more than 64 KiB are read ahead (and at most one piece
+/// more), nothing once the `budget` is spent, and nothing of a request with `Expect: 100-continue`, since reading it would
+/// send `100 Continue`. May be called again for the same request.
 pub async fn hold_while<T>(
     request: &mut Request,
     budget: &ByteBudget,
@@ -46,8 +46,8 @@ pub async fn hold_while<T>(
     .await
 }
 
-/// Copies a request's head out of what was read with it: its body, or what other requests sent at the same time. It would
-/// keep all that for as long as it waits.
+/// Copies a request's head out of the buffer that it was read into: the head would keep all of that, a piece of its body or
+/// the requests of other streams, in memory for as long as it waits.
 fn leave_read_buffer(request: &mut Request) {
     if request.uri().authority().is_none()
         && let Some(path) = request.uri().path_and_query()
@@ -56,7 +56,7 @@ fn leave_read_buffer(request: &mut Request) {
         *request.uri_mut() = Uri::from(path);
     }
     let headers = request.headers_mut();
-    // In one piece: there may be many, and most are short.
+    // One buffer for all values: there may be many, and most are short.
     let mut copies = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
     headers.values().for_each(|value| copies.extend_from_slice(value.as_bytes()));
     let mut copies = copies.freeze();

@@ -1,4 +1,4 @@
-//! What a proxy does to the headers of what it forwards.
+//! Header fields at the passage from one hop to the next.
 
 use http::header::{CONNECTION, Entry, HOST, HeaderName, TE, UPGRADE};
 use http::uri::PathAndQuery;
@@ -7,13 +7,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 use crate::headers::{HOP_BY_HOP, Marks, NAMESPACE, REVISION, X_FORWARDED_FOR, lists_token, tokens, upgrade};
 use crate::{Client, Request, Response};
 
-/// Makes a client's request ready for the next hop: takes out what concerns only this hop and the headers that
-/// name the revision, adds the client to `X-Forwarded-For`, and asks for the path rather than for the whole URL.
-/// Path and query stay as they are, byte for byte. `Trailer` stays, since the trailers it announces are forwarded;
-/// and so does a wish to [upgrade](crate::Upstreams::send), except to HTTP/2: a server may pass over that one
-/// (RFC 9110, 7.8), and clients that insist begin with HTTP/2 right away.
+/// Prepares a client's request for the next hop: hop-by-hop fields (RFC 9110, 7.6.1) and those that name the revision are
+/// taken out, the client is added to `X-Forwarded-For`, and an absolute-form target becomes origin-form (RFC 9112, 3.2).
+/// Path and query stay as they are, byte for byte. `Trailer` stays, since the trailers that it announces are forwarded;
+/// `Upgrade` stays as well, except for h2c: a server may ignore it (RFC 9110, 7.8), and clients that insist on HTTP/2 begin
+/// with it.
 ///
-/// `marks` are those of the request as it came.
+/// `marks` are those of the request as it came in.
 pub fn prepare_forward(request: &mut Request, client: &Client, marks: Marks) {
     to_origin_form(request);
     let speaks_http1 = request.version() == Version::HTTP_11;
@@ -35,8 +35,8 @@ pub fn prepare_forward(request: &mut Request, client: &Client, marks: Marks) {
     append_forwarded_for(headers, client.forwarded_for());
 }
 
-/// Makes an upstream's response ready for the client: takes out what concerned only that hop. `Trailer` stays,
-/// since the trailers it announces are forwarded, and what a `101` switches to.
+/// Prepares an upstream's response for the client: hop-by-hop fields are taken out. `Trailer` stays, since the trailers that
+/// it announces are forwarded, and so does the `Upgrade` of a `101`.
 pub fn prepare_response(response: &mut Response) {
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -55,7 +55,7 @@ fn restore_upgrade(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
     }
 }
 
-/// A target in absolute form names the host a second time, and that one counts (RFC 9112, 3.2.2).
+/// Makes an absolute-form target origin-form. Its host replaces the one in `Host` (RFC 9112, 3.2.2).
 pub(crate) fn to_origin_form(request: &mut Request) {
     let Some(authority) = request.uri().authority() else { return };
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
@@ -69,7 +69,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-            // Host is not anybody's to take away: without it the next hop cannot tell whom the request is for.
+            // Host stays even if it is listed, for the next hop could not route the request without it.
             .filter(|name| name != HOST)
             .collect();
         for name in listed {
@@ -95,13 +95,13 @@ fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
         line.extend_from_slice(b", ");
     }
     line.extend_from_slice(client.as_bytes());
-    // Legal values joined with a comma are a legal value.
+    // Legal values, joined with a comma, are a legal value.
     if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line)) {
         before.insert(value);
     }
 }
 
-/// All of [`HOP_BY_HOP`].
+/// Marks of all [`HOP_BY_HOP`] fields.
 pub(crate) const ONE_HOP: Marks = Marks::CONNECTION.and(Marks::TE).and(Marks::UPGRADE).and(Marks::HOP_BY_HOP);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! HTTP in, HTTP out: what the activator, the queue-proxy and every admin port share.
+//! HTTP in, HTTP out: the part that the activator, the queue-proxy and every admin port share.
 //!
-//! If it does not hold a connection, a request or a body, or measure one, it is not here. A proxy built on this
-//! crate is one [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`]
-//! limits them, [`with_timeouts`] bounds them, and every failure becomes a response in [`message`].
+//! Everything here holds a connection, a request or a body, or measures one. A proxy built on this crate is one
+//! [`Handler`]: [`serve`] brings the requests in, [`Upstreams::send`] takes them out, a [`Breaker`] limits how many run,
+//! and [`with_timeouts`] how long they take; every failure becomes a response in [`message`].
 
 mod admin;
 mod alarm;
@@ -57,8 +57,9 @@ pub use hop::{prepare_forward, prepare_response};
 pub use listen::listen;
 pub use message::{Request, Response, plain};
 pub use pilotlight_core::QueueFull;
+pub use pilotlight_core::Timeouts;
 pub use read_ahead::ByteBudget;
 pub use server::{serve, serve_tls};
 pub use target::{Target, TargetError};
-pub use timeout::{Timeouts, with_timeouts};
+pub use timeout::with_timeouts;
 pub use transport::Transport;

@@ -1,24 +1,24 @@
-//! Ports that many clients may come to at once.
+//! Listening sockets for many clients at once.
 
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Listens for clients, of whom so many may have come before the first of them is accepted that a burst does not
-/// overflow the kernel's queue: whoever does not fit in comes again only after a second.
+/// Listens, with a backlog that a burst of clients does not overflow: the SYN of a client that does not fit in is dropped,
+/// and TCP sends it again only after a second.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As with any other listener, or a port could not be taken again for a minute after its owner has gone.
+    // SO_REUSEADDR, as tokio's own listeners have it: without it, a port in TIME-WAIT could not be bound for a minute.
     socket.set_reuseaddr(true)?;
-    // The connections inherit it. A client may be silent for as long as it likes, but one that has vanished would be
-    // silent for ever.
+    // SO_KEEPALIVE, which connections inherit: a client may be silent for as long as it likes, but one that has vanished
+    // would be silent for ever.
     socket.set_keepalive(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// The most that Linux allows unless it was told otherwise (`net.core.somaxconn`).
+/// Connections that wait to be accepted: Linux's default for the most that are allowed (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Requests and responses as everything here passes them on, and the responses that a proxy makes by itself.
+//! The types of requests and responses, and the responses that a proxy makes by itself.
 
 use http::{HeaderValue, StatusCode, header};
 
@@ -10,7 +10,7 @@ pub type Request = http::Request<Body>;
 /// A response whose body is a [`Body`].
 pub type Response = http::Response<Body>;
 
-/// The response for a failure: its status, its text.
+/// The response to a request whose forwarding failed: the error's status and text.
 pub fn respond(error: &Error) -> Response {
     plain(error.status(), error.to_string())
 }

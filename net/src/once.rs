@@ -20,7 +20,7 @@ use crate::tls::{ClientTls, handshake_refusal};
 use crate::transport::Transport;
 use crate::{Body, Error, Request, Response, Target};
 
-/// A `GET` for something small: what it asks for, how long it waits for an answer and how much of one it takes.
+/// A `GET` for something small: its path and headers, its time limit, and the most bytes of a body that it takes.
 ///
 /// ```no_run
 /// # async fn page(pod: std::net::SocketAddr) -> Result<bytes::Bytes, pilotlight_net::once::GetError> {
@@ -45,7 +45,7 @@ impl<'a> Get<'a> {
         Get { path, headers: HeaderMap::new(), limit: DEFAULT_LIMIT, max_body_bytes: DEFAULT_MAX_BODY_BYTES }
     }
 
-    /// Sends this header, too. `Host` in place of the address that is asked.
+    /// Adds a header. `Host` replaces the address that is asked.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
@@ -214,7 +214,7 @@ async fn http1(transport: Transport, request: &mut Request) -> Result<http::Resp
     Ok(response.map(|_| connection))
 }
 
-// The connection runs in the caller's task, so that it goes when the caller does.
+/// Polls `exchange` and the connection that it needs in one task, so that the connection ends when the caller does.
 async fn alongside<T>(exchange: impl Future<Output = T>, connection: impl Future) -> T {
     tokio::pin!(exchange);
     tokio::select! {
@@ -227,7 +227,7 @@ async fn collect<B>(body: B, max_bytes: usize) -> Result<Collected<Bytes>, BodyE
 where
     B: http_body::Body<Data = Bytes, Error = Error>,
 {
-    // A body fails with an `Error`, and the limit with one of its own.
+    // Limited has an error of its own for the limit, and passes on the body's `Error`.
     Limited::new(body, max_bytes).collect().await.map_err(|error| match error.downcast() {
         Ok(error) => BodyError::Failed(*error),
         Err(_) => BodyError::TooLong(max_bytes),

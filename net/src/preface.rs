@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use crate::transport::Transport;
 
-/// What a client that speaks HTTP/2 by prior knowledge says first (RFC 9113, 3.4).
+/// The first bytes of a client that speaks HTTP/2 by prior knowledge (RFC 9113, 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What the client speaks.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// Reads until it can tell. What was read stays unread.
+/// Reads until the protocol is known. The bytes stay in the transport, for its parser.
 pub(crate) async fn sniff(transport: &mut Transport) -> io::Result<Protocol> {
     loop {
         let read = poll_fn(|cx| transport.poll_fill(cx)).await?;
@@ -26,16 +26,16 @@ pub(crate) async fn sniff(transport: &mut Transport) -> io::Result<Protocol> {
     }
 }
 
-/// What begins like this; `None`: it may become either.
+/// The protocol that begins with these bytes; `None`: more are needed. `is_all`: no more will come.
 fn protocol(said: &[u8], is_all: bool) -> Option<Protocol> {
     if said.starts_with(PREFACE) {
         return Some(Protocol::Http2);
     }
-    // A client that leaves here is for HTTP/1.1 to deal with.
+    // A client that leaves before the end of the preface is left to HTTP/1.1.
     (is_all || !PREFACE.starts_with(said)).then_some(Protocol::Http1)
 }
 
-/// How long a client may take over its first bytes, and over its first frame.
+/// Time that a client may take over its first bytes, and over the first frame of an upgraded connection.
 pub(crate) const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Probes: asking a server whether it is well, and the answer both proxies give to a network probe.
+//! Probes of servers' health, and the answer of both proxies to a network probe.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use crate::tls::ClientTls;
 use crate::{Error, Response, headers, message, once, plain};
 
-/// What a probed server said.
+/// The answer of a probed server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeAnswer {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// The beginning of its body, up to [`MAX_ANSWER_BYTES`]; empty if it was longer or broke off.
+    /// The body, of up to [`MAX_ANSWER_BYTES`]; empty if it was longer or broke off.
     pub body: Bytes,
 }
 
@@ -29,21 +29,21 @@ impl ProbeAnswer {
 /// Why a probe got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// It took too long.
+    /// The answer took too long.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// The path is not one.
-    #[error("`{0}` is not a path")]
+    /// The path is malformed.
+    #[error("`{0}` is not a path: one begins with `/` and has no spaces")]
     Path(String),
     /// The connection failed.
     #[error(transparent)]
     Failed(#[from] Error),
 }
 
-/// Longer bodies are no answer to a probe.
+/// Bytes of the longest body that is read of an answer.
 pub const MAX_ANSWER_BYTES: usize = 4096;
 
-/// How a probe is asked.
+/// The protocol of a probe.
 #[derive(Clone, Debug)]
 pub enum Speech {
     /// HTTP/1.1.

@@ -1,13 +1,13 @@
-//! The beginning of a waiting request's body, read before anybody asks for it, and the budget that bounds it.
+//! The beginning of a waiting request's body, read ahead, and the budget that bounds it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
-/// How many bytes of bodies all waiting requests together may keep in memory. Clones are the same budget.
+/// A limit on the bytes of bodies that all waiting requests together keep in memory. Clones are the same budget.
 ///
-/// A body that was read ahead draws on it until its reader takes it, or nobody wants it any more.
+/// A body that was read ahead draws on it until its reader takes the bytes, or the body is dropped.
 #[derive(Clone, Debug)]
 pub struct ByteBudget {
     account: Arc<Account>,
@@ -20,12 +20,12 @@ struct Account {
 }
 
 impl ByteBudget {
-    /// All of it to be spent.
+    /// A budget of so many bytes, none of them used.
     pub fn new(limit: usize) -> Self {
         ByteBudget { account: Arc::new(Account { used: AtomicUsize::new(0), limit }) }
     }
 
-    /// Bytes that are kept now. More than the limit by no more than a piece a thread: what has arrived is not
+    /// Bytes that are kept now. They exceed the limit by no more than one piece a thread: a piece that has arrived is not
     /// cut.
     pub fn used(&self) -> usize {
         self.account.used.load(Ordering::Relaxed)
@@ -36,9 +36,9 @@ impl ByteBudget {
     }
 }
 
-/// The beginning of one body, and what it takes from its budget.
+/// The beginning of one body, charged to a budget.
 pub(crate) struct ReadAhead {
-    // One buffer, however small the pieces in which it came: a piece of one byte must not cost a hundred.
+    // One buffer, however small the pieces: a piece of one byte must not cost a hundred.
     bytes: BytesMut,
     budget: ByteBudget,
 }
@@ -62,7 +62,7 @@ impl ReadAhead {
         self.bytes.len()
     }
 
-    /// All of it, to whoever reads the body; `None` if there is nothing.
+    /// All bytes, for the reader of the body; `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.give_back();
         let bytes = std::mem::take(&mut self.bytes);
@@ -80,5 +80,5 @@ impl Drop for ReadAhead {
     }
 }
 
-/// How much of a waiting request's body is kept in memory.
+/// Bytes of a waiting request's body that are kept in memory.
 const READ_AHEAD_BYTES: usize = 64 * 1024;

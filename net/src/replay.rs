@@ -1,4 +1,4 @@
-//! Bodies that can be sent a second time: what was read of one is kept, and comes again in front of the rest.
+//! Bodies that can be sent a second time: the frames that were read are kept, and come again in front of the rest.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,59 +12,53 @@ use crate::{Body, Error};
 
 /// The frames that were read of a body, for as long as they may have to be sent again.
 #[derive(Debug)]
-pub(crate) struct Recording {
-    kept: KeptFrames,
-    /// Bytes of data that are still kept; `None` once the recording has stopped.
-    left: Option<usize>,
+pub(crate) enum Recording {
+    /// Frames are kept, up to `left` more bytes of data. Goes to Stopped.
+    Running { kept: KeptFrames, left: usize },
+    /// Nothing is kept: the body is not sent again.
+    Stopped,
 }
 
 #[derive(Debug, Default)]
-struct KeptFrames {
+pub(crate) struct KeptFrames {
     data: VecDeque<Bytes>,
-    // Boxed: hardly any body has them.
+    // Boxed: hardly any body has trailers.
     trailers: Option<Box<HeaderMap>>,
 }
 
 impl Recording {
     /// Records a body of up to so many bytes; a longer one is not sent again.
     pub(crate) fn of_at_most(bytes: usize) -> Self {
-        Recording { kept: KeptFrames::default(), left: Some(bytes) }
-    }
-
-    /// Records nothing.
-    pub(crate) fn stopped() -> Self {
-        Recording { kept: KeptFrames::default(), left: None }
+        Recording::Running { kept: KeptFrames::default(), left: bytes }
     }
 
     /// Whether the body cannot be sent again.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.left.is_none()
+        matches!(self, Recording::Stopped)
     }
 
     /// Forgets what was kept: the body will not be sent again.
     pub(crate) fn stop(&mut self) {
-        if self.left.take().is_some() {
-            self.kept = KeptFrames::default();
-        }
+        *self = Recording::Stopped;
     }
 
     /// Keeps a frame that was read.
     pub(crate) fn keep(&mut self, frame: &Frame<Bytes>) {
-        let Some(left) = self.left else { return };
+        let Recording::Running { kept, left } = self else { return };
         if let Some(data) = frame.data_ref() {
-            let Some(left) = left.checked_sub(data.len()) else { return self.stop() };
-            self.left = Some(left);
-            self.kept.data.push_back(data.clone());
+            let Some(rest) = left.checked_sub(data.len()) else { return self.stop() };
+            *left = rest;
+            kept.data.push_back(data.clone());
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.kept.trailers = Some(Box::new(trailers.clone()));
+            kept.trailers = Some(Box::new(trailers.clone()));
         }
     }
 
     /// The body as it was before anything was read of it, unless the recording has stopped.
     pub(crate) fn rewind(self, rest: Body) -> Option<Body> {
-        self.left?;
-        let is_untouched = self.kept.data.is_empty() && self.kept.trailers.is_none();
-        Some(if is_untouched { rest } else { Body::stream(Replayed { kept: self.kept, rest }) })
+        let Recording::Running { kept, .. } = self else { return None };
+        let is_untouched = kept.data.is_empty() && kept.trailers.is_none();
+        Some(if is_untouched { rest } else { Body::stream(Replayed { kept, rest }) })
     }
 }
 
@@ -79,7 +73,7 @@ pub(crate) fn prefixed(first: Bytes, rest: Body) -> Body {
 /// A body that begins with what was kept of it.
 struct Replayed {
     kept: KeptFrames,
-    // Read to its end if there are trailers.
+    // Empty if there are trailers, which end a body.
     rest: Body,
 }
 
@@ -159,7 +153,7 @@ mod tests {
     async fn a_body_of_which_too_much_was_read_is_not_sent_again() {
         assert!(rewound(Recording::of_at_most(2), 1).await.is_some());
         assert!(rewound(Recording::of_at_most(2), 2).await.is_none());
-        assert!(rewound(Recording::stopped(), 0).await.is_none());
+        assert!(rewound(Recording::Stopped, 0).await.is_none());
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
-//! Bringing requests in: accept, read, hand to a [`Handler`], write its response.
+//! Serving clients: accept a connection, read its requests, hand them to a [`Handler`], write the responses.
 //!
-//! One task per connection. HTTP/1.1 and HTTP/2 by prior knowledge, told apart by the client's first bytes,
-//! with or without TLS: nobody has to negotiate what it is about to say anyway.
+//! Each connection has one task. HTTP/1.1 and HTTP/2 by prior knowledge (RFC 9113, 3.3) are told apart by the client's
+//! first bytes, with or without TLS; what ALPN says is not asked for, since the first bytes say it anyway.
 
 mod overdue;
 
@@ -36,13 +36,13 @@ use crate::tls::ServerTls;
 use crate::transport::Transport;
 use crate::{Body, Client, Drain, Request, Response, h1, h2, hop};
 
-/// Serves until `drain` was asked for and every connection has finished its request in flight; or, once
-/// forced, at once.
+/// Serves until `drain` has started and every connection has finished its request in flight; once it is forced, what is
+/// left is cut.
 pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) {
     accept(listener, None, handler, drain).await;
 }
 
-/// The same over TLS.
+/// Serves over TLS, and otherwise as [`serve`].
 pub async fn serve_tls<H: Handler>(
     listener: TcpListener,
     tls: Arc<ServerTls>,
@@ -58,7 +58,7 @@ async fn accept<H: Handler>(
     handler: Arc<H>,
     drain: Drain,
 ) {
-    // Every connection holds one; when the last has gone, all have.
+    // Each connection holds a sender: the channel ends with the last connection.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
     loop {
@@ -72,7 +72,10 @@ async fn accept<H: Handler>(
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
                 let tls = tls.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, tls, peer, handler, drain).await;
+                    match Ends::of(&stream, peer) {
+                        Ok(ends) => serve_connection(stream, tls, &ends, handler, drain).await,
+                        Err(error) => debug!(%peer, %error, "Client left before its first request"),
+                    }
                     drop(alive);
                 });
             }
@@ -80,7 +83,7 @@ async fn accept<H: Handler>(
                 debug!(%error, "Client left before it was accepted");
             }
             Err(error) => {
-                // Out of file descriptors, most likely. Those in use will come free; retrying at once would spin.
+                // EMFILE, most likely: file descriptors come free when connections end, and retrying at once would spin.
                 warn!(%error, "Cannot accept connections, retrying");
                 sleep(ACCEPT_BACKOFF).await;
             }
@@ -94,49 +97,46 @@ async fn accept<H: Handler>(
 async fn serve_connection<H: Handler>(
     stream: TcpStream,
     tls: Option<Arc<ServerTls>>,
-    peer: SocketAddr,
+    ends: &Ends,
     handler: Arc<H>,
     drain: Drain,
 ) {
-    let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-        Ok(local) => local,
-        Err(error) => {
-            debug!(%peer, %error, "Client left before its first request");
-            return;
-        }
-    };
-    let ends = Ends { peer, local };
     let sniffed = tokio::select! {
         biased;
         sniffed = timeout(FIRST_WORDS_TIMEOUT, begin(stream, tls)) => sniffed,
-        // Nothing was asked yet.
+        // A client without a request may be cut at once.
         () = drain.started() => return,
     };
     match sniffed {
         Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, ends, handler, drain).await,
-        // Boxed: twice as large as the other, which need not carry the room for it.
+        // Boxed: HTTP/1.1 connections need not carry the room for HTTP/2.
         Ok(Ok((Protocol::Http2, stream))) => {
             Box::pin(serve_http2(stream, ends, Version::HTTP_2, handler, drain)).await;
         }
-        Ok(Err(error)) => debug!(%peer, %error, "Client connection failed"),
-        Err(_) => debug!(%peer, "Client said nothing"),
+        Ok(Err(error)) => debug!(peer = %ends.peer, %error, "Client connection failed"),
+        Err(_) => debug!(peer = %ends.peer, "Client sent nothing in time"),
     }
 }
 
 /// The two addresses of one connection.
-#[derive(Clone, Copy)]
 struct Ends {
     peer: SocketAddr,
     local: SocketAddr,
 }
 
 impl Ends {
-    fn client(self) -> Client {
+    /// The addresses of a connection that was just accepted.
+    fn of(stream: &TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Ends { peer, local: stream.local_addr()? })
+    }
+
+    fn client(&self) -> Client {
         Client::new(self.peer).at(self.local)
     }
 }
 
-/// What the client speaks, and over what.
+/// Does the handshake, if there is TLS, and finds out the protocol.
 async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Protocol, Transport)> {
     let mut transport = match tls {
         None => Transport::new(stream),
@@ -146,20 +146,20 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
     Ok((sniff(&mut transport).await?, transport))
 }
 
-async fn serve_http1<H: Handler>(stream: Transport, ends: Ends, handler: Arc<H>, drain: Drain) {
+async fn serve_http1<H: Handler>(stream: Transport, ends: &Ends, handler: Arc<H>, drain: Drain) {
     let client = |link| ends.client().over(link);
     let switched = {
-        // Pinned here: handed over by value it would be kept twice, once as an argument and once to be polled.
+        // Pinned here: a future that is passed by value takes its room twice, as an argument and where it is polled.
         let connection = pin!(h1::server::serve(stream, client, &*handler, &drain));
         until_forced(&drain, connection).await
     };
     if let Some(Some(stream)) = switched {
-        // Who offers to switch speaks both, and the app may not: it is spoken to as it would have been.
+        // A client that upgrades to h2c speaks both versions, and the app may not: requests go on as HTTP/1.1.
         Box::pin(serve_http2(stream, ends, Version::HTTP_11, handler, drain)).await;
     }
 }
 
-/// Drives the connection to its end; `None`: it was cut. It is polled when the drain starts.
+/// Drives a connection to its end; `None`: the drain was forced. The start of the drain has the connection polled, too.
 async fn until_forced<T>(drain: &Drain, mut connection: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let (mut started, mut forced) = (pin!(drain.started()), pin!(drain.forced()));
     let mut is_draining = false;
@@ -173,10 +173,10 @@ async fn until_forced<T>(drain: &Drain, mut connection: Pin<&mut impl Future<Out
     .await
 }
 
-/// `version` is what the requests are taken for.
+/// Serves an HTTP/2 connection. `version` is the one that its requests are given.
 async fn serve_http2<H: Handler>(
     stream: Transport,
-    ends: Ends,
+    ends: &Ends,
     version: Version,
     handler: Arc<H>,
     drain: Drain,
@@ -184,7 +184,7 @@ async fn serve_http2<H: Handler>(
     let stragglers = Stragglers::default();
     let (watching, client) = (stragglers.clone(), ends.client());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        // Each stream has a task of its own.
+        // hyper runs each stream in a task of its own, which needs an alarm of its own.
         let (handler, watching, client) = (Arc::clone(&handler), watching.clone(), client.of_stream());
         async move {
             let mut request = request.map(|incoming| Body::from_client(ClientBody::Http2(incoming)));
@@ -214,7 +214,7 @@ async fn serve_http2<H: Handler>(
     drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &alarm), ends.peer, drain).await;
 }
 
-/// Sees a connection through: until it has ended, or is cut because the drain is forced or `must_cut` is ready.
+/// Drives a connection to its end, or cuts it when the drain is forced or `must_cut` is ready.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     graceful_shutdown: impl Fn(Pin<&mut C>),
@@ -227,7 +227,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut started = pin!(drain.started());
     let mut forced = pin!(drain.forced());
     let result = poll_fn(|cx| {
-        // The drain is asked first, so that a response made in this very moment already says `Connection: close`.
+        // The drain comes first, so that a GOAWAY precedes responses that are made in this very moment.
         if !draining && started.as_mut().poll(cx).is_ready() {
             draining = true;
             graceful_shutdown(connection.as_mut());
@@ -246,7 +246,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     }
 }
 
-/// HTTP/2 names the host in a pseudo-header. Handlers find it where HTTP/1.1 has it, and need not ask which it was.
+/// Copies the host from `:authority` to `Host` (RFC 9113, 8.3.1), where handlers find it whatever the protocol.
 fn name_host(request: &mut Request) {
     if request.method() == Method::CONNECT {
         return;
@@ -254,7 +254,7 @@ fn name_host(request: &mut Request) {
     hop::to_origin_form(request);
 }
 
-/// hyper leaves this to us over HTTP/2.
+/// Drops the body of a response to `HEAD`, and keeps its length (RFC 9110, 9.3.2). hyper does so over HTTP/1.1 only.
 fn without_body(response: &mut Response) {
     if let Some(length) = response.body().size_hint().exact() {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());

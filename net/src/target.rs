@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, lookup_host};
 use crate::Error;
 use crate::dial::connect;
 
-/// Where to connect to, and what to ask for: `http://host:port/path` or `ws://host:port`.
+/// A parsed URL: `http://host:port/path` or `ws://host:port`.
 ///
 /// ```
 /// use pilotlight_net::Target;
@@ -25,7 +25,7 @@ use crate::dial::connect;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     scheme: &'static str,
-    // Without the brackets of an IPv6 address.
+    // An IPv6 address has no brackets here.
     host: String,
     port: u16,
     path: PathAndQuery,
@@ -60,7 +60,7 @@ impl Target {
         let port = match authority.as_str().strip_prefix(authority.host()) {
             Some("") => DEFAULT_PORT,
             Some(_) => authority.port_u16().ok_or_else(error)?,
-            // A user in front of the host (RFC 3986, 3.2.1).
+            // Userinfo in front of the host (RFC 3986, 3.2.1).
             None => return Err(error()),
         };
         let host = authority.host().trim_matches(['[', ']']);
@@ -114,7 +114,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// RFC 9110, 4.2.1, and RFC 6455, 3: the port of both schemes.
+/// The port of both schemes (RFC 9110, 4.2.1, and RFC 6455, 3).
 const DEFAULT_PORT: u16 = 80;
 
 #[cfg(test)]

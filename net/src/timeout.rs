@@ -1,4 +1,4 @@
-//! The three timers of a request: the whole, the wait for the first byte, the silences in between.
+//! The three time limits of a request: for the whole, for the wait for its response, for silence.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,27 +7,18 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
+use pilotlight_core::Timeouts;
 use tokio::time::Instant;
 
 use crate::timer::{Timer, after};
 use crate::{Body, Client, Response, headers};
 
-/// How long a request may take. All three start when the request arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From arrival to the end of the response, whatever happens. Zero: at once (Knative's reading, too).
-    pub total: Duration,
-    /// From arrival to the head of the response.
-    pub response_start: Option<Duration>,
-    /// The longest silence: from arrival to the head, and between two pieces of the response.
-    pub idle: Option<Duration>,
-}
-
 /// Bounds `call`, which answers `client`, and the body of the response it makes.
 ///
-/// Too late before the response began: `call` is dropped, and the response is a 504 with `message` (as Knative
-/// has it: no newline). Too late after that: the body ends with an [`Error`], so that the client sees a broken
-/// response. Knative writes `message` into the response's body there, which corrupts it unnoticed.
+/// A limit that is reached before the response has begun drops `call`, and the response is a 504 with `message` (without a
+/// newline, as in Knative: `pkg/http/handler/timeout.go`). A limit that is reached later ends the body with an
+/// [`Error`](crate::Error), so that the client sees a broken response. A deviation: Knative writes `message` into the body
+/// there, which corrupts it unnoticed.
 pub async fn with_timeouts(
     client: &Client,
     timeouts: Timeouts,
@@ -83,7 +74,7 @@ mod tests {
         }
     }
 
-    // A response whose head comes after `head` and whose pieces come after each of `pieces`.
+    /// A response whose head comes after `head`, and its pieces after each of `pieces`.
     async fn slow(head: Duration, pieces: Vec<Duration>) -> Response {
         sleep(head).await;
         let pieces = stream::unfold(pieces.into_iter(), |mut pieces| async {
@@ -101,7 +92,7 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    /// Status, body up to its end or error, the error, and when it was over.
+    /// Status, body up to its end or error, the error, and the time of the end.
     async fn outcome(
         timeouts: Timeouts,
         call: impl Future<Output = Response>,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::alarm::Alarm;
 
-/// The timers of a response that has begun.
+/// The time limits of a response that has begun.
 pub(crate) struct Timer {
     alarm: Alarm,
     total_at: Instant,
@@ -18,7 +18,7 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// Begins with the response. `total_at` is when it must have ended, `idle` the longest silence.
+    /// Begins with the response, whose time ends at `total_at`. `idle` is the longest silence.
     pub(crate) fn new(
         alarm: Alarm,
         total_at: Instant,
@@ -28,24 +28,24 @@ impl Timer {
         Timer { alarm, total_at, idle, quiet_since: Instant::now(), message }
     }
 
-    /// When the response must have ended, whatever happens.
+    /// The end of the response's time, whatever happens.
     pub(crate) fn total_at(&self) -> Instant {
         self.total_at
     }
 
-    /// What a response ends with that took too long.
+    /// The error that an overdue response ends with.
     pub(crate) fn error(&self) -> Error {
         Error::TimedOut(self.message)
     }
 
-    /// A piece of the response went out.
+    /// Notes that a piece of the response was read.
     pub(crate) fn written(&mut self) {
         if self.idle.is_some() {
             self.quiet_since = Instant::now();
         }
     }
 
-    /// Ready when the response must end.
+    /// Ready once the response is overdue.
     pub(crate) fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<Error> {
         let deadline = match self.idle {
             Some(idle) => self.total_at.min(after(self.quiet_since, idle)),
@@ -55,7 +55,7 @@ impl Timer {
     }
 }
 
-// An instant so far off that adding overflows is as good as a year.
+/// The instant so long after `start`; in a year if that overflows.
 pub(crate) fn after(start: Instant, limit: Duration) -> Instant {
     start.checked_add(limit).unwrap_or(start + Duration::from_secs(365 * 24 * 3600))
 }

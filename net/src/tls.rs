@@ -1,8 +1,8 @@
-//! TLS on both sides of a proxy. [`ServerTls`] is the certificate a server shows, read again whenever its files
-//! change; [`PodTls`] is how the activator makes sure that it talks to a pod of the right namespace.
+//! TLS on both sides of a proxy. [`ServerTls`] is the certificate that a server shows, read again whenever its files
+//! change; [`PodTls`] verifies for the activator that it talks to a pod of the right namespace.
 //!
-//! Knative's rules throughout: TLS 1.3 unless somebody asks for less ([`TlsPolicy`]), no client certificates, and no
-//! need to negotiate HTTP/2: whoever wants it may just begin.
+//! The rules are Knative's: TLS 1.3 unless an operator asks for less ([`TlsPolicy`]), no client certificates, and HTTP/2
+//! without negotiation: a client that wants it may begin with its preface.
 
 mod certificate;
 mod client;

@@ -1,4 +1,4 @@
-//! The bytes of one connection: what was read of them already and is still to be understood, then the rest.
+//! One connection's bytes: those that were read and not parsed yet, then those of the socket.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -11,15 +11,15 @@ use tokio_util::io::poll_read_buf;
 
 use crate::tls::MaybeTls;
 
-/// A connection that has ceased to be HTTP, or not begun yet: bytes both ways.
+/// A connection as bytes both ways, below HTTP or after it.
 ///
-/// It holds no buffer. What arrives is read into one that all connections of a thread share, and copied out in its
-/// exact size: a connection that waits costs what it has said, and an idle one nothing.
+/// A transport holds no read buffer. Bytes are read into one that all connections of a thread share, and copied out in
+/// their exact size: a connection that waits costs the bytes that it has sent, and an idle one nothing.
 #[derive(Debug)]
 pub struct Transport {
     io: MaybeTls,
     pub(crate) unread: Bytes,
-    // How reading has failed, behind what was read. An operating system says it only once.
+    // The error that came behind the last bytes, for the next read: an operating system reports it only once.
     failure: Option<io::Error>,
 }
 
@@ -28,7 +28,7 @@ impl Transport {
         Transport { io: io.into(), unread: Bytes::new(), failure: None }
     }
 
-    /// Reads what there is and adds it to what is unread; how many bytes, zero at the end.
+    /// Reads bytes that have arrived and appends them to the unread ones. Returns their number, 0 at EOF.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Err(failure));
@@ -52,7 +52,7 @@ impl Transport {
         self.unread = unread.freeze();
     }
 
-    /// The next piece, of no more than `max` bytes; empty at the end.
+    /// The next piece, of up to `max` bytes; empty at EOF.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>, max: u64) -> Poll<io::Result<Bytes>> {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         if max >= LARGE && self.unread.len() < max.min(PIECE) {
@@ -64,12 +64,12 @@ impl Transport {
         Poll::Ready(Ok(self.take(max)))
     }
 
-    // Into a buffer of its own, which it then is: a large body is not copied, but for what came with its head.
+    // A large piece is read into a buffer of its own: a large body is not copied, but for the bytes that came with its head.
     fn poll_large(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Bytes>> {
-        // Limited, for it may be larger than it was asked to be.
+        // Limited: the allocator may give more capacity than it was asked for.
         let mut into = BytesMut::with_capacity(size).limit(size);
         into.put_slice(&self.unread);
-        // As much as there is: each piece is written by itself.
+        // The piece takes all bytes that have arrived: each piece costs one write.
         while into.has_remaining_mut() && self.failure.is_none() {
             match poll_read_buf(Pin::new(&mut self.io), cx, &mut into) {
                 Poll::Ready(Ok(1..)) => {}
@@ -98,15 +98,15 @@ impl Transport {
         self.unread.split_to(max)
     }
 
-    /// Will not end like one that has said all it had to say, but break. (TLS ends in words of its own.)
+    /// Has the connection end with a reset in place of EOF. (A TLS connection ends without close_notify, which says the same.)
     pub(crate) fn break_off(&self) {
         if let MaybeTls::Plain(stream) = &self.io {
-            // An error: it has ended already.
+            // An error says that the socket has ended already.
             let _ = stream.set_zero_linger();
         }
     }
 
-    /// What is below, past anything unread.
+    /// The connection below, past the unread bytes.
     pub(crate) fn io(&mut self) -> &mut MaybeTls {
         &mut self.io
     }
@@ -164,11 +164,11 @@ thread_local! {
     static SPACE: RefCell<Box<[u8]>> = RefCell::new(vec![0; SPACE_BYTES].into());
 }
 
-/// What is read at once, of anything but a large body.
+/// Bytes that are read at once, of anything but a large body.
 const SPACE_BYTES: usize = 16 * 1024;
 
-/// From this on, a body gets buffers of its own.
+/// Bytes left of a body from which on it is read into buffers of its own.
 const LARGE: usize = 8 * 1024;
 
-/// The largest of these. Beyond 128 KiB, allocators have the kernel make a new one each time.
+/// Bytes of such a buffer. From 128 KiB on, glibc's malloc has the kernel map a new one each time (M_MMAP_THRESHOLD).
 const PIECE: usize = 120 * 1024;

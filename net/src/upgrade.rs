@@ -1,8 +1,8 @@
-//! Connections that stop being HTTP: WebSocket, or whatever else client and app agree upon with `Upgrade`.
+//! Connections that cease to be HTTP by `Upgrade` (RFC 9110, 7.8): WebSocket, or whatever else client and app agree upon.
 //!
-//! After a `101` the bytes are carried both ways as they are, by a [`Tunnel`]. It travels as the body of the `101`,
-//! so that all that holds for a body holds for it: what was acquired is returned when it ends, the timers bound
-//! it, and it is over when either side fails. The server gives it the client's connection and sees it through.
+//! After a `101 Switching Protocols`, a [`Tunnel`] carries the bytes both ways as they are. It travels as the body of the
+//! `101`, so that whatever holds for a body holds for it: permits are returned when it ends, timers bound it, and it is over
+//! when either side fails. The server gives it the client's connection and polls it to its end.
 
 use std::future::Future;
 use std::io;
@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::transport::Transport;
 use crate::{Error, headers};
 
-/// What the request asks to switch to, if it asks and its connection can.
+/// The protocol that a request asks to switch to, if it asks. `Upgrade` does not exist in HTTP/2 (RFC 9113, 8.6), nor in
+/// HTTP/1.0 (RFC 9110, 7.8).
 pub(crate) fn wish<B>(request: &Request<B>) -> Option<HeaderValue> {
     if request.version() != Version::HTTP_11 {
         return None;
@@ -25,18 +26,18 @@ pub(crate) fn wish<B>(request: &Request<B>) -> Option<HeaderValue> {
     headers::upgrade(request.headers())
 }
 
-/// What follows a `101`, once the client's connection is [there](Tunnel::open).
+/// The two-way stream behind a `101`, once it has been [given](Tunnel::open) the client's connection.
 pub(crate) enum Tunnel {
-    /// Two connections, each of which hears what the other says.
+    /// A relay between the client's and the upstream's connection.
     Relay(Box<Relay>),
-    /// Goes to Running.
+    /// A conversation of our own with the client, before it begins. Goes to Running.
     Waiting(Box<dyn FnOnce(Transport) -> Conversation + Send>),
-    /// We are who the client speaks with.
+    /// A conversation of our own with the client.
     Running(Conversation),
 }
 
 pub(crate) struct Relay {
-    // None: not there yet.
+    // None until the head of the `101` has been written.
     client: Option<Transport>,
     upstream: Transport,
     to_upstream: Pump,
@@ -46,7 +47,7 @@ pub(crate) struct Relay {
 pub(crate) type Conversation = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Tunnel {
-    /// To an upstream that has answered a wish with a `101` and these headers.
+    /// A relay to an upstream that has answered `wish` with a `101` and these headers, if they are about the same protocol.
     pub(crate) fn relay(
         wish: Option<&HeaderValue>,
         headers: &HeaderMap,
@@ -65,7 +66,7 @@ impl Tunnel {
         }
     }
 
-    /// The client's connection is no longer HTTP.
+    /// Takes over the client's connection.
     pub(crate) fn open(&mut self, connection: Transport) {
         match self {
             Tunnel::Relay(relay) => relay.client = Some(connection),
@@ -77,19 +78,19 @@ impl Tunnel {
         }
     }
 
-    /// Carries what there is. An empty frame says that something was carried; the end, that it is over.
+    /// Carries bytes. An empty frame says that some were carried, for the idle timer; the end, that both sides are done.
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self {
             Tunnel::Relay(relay) => relay.poll_frame(cx),
             Tunnel::Running(conversation) => conversation.as_mut().poll(cx).map(|()| None),
-            // Nobody can have it switched.
+            // The response was sent to a client that cannot switch, as over HTTP/2.
             Tunnel::Waiting(_) => Poll::Ready(None),
         }
     }
 }
 
 impl Relay {
-    // The end says that both have closed, or that the client has left without a word.
+    // Ends when both sides have half-closed, or when the client's connection breaks.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Relay { client: Some(client), upstream, to_upstream, to_client } = self else {
             return Poll::Ready(None);
@@ -112,7 +113,7 @@ impl Relay {
     }
 }
 
-/// One direction.
+/// One direction of a relay.
 struct Pump {
     buffer: Box<[u8]>,
     from: usize,
@@ -123,9 +124,9 @@ struct Pump {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
-    /// Goes to Ending when the reader has nothing more to say.
+    /// Bytes are carried. Goes to Ending at EOF.
     Open,
-    /// Goes to Closed when the writer has been told.
+    /// The writer is being half-closed. Goes to Closed.
     Ending,
     Closed,
 }
@@ -166,9 +167,9 @@ impl Pump {
             }
             match self.state {
                 Flow::Closed => return Poll::Ready(Ok(Done::Closed)),
-                // The other direction goes on for as long as it likes.
+                // Half-close: the other direction goes on.
                 Flow::Ending => {
-                    // An error: it has closed already, which is just as well.
+                    // An error says that the writer has closed already.
                     let _ = ready!(writer.as_mut().poll_shutdown(cx));
                     self.state = Flow::Closed;
                 }
@@ -194,5 +195,5 @@ impl Pump {
     }
 }
 
-/// What an open direction keeps in memory.
+/// Bytes of the buffer of one direction.
 const BUFFER_BYTES: usize = 8 * 1024;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pilotlight_core::{RevisionId, Stat, Time};
 use prost::Message;
 
-/// The bytes are not the message they should be.
+/// Bytes that are not the expected message.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed stat message: {0}")]
 pub struct DecodeError(prost::DecodeError);
@@ -116,7 +116,7 @@ mod tests {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
-    // What Knative's own code writes for these values.
+    // Bytes that Knative's own code writes for these values.
     const STAT: &str = "0a05706f642d3111000000000000f83f19000000000000e03f21000000000000084029000000000000f03f310000000000802840";
     const STATS: &str = "0a220a026e7312037265761a170a0361637411000000000000f03f21000000000000f03f";
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pilotlight_config::process::QueueProxyEnv;
-use pilotlight_core::{RequestKind, queue_depth};
+use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, Marks, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
@@ -167,20 +167,16 @@ impl Proxy {
         metrics: Option<&Metrics>,
         telemetry: &Telemetry,
     ) -> Self {
-        let concurrency = env.container_concurrency;
+        let limit = env.container_concurrency;
         Proxy {
             app: SocketAddr::from((Ipv4Addr::LOCALHOST, env.user_port)),
             upstreams: Upstreams::new(UpstreamParams {
-                max_idle_per_host: if concurrency == 0 { 1000 } else { concurrency as usize },
+                max_idle_per_host: limit.get().map_or(1000, |limit| limit as usize),
                 idle_timeout: Duration::from_secs(90),
                 connect_timeout: Duration::from_secs(20),
             }),
-            timeouts: Timeouts {
-                total: env.timeout,
-                response_start: env.response_start_timeout,
-                idle: env.idle_timeout,
-            },
-            breaker: (concurrency > 0).then(|| Breaker::new(concurrency, queue_depth(concurrency))),
+            timeouts: env.timeouts,
+            breaker: limit.get().zip(limit.queue_depth()).map(|(limit, queue)| Breaker::new(limit, queue)),
             body_bytes: ByteBudget::new(MAX_BODY_BYTES),
             readiness: Arc::new(Readiness::new(&env.readiness, env.http2_auto_detection)),
             quiet: Arc::clone(quiet),

@@ -210,7 +210,7 @@ impl QueueProxy {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let QueueProxy { env, requests, requests_over_tls, stats, admin, user_metrics, telemetry } = self;
         info!(revision = %format_args!("{}/{}", env.namespace, env.revision), pod = env.pod,
-            port = env.serving_port, app_port = env.user_port, concurrency = env.container_concurrency, "Serving");
+            port = env.serving_port, app_port = env.user_port, concurrency = %env.container_concurrency, "Serving");
         let clock = Clock::start();
         let quiet = Arc::new(Quiet::new(env.drain_quiet_period));
         let reporter = Reporter::start(clock, env.pod.clone());
@@ -248,8 +248,8 @@ impl QueueProxy {
         info!(quiet_period = ?env.drain_quiet_period, "Draining until no request comes");
         quiet.terminate().await;
         // Servers can only fail by a panic, which has been reported where it happened.
-        if !stop_within(env.timeout, &drain, join_all(servers)).await {
-            warn!(timeout = ?env.timeout, "Requests were cut that should have ended by now");
+        if !stop_within(env.timeouts.total, &drain, join_all(servers)).await {
+            warn!(timeout = ?env.timeouts.total, "Requests were cut that should have ended by now");
         }
         telemetry.finish(TELEMETRY_FLUSH_LIMIT).await;
         info!("Stopped");

@@ -50,9 +50,9 @@ impl Settings {
         let Settings { env, admin, tls, metrics, .. } = self;
         let over_tls =
             tls.as_ref().map_or("no TLS".to_owned(), |_| format!("TLS on port {}", env.serving_tls_port));
-        let limit = match env.container_concurrency {
-            0 => "no limit of requests at once".to_owned(),
-            limit => format!("at most {limit} requests at once"),
+        let limit = match env.container_concurrency.get() {
+            None => "no limit of requests at once".to_owned(),
+            Some(limit) => format!("at most {limit} requests at once"),
         };
         let metrics = metrics.as_ref().map_or("none".to_owned(), |(_, place)| place.address.to_string());
         vec![

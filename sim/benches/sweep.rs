@@ -30,7 +30,7 @@ fn main() {
     scenario.platform = Platform::knative();
     scenario.pods.init = Duration::from_millis(2_500).into();
     for container_concurrency in [4, 8, 0] {
-        let written = Written { container_concurrency, ..Written::default() };
+        let written = Written { container_concurrency: container_concurrency.into(), ..Written::default() };
         let knobs = KNOBS.iter().map(|knob| knob.parse().expect("a knob")).collect();
         let grid = Grid::new(written, knobs).expect("legal settings");
         let (mut requests, mut events) = (0, 0);

@@ -8,13 +8,13 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pilotlight_core::Rng;
 use pilotlight_sim::dist::Distribution;
-use pilotlight_sim::traffic::{Source, Traffic, TrafficSpec};
+use pilotlight_sim::traffic::{Traffic, TrafficSpec};
 
 /// Arrivals in each iteration.
 const BATCH: u64 = 10_000;
 
 fn load(yaml: &str) -> Traffic {
-    let spec: TrafficSpec = serde_saphyr::from_str(yaml).expect("a legal text");
+    let spec: TrafficSpec = yaml.parse().expect("a legal text");
     spec.load(Path::new(".")).expect("legal numbers")
 }
 
@@ -60,9 +60,8 @@ fn arrivals(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let recorded = |name: &str, text: String, more: &str| {
         std::fs::write(folder.path().join(name), text).expect("writable");
-        let spec: Source =
-            serde_saphyr::from_str(&format!("trace: {{file: {name}{more}}}")).expect("a legal text");
-        TrafficSpec::from(spec).load(folder.path()).expect("a legal file")
+        let spec: TrafficSpec = format!("trace: {{file: {name}{more}}}").parse().expect("a legal text");
+        spec.load(folder.path()).expect("a legal file")
     };
     let lines: String = (0..20_000).map(|at| format!("{}.{:02},0.1\n", at / 100, at % 100)).collect();
     bench("recorded", &recorded("plain.csv", format!("t_start_s,duration_s\n{lines}"), ""));

@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("slow") => azure::model_loads().ok_or("there are no load times")?,
         _ => Duration::from_millis(2_500).into(),
     };
-    let container_concurrency = argument(1).unwrap_or("4").parse()?;
+    let container_concurrency = argument(1).unwrap_or("4").parse::<u32>()?.into();
     let seed = argument(2).unwrap_or("1").parse()?;
     let slo = argument(3).map(Expression::parse).transpose()?;
     let space = Space::annotations(Written { container_concurrency, ..Written::default() }, &scenario)?;

@@ -14,6 +14,7 @@ mod engine;
 pub mod hpa;
 mod outcome;
 pub mod parallel;
+mod read;
 mod replay;
 pub mod report;
 pub mod scenario;

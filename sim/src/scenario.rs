@@ -5,7 +5,7 @@ pub mod file;
 
 use std::time::Duration;
 
-use pilotlight_core::{RevisionSpec, ScalingMetric, Time, TroubleReason};
+use pilotlight_core::{ConcurrencyLimit, RevisionSpec, ScalingMetric, Time, TroubleReason};
 
 use crate::cluster::ClusterSpec;
 use crate::dist::Distribution;
@@ -207,8 +207,8 @@ pub struct Settings {
     pub name: String,
     /// Who decides on the number of pods.
     pub scaler: Scaler,
-    /// How many requests a pod works on at once; 0: no limit.
-    pub container_concurrency: u32,
+    /// How many requests a pod works on at once.
+    pub container_concurrency: ConcurrencyLimit,
 }
 
 /// Who decides on the number of pods.
@@ -246,18 +246,26 @@ impl Scenario {
 
 impl Settings {
     /// Knative's algorithm.
-    pub fn requests(name: &str, spec: RevisionSpec, container_concurrency: u32) -> Self {
-        Settings { name: name.to_owned(), scaler: Scaler::Requests(Box::new(spec)), container_concurrency }
+    pub fn requests(name: &str, spec: RevisionSpec, limit: impl Into<ConcurrencyLimit>) -> Self {
+        Settings {
+            name: name.to_owned(),
+            scaler: Scaler::Requests(Box::new(spec)),
+            container_concurrency: limit.into(),
+        }
     }
 
     /// A HorizontalPodAutoscaler.
-    pub fn hpa(name: &str, spec: HpaSpec, container_concurrency: u32) -> Self {
-        Settings { name: name.to_owned(), scaler: Scaler::Hpa(Box::new(spec)), container_concurrency }
+    pub fn hpa(name: &str, spec: HpaSpec, limit: impl Into<ConcurrencyLimit>) -> Self {
+        Settings {
+            name: name.to_owned(),
+            scaler: Scaler::Hpa(Box::new(spec)),
+            container_concurrency: limit.into(),
+        }
     }
 
     /// Always the same number of pods.
-    pub fn fixed(name: &str, pods: u32, container_concurrency: u32) -> Self {
-        Settings { name: name.to_owned(), scaler: Scaler::Fixed(pods), container_concurrency }
+    pub fn fixed(name: &str, pods: u32, limit: impl Into<ConcurrencyLimit>) -> Self {
+        Settings { name: name.to_owned(), scaler: Scaler::Fixed(pods), container_concurrency: limit.into() }
     }
 
     /// Whether there is an activator: none where a HorizontalPodAutoscaler scales, nor where nobody does, because
@@ -273,7 +281,7 @@ impl Settings {
     pub(crate) fn capacity_per_pod(&self, scenario: &Scenario) -> f64 {
         let Slowdown { cores, cores_per_request, .. } = scenario.app.slowdown;
         let by_cores = cores.filter(|_| cores_per_request > 0.0).map(|cores| cores / cores_per_request);
-        let by_limit = (self.container_concurrency > 0).then_some(f64::from(self.container_concurrency));
+        let by_limit = self.container_concurrency.get().map(f64::from);
         let by_target = || match &self.scaler {
             Scaler::Requests(spec) => match spec.scaling_metric {
                 ScalingMetric::Concurrency => spec.total,

@@ -12,6 +12,7 @@ mod curve;
 mod description;
 mod markov;
 mod process;
+mod read;
 mod scaled;
 mod spec;
 mod stream;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use pilotlight_core::Time;
 
 pub use description::{Description, Dispersion, Gap, ServiceQuantiles, Silence};
-pub use process::Process;
+pub use process::{Process, ProcessError};
 pub use spec::{MarkovState, Operator, Source, Step, TrafficError, TrafficSpec};
 pub use stream::Arrivals;
 pub use trace::{Format, Loaded, Stamp, TokenCost, TraceSpec};

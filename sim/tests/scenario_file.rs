@@ -172,6 +172,25 @@ settings: [{pods: 1, hpa: {}}, {annotations: {target: ten, windw: 6s}}]
 }
 
 #[test]
+fn faults_of_the_load_have_their_places_too() {
+    assert_eq!(
+        read("load: {constant: {rat: 20, for: 1x}}\napp: {service-time: 1s}\n").unwrap_err(),
+        "s.yaml: load.constant.rat: unknown field; did you mean `rate`?\n\
+         s.yaml: load.constant.rate: is missing\n\
+         s.yaml: load.constant.for: \"1x\" is not a duration: \"x\" is not a unit of time: use h, m, s, ms, us or ns"
+    );
+    let load = "[{bursts: {base: 1, burst: 9, length: 2m, every: 1m, for: 1h}}, {scale: 2}]";
+    assert_eq!(
+        read(&format!("load: {load}\napp: {{service-time: 1s}}\n")).unwrap_err(),
+        "s.yaml: load[0].bursts.length: \"2m0s\" must not be longer than from burst to burst"
+    );
+    assert_eq!(
+        read("load: {usrs: {steps: [{users: 5}]}}\napp: {service-time: 1s}\n").unwrap_err(),
+        "s.yaml: load.usrs: unknown field; did you mean `users`?"
+    );
+}
+
+#[test]
 fn steps_must_rise_and_names_must_differ() {
     let text = "load: {users: {steps: [{at: 1m, users: 5}, {at: 30s, users: 6}]}}\nduration: 5m\n\
                 app: {service-time: 1s}\nsettings: [{name: a, pods: 1}, {name: a, pods: 2}]\n";
@@ -222,7 +241,7 @@ spec: {maxReplicas: 9, scaleTargetRef: {kind: Deployment, name: web, apiVersion:
     let file = read_in(folder.path(), &text).unwrap();
     let Scaler::Requests(spec) = &file.settings[0].scaler else { panic!("{:?}", file.settings) };
     assert_eq!((file.settings[0].name.as_str(), spec.target), ("hello", 10.0));
-    assert_eq!(file.settings[0].container_concurrency, 50);
+    assert_eq!(file.settings[0].container_concurrency, 50.into());
     let Scaler::Hpa(spec) = &file.settings[1].scaler else { panic!("{:?}", file.settings) };
     assert_eq!((file.settings[1].name.as_str(), spec.max_replicas), ("cpu", 9));
     // What a search begins with resolves to the same.

@@ -99,7 +99,7 @@ fn a_setting_varied_twice_and_too_large_a_grid_are_refused() {
 
 #[test]
 fn no_knobs_are_the_base_alone() {
-    let base = Written { container_concurrency: 2, ..Written::default() };
+    let base = Written { container_concurrency: 2.into(), ..Written::default() };
     assert_eq!(rows(&grid(base, &[]).unwrap(), 2).len(), 1);
 }
 

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use pilotlight_core::Time;
-use pilotlight_sim::traffic::{Arrival, Operator, Traffic, TrafficSpec};
+use pilotlight_sim::traffic::{
+    Arrival, Format, Operator, Process, Source, TokenCost, TraceSpec, Traffic, TrafficSpec,
+};
 
 fn spec(yaml: &str) -> TrafficSpec {
-    serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"))
+    yaml.parse().unwrap_or_else(|faults| panic!("{yaml}: {faults}"))
 }
 
 fn traffic(yaml: &str) -> Traffic {
@@ -15,9 +17,9 @@ fn traffic(yaml: &str) -> Traffic {
 }
 
 fn error(yaml: &str) -> String {
-    match serde_saphyr::from_str::<TrafficSpec>(yaml) {
+    match yaml.parse::<TrafficSpec>() {
         Ok(spec) => spec.load(Path::new(".")).expect_err(yaml).to_string(),
-        Err(error) => error.to_string(),
+        Err(faults) => faults.to_string(),
     }
 }
 
@@ -240,43 +242,93 @@ fn a_seed_yields_the_same_arrivals_for_ever() {
 }
 
 #[test]
-fn what_is_written_reads_back_the_same() {
-    for yaml in [
-        "constant: {rate: 100, for: 10m, arrivals: 'gamma:cv=2'}",
-        "[{diurnal: {trough: 1, peak: 10}}, {scale: 2}, {cut: {to: 1h}}, {shift: 1s}, {repeat: 3}]",
-        "merge: [{concurrent: {requests: 1, every: 1s, for: 2s}}, [{trace: {file: a.csv, format: azure-llm}}, {speed: 2}]]",
-    ] {
-        let spec = spec(yaml);
-        let json = serde_json::to_string(&spec).unwrap();
-        assert_eq!(serde_json::from_str::<TrafficSpec>(&json).unwrap(), spec, "{json}");
-    }
+fn what_is_written_is_what_is_meant() {
+    let merged = spec(
+        "merge: [{concurrent: {requests: 1, every: 1s, for: 2s}}, [{trace: {file: a.csv, format: azure-llm, column: 0, \
+         tokens: {base: 1ms}}}, {speed: 2}, {cut: {from: 1s}}]]",
+    );
+    let trace = TraceSpec {
+        file: "a.csv".to_owned(),
+        format: Some(Format::AzureLlm),
+        column: Some("0".to_owned()),
+        tokens: Some(TokenCost { base: SECOND / 1_000, prompt: Duration::ZERO, generated: Duration::ZERO }),
+        ..TraceSpec::default()
+    };
+    let trace = TrafficSpec {
+        source: Source::Trace(trace),
+        then: vec![Operator::Speed(2.0), Operator::Cut { from: SECOND, to: None }],
+    };
+    let concurrent = Source::Concurrent { requests: 1, every: SECOND, length: SECOND * 2 };
+    assert_eq!(merged, TrafficSpec::from(Source::Merge(vec![concurrent.into(), trace])));
+
+    let days = spec("[{diurnal: {trough: 1, peak: 10, arrivals: 'gamma:cv=2'}}, {shift: 1s}, {repeat: 3}]");
+    let (trough, peak, day, arrivals) = (1.0, 10.0, SECOND * 86_400, Process::Gamma { cv: 2.0 });
+    assert_eq!(days.source, Source::Diurnal { trough, peak, day, length: None, arrivals });
+    assert_eq!(days.then, [Operator::Shift(SECOND), Operator::Repeat(3)]);
 }
 
 #[test]
 fn an_error_names_the_field_and_what_it_must_be() {
     assert_eq!(
         error("constant: {rate: -1, for: 1m}"),
-        "constant.rate: -1 is not a rate: 0 to 1e9 requests per second"
+        "constant.rate: \"-1\" is not a rate: 0 to 1e9 requests per second"
     );
     assert_eq!(
         error("sine: {mean: 1, amplitude: 2, period: 1m, for: 1m}"),
-        "sine.amplitude: 2 must not be above the mean"
+        "sine.amplitude: \"2\" must not be above the mean"
     );
-    assert!(error("constant: {rate: 1, for: 0s}").starts_with("constant.for: 0s must be above zero"));
-    assert!(error("constant: {rate: .nan, for: 1s}").starts_with("constant.rate: NaN"));
+    assert!(error("constant: {rate: 1, for: 0s}").starts_with("constant.for: \"0s\" must be above zero"));
+    assert!(error("constant: {rate: .nan, for: 1s}").starts_with("is not valid YAML: "));
+    assert!(error("constant: {rate: NaN, for: 1s}").starts_with("constant.rate: \"NaN\" is not a rate"));
     assert!(error("constant: {rate: 1, for: 60}").contains("a number needs a unit, such as 60s"));
-    assert!(error("constant: {rate: 1, for: 1m, arivals: poisson}").contains("arivals"));
-    assert!(error("constnt: {rate: 1, for: 1m}").contains("constnt"));
+    assert_eq!(
+        error("constant: {rate: 1, for: 1m, arivals: poisson}"),
+        "constant.arivals: unknown field; did you mean `arrivals`?"
+    );
+    assert_eq!(error("constnt: {rate: 1, for: 1m}"), "constnt: unknown field; did you mean `constant`?");
     assert!(
         error("constant: {rate: 1, for: 1m, arrivals: possion}").contains("use uniform, poisson or gamma")
     );
-    assert!(error("{constant: {rate: 1, for: 1m}, ramp: {from: 1, to: 2, for: 1m}}").contains("merge: [..]"));
+    assert_eq!(
+        error("{constant: {rate: 1, for: 1m}, ramp: {from: 1, to: 2, for: 1m}}"),
+        "has both `constant` and `ramp`; several go into `merge: [..]`"
+    );
     assert!(error("5").contains("a pattern or trace"));
     assert!(error("[{constant: {rate: 1, for: 1m}}, {cut: {from: 2m}}]").contains("beyond the end"));
-    assert!(error("[{constant: {rate: 1, for: 1m}}, {cut: {from: 20s, to: 10s}}]").contains("must be after"));
-    assert!(error("[{constant: {rate: 1, for: 1m}}, {scale: 0}]").contains("factor above zero"));
-    assert!(error("steps: {steps: []}").contains("at least one entry"));
+    assert_eq!(
+        error("[{constant: {rate: 1, for: 1m}}, {cut: {from: 20s, to: 10s}}]"),
+        "[1].cut.to: \"10s\" must be after where the cut begins"
+    );
+    assert_eq!(
+        error("[{constant: {rate: 1, for: 1m}}, {scale: 0}]"),
+        "[1].scale: \"0\" is not a factor above zero"
+    );
+    assert_eq!(error("steps: {steps: []}"), "steps.steps: must have at least one entry");
     assert!(Operator::Repeat(0).apply(&traffic("constant: {rate: 1, for: 1m}")).is_err());
+}
+
+#[test]
+fn all_faults_of_traffic_come_at_once() {
+    assert_eq!(
+        error(
+            "[{merge: [{constant: {rate: -1, for: 1x}}, {ramp: {from: 1, to: ten}}, {mmpp: {states: [{rate: 1}]}}]}, \
+             {cut: {form: 1s}}, {stretch: 2, repeat: 0}]"
+        ),
+        "[0].merge[0].constant.rate: \"-1\" is not a rate: 0 to 1e9 requests per second\n\
+         [0].merge[0].constant.for: \"1x\" is not a duration: \"x\" is not a unit of time: use h, m, s, ms, us or ns\n\
+         [0].merge[1].ramp.to: \"ten\" is not a number\n\
+         [0].merge[1].ramp.for: is missing\n\
+         [0].merge[2].mmpp.states[0].mean: is missing\n\
+         [0].merge[2].mmpp.for: is missing\n\
+         [1].cut.form: unknown field; did you mean `from`?\n\
+         [2]: has both `stretch` and `repeat`; each is an entry of the list by itself"
+    );
+    assert_eq!(
+        error(
+            "sequence: [{constant: {rate: 1, for: 1m}}, {sine: {mean: 1, amplitude: 2, period: 1m, for: 1m}}]"
+        ),
+        "sequence[1].sine.amplitude: \"2\" must not be above the mean"
+    );
 }
 
 #[test]

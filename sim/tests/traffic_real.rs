@@ -22,7 +22,7 @@ fn workloads(file: &str) -> Option<PathBuf> {
 
 fn load(file: &str, more: &str) -> Option<(Traffic, Description)> {
     let folder = workloads(file)?;
-    let spec: TrafficSpec = serde_saphyr::from_str(&format!("trace: {{file: {file}{more}}}")).unwrap();
+    let spec: TrafficSpec = format!("trace: {{file: {file}{more}}}").parse().unwrap();
     let traffic = spec.load(&folder).unwrap();
     let description = traffic.describe(1);
     println!("{description}");

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 fn load(files: &[(&str, &str)], trace: &str) -> Result<Traffic, String> {
     let folder = folder(files);
     let yaml = format!("trace: {{{trace}}}");
-    let spec: TrafficSpec = serde_saphyr::from_str(&yaml).map_err(|error| error.to_string())?;
+    let spec: TrafficSpec = yaml.parse().map_err(|faults: pilotlight_config::Faults| faults.to_string())?;
     spec.load(folder.path()).map_err(|error| error.to_string())
 }
 

@@ -117,7 +117,7 @@ fn on_the_real_trace_whatever_is_recommended_holds_on_the_half_it_was_not_chosen
     let Some(mut scenario) = azure::scenario() else { return };
     scenario.platform = Platform::knative();
     scenario.pods.init = Duration::from_millis(2_500).into();
-    let written = Written { container_concurrency: 8, ..Written::default() };
+    let written = Written { container_concurrency: 8.into(), ..Written::default() };
     let knobs = [
         "window=6s,15s,30s,default",
         "scale-down-delay=0s,15s,1m",

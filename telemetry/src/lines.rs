@@ -1,5 +1,4 @@
-//! Lines on their way out, written by a thread of their own, so that no writer of a line waits for a slow reader
-//! (back-pressure stops here).
+//! Lines of logs, written by a thread of their own: a caller never waits for a reader that is slow or stuck.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -19,9 +18,9 @@ pub struct Lines {
 #[derive(Debug, Default)]
 struct LineQueue {
     state: Mutex<QueueState>,
-    // Signals that there is something to write.
+    // Notified when a line is pushed.
     filled: Condvar,
-    // Signals that all is written.
+    // Notified when all lines are written.
     emptied: Condvar,
 }
 
@@ -33,8 +32,8 @@ struct QueueState {
 }
 
 impl Lines {
-    /// Starts the thread, which ends with the process. `lost` makes a line of the number of lines that were dropped,
-    /// to be written once there is room again.
+    /// Starts the thread, which ends with the process. `lost` makes a line of the number of lines that were dropped, which
+    /// is written once there is room again.
     pub fn start(name: &str, out: impl Write + Send + 'static, lost: fn(u64) -> String) -> io::Result<Lines> {
         let shared = Arc::<LineQueue>::default();
         let writing = Arc::clone(&shared);
@@ -42,7 +41,7 @@ impl Lines {
         Ok(Lines { shared })
     }
 
-    /// Takes a line, with its end, or drops it. Never waits.
+    /// Queues a line, line feed included, or drops it. Never waits.
     pub fn push(&self, line: Vec<u8>) {
         let mut state = self.shared.state.lock();
         if state.waiting.len() >= MAX_LINES {
@@ -77,8 +76,8 @@ impl LineQueue {
         loop {
             let (lines, dropped) = self.next();
             for line in lines {
-                // One write for each line, so that lines of several writers do not mix. A reader that has gone for
-                // good is no reason to stop: the queue must not fill up for ever.
+                // Each line is one write, so that lines of several writers do not mix. An error is no reason to stop:
+                // with a reader that has gone for good, the queue must not stay full for ever.
                 let _ = out.write_all(&line);
             }
             if dropped > told {
@@ -89,7 +88,7 @@ impl LineQueue {
         }
     }
 
-    /// All lines that wait, as soon as there are any; and how many were dropped.
+    /// All waiting lines, as soon as there is one, and the number dropped so far.
     fn next(&self) -> (VecDeque<Vec<u8>>, u64) {
         let mut state = self.state.lock();
         state.is_writing = false;
@@ -102,7 +101,7 @@ impl LineQueue {
     }
 }
 
-/// Most lines that may wait.
+/// Lines that wait at most.
 const MAX_LINES: usize = 4096;
 
 #[cfg(test)]
@@ -111,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// A writer that writes when it is let.
+    /// A writer whose every write needs a permit.
     struct Gated {
         may_write: Receiver<()>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -153,7 +152,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_reader_and_what_is_lost_is_counted_and_told() {
         let (lines, let_write, written) = start();
-        // The writer may have taken the first ones already, or not.
+        // The thread may have taken the first lines already, or not.
         let pushed = 3 * MAX_LINES;
         for _ in 0..pushed {
             lines.push(b"x\n".to_vec());

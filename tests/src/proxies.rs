@@ -57,7 +57,6 @@ impl Proxy {
         let table = revisions.iter().map(|(name, hosts, pods)| {
             let revision = RevisionEndpoints {
                 hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
-                timeout: Duration::from_secs(300),
                 ready: pods.iter().copied().map(pod).collect(),
                 ..RevisionEndpoints::default()
             };

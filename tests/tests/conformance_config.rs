@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use pilotlight_config::{AutoscalerConfig, Verdict, resolve};
 use pilotlight_core::{
-    Aggregation, Reachability, RevisionSpec, ScalingMetric, TargetBurstCapacity, num_activators,
+    Aggregation, ConcurrencyLimit, Reachability, RevisionSpec, ScalingMetric, TargetBurstCapacity,
+    num_activators,
 };
 use serde::Deserialize;
 
@@ -16,7 +17,7 @@ use serde::Deserialize;
 struct Case {
     config: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
-    container_concurrency: u32,
+    container_concurrency: ConcurrencyLimit,
     reachability: String,
     verdict: String,
     resolved: Option<Expected>,

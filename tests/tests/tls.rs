@@ -58,7 +58,7 @@ async fn a_request_goes_over_tls_to_the_activator_and_on_to_a_pod_of_the_right_n
         let front = own_address();
         let endpoints = serve_table(&json!({ "snapshot": { format!("{namespace}/hello"): {
             "hosts": ["data-plane.knative.dev"], "container_concurrency": 0,
-            "timeout": { "secs": 30, "nanos": 0 }, "response_start_timeout": null, "idle_timeout": null,
+            "timeouts": { "total": { "secs": 30, "nanos": 0 }, "response_start": null, "idle": null },
             "starting": 0, "trouble": null,
             "ready": [{ "name": "pod", "address": format!("{ip}:8012"),
                 "timeline": { "decided": null, "spawned": null, "ready": null } }],
@@ -258,7 +258,7 @@ fn own_address() -> Ipv4Addr {
     Ipv4Addr::new(127, 63, low, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Tells this table of endpoints to whoever asks, and never that there is no more.
+/// Tells these endpoints to whoever asks, and never that there is no more.
 fn serve_table(table: &serde_json::Value) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, line) = (listener.local_addr().unwrap(), format!("{table}\n"));

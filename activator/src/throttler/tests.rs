@@ -1,4 +1,4 @@
-//! Lines of requests in front of pods that come, go and refuse.
+//! Queues of requests in front of pods that come, go and refuse connections.
 
 use std::pin::pin;
 
@@ -19,23 +19,23 @@ fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
-        container_concurrency,
+        container_concurrency: container_concurrency.into(),
         ready: ports.iter().map(pod).collect(),
         ..RevisionEndpoints::default()
     }
 }
 
-/// What a table gives whose pods are taken at their word.
+/// Supplies all ready pods, unprobed.
 fn list(throttler: &Arc<Throttler>, endpoints: &RevisionEndpoints) {
     let pods = endpoints.ready.iter().map(|pod| pod.address).collect();
-    supply(throttler, endpoints, &Destinations::Pods(pods), ActivatorPlace::default());
+    supply(throttler, endpoints, &Destinations::Pods(pods), Place::default());
 }
 
 fn supply(
     throttler: &Arc<Throttler>,
     endpoints: &RevisionEndpoints,
     destinations: &Destinations,
-    place: ActivatorPlace,
+    place: Place,
 ) {
     throttler.update(Some(Supply { endpoints, destinations, place }));
 }
@@ -169,7 +169,7 @@ async fn whoever_waited_longest_wakes() {
     assert!(second.as_mut().now_or_never().is_none());
     assert!(third.as_mut().now_or_never().is_none());
     list(&throttler, &endpoints(0, &[1]));
-    // Whatever the order in which the waiters get to run.
+    // The order in which the waiting tasks run does not matter.
     assert!(!third.await.unwrap().take_wake());
     let mut slot = first.await.unwrap();
     assert!(slot.take_wake());
@@ -206,8 +206,8 @@ fn pods_of(container_concurrency: u32, pods: u16) -> RevisionEndpoints {
     endpoints(container_concurrency, &ports)
 }
 
-fn place(index: usize, activators: usize) -> ActivatorPlace {
-    ActivatorPlace { index: Some(index), activators }
+fn place(index: usize, activators: usize) -> Place {
+    Place { index: Some(index), activators }
 }
 
 fn all(endpoints: &RevisionEndpoints) -> Destinations {
@@ -232,7 +232,7 @@ fn ports(slots: &[Slot]) -> Vec<u16> {
 async fn capacity_behind_a_cluster_ip_is_shared_by_all_activators() {
     let capacity = |limit, ready, activators| {
         let throttler = throttler(10, 10);
-        let place = ActivatorPlace { index: None, activators };
+        let place = Place { index: None, activators };
         supply(&throttler, &pods_of(limit, 0), &cluster_ip(ready), place);
         fill(&throttler).len()
     };
@@ -263,7 +263,7 @@ async fn pods_are_shared_by_all_activators_each_with_its_full_limit() {
     assert_eq!(share(1, 2, place(1, 2)), (2, vec![1]), "the only pod belongs to everybody");
     assert_eq!(share(2, 3, place(2, 3)), (3, vec![1]));
     assert_eq!(share(3, 0, place(1, 2)), (1000, vec![1, 2, 3]), "without a limit there is nothing to share");
-    assert_eq!(share(3, 1, ActivatorPlace::default()), (3, vec![1, 2, 3]), "nobody knows our place");
+    assert_eq!(share(3, 1, Place::default()), (3, vec![1, 2, 3]), "nobody knows our place");
     assert_eq!(share(0, 42, place(0, 4)), (0, vec![]));
 }
 
@@ -282,7 +282,7 @@ async fn few_at_a_time_are_packed_and_many_are_spread() {
 #[tokio::test]
 async fn the_cluster_ip_takes_the_place_of_every_pod() {
     let throttler = throttler(10, 10);
-    supply(&throttler, &pods_of(5, 3), &cluster_ip(3), ActivatorPlace::default());
+    supply(&throttler, &pods_of(5, 3), &cluster_ip(3), Place::default());
     let slots = fill(&throttler);
     assert_eq!(slots.len(), 15);
     assert!(slots.iter().all(|slot| slot.pod.address.ip().to_string() == "10.96.0.1"));
@@ -295,7 +295,7 @@ async fn only_usable_pods_are_used_ready_or_not() {
     let mut endpoints = pods_of(1, 2);
     endpoints.not_ready = pods_of(1, 4).ready.split_off(2);
     let usable = [endpoints.ready[1].address, endpoints.not_ready[0].address].into();
-    supply(&throttler, &endpoints, &Destinations::Pods(usable), ActivatorPlace::default());
+    supply(&throttler, &endpoints, &Destinations::Pods(usable), Place::default());
     assert_eq!(ports(&fill(&throttler)), [2, 3]);
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong, and what the client hears.
+//! Failures of pods and clients, and the responses to them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,8 +105,8 @@ async fn an_app_that_failed_behind_its_queue_proxy_counts_as_lost_and_a_502_of_i
 #[tokio::test]
 async fn when_starting_is_given_up_everybody_is_told_why_at_once() {
     let autoscaler = FakeAutoscaler::start().await;
-    let url = autoscaler.url();
-    let world = World::start_with(revision(0), |params| params.autoscaler_url = url).await;
+    let target = autoscaler.target();
+    let world = World::start_with(revision(0), |params| params.autoscaler = target).await;
     eventually("the autoscaler is connected", || world.activator.connected()).await;
     let waiting = world.get_queued("/").await;
     world.set(|revision| revision.trouble = Some(trouble(false)));
@@ -133,7 +133,7 @@ async fn when_starting_is_given_up_everybody_is_told_why_at_once() {
 #[tokio::test]
 async fn a_request_that_waits_too_long_hears_what_it_waited_for() {
     let mut short = revision(0);
-    short.timeout = Duration::from_millis(50);
+    short.timeouts.total = Duration::from_millis(50);
     let world = World::start(short).await;
     let (status, reason, text) = with_reason(world.get()).await;
     assert_eq!((status, reason.as_str()), (504, "no-pods"));
@@ -153,7 +153,7 @@ async fn a_request_that_waits_too_long_hears_what_it_waited_for() {
 #[tokio::test]
 async fn a_pod_that_is_too_slow_is_a_plain_timeout() {
     let mut short = revision(0);
-    short.timeout = Duration::from_millis(50);
+    short.timeouts.total = Duration::from_millis(50);
     let world = World::start(short).await;
     let pod = FakePod::start_blocked().await;
     world.set(|revision| revision.ready = vec![pod.endpoint()]);

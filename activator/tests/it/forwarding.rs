@@ -1,4 +1,4 @@
-//! What is forwarded and how, what is answered here, and how it ends.
+//! Forwarded requests, responses of the activator's own, and how both end.
 
 use http::Request as HttpRequest;
 use pilotlight_net::{Body, Request};
@@ -90,8 +90,8 @@ async fn locally_the_only_revision_answers_every_host() {
 #[tokio::test]
 async fn probes_are_answered_as_knative_answers_them() {
     let autoscaler = FakeAutoscaler::start().await;
-    let url = autoscaler.url();
-    let world = World::start_with(revision(0), |params| params.autoscaler_url = url).await;
+    let target = autoscaler.target();
+    let world = World::start_with(revision(0), |params| params.autoscaler = target).await;
     eventually("the autoscaler is connected", || world.activator.connected()).await;
     let bad = |value: &str| (400, format!("unexpected probe header value: \"{value}\"\n"));
     let ok = |text: &str| (200, text.to_owned());

@@ -1,4 +1,4 @@
-//! What the activator is put between: pods that do as they are told, an autoscaler that writes down what it
+//! The activator's surroundings: pods that do as they are told, an autoscaler that writes down what it
 //! hears, clients, and endpoints to publish.
 
 use std::future::Future;
@@ -12,11 +12,11 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{
-    PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Trouble, TroubleReason,
+    PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Timeouts, Trouble, TroubleReason,
 };
 use pilotlight_feed::Feed;
 use pilotlight_net::{
-    Body, Client, Clock, Drain, Handler, Request, Response, UpstreamParams, Upstreams, wire,
+    Body, Client, Clock, Drain, Handler, Request, Response, Target, UpstreamParams, Upstreams, wire,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -42,6 +42,10 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future).await.expect("done within ten seconds")
 }
 
+pub(crate) fn target(url: &str) -> Target {
+    Target::ws(url).expect("a URL")
+}
+
 pub(crate) fn hello() -> RevisionId {
     RevisionId::new("default", "hello")
 }
@@ -50,8 +54,8 @@ pub(crate) fn hello() -> RevisionId {
 pub(crate) fn revision(container_concurrency: u32) -> RevisionEndpoints {
     RevisionEndpoints {
         hosts: vec![HOST.to_owned()],
-        container_concurrency,
-        timeout: Duration::from_secs(30),
+        container_concurrency: container_concurrency.into(),
+        timeouts: Timeouts::total(Duration::from_secs(30)),
         ..RevisionEndpoints::default()
     }
 }
@@ -111,7 +115,7 @@ impl World {
         feed: Feed<RevisionId, RevisionEndpoints>,
         adjust: impl FnOnce(&mut ActivatorParams),
     ) -> World {
-        let mut params = ActivatorParams::new("act", Clock::start(), "ws://127.0.0.1:1");
+        let mut params = ActivatorParams::new("act", Clock::start(), target("ws://127.0.0.1:1"));
         params.drain_wait = Duration::ZERO;
         adjust(&mut params);
         let activator = Activator::start(params, feed.follow());
@@ -166,7 +170,7 @@ impl World {
         self.send(get("/"))
     }
 
-    /// Sends a request in the background and waits until it is in the line.
+    /// Sends a request in the background and waits until it is in the queue.
     pub(crate) async fn get_queued(&self, path: &str) -> JoinHandle<Response> {
         let before = self.queued();
         let sent = self.send(get(path));
@@ -324,8 +328,8 @@ impl FakeAutoscaler {
         FakeAutoscaler { address, heard, task }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("ws://{}", self.address)
+    pub(crate) fn target(&self) -> Target {
+        target(&format!("ws://{}", self.address))
     }
 
     /// Concurrency and count of every stat so far.

@@ -158,7 +158,7 @@ async fn a_large_body_survives_the_wait() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_before_the_first_table_waits_for_it() {
+async fn a_request_that_comes_before_the_endpoints_are_known_waits_for_them() {
     let world = World::start_uninformed().await;
     let early = world.get();
     // On one thread, whoever came first has been served as far as can be.

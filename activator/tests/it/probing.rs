@@ -20,7 +20,7 @@ struct ProbedPod {
 }
 
 struct Notes {
-    /// What it says to a probe.
+    /// Status and body of its answer to a probe.
     answer: (u16, &'static str),
     probes: Vec<http::request::Parts>,
     requests: usize,
@@ -149,7 +149,7 @@ async fn nobody_is_probed_any_more_once_all_have_passed() {
 #[tokio::test]
 async fn a_silent_pod_does_not_keep_others_waiting() {
     let (world, pod) = (start(MeshMode::Auto).await, ProbedPod::ready().await);
-    // It takes connections and says nothing.
+    // A listener that accepts connections and says nothing.
     let (silent, _listener) = listen().await;
     world.set(|revision| revision.ready = vec![pod.endpoint(), pod_at(silent)]);
     assert_eq!(outcome(world.get()).await.0, 200);
@@ -166,7 +166,7 @@ async fn where_a_mesh_is_in_the_way_requests_go_to_the_cluster_ip() {
     });
     assert_eq!(outcome(world.get()).await.0, 200);
     assert_eq!((behind_mesh.requests(), cluster_ip.requests()), (0, 1));
-    // Whatever pods say now: only how many are ready counts.
+    // Answers of pods do not count any more: only the number of ready ones does.
     world.set(|revision| {
         revision.not_ready = std::mem::take(&mut revision.ready);
     });
@@ -258,7 +258,7 @@ async fn a_deleted_revision_is_not_probed_any_more() {
     let probes = pod.probes();
     let (other_world, other) = (start(MeshMode::Disabled).await, ProbedPod::start(503, "").await);
     other_world.set(|revision| revision.not_ready = vec![other.endpoint()]);
-    // Whoever is probed at all is probed every 5 ms.
+    // Pods are probed every 5 ms, if at all.
     for _ in 0..3 {
         other.probed_again().await;
     }

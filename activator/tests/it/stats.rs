@@ -1,4 +1,4 @@
-//! What the autoscaler hears, and when.
+//! Stats that reach the autoscaler, and when.
 
 use pilotlight_telemetry::Registry;
 use tokio::net::TcpSocket;
@@ -8,8 +8,8 @@ use crate::harness::*;
 #[tokio::test]
 async fn the_first_request_is_announced_at_once_and_waiting_ones_are_repeated() {
     let autoscaler = FakeAutoscaler::start().await;
-    let url = autoscaler.url();
-    let world = World::start_with(revision(0), |params| params.autoscaler_url = url).await;
+    let target = autoscaler.target();
+    let world = World::start_with(revision(0), |params| params.autoscaler = target).await;
     eventually("the autoscaler is connected", || world.activator.connected()).await;
     let waiting = world.get_queued("/").await;
     eventually("the announcement", || autoscaler.heard().first() == Some(&(1.0, 1.0))).await;
@@ -27,8 +27,8 @@ async fn the_first_request_is_announced_at_once_and_waiting_ones_are_repeated() 
 #[tokio::test]
 async fn samples_do_not_share_a_second() {
     let autoscaler = FakeAutoscaler::start().await;
-    let url = autoscaler.url();
-    let world = World::start_with(revision(0), |params| params.autoscaler_url = url).await;
+    let target = autoscaler.target();
+    let world = World::start_with(revision(0), |params| params.autoscaler = target).await;
     eventually("the autoscaler is connected", || world.activator.connected()).await;
     let clock = pilotlight_net::Clock::start();
     let _waiting = world.get_queued("/").await;
@@ -45,8 +45,8 @@ async fn samples_do_not_share_a_second() {
 async fn an_autoscaler_that_comes_back_hears_at_once_of_those_who_wait() {
     let (address, listener) = listen().await;
     let autoscaler = FakeAutoscaler::on(listener);
-    let url = autoscaler.url();
-    let world = World::start_with(revision(0), |params| params.autoscaler_url = url).await;
+    let target = autoscaler.target();
+    let world = World::start_with(revision(0), |params| params.autoscaler = target).await;
     eventually("the autoscaler is connected", || world.activator.connected()).await;
     assert_eq!(world.activator.check(), Ok(()));
     autoscaler.kill().await;
@@ -80,8 +80,8 @@ async fn metrics_have_knatives_names_and_a_deleted_revision_is_told_no_more() {
     // This test's runtime has one thread, so everything below records here.
     let _recording = ::metrics::set_default_local_recorder(&metrics);
     let autoscaler = FakeAutoscaler::start().await;
-    let url = autoscaler.url();
-    let world = World::start_with(revision(1), |params| params.autoscaler_url = url).await;
+    let target = autoscaler.target();
+    let world = World::start_with(revision(1), |params| params.autoscaler = target).await;
     let labels = "{otel_scope_name=\"knative.dev/serving/pkg/activator\",k8s_namespace_name=\"default\",kn_revision_name=\"hello\"}";
     let shows = |name: &str, labels: &str, value: &str| {
         let line = format!("{name}{labels} {value}\n");

@@ -1,4 +1,4 @@
-//! What is told of requests: spans, as a collector sees them, and OpenTelemetry's metrics.
+//! Telemetry of requests: spans as a collector sees them, and OpenTelemetry's metrics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

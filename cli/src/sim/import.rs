@@ -9,7 +9,6 @@ use anyhow::Context;
 use clap::Args;
 use pilotlight_sim::scenario::file::Draft;
 use pilotlight_sim::traffic::TrafficSpec;
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::patience::Patience;
@@ -91,7 +90,7 @@ impl ImportArgs {
         for change in &self.changes {
             draft.set(&format!("trace.{change}")).map_err(|fault| fault.to_string())?;
         }
-        TrafficSpec::deserialize(draft.value()).map_err(|error| error.to_string())
+        TrafficSpec::from_value(Some(draft.value())).map_err(|faults| faults.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pilotlight_core::RevisionId;
+use pilotlight_core::{ConcurrencyLimit, RevisionId, Timeouts};
 use serde_json::Value;
 
 use super::manifest::Node;
@@ -19,17 +19,10 @@ pub(super) struct Draft {
     /// Where the object lies in its document.
     pub(super) path: String,
     pub(super) written: Written,
-    pub(super) container_concurrency: u32,
+    pub(super) container_concurrency: ConcurrencyLimit,
     pub(super) timeouts: Timeouts,
     pub(super) container: Container,
     pub(super) readiness_probe: Value,
-}
-
-/// A revision's three time limits.
-pub(super) struct Timeouts {
-    pub(super) total: Duration,
-    pub(super) response_start: Option<Duration>,
-    pub(super) idle: Option<Duration>,
 }
 
 /// What an object turned out to be.
@@ -211,7 +204,7 @@ fn inference_v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Draft {
     draft.container_concurrency = container_concurrency(&parallelism, findings);
     if !draft.written.has(keys::TARGET.name) {
         match draft.container_concurrency {
-            0 => draft.written.assume(keys::TARGET.name, DEFAULT_V1ALPHA2_TARGET),
+            ConcurrencyLimit::UNLIMITED => draft.written.assume(keys::TARGET.name, DEFAULT_V1ALPHA2_TARGET),
             _ => draft.written.stand_in(keys::TARGET.name, &parallelism, findings),
         }
     }
@@ -256,8 +249,8 @@ fn common(
         kind,
         path: node.path.clone(),
         written: Written::at(annotations, findings),
-        container_concurrency: 0,
-        timeouts: Timeouts { total: seconds(DEFAULT_TIMEOUT_SECONDS), response_start: None, idle: None },
+        container_concurrency: ConcurrencyLimit::UNLIMITED,
+        timeouts: Timeouts::total(seconds(DEFAULT_TIMEOUT_SECONDS)),
         readiness_probe: pod::readiness_probe(&serving, container.port, findings),
         container,
     }
@@ -305,14 +298,14 @@ fn note_other_parts(parts: &Node<'_>, findings: &mut Findings) {
     }
 }
 
-fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> u32 {
+fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> ConcurrencyLimit {
     let limit = field.whole(i32::MAX as u32, findings).unwrap_or(0);
     if limit > MAX_CONTAINER_CONCURRENCY {
         let advice =
             format!("Knative allows {MAX_CONTAINER_CONCURRENCY} unless config-defaults says otherwise");
         findings.warn(&field.path, advice);
     }
-    limit
+    limit.into()
 }
 
 fn timeouts(total: &Node<'_>, start: &Node<'_>, idle: &Node<'_>, findings: &mut Findings) -> Timeouts {

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_core::RevisionId;
 use pilotlight_net::Clock;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{advance, sleep};
 
 use super::*;
 
@@ -80,9 +80,10 @@ impl Script {
         self.pod(pod, Event::Ended(Ending::Failed(failure))).await
     }
 
-    /// The clock stands still until everybody waits: after this, what was said has been heard.
+    /// Lets the keeper hear what was said, and a millisecond pass.
     async fn settle(&self) -> &Self {
-        sleep(Duration::from_millis(1)).await;
+        yield_now().await;
+        advance(Duration::from_millis(1)).await;
         self
     }
 
@@ -254,7 +255,7 @@ async fn pods_of_one_name_in_two_namespaces_are_two_pods() {
     let [one, other] = ["one", "other"].map(|namespace| Script::among(&known, namespace));
     one.scale(2).await.pod("hello-1", Event::Ready).await.pod("hello-2", Event::Ready).await;
     one.load("hello-1", 5.0).await.load("hello-2", 1.0).await;
-    // Once this forgot what the first one's pods of these names had to do.
+    // Loads were kept by bare name once: the other namespace's pod overwrote them.
     other.scale(1).await.pod("hello-1", Event::Ready).await.load("hello-1", 0.0).await;
     other.scale(0).await.pod("hello-1", Event::Ended(Ending::Stopped)).await;
     one.scale(1).await;

@@ -1,4 +1,4 @@
-//! The pool of HTTP/1.1 connections: one request at a time each, kept for the next one.
+//! The pool of HTTP/1.1 connections: one request at a time on each, kept for the next one (keep-alive).
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -32,7 +32,7 @@ pub(super) struct Http1Pool {
     dialer: Dialer,
     max_idle_per_host: usize,
     idle_timeout: Duration,
-    // Of all hosts together.
+    // The most idle connections of all hosts together.
     max_idle: AtomicUsize,
     idle: Mutex<IdleConnections>,
 }
@@ -49,7 +49,7 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection, and where it goes when it has nothing to do.
+/// A connection, and the pool it returns to.
 #[derive(Debug)]
 struct Pooled {
     connection: Connection,
@@ -99,7 +99,7 @@ impl Http1Pool {
                 }
             }
         }
-        // Boxed: rare, and large enough to weigh on every request that finds a kept connection.
+        // Boxed: connecting is rare, and its future large enough to weigh on every request that finds a kept connection.
         let mut pooled = Box::pin(self.connect(to)).await.map_err(SendError::not_dialed)?;
         match pooled.connection.send(request, inform).await {
             Ok(response) => accept(pooled, request, response, permission),
@@ -117,10 +117,10 @@ impl Http1Pool {
         Ok(Box::new(Pooled { connection: Connection::new(transport), pool: Arc::downgrade(self), to }))
     }
 
-    // The most recently used first: it is the least likely to be closed, and the others can age.
+    // The most recently used connection goes first: it is the least likely to be closed, and the others can age.
     fn take(&self, to: SocketAddr) -> Option<Box<Pooled>> {
         loop {
-            // Not kept locked while the connection is looked at.
+            // The pool is not locked while the connection is looked at.
             let Idle { connection: mut pooled, .. } = self.idle.lock().hosts.get_mut(&to)?.pop()?;
             if pooled.connection.is_usable() {
                 return Some(pooled);
@@ -136,7 +136,7 @@ impl Http1Pool {
             return;
         }
         idle.hosts.entry(connection.to).or_default().push(Idle { connection, since: Instant::now() });
-        // No runtime: the process is on its way out.
+        // Without a runtime, the process is ending.
         if !idle.swept
             && let Ok(runtime) = Handle::try_current()
         {
@@ -146,8 +146,8 @@ impl Http1Pool {
     }
 }
 
-/// Closes connections that were idle for too long, or that the upstream has closed; ends when there are none left or
-/// the pool is gone.
+/// Closes connections that were idle for too long, or that the upstream has closed. Ends when there are none left, or the
+/// pool is gone.
 async fn sweep(pool: Weak<Http1Pool>, idle_timeout: Duration) {
     loop {
         sleep(SWEEP_PERIOD.min(idle_timeout / 4)).await;
@@ -206,14 +206,15 @@ impl http_body::Body for Pooled {
     }
 }
 
-/// A connection that two tasks use: the request is still on its way, in a task of its own. A client that sends all
-/// before it reads anything would otherwise wait for us, and we for it.
+/// An exchange whose response has begun before the request was sent. Two tasks use its connection: one sends the rest of
+/// the request, while another reads the response. In one task, a client that sends its whole request before it reads
+/// would deadlock with a response that nobody reads.
 struct SharedExchange {
-    // None: neither needs it any more.
+    // None once neither task needs the connection.
     pooled: Option<Box<Pooled>>,
     sender: Option<Waker>,
     reader: Option<Waker>,
-    // What the request's body ended with.
+    // The failure of the request's body, for the reader of the response.
     failure: Option<Error>,
 }
 
@@ -236,7 +237,7 @@ impl DuplexBody {
             if !exchange.is_answered() {
                 return Poll::Pending;
             }
-            // Nobody else minds how long it takes from here on, and it may be that neither side reads any more.
+            // The response is done but the request is not: nothing else times this out.
             let limit = limit.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
             if limit.as_mut().poll(cx).is_ready() {
                 let stalled = exchange.pooled.take();
@@ -244,7 +245,7 @@ impl DuplexBody {
                 drop(stalled);
                 return Poll::Ready(());
             }
-            // Woken before that: it goes on.
+            // Progress was made: the limit begins anew.
             limit.as_mut().reset(Instant::now() + STALL_TIMEOUT);
             Poll::Pending
         }));
@@ -256,7 +257,7 @@ impl UpstreamBody for DuplexBody {
     fn end(self: Box<Self>, ending: Ending) {
         let mut exchange = self.exchange.lock();
         if ending == Ending::Complete {
-            // Otherwise its other user gives it back.
+            // An unfinished sender gives the connection back later.
             if let Some(pooled) = exchange.pooled.take_if(|pooled| pooled.connection.is_sent()) {
                 pooled.give_back();
             }
@@ -302,7 +303,7 @@ impl SharedExchange {
             }
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(SendFailure::Peer(error))) => {
-                debug!(to = %pooled.to, %error, "The upstream takes no more of a request");
+                debug!(to = %pooled.to, %error, "Upstream stopped reading a request");
                 pooled.connection.stop_sending();
             }
             Poll::Ready(Err(SendFailure::Body(error))) => {
@@ -330,13 +331,13 @@ impl SharedExchange {
         } else if pooled.connection.has_ended()
             && let Some(sender) = self.sender.take()
         {
-            // Its time limit begins.
+            // The time limit of the sender begins.
             sender.wake();
         }
         frame
     }
 
-    /// The response has been read to its end.
+    /// Whether the response has been read to its end.
     fn is_answered(&self) -> bool {
         self.pooled.as_ref().is_some_and(|pooled| pooled.connection.has_ended())
     }
@@ -350,7 +351,7 @@ fn accept(
 ) -> Result<Response, SendError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !pooled.connection.is_sent() {
-            let source = Error::Malformed("101 before the end of the request");
+            let source = Error::Malformed("101 Switching Protocols before the end of the request");
             return Err(SendError::Failed { source });
         }
         let tunnel =
@@ -359,7 +360,7 @@ fn accept(
         return Ok(response);
     }
     *response.body_mut() = match pooled.connection.take_body() {
-        // All is here: nothing holds the connection any longer.
+        // The whole response is here: the connection is free.
         Some(body) if pooled.connection.is_sent() => {
             pooled.give_back();
             Body::full(body)
@@ -372,24 +373,24 @@ fn accept(
         permission.answered();
         response = response.map(|body| body.guarded(permission));
     }
-    // The upstream's version is its own affair; an HTTP/1.0 here would end the client's connection.
+    // The version is that of one hop (RFC 9110, 2.5): HTTP/1.0 from the upstream must not end the client's connection.
     *response.version_mut() = Version::HTTP_11;
     Ok(response)
 }
 
-/// What HTTP/1.1 demands of any request, whoever wrote it.
+/// Adds what HTTP/1.1 demands of a request that may have come in over another version.
 fn complete_head(to: SocketAddr, request: &mut Request) {
     *request.version_mut() = Version::HTTP_11;
     if !request.headers().contains_key(header::HOST) {
-        // Only HTTP/1.0 clients may leave it out. An address is always a legal header value.
+        // HTTP/1.0 clients may leave Host out (RFC 9112, 3.2). An address is a legal field value.
         if let Ok(host) = HeaderValue::try_from(to.to_string()) {
             request.headers_mut().insert(header::HOST, host);
         }
     }
 }
 
-/// How long nothing may come of a request after its response.
+/// How long the rest of a request may make no progress once its response has been read.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How soon the end of an idle connection is noticed. (Whoever takes it notices at once.)
+/// Period in which idle connections are looked at. (A request that takes one looks at it, too.)
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! The pool of HTTP/2 connections: many requests at once on each, and as few connections as that allows.
+//! The pool of HTTP/2 connections: many streams at once on each, and as few connections as that allows.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -43,7 +43,7 @@ struct Hosts {
 #[derive(Debug, Default)]
 struct Host {
     connections: Mutex<Vec<Arc<Http2Connection>>>,
-    // Held while connecting: who comes meanwhile uses that connection.
+    // Locked while connecting: requests that come meanwhile wait for that connection.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -51,12 +51,12 @@ struct Host {
 struct Http2Connection {
     sender: http2::SendRequest<Body>,
     streams: AtomicUsize,
-    // What the upstream allows, as far as it has said so.
+    // SETTINGS_MAX_CONCURRENT_STREAMS of the upstream, as far as it has said so.
     max_streams: Arc<AtomicUsize>,
     idle_since: Mutex<Instant>,
 }
 
-/// A response that is still being read, and its place on its connection.
+/// The body of a response, and its stream's place on the connection.
 struct Http2Body {
     incoming: Incoming,
     _lease: Lease,
@@ -130,7 +130,7 @@ impl Http2Pool {
             if attempt == MAX_ATTEMPTS {
                 return Err(SendError::NotSent { source });
             }
-            debug!(%to, error = %source, "Upstream has not touched a request, sending it again");
+            debug!(%to, error = %source, "Upstream has not processed a request, sending it again");
         }
         unreachable!("the last attempt returns")
     }
@@ -193,7 +193,7 @@ impl Http2Pool {
 }
 
 impl Host {
-    /// A place on the first connection that has one: so the last ones can age.
+    /// A place on the first connection that has room, so that the last ones can age.
     fn lease(&self) -> Option<Lease> {
         let mut connections = self.connections.lock();
         connections.retain(|connection| connection.sender.is_ready());
@@ -221,7 +221,7 @@ impl Drop for Lease {
     }
 }
 
-/// Closes connections that were idle for too long; ends when there are none left or the pool is gone.
+/// Closes connections that were idle for too long. Ends when there are none left, or the pool is gone.
 async fn sweep(pool: Weak<Http2Pool>) {
     loop {
         let Some(idle_timeout) = pool.upgrade().map(|pool| pool.idle_timeout) else { return };
@@ -235,7 +235,7 @@ async fn sweep(pool: Weak<Http2Pool>) {
                     && connection.idle_since.lock().elapsed() >= idle_timeout;
                 connection.sender.is_ready() && !is_idle
             });
-            // Somebody may be connecting.
+            // A host in use may be connecting.
             !connections.is_empty() || Arc::strong_count(host) > 1
         });
         if hosts.by_address.is_empty() {
@@ -245,8 +245,8 @@ async fn sweep(pool: Weak<Http2Pool>) {
     }
 }
 
-/// HTTP/2 has the host in front of the path. Where it is no legal authority it stays a header, as RFC 9113
-/// (8.3.1) has it for requests that were HTTP/1.1 once.
+/// Moves the host into `:authority`. A host that is no legal authority stays in `Host`, as RFC 9113 (8.3.1) has it for
+/// requests that were HTTP/1.1.
 fn complete_head(to: SocketAddr, request: &mut Request) {
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let authority = match request.headers().get(header::HOST) {
@@ -264,8 +264,8 @@ fn complete_head(to: SocketAddr, request: &mut Request) {
     }
 }
 
-/// Whether the upstream has said that it did not look at the request: it was refused (RFC 9113, 8.7), or came
-/// after the last one that the upstream wanted to take.
+/// Whether the upstream has said that it did not process the request (RFC 9113, 8.7): by REFUSED_STREAM, or by a GOAWAY
+/// with an earlier stream.
 fn is_untouched(error: &hyper::Error) -> bool {
     cause(error).is_some_and(|cause| {
         let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -273,7 +273,7 @@ fn is_untouched(error: &hyper::Error) -> bool {
     })
 }
 
-/// Whether a connection broke as one does that the peer closed while it was idle.
+/// Whether a connection broke the way it does if the peer closes it while it is idle.
 fn is_broken(error: &hyper::Error) -> bool {
     error.is_canceled() || error.is_closed() || cause(error).is_some_and(h2::Error::is_io) || {
         let source = std::error::Error::source(error);
@@ -285,5 +285,5 @@ fn cause(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// An upstream that refuses a request as often as this is left alone with it.
+/// Attempts to send a request that the upstream refuses to process.
 const MAX_ATTEMPTS: u32 = 3;

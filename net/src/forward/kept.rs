@@ -1,5 +1,5 @@
-//! A request that can be sent again: while an upstream may still say that it has not touched it, what was sent of
-//! its body is kept.
+//! An HTTP/2 request that can be sent again. hyper takes the request, body and all, and the upstream may say later that it
+//! did not process it (RFC 9113, 8.7): until it answers, the sent part of the body is recorded.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::error::RequestBodyError;
 use crate::replay::Recording;
 use crate::{Body, Error, Request};
 
-/// The other half of a request that is being sent.
+/// The half of a request that stays here while the other half is sent.
 pub(super) struct KeptRequest {
     head: Request,
-    // None: there is no body.
+    // None if the request has no body.
     body: Option<Arc<Mutex<KeptBody>>>,
 }
 
@@ -27,7 +27,7 @@ struct KeptBody {
 }
 
 impl KeptRequest {
-    /// The request to be sent, and what it takes to have it back.
+    /// Splits a request: the half to be sent, and the half that restores it.
     pub(super) fn new(mut request: Request) -> (Request, KeptRequest) {
         let head = copy_head(&request);
         if request.body().is_end_stream() {
@@ -42,25 +42,25 @@ impl KeptRequest {
         (request, KeptRequest { head, body: Some(body) })
     }
 
-    /// The upstream has answered.
+    /// Stops the recording: the upstream has answered.
     pub(super) fn let_go(self) {
         if let Some(body) = &self.body {
             body.lock().sent.stop();
         }
     }
 
-    /// The client's failure, if that was what ended the sending.
+    /// The failure of the client's body, if that was what ended the sending.
     pub(super) fn failure(&self) -> Option<Error> {
         self.body.as_ref()?.lock().failure.take().map(Error::Downstream)
     }
 
-    /// The request as it was, unless too much of it has been sent.
+    /// The request as it was; `None` if too much of its body has been sent.
     pub(super) fn restore(self) -> Option<Request> {
         let mut request = self.head;
         if let Some(body) = self.body {
             let mut body = body.lock();
-            // Whoever still holds the half that is sent must find no more.
-            let sent = std::mem::replace(&mut body.sent, Recording::stopped());
+            // The half that was sent may still be there, and finds no more to send.
+            let sent = std::mem::replace(&mut body.sent, Recording::Stopped);
             if sent.is_stopped() {
                 return None;
             }
@@ -107,5 +107,5 @@ impl http_body::Body for SentBody {
     }
 }
 
-/// A body of which more than this was sent is not sent again.
+/// Bytes of the longest body that is sent again.
 const MAX_KEPT_BYTES: usize = 64 * 1024;

@@ -5,26 +5,26 @@ use http_body::Body as _;
 
 use crate::{Error, Request};
 
-/// Why there is no response.
+/// A failure to get a response, and whether the request may be sent elsewhere.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// No byte of the request reached the network: it is as it was and may be sent anywhere else.
+    /// No byte of the request reached the network: the request is as it was, and may be sent anywhere else.
     #[error(transparent)]
     NotSent {
-        /// What went wrong.
+        /// The failure.
         source: Error,
     },
-    /// The upstream may have seen the request, which is gone.
+    /// The upstream may have seen the request, whose body is gone.
     #[error(transparent)]
     Failed {
-        /// What went wrong.
+        /// The failure.
         source: Error,
     },
 }
 
 impl SendError {
-    /// There is no connection to send the request over. A pod that is not who it should be is not passed over for
-    /// another: somebody must look into that.
+    /// The outcome if no connection came about. A pod that fails to prove its identity is not passed over for another: a
+    /// wrong certificate must not go unnoticed.
     pub(super) fn not_dialed(source: Error) -> Self {
         match source {
             Error::Handshake(_) => SendError::Failed { source },
@@ -32,14 +32,14 @@ impl SendError {
         }
     }
 
-    /// What went wrong.
+    /// The failure.
     pub fn into_error(self) -> Error {
         match self {
             SendError::NotSent { source } | SendError::Failed { source } => source,
         }
     }
 
-    /// What went wrong.
+    /// The failure.
     pub fn error(&self) -> &Error {
         match self {
             SendError::NotSent { source } | SendError::Failed { source } => source,
@@ -47,7 +47,8 @@ impl SendError {
     }
 }
 
-/// Whether it may be sent a second time although the upstream may have seen it.
+/// Whether the request may be sent again although the upstream may have seen it: it has no body, and is idempotent by
+/// method or by its own word, as in Go (net/http, `Request.isReplayable`).
 pub(super) fn is_replayable(request: &Request) -> bool {
     request.body().is_end_stream()
         && (matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)

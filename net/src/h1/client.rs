@@ -1,6 +1,7 @@
-//! The half that asks: one upstream's connection, one request at a time.
+//! The half that speaks to upstreams: one connection, one request at a time. Requests are not pipelined.
 //!
-//! It has no task: whoever uses it drives it. So a request goes through a proxy without any task waking another.
+//! A connection has no task of its own, the task that sends a request drives it. So a request goes through a proxy without
+//! one task waking another.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -25,23 +26,24 @@ use crate::{Error, Request, Response};
 pub(crate) struct Connection {
     transport: Transport,
     out: WriteBuffer,
-    // The request's body, for as long as it is on its way.
+    // Sender of the request's body, until all of it is written.
     sending: Option<BodySender>,
     partial: Partial,
-    // Of the response's body.
+    // Decoder of the response's body.
     decoder: Decoder,
-    // Another request may follow.
+    // Whether both sides keep the connection behind this exchange (keep-alive).
     is_kept: bool,
 }
 
 /// Why there is no response.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
-    /// Nothing of the request was written, and it is as it was.
+    /// No byte of the request was written, and it is as it was.
     Unsent(Error),
-    /// It was written, and nothing came back: as it is with a connection that the upstream closes while it is idle.
+    /// The request was written, at least in part, and not one byte came back: the upstream closed an idle connection
+    /// while the request crossed it (RFC 9112, 9.3.1), or failed over the request.
     Stale(Error),
-    /// Anything else.
+    /// Any other failure: the upstream may have seen the request.
     Failed(Error),
 }
 
@@ -65,16 +67,18 @@ impl Connection {
         }
     }
 
-    /// Whether an idle connection can be used. (If it is closed just now, nobody knows yet.)
+    /// Whether an idle connection can be used: the upstream has neither closed it, as far as that has arrived, nor said
+    /// anything, which would be taken for the next response.
     pub(crate) fn is_usable(&mut self) -> bool {
-        // Whoever speaks without being asked cannot be answered to. A task that has spent its budget sees it, too.
-        let said = unconstrained(poll_fn(|cx| self.transport.poll_fill(cx)));
-        pin!(said).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        // Unconstrained: a task that has spent tokio's budget would see `Pending` on any socket.
+        let read = unconstrained(poll_fn(|cx| self.transport.poll_fill(cx)));
+        pin!(read).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Sends the request and returns the head of its response. The request stays where it is, but for its body.
+    /// Sends the request and returns the head of its response. The body of the request is taken, and put back if the
+    /// request is [unsent](Unanswered::Unsent).
     ///
-    /// `inform` is told of the answers in between.
+    /// `inform` gets the interim (1xx) responses.
     pub(crate) async fn send(
         &mut self,
         request: &mut Request,
@@ -104,11 +108,11 @@ impl Connection {
                             Unanswered::Failed(error)
                         }));
                     }
-                    // Maybe it has answered before it closed.
+                    // An upstream may answer before it has read the request, and close (RFC 9112, 9.6).
                     SendFailure::Peer(_) => self.stop_sending(),
                 }
             }
-            // Nothing that comes now can be the answer.
+            // Bytes that come before the request is sent are no response to it.
             if !self.out.has_begun() {
                 return Poll::Pending;
             }
@@ -126,7 +130,7 @@ impl Connection {
         let said = request.headers().get(header::CONTENT_LENGTH);
         let length = match said.and_then(length::number) {
             _ if body.is_end_stream() => {
-                // Whoever expects a body is told that there is none.
+                // The length is told where a body is expected, even if there is none (RFC 9110, 8.6).
                 if said.is_none() && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
                     bytes.extend_from_slice(b"Content-Length: 0\r\n");
                 }
@@ -152,7 +156,7 @@ impl Connection {
         }
     }
 
-    /// Brings the request forward. `Ok` once all of it is with the operating system.
+    /// Writes the request. Ready once all of it is with the operating system.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendFailure>> {
         let Connection { transport, out, sending, .. } = self;
         let sent = match sending {
@@ -166,12 +170,12 @@ impl Connection {
         sent
     }
 
-    /// All of the request is with the operating system.
+    /// Whether all of the request is with the operating system.
     pub(crate) fn is_sent(&self) -> bool {
         self.sending.is_none() && self.out.is_empty()
     }
 
-    /// The upstream takes no more of the request.
+    /// Drops the rest of the request. The connection is not used again.
     pub(crate) fn stop_sending(&mut self) {
         self.sending = None;
         self.out.clear();
@@ -193,7 +197,7 @@ impl Connection {
         };
         loop {
             match self.partial.response(&mut self.transport.unread).map_err(malformed)? {
-                Some(response) if is_in_between(response.status()) => inform(response),
+                Some(response) if is_interim(response.status()) => inform(response),
                 Some(mut response) => {
                     let (status, version) = (response.status(), response.version());
                     let headers = response.headers_mut();
@@ -223,7 +227,7 @@ impl Connection {
         }
     }
 
-    /// The whole body of the response, if it is here already.
+    /// The whole body of the response, if its length is known and all of it has been read with the head.
     pub(crate) fn take_body(&mut self) -> Option<Bytes> {
         let length = usize::try_from(self.decoder.size_hint().exact()?).ok()?;
         if length > self.transport.unread.len() {
@@ -239,7 +243,7 @@ impl Connection {
         Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
     }
 
-    /// The response has been read to its end.
+    /// Whether the response has been read to its end.
     pub(crate) fn has_ended(&self) -> bool {
         self.decoder.has_ended()
     }
@@ -248,12 +252,12 @@ impl Connection {
         self.decoder.size_hint()
     }
 
-    /// Whether nothing of one exchange is left, and another may follow.
+    /// Whether the exchange is complete and another may follow.
     pub(crate) fn is_free(&self) -> bool {
         self.is_kept && self.decoder.has_ended() && self.is_sent() && self.transport.unread.is_empty()
     }
 
-    /// Is no longer HTTP.
+    /// The connection below, when it ceases to be HTTP.
     pub(crate) fn into_transport(self) -> Transport {
         self.transport
     }
@@ -269,7 +273,7 @@ impl http_body::Body for Connection {
     }
 }
 
-/// Whether another answer follows.
-fn is_in_between(status: StatusCode) -> bool {
+/// Whether this is an interim response, behind which another follows (RFC 9110, 15.2).
+fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }

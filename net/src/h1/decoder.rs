@@ -1,4 +1,4 @@
-//! Reading bodies: counted bytes, chunks, or all there is.
+//! Reading bodies: counted bytes, chunks (RFC 9112, 7.1), or all bytes until the connection is closed.
 
 use std::io;
 use std::sync::Arc;
@@ -12,30 +12,32 @@ use super::length::Length;
 use crate::error::{Error, RequestBodyError};
 use crate::transport::Transport;
 
-/// What is still to be read of a body.
+/// Decoder of one body.
 #[derive(Debug)]
 pub(super) struct Decoder {
     state: DecoderState,
-    // Of chunks: what they cost beside what they carry.
+    // Bytes of chunk extensions so far.
     overhead: usize,
 }
 
+/// The part that is read next. Any state goes to Failed at an error.
 #[derive(Debug)]
 enum DecoderState {
-    /// So many bytes are left. Goes to Ended.
+    /// So many bytes of the body. Goes to Counted or Ended.
     Counted(u64),
-    /// All that comes. Goes to Ended.
+    /// Bytes until EOF. Goes to UntilClose or Ended.
     UntilClose,
-    /// A chunk begins. Goes to Chunk, or to Trailers after the last.
+    /// The size of a chunk and its extensions. Goes to Chunk, or to Trailers at the last chunk.
     ChunkHead,
-    /// So many bytes of a chunk are left. Goes to ChunkTail.
+    /// So many bytes of a chunk. Goes to Chunk or ChunkTail.
     Chunk(u64),
-    /// The end of a chunk's line. Goes to ChunkHead.
+    /// The CRLF behind a chunk. Goes to ChunkHead.
     ChunkTail,
-    /// Goes to Ended.
+    /// Trailers and the empty line behind them. Goes to Ended.
     Trailers,
-    /// Broken off: nobody can tell what comes next.
+    /// Nothing: where the next message begins is unknown.
     Failed,
+    /// Nothing: the next message begins.
     Ended,
 }
 
@@ -54,7 +56,7 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// What failed was a request's body.
+/// The failure of a request's body.
 impl From<ReadError> for RequestBodyError {
     fn from(error: ReadError) -> Self {
         match error {
@@ -65,7 +67,7 @@ impl From<ReadError> for RequestBodyError {
     }
 }
 
-/// What failed was a response's body.
+/// The failure of a response's body.
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
@@ -87,7 +89,7 @@ impl Decoder {
         Decoder { state, overhead: 0 }
     }
 
-    /// Nothing is left to be read, and the next message begins.
+    /// Whether the body has been read to its end, where the next message begins.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, DecoderState::Ended)
     }
@@ -100,7 +102,7 @@ impl Decoder {
         }
     }
 
-    /// The next piece, or the trailers.
+    /// The next piece of the body, or its trailers.
     pub(super) fn poll_frame(
         &mut self,
         from: &mut Transport,
@@ -143,7 +145,7 @@ impl Decoder {
                     let (size, extension) = parse_chunk_head(&line)?;
                     self.overhead += extension;
                     if self.overhead > MAX_OVERHEAD {
-                        return Poll::Ready(Err(ReadError::Malformed("chunk extensions without end")));
+                        return Poll::Ready(Err(ReadError::Malformed("chunk extensions too large")));
                     }
                     self.state = if size == 0 { DecoderState::Trailers } else { DecoderState::Chunk(size) };
                 }
@@ -163,13 +165,13 @@ impl Decoder {
                         ready!(poll_more(from, cx))?;
                     }
                     if !from.unread.starts_with(b"\r\n") {
-                        return Poll::Ready(Err(ReadError::Malformed("chunk longer than it says")));
+                        return Poll::Ready(Err(ReadError::Malformed("no CRLF behind a chunk")));
                     }
                     from.unread.advance(2);
                     self.state = DecoderState::ChunkHead;
                 }
                 DecoderState::Trailers => {
-                    // Nearly always there are none.
+                    // Hardly any message has trailers.
                     if from.unread.starts_with(b"\r\n") {
                         from.unread.advance(2);
                         self.state = DecoderState::Ended;
@@ -178,7 +180,7 @@ impl Decoder {
                     let parsed = head::parse_trailers(&from.unread);
                     match parsed.map_err(|_| ReadError::Malformed("malformed trailers"))? {
                         Some((length, _)) if length > MAX_OVERHEAD => {
-                            return Poll::Ready(Err(ReadError::Malformed("trailers without end")));
+                            return Poll::Ready(Err(ReadError::Malformed("trailers too large")));
                         }
                         Some((length, trailers)) => {
                             from.unread.advance(length);
@@ -187,7 +189,7 @@ impl Decoder {
                             return Poll::Ready(Ok(trailers));
                         }
                         None if from.unread.len() > MAX_OVERHEAD => {
-                            return Poll::Ready(Err(ReadError::Malformed("trailers without end")));
+                            return Poll::Ready(Err(ReadError::Malformed("trailers too large")));
                         }
                         None => ready!(poll_more(from, cx))?,
                     }
@@ -197,7 +199,7 @@ impl Decoder {
     }
 }
 
-/// Some of what is left: never nothing.
+/// A piece of up to `left` bytes, never empty.
 fn poll_piece(from: &mut Transport, cx: &mut Context<'_>, left: u64) -> Poll<Result<Bytes, ReadError>> {
     let piece = ready!(from.poll_piece(cx, left))?;
     Poll::Ready(if piece.is_empty() { Err(ReadError::Closed) } else { Ok(piece) })
@@ -208,26 +210,27 @@ fn poll_more(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), Read
     Poll::Ready(if read == 0 { Err(ReadError::Closed) } else { Ok(()) })
 }
 
-/// A line without its end.
+/// A line, without its CRLF.
 fn poll_line(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<Bytes, ReadError>> {
     loop {
-        // No longer line is taken, even if it is all there.
+        // The limit holds even if a longer line is complete, so that a body means the same in whatever pieces it comes.
         let considered = from.unread.len().min(MAX_LINE);
         if let Some(at) = from.unread[..considered].iter().position(|byte| *byte == b'\n') {
             let line = from.unread.split_to(at + 1);
             return Poll::Ready(match line.strip_suffix(b"\r\n") {
                 Some(rest) => Ok(line.slice(..rest.len())),
-                None => Err(ReadError::Malformed("malformed chunk")),
+                None => Err(ReadError::Malformed("no CRLF behind a chunk size")),
             });
         }
         if considered == MAX_LINE {
-            return Poll::Ready(Err(ReadError::Malformed("chunk extensions without end")));
+            return Poll::Ready(Err(ReadError::Malformed("chunk extensions too large")));
         }
         ready!(poll_more(from, cx))?;
     }
 }
 
-/// The size of a chunk, and how many bytes of the line are about something else.
+/// The size of a chunk, and the bytes of the line that are not its size: blanks and extensions. Blanks are taken in front
+/// of extensions (BWS; RFC 9112, 7.1.1), and in front of the CRLF as well, as Go does.
 fn parse_chunk_head(line: &[u8]) -> Result<(u64, usize), ReadError> {
     let malformed = ReadError::Malformed("malformed chunk size");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -243,10 +246,10 @@ fn parse_chunk_head(line: &[u8]) -> Result<(u64, usize), ReadError> {
     Ok((size, rest.len()))
 }
 
-/// The longest line in front of a chunk.
+/// Bytes of the longest line in front of a chunk. Go: `maxLineLength`.
 const MAX_LINE: usize = 4 * 1024;
 
-/// What a body in chunks may bring along that is no body.
+/// Most bytes of chunk extensions in one chunked body, and of its trailers. Go's limit of what is no data.
 const MAX_OVERHEAD: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -327,7 +330,7 @@ mod tests {
         });
     }
 
-    /// Parts of which bodies in chunks are made, in an order that makes sense more often than not.
+    /// Chunked bodies, well-formed more often than not, with bytes of the next message behind them.
     fn chunks() -> impl Strategy<Value = Vec<u8>> {
         let chunk = prop_oneof![
             6 => ("[ -~\r\n]{1,30}", select(&["", "", ";a=b", " ", "\t;"][..]))
@@ -342,20 +345,20 @@ mod tests {
             .prop_map(|(chunks, last, rest)| [chunks.concat(), last.into(), rest].concat().into())
     }
 
-    /// What becomes of a body.
+    /// A body as it was decoded.
     #[derive(Debug, PartialEq, Eq)]
     struct DecodedBody {
         data: Vec<u8>,
         trailers: Option<HeaderMap>,
         end: End,
-        /// What came after it.
+        /// Bytes behind the body.
         left: Bytes,
     }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum End {
         Complete,
-        /// More would have to come.
+        /// The end has not come yet.
         Waits,
         Failed,
     }

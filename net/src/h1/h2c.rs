@@ -1,8 +1,8 @@
-//! `Upgrade: h2c`: a client that begins with HTTP/1.1 and would rather go on with HTTP/2 (RFC 7540, 3.2).
+//! `Upgrade: h2c`: a client that begins with HTTP/1.1 and asks to go on with HTTP/2 (RFC 7540, 3.2).
 //!
-//! No library begins a connection with a request that came by other means. But what the client says next is known: its
-//! preface and its settings. Behind these the request is slipped in as the frame it would have been, as the first
-//! stream of the connection, which is where its answer belongs.
+//! The request becomes the first stream of the HTTP/2 connection, and its response is sent there. hyper cannot begin a
+//! connection with a request that came in over HTTP/1.1, so it gets one: after the `101`, the client sends its preface and
+//! a SETTINGS frame, and behind these the request is slipped in as the HEADERS frame that it would have been.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,8 +18,8 @@ use crate::headers::{HOP_BY_HOP, lists_token};
 use crate::preface::{FIRST_WORDS_TIMEOUT, PREFACE};
 use crate::transport::Transport;
 
-/// The request as the frame that begins the first stream, if its client would like to switch and it can be done:
-/// without a body, which would have to be kept until then, and with a head that fits into one frame.
+/// The HEADERS frame of the request, if the client asks for h2c and gets it. A request with a body does not: the body
+/// would have to be read and kept first. Nor does one whose head does not fit into one frame.
 pub(super) fn wish(request: &Request) -> Option<Bytes> {
     let headers = request.headers();
     if !headers.contains_key(UPGRADE) || !lists_token(headers, &UPGRADE, "h2c") {
@@ -33,7 +33,8 @@ pub(super) fn wish(request: &Request) -> Option<Bytes> {
     if is_agreed { head_frame(request) } else { None }
 }
 
-/// They come again with the client's preface, and count from then on.
+/// Whether there is one `HTTP2-Settings` in base64url (RFC 7540, 3.2.1). Its values are not used: the client repeats them in
+/// the SETTINGS frame behind its preface, before anything is sent that they would bind.
 fn settings_are_well_formed(request: &Request) -> bool {
     let mut settings = request.headers().get_all(HTTP2_SETTINGS).iter();
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_=".contains(byte);
@@ -64,7 +65,7 @@ fn head_frame(request: &Request) -> Option<Bytes> {
         return None;
     }
     let mut frame = BytesMut::with_capacity(FRAME_HEAD + block.len());
-    // Never more than two bytes of the three.
+    // The length has three bytes, and fits into two.
     frame.put_uint(block.len() as u64, 3);
     frame.put_u8(HEADERS);
     frame.put_u8(END_STREAM | END_HEADERS);
@@ -73,7 +74,7 @@ fn head_frame(request: &Request) -> Option<Bytes> {
     Some(frame.freeze())
 }
 
-/// A field that is not to be remembered for the next one (RFC 7541, 6.2.2).
+/// Writes a literal field without indexing (RFC 7541, 6.2.2).
 fn put_field(block: &mut BytesMut, name: &[u8], value: &[u8]) {
     block.put_u8(0);
     for text in [name, value] {
@@ -82,7 +83,7 @@ fn put_field(block: &mut BytesMut, name: &[u8], value: &[u8]) {
     }
 }
 
-/// A number of which seven bits fit into the first byte (RFC 7541, 5.1).
+/// Writes an integer with a prefix of seven bits (RFC 7541, 5.1).
 fn put_length(block: &mut BytesMut, length: usize) {
     let Some(mut rest) = length.checked_sub(0x7f) else {
         block.put_u8(length as u8);
@@ -96,28 +97,34 @@ fn put_length(block: &mut BytesMut, length: usize) {
     block.put_u8(rest as u8);
 }
 
-/// Waits for what the client begins HTTP/2 with, and has its request follow.
+/// Waits for the client's preface and SETTINGS frame, and puts the request behind them.
 pub(super) async fn begin(mut transport: Transport, request: &[u8]) -> io::Result<Transport> {
     let length = timeout(FIRST_WORDS_TIMEOUT, read_greeting(&mut transport)).await??;
-    let mut said = BytesMut::with_capacity(transport.unread.len() + request.len());
-    said.extend_from_slice(&transport.unread[..length]);
-    said.extend_from_slice(request);
-    said.extend_from_slice(&transport.unread[length..]);
-    transport.unread = said.freeze();
+    let mut unread = BytesMut::with_capacity(transport.unread.len() + request.len());
+    unread.extend_from_slice(&transport.unread[..length]);
+    unread.extend_from_slice(request);
+    unread.extend_from_slice(&transport.unread[length..]);
+    transport.unread = unread.freeze();
     Ok(transport)
 }
 
-/// How long the preface and the settings are that have arrived.
+/// Bytes of preface and SETTINGS frame, once both have arrived.
 async fn read_greeting(transport: &mut Transport) -> io::Result<usize> {
     loop {
         let unread = &transport.unread;
         if !unread.iter().zip(PREFACE).all(|(said, expected)| said == expected) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not the preface of HTTP/2"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the client sent no HTTP/2 preface after its upgrade to h2c",
+            ));
         }
         if let Some(frame) = unread.get(PREFACE.len()..).filter(|frame| frame.len() >= FRAME_HEAD) {
             let length = usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
             if frame[3] != SETTINGS || length > LARGEST_FRAME {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "no settings behind the preface"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the client sent no SETTINGS frame behind its HTTP/2 preface",
+                ));
             }
             if frame.len() >= FRAME_HEAD + length {
                 return Ok(PREFACE.len() + FRAME_HEAD + length);
@@ -131,8 +138,9 @@ async fn read_greeting(transport: &mut Transport) -> io::Result<usize> {
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// What anybody must take who has not said otherwise.
+/// SETTINGS_MAX_FRAME_SIZE unless a peer has set another (RFC 9113, 6.5.2).
 const LARGEST_FRAME: usize = 16 * 1024;
+/// Bytes of a frame header (RFC 9113, 4.1): length, type, flags, stream.
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
@@ -145,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_those_of_the_standards_examples_with_seven_bits() {
+    fn lengths_are_integers_with_a_prefix_of_seven_bits() {
         let encoded = |length| {
             let mut block = BytesMut::new();
             put_length(&mut block, length);

@@ -1,4 +1,4 @@
-//! The heads of messages, read and written.
+//! The heads of messages, read and written: request line or status line, and header fields (RFC 9112, 2 to 5).
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::ext::ReasonPhrase;
 
-/// Why a head cannot be understood.
+/// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeadError {
     #[error("{0}")]
@@ -20,15 +20,16 @@ pub(super) enum HeadError {
     TooLarge,
 }
 
-/// A head that arrives in pieces. It is looked at when it begins, and not again before it may be complete: whoever
-/// sends it byte by byte makes nobody else wait.
+/// A head that arrives in pieces. It is parsed when it begins, and not again before an empty line has come: a peer that
+/// sends it byte by byte must not cost time that grows with the square of its length.
 #[derive(Debug, Default)]
 pub(super) struct Partial {
+    // Bytes that were parsed in vain; 0 at the beginning of a head.
     seen: usize,
 }
 
 impl Partial {
-    /// Takes a request off what was read, once all of its head is there.
+    /// Takes a request off the bytes that were read, once its head is complete. Its body stays unread.
     pub(super) fn request<B: Default>(
         &mut self,
         unread: &mut Bytes,
@@ -36,7 +37,7 @@ impl Partial {
         self.head(unread, parse_request)
     }
 
-    /// The same for a response.
+    /// Takes a response off the bytes that were read, once its head is complete. Its body stays unread.
     pub(super) fn response<B: Default>(
         &mut self,
         unread: &mut Bytes,
@@ -49,7 +50,7 @@ impl Partial {
         unread: &mut Bytes,
         parse: impl Fn(&Bytes) -> Result<Option<(usize, T)>, HeadError>,
     ) -> Result<Option<T>, HeadError> {
-        // Empty lines in front of a message are nothing, however many (RFC 9112, 2.2).
+        // Empty lines in front of a message are skipped (RFC 9112, 2.2).
         while let Some(rest) = unread.strip_prefix(b"\r\n").or_else(|| unread.strip_prefix(b"\n")) {
             unread.advance(unread.len() - rest.len());
             self.seen = 0;
@@ -76,7 +77,7 @@ impl Partial {
     }
 }
 
-/// Whether there is a line feed with nothing but a carriage return between it and the next.
+/// Whether a head may end here: at two line feeds with nothing but a carriage return between them.
 fn has_empty_line(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
@@ -173,7 +174,7 @@ fn what_is_wrong(error: httparse::Error) -> HeadError {
         httparse::Error::TooManyHeaders => HeadError::TooLarge,
         httparse::Error::HeaderName => HeadError::Malformed("malformed header name"),
         httparse::Error::HeaderValue => HeadError::Malformed("malformed header value"),
-        httparse::Error::NewLine => HeadError::Malformed("malformed line"),
+        httparse::Error::NewLine => HeadError::Malformed("malformed line end"),
         httparse::Error::Status => HeadError::Malformed("malformed HTTP status code"),
         httparse::Error::Token => HeadError::Malformed("malformed first line"),
         httparse::Error::Version => HeadError::Malformed("malformed HTTP version"),
@@ -200,12 +201,14 @@ fn fields(
             spellings.push(bytes.slice_ref(field.name.as_bytes()));
         }
     }
-    // With so many of them, looking each one up would take its time.
+    // Each field of the message is looked up in the list when it is written: a list without limit would make that
+    // quadratic.
     let spellings = (1..=USUAL_FIELDS).contains(&spellings.len()).then(|| Spellings(spellings));
     Ok((headers, spellings))
 }
 
-/// The names that their sender did not write in `Title-Case`, as it wrote them. Others may rely on that.
+/// Field names that their sender did not write in `Title-Case`, as it wrote them. Names are case-insensitive (RFC 9110,
+/// 5.1), and still there are peers that rely on one spelling.
 #[derive(Clone, Debug)]
 struct Spellings(Vec<Bytes>);
 
@@ -230,7 +233,7 @@ pub(super) fn write_request<B>(request: &Request<B>, into: &mut Vec<u8>) {
     into.extend_from_slice(request.method().as_str().as_bytes());
     into.push(b' ');
     let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    // A whole URL may have a query and no path.
+    // The path of an absolute-form target may be empty in front of a query; origin-form needs it (RFC 9112, 3.2.1).
     if target.starts_with('?') {
         into.push(b'/');
     }
@@ -255,7 +258,7 @@ pub(super) fn write_response<B>(response: &Response<B>, into: &mut Vec<u8>) {
 
 fn write_fields(headers: &HeaderMap, spellings: Option<&Spellings>, into: &mut Vec<u8>) {
     for (name, value) in headers {
-        // Says how long the body is, which is up to who writes the body.
+        // Framing is up to the writer of the body, which adds its own field.
         if *name == header::TRANSFER_ENCODING {
             continue;
         }
@@ -269,7 +272,7 @@ fn write_fields(headers: &HeaderMap, spellings: Option<&Spellings>, into: &mut V
     }
 }
 
-/// Go's canonical casing, which apps behind Knative are used to.
+/// Writes a name in Go's canonical casing (`textproto.CanonicalMIMEHeaderKey`), which apps behind Knative are used to.
 fn write_title_case(name: &HeaderName, into: &mut Vec<u8>) {
     let name = name.as_str().as_bytes();
     let start = into.len();
@@ -283,7 +286,8 @@ fn write_title_case(name: &HeaderName, into: &mut Vec<u8>) {
     }
 }
 
-/// Writes what may follow a body. What would change the meaning of the head has no place there (RFC 9110, 6.5.1).
+/// Writes trailers, without the empty line at their end. Fields that would change the framing, the routing or the
+/// meaning of the message are left out (RFC 9110, 6.5.1).
 pub(super) fn write_trailers(trailers: &HeaderMap, into: &mut Vec<u8>) {
     for (name, value) in trailers {
         if !BELONGS_IN_THE_HEAD.contains(name) {
@@ -295,14 +299,15 @@ pub(super) fn write_trailers(trailers: &HeaderMap, into: &mut Vec<u8>) {
     }
 }
 
-/// Reads what follows a body, up to the empty line, once it is all there.
+/// Parses trailers up to and including their empty line; `None`: they are not complete.
 pub(super) fn parse_trailers(bytes: &Bytes) -> Result<Option<(usize, HeaderMap)>, HeadError> {
     let mut parsed = [httparse::EMPTY_HEADER; USUAL_FIELDS];
     match httparse::parse_headers(bytes, &mut parsed).map_err(what_is_wrong)? {
         httparse::Status::Partial => Ok(None),
-        // Whoever takes nothing but both bytes for the end of a line reads on here, into the next message.
+        // A bare line feed ends a line for httparse. A peer that insists on CRLF would read on, into the next message:
+        // request smuggling (RFC 9112, 2.2 and 11.2).
         httparse::Status::Complete((length, _)) if has_bare_line_feed(&bytes[..length]) => {
-            Err(HeadError::Malformed("malformed line"))
+            Err(HeadError::Malformed("malformed line end"))
         }
         httparse::Status::Complete((length, parsed)) => Ok(Some((length, fields(bytes, parsed)?.0))),
     }
@@ -312,13 +317,13 @@ fn has_bare_line_feed(bytes: &[u8]) -> bool {
     bytes.iter().enumerate().any(|(at, byte)| *byte == b'\n' && !bytes[..at].ends_with(b"\r"))
 }
 
-/// Writes the time, as every response tells it.
+/// Writes the `Date` field (RFC 9110, 6.6.1), formatted once a second and thread.
 pub(super) fn write_date(into: &mut Vec<u8>) {
     let now = SystemTime::now();
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (written, mut text) = DATE.get();
     if written != second {
-        // Its length is given by the standard.
+        // IMF-fixdate has 29 characters (RFC 9110, 5.6.7).
         text.copy_from_slice(httpdate::fmt_http_date(now).as_bytes());
         DATE.set((second, text));
     }
@@ -331,16 +336,18 @@ thread_local! {
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((u64::MAX, [0; 29])) };
 }
 
-/// The largest head. Go's limit.
+/// Bytes of the largest head. Go: `DefaultMaxHeaderBytes`.
 const MAX_BYTES: usize = 1 << 20;
-/// The longest target that `http` takes.
+/// Bytes of the longest target that `http` takes.
 const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
-/// More than most messages have.
+/// Fields that are parsed on the stack: more than most messages have.
 const USUAL_FIELDS: usize = 64;
+/// The most fields of a head.
 const MAX_FIELDS: usize = 1000;
-/// How many a proxy adds.
+/// Fields that a proxy adds, for which the map has room from the beginning.
 const ADDED_FIELDS: usize = 4;
 
+/// Fields that do not belong in trailers (RFC 9110, 6.5.1).
 const BELONGS_IN_THE_HEAD: [HeaderName; 20] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,

@@ -1,37 +1,39 @@
-//! Where the body of a message ends. Two readers that disagree on this take one message for two.
+//! The length of a message's body (RFC 9112, 6). Two readers that disagree on it take one message for two, which is
+//! request smuggling (RFC 9112, 11.2): a message that can be read in two ways is refused.
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 use super::head::HeadError;
 use crate::headers::lists_token;
 
-/// How long a body is.
+/// The length of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
-    /// This many bytes; none at all if zero.
+    /// `Content-Length` bytes; no body at all if zero.
     Known(u64),
-    /// As many as come in chunks.
+    /// Chunks until the last one, which is empty (RFC 9112, 7.1).
     Chunked,
-    /// All until the connection is closed.
+    /// All bytes until the connection is closed (responses only).
     UntilClose,
 }
 
-/// Of a request that was received. A length that counts for nothing is removed.
+/// Body length of a received request (RFC 9112, 6.3). Removes a `Content-Length` that is overridden by `chunked`.
 pub(super) fn of_request(version: Version, headers: &mut HeaderMap) -> Result<Length, HeadError> {
     match coding(headers) {
         Coding::None => Ok(Length::Known(content_length(headers)?.unwrap_or(0))),
         Coding::Chunked if version == Version::HTTP_11 => {
-            // It does not count, but if nobody can tell what it says, somebody has tampered with the request.
+            // An overridden Content-Length does not count, and still must be well-formed, as in Go (net/http,
+            // `fixLength`): a malformed one is a sign of smuggling.
             content_length(headers)?;
             headers.remove(header::CONTENT_LENGTH);
             Ok(Length::Chunked)
         }
-        Coding::Chunked => Err(HeadError::Malformed("transfer encoding in an old version")),
-        Coding::Other => Err(HeadError::Malformed("malformed transfer encoding")),
+        Coding::Chunked => Err(HeadError::Malformed("Transfer-Encoding in an HTTP/1.0 message")),
+        Coding::Other => Err(HeadError::Malformed("malformed Transfer-Encoding")),
     }
 }
 
-/// Of a response that was received.
+/// Body length of a received response (RFC 9112, 6.3). Removes a `Content-Length` that is overridden by `chunked`.
 pub(super) fn of_response(
     asked: &Method,
     status: StatusCode,
@@ -43,7 +45,8 @@ pub(super) fn of_response(
     }
     match coding(headers) {
         Coding::None => Ok(content_length(headers)?.map_or(Length::UntilClose, Length::Known)),
-        // What takes off the chunks takes off the header too, and the next reader would not hear of another coding.
+        // Any other coding is refused: `Transfer-Encoding` is taken off with the chunks, and the next hop would not
+        // learn that the body is still encoded.
         Coding::Chunked if version == Version::HTTP_11 && is_only_chunked(headers) => {
             headers.remove(header::CONTENT_LENGTH);
             Ok(Length::Chunked)
@@ -52,20 +55,20 @@ pub(super) fn of_response(
     }
 }
 
-/// Whether a response of this status may have a body at all.
+/// Whether a response of this status may have a body (RFC 9110, 6.4.1).
 pub(super) fn may_have_body(status: StatusCode) -> bool {
     !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
-/// Whether chunks are all that is said to make up the transfer, if anything is, and said once.
+/// Whether `Transfer-Encoding` is absent or one `chunked`.
 pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
-/// Whether a response says nothing else of where its body ends. If it does, its writer may mean another end, and what
-/// follows may be no response at all.
+/// Whether a response's framing fields say one thing. If they do not, its writer may mean another end of the body, and
+/// the bytes behind it may be no response: the connection is not used again.
 pub(super) fn is_consistent(status: StatusCode, headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH);
     if headers.contains_key(header::TRANSFER_ENCODING) {
@@ -74,16 +77,16 @@ pub(super) fn is_consistent(status: StatusCode, headers: &HeaderMap) -> bool {
     status != StatusCode::NO_CONTENT || length.is_none_or(|length| length == "0")
 }
 
-/// Whether the connection may be used for another message after this one.
+/// Whether the sender of a message keeps the connection open behind it (keep-alive; RFC 9112, 9.3).
 pub(super) fn is_kept(version: Version, headers: &HeaderMap) -> bool {
-    let is_kept_unasked = version != Version::HTTP_10;
-    (is_kept_unasked || lists_token(headers, &header::CONNECTION, "keep-alive"))
+    let is_persistent = version != Version::HTTP_10;
+    (is_persistent || lists_token(headers, &header::CONNECTION, "keep-alive"))
         && !lists_token(headers, &header::CONNECTION, "close")
 }
 
+/// The last of a message's transfer codings.
 enum Coding {
     None,
-    /// Last, at least.
     Chunked,
     Other,
 }
@@ -92,23 +95,23 @@ fn coding(headers: &HeaderMap) -> Coding {
     let Some(last) = headers.get_all(header::TRANSFER_ENCODING).iter().next_back() else {
         return Coding::None;
     };
-    // Not even what comes before it may be anything but text: others may end the list elsewhere.
+    // A field that is not text at all counts as another coding: other readers may end its list elsewhere.
     let last = last.to_str().unwrap_or_default().rsplit(',').next().unwrap_or_default();
     if last.trim().eq_ignore_ascii_case("chunked") { Coding::Chunked } else { Coding::Other }
 }
 
-/// What the message says, if it says one thing. Said twice, it is made one.
+/// The value of `Content-Length`. Equal values are made one; different ones are an error (RFC 9112, 6.3).
 fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, HeadError> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return Ok(None) };
     let mut is_repeated = false;
     for again in lengths {
         if again != first {
-            return Err(HeadError::Malformed("more than one content length"));
+            return Err(HeadError::Malformed("conflicting Content-Length values"));
         }
         is_repeated = true;
     }
-    let length = number(first).ok_or(HeadError::Malformed("malformed content length"))?;
+    let length = number(first).ok_or(HeadError::Malformed("malformed Content-Length"))?;
     if is_repeated {
         let first = first.clone();
         headers.insert(header::CONTENT_LENGTH, first);
@@ -116,14 +119,14 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, HeadError> {
     Ok(Some(length))
 }
 
-/// Digits and nothing else. Rust would take a plus, too.
+/// A number in digits (RFC 9110, 8.6: `1*DIGIT`). Rust's parser would take a plus, too.
 pub(super) fn number(value: &HeaderValue) -> Option<u64> {
     let digits = value.to_str().ok()?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|length| is_number && *length <= MAX_LENGTH)
 }
 
-/// The longest body that others can count, who often do with a sign. Go's limit.
+/// The longest body: other readers count in signed integers, as Go does.
 const MAX_LENGTH: u64 = i64::MAX as u64;
 
 #[cfg(test)]
@@ -134,7 +137,7 @@ mod tests {
 
     type Fields = &'static [(&'static str, &'static str)];
 
-    /// Fields, and how long a body they make in a request and in a response.
+    /// Fields, and the length that they give to the body of a request and of a response.
     const TABLE: &[(Fields, Option<Length>, Option<Length>)] = &[
         (&[], known(0), Some(Length::UntilClose)),
         (&[(L, "0")], known(0), known(0)),
@@ -165,7 +168,7 @@ mod tests {
         (&[(L, "5"), (L, "6"), (C, "chunked")], REFUSED, CHUNKED),
         (&[(L, "x"), (C, "chunked")], REFUSED, CHUNKED),
         (&[(C, "chunked"), (L, "x")], REFUSED, CHUNKED),
-        // A request may come so far; it is answered with 501 (see `server::refusal`).
+        // Requests with a coding in front of `chunked` can be read; `refusal` answers them with 501.
         (&[(C, "gzip, chunked")], CHUNKED, REFUSED),
         (&[(C, "gzip"), (C, "chunked")], CHUNKED, REFUSED),
         (&[(C, "chunked, chunked")], CHUNKED, REFUSED),

@@ -19,7 +19,7 @@
 //!
 //!   request     read half belongs to   and there
 //!   Head        the task               the next head is read
-//!   Body        RequestBody            the body is read; the task waits in line for its end
+//!   Body        RequestBody            the body is read; the task waits for its end
 //!   Abandoned   the task               the rest of the body is drained, so that the connection can be kept
 //!   Drained     the task               pipelined requests are read ahead, and an EOF shows that the client has left
 //!   Stuck       nobody                 nothing more is read; the connection is closed after the response
@@ -29,6 +29,8 @@
 //!   Awaited     whoever is polled      queued interim (1xx) responses are written as far as that goes without waiting
 //!   Final       the task               the rest of those is written, then the final response
 //! ```
+//!
+//! `Stuck` and `Gone` end with the close, and so does every other state whose connection is not kept.
 //!
 //! In `Awaited`, neither side counts on being woken when the socket takes more: of two tasks that wait to write, tokio
 //! would wake only the last. What was not written is tried again at the next poll, and at the latest in `Final`.
@@ -73,7 +75,7 @@ struct Halves {
     task: Option<Waker>,
 }
 
-/// Where the request is, and so who owns the read half; see the picture above.
+/// State of the request, and so the owner of the read half; see the picture above.
 #[derive(Debug)]
 enum RequestState {
     Head,
@@ -94,7 +96,7 @@ enum RequestState {
     Gone,
 }
 
-/// Where the response is, and so who owns the write half.
+/// State of the response, and so the owner of the write half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerState {
     /// Interim responses may be sent.
@@ -103,7 +105,7 @@ enum AnswerState {
     Final,
 }
 
-/// What is remembered of a request until its response is written.
+/// Facts about a request that its response depends on.
 pub(super) struct Asked {
     pub(super) is_head: bool,
     pub(super) version: Version,

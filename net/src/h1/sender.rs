@@ -1,4 +1,4 @@
-//! Writing messages: what is on its way to the other side, and the body it comes from.
+//! Writing bodies: counted bytes, chunks, or all bytes until the connection is closed.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -14,42 +14,47 @@ use super::write_buffer::WriteBuffer;
 use crate::replay::Recording;
 use crate::{Body, Error};
 
-/// A body on its way out.
+/// Encoder of one body.
 #[derive(Debug)]
 pub(super) struct BodySender {
-    pub(super) body: Body,
+    body: Body,
+    // The length that the head said, less what was sent of it.
     length: Length,
+    // The end of the body has been encoded.
     is_complete: bool,
+    // The failure of the body, told once the bytes in front of it are written.
     failure: Option<Error>,
+    // The frames that were read, while no byte of the message has been written.
     recording: Recording,
 }
 
-/// Why a body is not sent to its end.
+/// Why a body was not sent to its end.
 #[derive(Debug)]
 pub(crate) enum SendFailure {
-    /// It has no end.
+    /// The body failed.
     Body(Error),
-    /// Nobody takes it.
+    /// The peer takes no more.
     Peer(io::Error),
 }
 
 impl BodySender {
+    /// Sends a body of the length that the head says.
     pub(super) fn new(body: Body, length: Length) -> Self {
-        BodySender { body, length, is_complete: false, failure: None, recording: Recording::stopped() }
+        BodySender { body, length, is_complete: false, failure: None, recording: Recording::Stopped }
     }
 
-    /// The same, so that it can be [taken back](Self::take_back).
+    /// Sends a body that can be [taken back](Self::take_back) as long as no byte of its message has been written.
     pub(super) fn new_kept(body: Body, length: Length) -> Self {
-        // No more is read before the first byte is written than the buffer takes at once.
+        // Unlimited: until the first byte is written, no more is read than the buffer takes at once.
         BodySender { recording: Recording::of_at_most(usize::MAX), ..BodySender::new(body, length) }
     }
 
-    /// The body as it was, of which nothing was written. Not one that has failed: it would seem to end where it does.
+    /// The body as it was; `None` if some of it was written, or if it has failed: sent again, it would seem to end there.
     pub(super) fn take_back(self) -> Option<Body> {
         if self.failure.is_some() { None } else { self.recording.rewind(self.body) }
     }
 
-    /// Sends it, `write` being told to write. `Ok` once all is written.
+    /// Encodes the body into `out` and has `write` write that. Ready once all is written.
     pub(super) fn poll(
         &mut self,
         out: &mut WriteBuffer,
@@ -63,7 +68,6 @@ impl BodySender {
             if !out.is_empty() {
                 ready!(write(out, cx)).map_err(SendFailure::Peer)?;
             } else if let Some(failure) = self.failure.take() {
-                // What came before it was sent all the same.
                 return Poll::Ready(Err(SendFailure::Body(failure)));
             } else if self.is_complete {
                 return Poll::Ready(Ok(()));
@@ -73,11 +77,11 @@ impl BodySender {
         }
     }
 
-    /// Adds to `out` what the body has to give, until it has to wait, or there is enough to be written.
+    /// Encodes what the body has, until it has to be waited for or the buffer is full.
     fn gather(&mut self, out: &mut WriteBuffer, cx: &mut Context<'_>) -> Result<(), Error> {
         while !self.is_complete && out.has_room() {
             match Pin::new(&mut self.body).poll_frame(cx) {
-                // Nothing can come that would be sent.
+                // A body that has sent all of its Content-Length need not be waited for.
                 Poll::Pending if self.length == Length::Known(0) => self.end(out, None)?,
                 Poll::Pending => return Ok(()),
                 Poll::Ready(None) => self.end(out, None)?,
@@ -194,7 +198,7 @@ mod tests {
                 }
                 other => prop_assert!(false, "{other:?}"),
             }
-            // The other side is never told more than was said.
+            // The peer never gets more than the head said.
             prop_assert!(read.is_err() || (is_longer && read.unwrap().0 == data[..said]));
         });
     }
@@ -234,7 +238,7 @@ mod tests {
 
     type ReadBody = Result<(Vec<u8>, Option<HeaderMap>), String>;
 
-    /// Sends a body through a socket and closes it; what became of it on either side.
+    /// Sends a body through a socket and closes it; the outcome of sending it, and of reading it.
     fn carry(wires: &Wires, body: Body, length: Length) -> (Result<(), SendFailure>, ReadBody) {
         wires.run(async |from, to| tokio::join!(send(MaybeTls::from(from), body, length), read(to, length)))
     }
@@ -258,7 +262,7 @@ mod tests {
         Ok((data, trailers))
     }
 
-    /// A body that comes in these pieces, and is not there yet before some of them.
+    /// A body that comes in these pieces, some of which have to be waited for.
     fn body(pieces: &[Bytes], trailers: Option<HeaderMap>, waits: u8) -> Body {
         let pieces = pieces.iter().cloned().map(Frame::data).chain(trailers.map(Frame::trailers));
         let frames: Vec<_> = pieces.enumerate().collect();
@@ -274,7 +278,7 @@ mod tests {
         ))))
     }
 
-    /// From nothing up to what is never copied.
+    /// Pieces from empty ones up to those that are never copied.
     fn pieces() -> impl Strategy<Value = Vec<Bytes>> {
         let length = prop_oneof![1 => Just(0_usize), 3 => 1_usize..100, 2 => COPIED - 2..COPIED + 3, 2 => 0_usize..100 << 10];
         let piece = (length, any::<u8>())
@@ -282,14 +286,14 @@ mod tests {
         vec(piece, 0..8)
     }
 
-    // What comes back of a body of which nothing could be written.
+    // The body that is taken back after nothing of it could be written.
     async fn taken_back(pieces: Vec<Result<Frame<Bytes>, Error>>) -> Option<Body> {
         let body = Body::stream(StreamBody::new(stream::iter(pieces)));
         let (mut out, mut sending) = (WriteBuffer::default(), BodySender::new_kept(body, Length::Chunked));
         let mut looks = 0;
         let sent = poll_fn(|cx| {
             looks += 1;
-            // A body's failure shows at the second look.
+            // The failure of a body shows at the second look.
             let written = |_: &mut WriteBuffer, _: &mut Context<'_>| match looks {
                 1 => Poll::Pending,
                 _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),

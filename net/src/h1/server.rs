@@ -1,4 +1,5 @@
-//! The half that serves: one client's connection, one request after the other.
+//! The half that serves clients: one connection, one request after the other. Pipelined requests wait for their turn, so
+//! responses go out in FIFO order (RFC 9112, 9.3.2).
 
 use std::future::poll_fn;
 use std::io;
@@ -23,7 +24,8 @@ use crate::refusal::refusal;
 use crate::transport::Transport;
 use crate::{Body, Client, Drain, Handler, Request, Response, plain};
 
-/// Serves the requests of one connection. Returns when it is to be closed, or what goes on as HTTP/2.
+/// Serves the requests of one connection. Returns when the connection has been closed or switched to another protocol;
+/// `Some` if it goes on with HTTP/2.
 pub(crate) async fn serve<H: Handler>(
     transport: Transport,
     client: impl FnOnce(Arc<Link>) -> Client,
@@ -33,7 +35,7 @@ pub(crate) async fn serve<H: Handler>(
     let link = Arc::new(Link::new(transport));
     let client = client(Arc::clone(&link));
     let (mut partial, mut out) = (Partial::default(), WriteBuffer::default());
-    // A client that has just come is expected to say something.
+    // The first request must come in time, later ones may take as long as the client likes.
     let mut deadline = Some(Instant::now() + HEAD_TIMEOUT);
     loop {
         let next = poll_fn(|cx| link.poll_request(cx, &mut partial, &mut deadline, client.alarm(), drain));
@@ -59,7 +61,7 @@ pub(crate) async fn serve<H: Handler>(
         }
         let response = match refusal(&request) {
             Some(response) => {
-                // Nobody will read its body.
+                // The body of a refused request is abandoned.
                 drop(request);
                 response
             }
@@ -85,7 +87,7 @@ pub(crate) async fn serve<H: Handler>(
     }
 }
 
-/// Writes the response; whether another request may follow.
+/// Writes the response. Whether another request may follow.
 async fn respond(
     link: &Link,
     client: &Client,
@@ -94,7 +96,7 @@ async fn respond(
     asked: &Asked,
     is_kept: bool,
 ) -> bool {
-    // It holds for what is left to be written, too, when the body is gone.
+    // The time limit of the body, kept for the bytes that are still to be written when the body has ended.
     let total_at = response.body().total_at();
     let (length, is_kept) = write_head(&mut response, asked, is_kept, out);
     let mut sending = BodySender::new(response.into_body(), length);
@@ -102,7 +104,7 @@ async fn respond(
         if let Poll::Ready(sent) = sending.poll(out, cx, |out, cx| link.poll_write(out, cx)) {
             return Poll::Ready(sent);
         }
-        // Nobody reads a body while its client takes nothing: what it holds is not held past its time.
+        // A body is not polled while the client takes nothing, and so cannot look at its own time limit.
         let is_overdue = total_at.is_some_and(|total_at| client.alarm().poll(total_at, cx).is_ready());
         if is_overdue || link.poll_left(cx).is_ready() {
             return Poll::Ready(Err(SendFailure::Peer(io::ErrorKind::BrokenPipe.into())));
@@ -112,14 +114,14 @@ async fn respond(
     if let Err(failure) = sent.await {
         match failure {
             SendFailure::Body(error) => {
-                debug!(client = %client.address(), %error, "Cut a response off");
+                debug!(client = %client.address(), %error, "Response failed, closing its connection");
             }
             SendFailure::Peer(error) => {
                 debug!(client = %client.address(), %error, "Client left before the end of its response");
             }
         }
         if length == Length::UntilClose {
-            // Nothing else tells this end from the right one.
+            // A reset is the only sign that the body is not complete.
             link.break_off();
         }
         return false;
@@ -132,9 +134,9 @@ async fn respond(
     may_go_on
 }
 
-/// Says what is wrong with a head, and that no more is read.
+/// Answers a head that cannot be read, after which the connection is closed.
 async fn refuse(link: &Link, client: &Client, out: &mut WriteBuffer, error: HeadError) {
-    debug!(client = %client.address(), %error, "Cannot read a request");
+    debug!(client = %client.address(), %error, "Refusing a malformed request");
     let status = match error {
         HeadError::Malformed(_) => StatusCode::BAD_REQUEST,
         HeadError::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -145,7 +147,7 @@ async fn refuse(link: &Link, client: &Client, out: &mut WriteBuffer, error: Head
     respond(link, client, out, response, &asked, false).await;
 }
 
-/// Hands the connection over to what the response has to say next.
+/// Writes a `101 Switching Protocols`, and hands the connection to its body.
 async fn switch(link: Arc<Link>, client: Client, mut out: WriteBuffer, response: Response) {
     head::write_response(&response, out.bytes());
     out.bytes().extend_from_slice(b"\r\n");
@@ -154,13 +156,13 @@ async fn switch(link: Arc<Link>, client: Client, mut out: WriteBuffer, response:
         return;
     }
     drop(client);
-    // None: somebody still reads the body of a request that should not have had one.
+    // None: the body of the request is still being read, and owns the read half.
     let Some(link) = Arc::into_inner(link) else { return };
     body.open_tunnel(link.into_transport());
     while let Some(Ok(_)) = body.frame().await {}
 }
 
-/// Goes on with HTTP/2, and with this frame, which the client has sent as a request.
+/// Switches to HTTP/2 (h2c). `first` is the request as its first frame.
 async fn switch_to_http2(
     link: Arc<Link>,
     client: Client,
@@ -174,7 +176,7 @@ async fn switch_to_http2(
     h2c::begin(transport, first).await.ok()
 }
 
-/// Writes the head of a response; the length of the body that follows, and whether another request may come then.
+/// Writes the head of a response. Returns the length of the body that follows, and whether another request may follow.
 fn write_head(
     response: &mut Response,
     asked: &Asked,
@@ -183,6 +185,7 @@ fn write_head(
 ) -> (Length, bool) {
     let status = response.status();
     let may_have_body = length::may_have_body(status);
+    // A 304 may tell the length of the 200 that it stands for; 1xx and 204 have none (RFC 9110, 8.6).
     if !may_have_body && status != StatusCode::NOT_MODIFIED {
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
@@ -190,7 +193,7 @@ fn write_head(
     let exact = response.body().size_hint().exact();
     let (length, is_said) = match (said, exact) {
         _ if !may_have_body => (Length::Known(0), true),
-        // The body may be gone already, but not what it says about its length.
+        // A response to HEAD may have lost its body, and with it the length that a GET would have got (RFC 9110, 9.3.2).
         (None, Some(0) | None) if asked.is_head => (Length::Known(0), true),
         (Some(length), _) => (Length::Known(length), true),
         (None, Some(length)) => (Length::Known(length), false),
@@ -199,6 +202,7 @@ fn write_head(
     };
     let headers = response.headers();
     let is_kept = is_kept && length != Length::UntilClose && length::is_kept(Version::HTTP_11, headers);
+    // Keep-alive is the default of HTTP/1.1 and has to be granted in HTTP/1.0 (RFC 9112, 9.3 and C.2.2).
     let connection = match (is_kept, asked.version) {
         (false, Version::HTTP_11) => Some(HeaderValue::from_static("close")),
         (true, Version::HTTP_10) => Some(HeaderValue::from_static("keep-alive")),

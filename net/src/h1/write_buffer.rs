@@ -1,4 +1,4 @@
-//! Bytes on their way to the other side.
+//! Bytes of a message that are still to be written.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -10,39 +10,42 @@ use tokio::io::AsyncWrite;
 
 use crate::tls::MaybeTls;
 
-/// What is to be written next.
+/// Bytes to be written, in this order: `bytes` from `from`, `piece`, `after`.
 #[derive(Debug, Default)]
 pub(super) struct WriteBuffer {
-    // Heads, chunk sizes, small pieces.
+    // Heads, chunk sizes and small pieces of bodies, copied together.
     bytes: Vec<u8>,
     from: usize,
-    // A large one, which is not worth copying, and what follows it.
+    // A large piece of a body, written from where it is, and the CRLF behind it if it is a chunk.
     piece: Bytes,
     after: &'static [u8],
+    // Written, and still to be flushed (TLS).
     must_flush: bool,
+    // A byte of the message has been written.
     has_begun: bool,
 }
 
 impl WriteBuffer {
-    /// Another message begins.
+    /// Begins another message.
     pub(super) fn begin(&mut self) {
         self.has_begun = false;
     }
 
-    /// Whether anything of the message has been written.
+    /// Whether a byte of the message has been written.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// To add to.
+    /// Bytes to append to.
     pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
-        debug_assert!(self.piece.is_empty(), "what is added would come before it");
+        debug_assert!(self.piece.is_empty(), "appended bytes would go out before the piece");
         if self.bytes.capacity() == 0 {
             self.bytes = SPARE.take();
         }
         &mut self.bytes
     }
 
+    /// Appends a piece of a body, and what follows it.
     pub(super) fn piece(&mut self, piece: Bytes, after: &'static [u8]) {
         if piece.len() <= COPIED {
             let bytes = self.bytes();
@@ -53,7 +56,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Whether there is a point in adding more before it is written.
+    /// Whether more can be appended before the next write.
     pub(super) fn has_room(&self) -> bool {
         self.piece.is_empty() && self.after.is_empty() && self.bytes.len() < FULL
     }
@@ -62,7 +65,7 @@ impl WriteBuffer {
         self.from == self.bytes.len() && self.piece.is_empty() && self.after.is_empty() && !self.must_flush
     }
 
-    /// Forgets it all.
+    /// Drops what has not been written, and leaves the buffer to the next message of the thread.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         (self.from, self.piece, self.after) = (0, Bytes::new(), b"");
@@ -73,7 +76,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Writes all of it. `Ok` once all is with the operating system.
+    /// Writes and flushes everything. Ready once all bytes are with the operating system.
     pub(super) fn poll_write(&mut self, to: &mut MaybeTls, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut to = Pin::new(to);
         loop {
@@ -115,14 +118,15 @@ impl WriteBuffer {
 }
 
 thread_local! {
-    // The buffer of whoever was done writing last.
+    // A buffer for the next message of the thread: an idle connection holds none.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Up to this size, a piece is copied rather than written from where it is.
+/// Bytes of the largest piece that is copied. Larger ones are written from where they are.
 pub(super) const COPIED: usize = 8 * 1024;
-/// With so much to be written, it is written.
+/// Bytes with which the buffer is written before more is appended.
 const FULL: usize = 16 * 1024;
+/// Bytes of the largest buffer that is kept for the next message.
 const MAX_SPARE: usize = 64 * 1024;
 
 #[cfg(test)]

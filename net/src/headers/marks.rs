@@ -1,13 +1,13 @@
-//! Which of the headers that mean something to a proxy a message has.
+//! The fields of a message that mean something to a proxy, as a set of bits.
 //!
-//! Most messages have hardly any of them, and looking each one up costs more than the rest of a proxy's work. So one pass
-//! over what there is tells what is worth looking up.
+//! Most messages have hardly any of these fields, and looking each one up costs more than the rest of a proxy's work. So
+//! one pass over the fields of a message tells which are worth a look.
 
 use std::ops::BitOr;
 
 use http::HeaderMap;
 
-/// A set of header names, and [those of it that a message has](Marks::of).
+/// A set of field names: those to look for, or [those that a message has](Marks::of).
 ///
 /// ```
 /// use http::{HeaderMap, header};
@@ -22,7 +22,7 @@ use http::HeaderMap;
 pub struct Marks(u32);
 
 impl Marks {
-    /// What asks for health rather than for the app: a header, or the user agent of one who does.
+    /// Signs of a probe: `K-Network-Probe`, `K-Kubelet-Probe`, or the user agent of a prober.
     pub const PROBE: Marks = Marks(1 << 0);
     /// `Forwarded` and the `X-Forwarded-*` headers.
     pub const FORWARDED: Marks = Marks(1 << 1);
@@ -40,7 +40,7 @@ impl Marks {
     pub const TE: Marks = Marks(1 << 7);
     /// `Upgrade`.
     pub const UPGRADE: Marks = Marks(1 << 8);
-    /// What concerns only one hop, and is none of the above.
+    /// Any other hop-by-hop field.
     pub const HOP_BY_HOP: Marks = Marks(1 << 9);
 
     /// One pass over a message's headers.
@@ -70,12 +70,12 @@ impl Marks {
         })
     }
 
-    /// Both together.
+    /// The union of both sets, in constants.
     pub(crate) const fn and(self, other: Marks) -> Marks {
         Marks(self.0 | other.0)
     }
 
-    /// Whether there is any of these.
+    /// Whether any of these is in the set.
     pub fn any(self, these: Marks) -> bool {
         self.0 & these.0 != 0
     }
@@ -89,7 +89,7 @@ impl BitOr for Marks {
     }
 }
 
-/// Kubelet's, or one of Knative's.
+/// Whether a user agent is the kubelet's prober or one of Knative's.
 fn is_prober(user_agent: &[u8]) -> bool {
     user_agent.starts_with(super::KUBELET_USER_AGENT.as_bytes()) || user_agent.starts_with(b"Knative-")
 }

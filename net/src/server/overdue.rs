@@ -1,9 +1,9 @@
-//! Responses over HTTP/2 that are past their time and that nobody reads.
+//! HTTP/2 responses that are past their time and are not being read.
 //!
-//! A body's own timer speaks up when the body is read; but while a client takes nothing, nobody reads the body,
-//! and all that it holds (a slot, an upstream connection) would be held for as long as the client likes. So a connection
-//! keeps an eye on what it is writing. Over HTTP/1.1 an overdue response takes its connection with it (see
-//! [`h1`](crate::h1)); here it only loses what it holds, for the other streams are not at fault.
+//! A body looks at its own timer when it is polled; but while its client takes nothing (flow control, RFC 9113, 5.2), it is
+//! not polled, and a permit or an upstream connection inside it would be held for as long as the client likes. So the
+//! connection watches the bodies that it writes. Over HTTP/1.1 an overdue response takes its connection with it (see
+//! [`h1`](crate::h1)); here it only loses its content, for the other streams are not at fault.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::alarm::Alarm;
 use crate::{Body, Error};
 
-/// An HTTP/2 connection's view of all the responses it is writing.
+/// The bodies that one HTTP/2 connection is writing.
 #[derive(Clone, Default)]
 pub(super) struct Stragglers {
     shared: Arc<Mutex<Watched>>,
@@ -26,15 +26,15 @@ pub(super) struct Stragglers {
 
 #[derive(Default)]
 struct Watched {
-    // By the time they must have ended; the number tells those of the same instant apart.
+    // Bodies by the end of their time; a number tells those of the same instant apart.
     bodies: BTreeMap<(Instant, u64), Weak<Mutex<Body>>>,
     next: u64,
-    // The connection's task: the responses begin in tasks of their own.
+    // Waker of the connection's task, for bodies that are added in the tasks of their streams.
     connection: Option<Waker>,
 }
 
 impl Stragglers {
-    /// Watches a body that must end in time; any other stays as it is.
+    /// Watches a body, if it has a time limit.
     pub(super) fn watch(&self, body: Body) -> Body {
         let Some(total_at) = body.total_at() else { return body };
         let body = Arc::new(Mutex::new(body));
@@ -51,7 +51,7 @@ impl Stragglers {
         Body::stream(WatchedBody { body, key, stragglers: self.clone() })
     }
 
-    /// Takes from the responses that are past their time what they hold. Never ready.
+    /// Expires the bodies that are past their time. Never ready.
     pub(super) fn poll(&self, cx: &mut Context<'_>, alarm: &Alarm) -> Poll<()> {
         loop {
             let mut watched = self.shared.lock();
@@ -72,7 +72,7 @@ impl Stragglers {
     }
 }
 
-/// A body that its connection can take away from.
+/// A body that its connection can expire.
 struct WatchedBody {
     body: Arc<Mutex<Body>>,
     key: (Instant, u64),

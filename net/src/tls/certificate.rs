@@ -17,8 +17,8 @@ use super::error::TlsError;
 use super::policy::TlsPolicy;
 use super::renewal::{FileContent, Renewable, Seen, bytes_of};
 
-/// A server's side of TLS: a certificate with its key, from files that may be replaced at any time. Connections that
-/// are made after that see the new one; those that are there already stay.
+/// A server's side of TLS: a certificate with its key, from files that may be replaced at any time. New connections get the
+/// new certificate; connections that exist stay.
 pub struct ServerTls {
     files: CertificateFiles,
     policy: TlsPolicy,
@@ -26,7 +26,7 @@ pub struct ServerTls {
     seen: Seen,
 }
 
-/// Where a certificate chain and its key are, both in PEM.
+/// The files of a certificate chain and its key, both in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The certificate, and after it those that lead to its authority.
@@ -36,13 +36,13 @@ pub struct CertificateFiles {
 }
 
 impl CertificateFiles {
-    /// As Kubernetes names them: `tls.crt` and `tls.key`.
+    /// The files `tls.crt` and `tls.key`, as Kubernetes names them in a secret.
     pub fn in_folder(folder: &Path) -> Self {
         CertificateFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") }
     }
 
-    /// Whether both files are there. Not being able to tell is an error: a server must not do without TLS because of
-    /// a slip in its permissions.
+    /// Whether both files exist. Not being able to tell is an error: a server must not go without TLS because of a slip in
+    /// the permissions of a folder.
     pub fn exist(&self) -> Result<bool, TlsError> {
         let exists = |path: &Path| {
             path.try_exists().or_else(|source| match source.kind() {
@@ -59,7 +59,7 @@ impl CertificateFiles {
 }
 
 impl ServerTls {
-    /// Reads the files, which must be in order.
+    /// Reads the files, which must hold a certificate and its key.
     pub fn load(files: CertificateFiles, policy: TlsPolicy) -> Result<Self, TlsError> {
         let seen = Seen::default();
         let contents = files.read(&seen).unwrap_or_default();
@@ -67,7 +67,7 @@ impl ServerTls {
         Ok(ServerTls { files, policy, current, seen })
     }
 
-    /// Does the handshake with a client, with the certificate of this moment.
+    /// Does the handshake with a client, with the current certificate.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.read());
         TlsAcceptor::from(config).accept(stream).await
@@ -79,14 +79,14 @@ impl Renewable for ServerTls {
 
     fn renew(&self) -> Result<bool, TlsError> {
         let Some(contents) = self.files.read(&self.seen) else { return Ok(false) };
-        // A new configuration knows no old sessions, either: nobody resumes one that the old certificate began.
+        // A new configuration knows no old sessions either: none that the old certificate began is resumed.
         *self.current.write() = Arc::new(config(&self.files, &contents, &self.policy)?);
         Ok(true)
     }
 }
 
 impl fmt::Debug for ServerTls {
-    // Not the contents: among them is the key.
+    // The contents are not printed: among them is the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls").field("files", &self.files).finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! A client's side of TLS, towards anybody who is not a pod.
+//! A client's side of TLS, towards servers that are no pods.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,28 +16,29 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::TlsError;
 
-/// Whom to expect at the other end of a connection.
+/// The expected identity of a server, and the authorities that vouch for it.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
-    // None: whoever is there.
+    // None: any server.
     name: Option<ServerName<'static>>,
 }
 
 impl ClientTls {
-    /// Anybody: what Kubernetes makes of a readiness probe over HTTPS. The connection is encrypted, and that is all.
+    /// Any server, as in the kubelet's readiness probes over HTTPS: the connection is encrypted, and its certificate is not
+    /// verified.
     pub fn unverified() -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
             .with_no_client_auth();
         Ok(ClientTls { config: Arc::new(config), name: None })
     }
 
-    /// Only `host`, as some authority in one of the `bundles` (files in PEM) says; those that cannot be read are
-    /// passed over, but there must be somebody to trust.
+    /// Only `host`, by a certificate of an authority in one of the `bundles` (files in PEM). Bundles that cannot be read are
+    /// passed over, but at least one authority must be found.
     pub fn to(host: &str, bundles: &[PathBuf]) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for pem in bundles.iter().filter_map(|path| fs::read(path).ok()) {
@@ -56,7 +57,7 @@ impl ClientTls {
         Ok(ClientTls { config: Arc::new(config), name: Some(name) })
     }
 
-    /// Does the handshake, and says which version of HTTP will be spoken: many servers want to hear it.
+    /// Does the handshake, and offers the version of HTTP that will be spoken by ALPN: many servers insist on it.
     pub(crate) async fn connect(
         &self,
         stream: TcpStream,
@@ -79,11 +80,11 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// Takes any certificate, as long as its owner has the key to it.
+/// A verifier that accepts any certificate, as long as the server has its key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyServer(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,4 +1,4 @@
-//! Whose certificates a server wants to see.
+//! Client certificates that a server asks for.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::error::TlsError;
 use super::policy::TlsPolicy;
 
 impl TlsPolicy {
-    /// Only clients with a certificate of one of the authorities in `bundle` (in PEM) may come in; with `optional`,
-    /// those who show none as well.
+    /// Lets in only clients with a certificate of one of the authorities in `bundle` (in PEM); with `optional`, also clients
+    /// that show none.
     pub fn with_clients(mut self, bundle: &Path, optional: bool) -> Result<Self, TlsError> {
         let pem = std::fs::read(bundle)
             .map_err(|source| TlsError::Read { path: bundle.to_owned(), reason: source.to_string() })?;
@@ -23,7 +23,7 @@ impl TlsPolicy {
         let builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
         let builder = if optional { builder.allow_unauthenticated() } else { builder };
-        // The one way to fail is that there are no roots.
+        // An empty set of roots is the only error.
         self.clients = Some(builder.build().map_err(|_| no_trust())?);
         Ok(self)
     }

@@ -1,8 +1,8 @@
-//! Why there is no TLS.
+//! Errors in the setup of TLS.
 
 use std::path::PathBuf;
 
-/// Why there is no TLS.
+/// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -11,36 +11,36 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's words.
         reason: String,
     },
-    /// A file is not what it should be.
+    /// A file does not hold the PEM that it should.
     #[error("{} holds no {what}: {reason}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The kind of content that was expected.
         what: &'static str,
-        /// Why it was not found.
+        /// The parser's words.
         reason: String,
     },
-    /// A certificate and a key that cannot be used, or not together.
+    /// The certificate and the key cannot be used, or not together.
     #[error("cannot use {} with {}: {cause}", certificate.display(), key.display())]
     Pair {
         /// The file of the certificate.
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
-        /// What is wrong.
+        /// The reason.
         cause: rustls::Error,
     },
-    /// There is nobody to trust.
+    /// No bundle holds an authority.
     #[error("no certificate authority to trust in {0}")]
     NoTrust(String),
-    /// A name that no certificate can be for.
-    #[error("`{0}` is no name of a server")]
+    /// The name is none that a certificate can be for.
+    #[error("`{0}` is not the name of a server: a host name or an IP address is needed")]
     NoServerName(String),
-    /// What was asked for does not add up.
+    /// The settings contradict each other.
     #[error(transparent)]
     Unusable(#[from] rustls::Error),
 }

@@ -1,8 +1,8 @@
-//! The activator's side of TLS: who a pod must be.
+//! The activator's side of TLS: the identity that a pod must prove.
 //!
-//! Every pod's certificate is for `data-plane.knative.dev`; that alone would let any pod pose as any other. So it must
-//! name the namespace as well, and nothing is resumed: a session that was begun with one namespace's pod would
-//! otherwise be good for another's.
+//! Every pod's certificate is for `data-plane.knative.dev`; that alone would let any pod pose as any other. So it must name
+//! the namespace as well (Knative: `pkg/activator/certificate`), and no session is resumed: one that was begun with a pod
+//! of one namespace would be good for a pod of another.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use tracing::warn;
 use super::error::TlsError;
 use super::renewal::{FileContent, Renewable, Seen, bytes_of};
 
-/// A client's side of TLS, towards pods: whom it trusts, from files that may be replaced at any time.
+/// A client's side of TLS, towards pods: the authorities that it trusts, from files that may be replaced at any time.
 pub struct PodTls {
     bundles: Vec<PathBuf>,
     provider: Arc<CryptoProvider>,
@@ -42,8 +42,8 @@ struct Trust {
 }
 
 impl PodTls {
-    /// Reads the bundles: files with any number of certificates of authorities in PEM. What cannot be read is passed
-    /// over with a warning, but there must be somebody to trust.
+    /// Reads the bundles: files with any number of certificates of authorities in PEM. Bundles that cannot be read are passed
+    /// over with a warning, but at least one authority must be found.
     pub fn load(bundles: Vec<PathBuf>) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let seen = Seen::default();
@@ -52,8 +52,8 @@ impl PodTls {
         Ok(PodTls { bundles, provider, current, seen })
     }
 
-    /// Does the handshake with a pod's queue-proxy, who must prove to be one of `namespace`. No protocol is
-    /// negotiated: the request that comes next says what it is.
+    /// Does the handshake with a pod's queue-proxy, which must prove to be of `namespace`. ALPN is not used: the first bytes
+    /// of the connection say which protocol it is.
     pub async fn connect(&self, stream: TcpStream, namespace: &str) -> io::Result<TlsStream<TcpStream>> {
         let Trust { chain, template } = self.current.read().clone();
         let mut config = ClientConfig::clone(&template);
@@ -63,7 +63,7 @@ impl PodTls {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
-    /// Where a pod takes requests over TLS, who takes them at `plain` otherwise: Knative's fixed port.
+    /// The address at which a pod takes requests over TLS, given the one in the clear: Knative's fixed port.
     pub fn address_of(plain: SocketAddr) -> SocketAddr {
         SocketAddr::new(plain.ip(), POD_PORT)
     }
@@ -85,7 +85,7 @@ impl fmt::Debug for PodTls {
     }
 }
 
-/// A pod that is not one of the namespace it should be of.
+/// The certificate of a pod of another namespace.
 #[derive(Debug, thiserror::Error)]
 #[error("san {wanted:?} does not have a matching name in [{}]", names.join(" "))]
 struct WrongNamespace {
@@ -98,7 +98,7 @@ pub(crate) fn handshake_refusal(error: &io::Error) -> Option<rustls::Error> {
     error.get_ref()?.downcast_ref::<rustls::Error>().cloned()
 }
 
-/// Certificates as usual, and one name more.
+/// A verifier that also asks for the name of a namespace.
 #[derive(Debug)]
 struct PodVerifier {
     chain: Arc<WebPkiServerVerifier>,
@@ -118,7 +118,7 @@ impl ServerCertVerifier for PodVerifier {
             self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         let leaf = webpki::EndEntityCert::try_from(end_entity)
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        // By the letter: no wildcard stands for a namespace.
+        // Names are compared letter by letter: no wildcard stands for a namespace.
         if leaf.valid_dns_names().any(|name| name == self.san) {
             return Ok(verified);
         }
@@ -160,7 +160,7 @@ fn trust(
         let pem = match bytes_of(path, content) {
             Ok(pem) => pem,
             Err(error) => {
-                warn!(%error, "Passing over a bundle of authorities");
+                warn!(%error, "Skipping a bundle of certificate authorities");
                 continue;
             }
         };
@@ -172,10 +172,10 @@ fn trust(
             }
         }
         if added == 0 || passed_over > 0 {
-            warn!(file = %path.display(), added, passed_over, "Passing over what is no certificate of an authority");
+            warn!(file = %path.display(), added, passed_over, "Skipping entries that are no certificate of an authority");
         }
     }
-    // The one way to fail is that there are no roots.
+    // An empty set of roots is the only error.
     let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|_| {
@@ -191,7 +191,7 @@ fn trust(
     Ok(Trust { chain, template: Arc::new(template) })
 }
 
-/// What every certificate of the data plane is for.
+/// The name in every certificate of the data plane.
 const DATA_PLANE: &str = "data-plane.knative.dev";
 const POD_PORT: u16 = 8112;
 

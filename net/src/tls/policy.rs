@@ -1,4 +1,4 @@
-//! What a server may negotiate: versions, cipher suites, curves, by the names that operators of Knative write.
+//! Limits of negotiation: versions, cipher suites and curves, by the names that operators of Knative write.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,37 +8,37 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, SupportedProtocolVersion, version};
 use tracing::warn;
 
-/// What a server may negotiate. By default TLS 1.3 only, with every cipher suite and curve there is.
+/// The versions, cipher suites and curves that a server negotiates. By default TLS 1.3 only, with all suites and curves.
 #[derive(Clone, Debug)]
 pub struct TlsPolicy {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
-    // None: clients need no certificates.
+    // None if clients need no certificates.
     pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
-/// What an operator wrote about TLS. An empty word says nothing.
+/// An operator's settings of TLS. An empty one leaves the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TlsWords<'a> {
     /// `1.2` or `1.3`.
     pub min_version: &'a str,
     /// `1.2` or `1.3`.
     pub max_version: &'a str,
-    /// Go's names, with commas between them. They are about TLS 1.2; those of TLS 1.3 are always allowed.
+    /// Go's names of suites of TLS 1.2, with commas between them. The suites of TLS 1.3 are always allowed.
     pub cipher_suites: &'a str,
-    /// Go's names, with commas between them.
+    /// Go's names of curves, with commas between them.
     pub curve_preferences: &'a str,
 }
 
-/// What is wrong with one of the [`TlsWords`].
+/// A fault in one of the [`TlsWords`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {value:?} {rule}")]
 pub struct PolicyError {
     /// The environment variable, without the prefix that says which process it is for.
     pub setting: &'static str,
-    /// The word.
+    /// The value.
     pub value: String,
-    /// The rule it breaks: a sentence whose subject is the word.
+    /// The rule that it breaks: a sentence whose subject is the value.
     pub rule: &'static str,
 }
 
@@ -53,10 +53,10 @@ impl Default for TlsPolicy {
 }
 
 impl TlsPolicy {
-    /// Reads what an operator wrote; the first thing that is wrong with it.
+    /// Parses an operator's settings, or reports their first fault.
     ///
-    /// A name that Go knows and that is not offered here (CBC, P-521, ML-KEM) is left out with a warning: both
-    /// lists say what is allowed, and less is allowed, too. It is an error if that leaves nothing to agree on.
+    /// A name that Go knows and that is not offered here (CBC, P-521, ML-KEM) is left out with a warning: both lists are
+    /// limits, and offering less keeps them. A list that leaves nothing to agree on is an error.
     pub fn parse(words: TlsWords<'_>) -> Result<TlsPolicy, PolicyError> {
         let min = TlsVersion::parse(MIN_VERSION, words.min_version)?.unwrap_or(TlsVersion::V1_3);
         let max = TlsVersion::parse(MAX_VERSION, words.max_version)?.unwrap_or(TlsVersion::V1_3);
@@ -134,7 +134,7 @@ fn is_of_tls13(suite: &SupportedCipherSuite) -> bool {
     suite.tls13().is_some()
 }
 
-/// The suites on a list that are offered here; `None`: there is no list.
+/// The suites on a list that are offered here; `None`: the list is empty.
 fn cipher_suites(list: &str) -> Result<Option<Vec<CipherSuite>>, PolicyError> {
     named(CIPHER_SUITES, list, "is no cipher suite that Go considers secure", |name| {
         let suite = match name {
@@ -156,7 +156,7 @@ fn cipher_suites(list: &str) -> Result<Option<Vec<CipherSuite>>, PolicyError> {
     })
 }
 
-/// The curves on a list that are offered here, the best first; `None`: there is no list.
+/// The curves on a list that are offered here, the preferred first; `None`: the list is empty.
 fn curves(list: &str) -> Result<Option<Vec<NamedGroup>>, PolicyError> {
     let rule = "is no curve: X25519, X25519MLKEM768, P-256, P-384 and P-521 are";
     named(CURVE_PREFERENCES, list, rule, |name| match name {
@@ -171,7 +171,7 @@ fn curves(list: &str) -> Result<Option<Vec<NamedGroup>>, PolicyError> {
 enum Known<T> {
     Offered(T),
     NotOffered,
-    /// The list does not decide about it.
+    /// The name is legal, and this list does not decide about it.
     Elsewhere,
 }
 
@@ -187,7 +187,7 @@ fn named<T>(
         is_empty = false;
         match find(name) {
             Some(Known::Offered(item)) => found.push(item),
-            Some(Known::NotOffered) => warn!(setting, name, "Left out what is not offered here"),
+            Some(Known::NotOffered) => warn!(setting, name, "Skipping a name that is not offered here"),
             Some(Known::Elsewhere) => {}
             None => return Err(PolicyError { setting, value: name.to_owned(), rule }),
         }

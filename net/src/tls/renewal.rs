@@ -13,18 +13,18 @@ use super::error::TlsError;
 
 /// Something made of files that can be read again.
 pub trait Renewable: Send + Sync + 'static {
-    /// What to say when the files had changed.
+    /// The log line for files that had changed.
     const CHANGED: &str;
 
-    /// Reads the files again. True: they have changed since they were last read, and what they hold now is in force.
-    /// An error leaves in force what was, and is reported once for each change.
+    /// Reads the files again. True: they have changed since they were last read, and their content is in force. An error
+    /// leaves the last content in force, and is reported once for each change.
     fn renew(&self) -> Result<bool, TlsError>;
 }
 
-/// Reads the files again and again, until nobody uses what is made of them any more.
+/// Reads the files again and again, until the last user of their content is gone.
 ///
-/// Polling, not watching: Kubernetes replaces mounted secrets by renaming a link one folder up, and nothing is lost by
-/// a minute.
+/// The files are polled, not watched: Kubernetes replaces mounted secrets by renaming a link one folder up, and nothing is
+/// lost by a minute.
 pub fn keep_renewed<R: Renewable>(
     files: &Arc<R>,
     every: Duration,
@@ -44,16 +44,16 @@ async fn keep<R: Renewable>(files: Weak<R>, every: Duration) {
     }
 }
 
-/// What files held when they were last read, or why they could not be read.
+/// The contents of files when they were last read, or the errors in reading them.
 ///
-/// Compared as it is: these files are small, and there is no simpler hash than a thing itself.
+/// Contents are compared as they are, without a hash: these files are small.
 #[derive(Default)]
 pub(super) struct Seen(Mutex<Vec<FileContent>>);
 
 pub(super) type FileContent = Result<Vec<u8>, String>;
 
 impl Seen {
-    /// Reads the files; `None`: they are what they were.
+    /// Reads the files; `None`: they have not changed.
     pub(super) fn read(&self, files: &[PathBuf]) -> Option<Vec<FileContent>> {
         let read = |path: &PathBuf| fs::read(path).map_err(|error| error.to_string());
         let now: Vec<FileContent> = files.iter().map(read).collect();

@@ -1,4 +1,4 @@
-//! A connection, with TLS or without. One type for both, so that nothing above it exists twice.
+//! A connection with TLS or without: one type for both, so that nothing above it exists twice.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,12 +12,12 @@ use tokio_rustls::TlsStream;
 #[derive(Debug)]
 pub(crate) enum MaybeTls {
     Plain(TcpStream),
-    // Boxed: a session is a kilobyte, and most connections have none.
+    // Boxed: a TLS session is a kilobyte, and most connections have none.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl MaybeTls {
-    /// Whether there is no TLS.
+    /// Whether the connection is in the clear.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self, MaybeTls::Plain(_))
     }

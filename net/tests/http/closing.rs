@@ -1,4 +1,4 @@
-//! How connections end: nothing that was said is lost, and nobody waits for ever.
+//! The end of connections: no response is lost, and neither side waits for ever.
 
 use pilotlight_net::{Body, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +10,7 @@ use crate::support::{Answer, App, Client, GET, OK, header, proxied, soon, start,
 async fn empty_lines_between_requests_are_nothing() {
     let server = start(Answer(|_| std::future::ready(Response::new(Body::full("hello"))))).await;
     let mut client = Client::connect(server.address).await;
-    // More of them than there may be of a head.
+    // Together, these are more bytes than a head may have.
     client.send(&"\r\n".repeat(1 << 20)).await;
     let response = client.send(&format!("{GET}\r\n")).await.read_message().await;
     assert!(response.ends_with("hello"), "{response}");
@@ -46,20 +46,20 @@ async fn a_request_that_outlives_its_response_arrives_whole_even_on_the_last_of_
 async fn two_tasks_that_write_to_one_client_do_not_take_its_attention_from_each_other() {
     let app = App::listen().await;
     let proxy = start_proxy(app.address).await;
-    // Takes little until it reads.
+    // A small receive buffer: the client takes little until it reads.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut client = Client::of(socket.connect(proxy.address).await.unwrap());
     client.send(&format!("{CHUNKED}\r\n1\r\na\r\n")).await;
     let mut upstream = app.accept().await;
     upstream.read_until("1\r\na\r\n").await;
-    // More than all buffers on the way take.
+    // Eight hints are more than all buffers on the way take.
     let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(900 << 10));
     for _ in 0..8 {
         upstream.send(&hint).await;
     }
     upstream.send(OK).await;
-    // Whoever writes comes to where it has to wait.
+    // Both tasks get so far that they wait for the socket.
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
@@ -112,7 +112,7 @@ async fn a_client_that_leaves_is_noticed_although_nobody_reads_its_request() {
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
     let mut upstream = app.accept().await;
     upstream.read_head().await;
-    // Does not want the body, and takes its time to say so.
+    // The app refuses the body in a response that it does not finish.
     upstream.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nn").await;
     client.read_until("\r\n\r\nn").await;
     drop(client);
@@ -123,7 +123,7 @@ async fn a_client_that_leaves_is_noticed_although_nobody_reads_its_request() {
 async fn a_connection_that_was_said_to_be_kept_is_kept() {
     let server = start(Answer(|request: Request| async { Response::new(request.into_body()) })).await;
     let mut client = Client::connect(server.address).await;
-    // Nobody reads the body, which shows only after the head of the response was made.
+    // The body is abandoned after the head of the response has been made, which says that the connection is kept.
     client.send("HEAD / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo").await;
     let head = client.read_head().await;
     assert_eq!(header(&head, "connection"), None, "{head}");

@@ -1,21 +1,21 @@
-//! Our halves of HTTP/1.1 against hyper's: what one takes for a message, the other must take for the same message, or
+//! Our halves of HTTP/1.1 against hyper's: bytes that one takes for a message, the other must take for the same message, or
 //! refuse. Mostly valid messages are damaged at random and given to both. They differ in nothing but this:
 //!
-//! - We refuse requests that name no host, two, or none that could be one, and targets that are neither a path nor a
-//!   URL: `server/refusal.rs` says why. hyper leaves that to its user.
-//! - The length of a request is said in the same words wherever it is said, even beside chunks. hyper takes "5" and
-//!   "05" for the same, and looks at nothing that comes after `Transfer-Encoding`.
-//! - The length of a response is said in the same words, and once in a line: not "5, 5".
-//! - A length that is said twice is passed on once, and not at all beside chunks.
-//! - We refuse responses with other codings than chunks, since what takes off the chunks takes off the header; and
+//! - We refuse requests without exactly one legal `Host`, and targets that are neither a path nor a URL: `refusal.rs` says
+//!   why. hyper leaves that to its user.
+//! - Every `Content-Length` of a request must be the same text, even beside `chunked`. hyper takes "5" and "05" for the
+//!   same, and does not look at one behind `Transfer-Encoding`.
+//! - Every `Content-Length` of a response must be the same text, and no list: not "5, 5".
+//! - A repeated `Content-Length` is passed on once, and not at all beside `chunked`.
+//! - We refuse responses with other codings than `chunked`, since `Transfer-Encoding` is taken off with the chunks; and
 //!   requests with them, by a 501.
-//! - We refuse a `101` that nobody has asked for.
-//! - We refuse control bytes in what follows the size of a chunk, and a line feed alone at the end of a line of
-//!   trailers. hyper reads on there: it takes the next message for trailers.
+//! - We refuse a `101` that was not asked for.
+//! - We refuse control bytes in chunk extensions, and a bare line feed at the end of a line of trailers. hyper reads on
+//!   there, and takes the next message for trailers.
 //! - We refuse lengths that Go cannot count; hyper takes twice as much.
 //!
-//! And where the limits are: of fields, of trailers, of a head, of a chunk's line. Within them, nothing is accepted that
-//! hyper refuses.
+//! Limits differ, too: of fields, of trailers, of a head, of a chunk's line. Within them, nothing is accepted that hyper
+//! refuses.
 //!
 //! `PROPTEST_CASES=100000 cargo test -p pilotlight-net --test http differential` looks longer.
 
@@ -32,7 +32,7 @@ use http_body_util::BodyExt;
 use proptest::test_runner::Config;
 use tokio::runtime::Runtime;
 
-/// What follows a head.
+/// The content of a message behind its head.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Content {
     data: Bytes,
@@ -40,7 +40,7 @@ struct Content {
     is_broken_off: bool,
 }
 
-/// Reads a body to its end, wherever that is.
+/// Reads a body to its end, or as far as it comes.
 async fn read(body: impl Body<Data = Bytes>) -> Content {
     let mut body = std::pin::pin!(body);
     let (mut content, mut data) = (Content::default(), Vec::new());
@@ -55,7 +55,7 @@ async fn read(body: impl Body<Data = Bytes>) -> Content {
     }
 }
 
-/// By name; those of one name in the order they came.
+/// Fields sorted by name; those of one name stay in their order.
 fn fields(headers: &HeaderMap) -> Vec<(String, Bytes)> {
     let mut fields: Vec<_> = headers
         .iter()
@@ -69,12 +69,12 @@ fn values<'a>(fields: &'a [(String, Bytes)], name: &str) -> Vec<&'a [u8]> {
     fields.iter().filter(|(other, _)| other == name).map(|(_, value)| &value[..]).collect()
 }
 
-/// We take no length that does not fit with a sign.
+/// Whether a length does not fit into a signed integer, which we refuse.
 fn is_too_long(length: &str) -> bool {
     length.parse().is_ok_and(|length: u64| i64::try_from(length).is_err())
 }
 
-/// We take no control bytes in the extension of a chunk, and no bare line feed after the last.
+/// Whether we refuse a chunked body that hyper takes: for control bytes in an extension, or a bare line feed in trailers.
 fn is_stricter_about_chunks(hyper: &Content, ours: &Content, input: &[u8]) -> bool {
     ours.is_broken_off && hyper.data.starts_with(&ours.data) && has_odd_bytes(input)
 }
@@ -84,7 +84,7 @@ fn has_odd_bytes(input: &[u8]) -> bool {
     has_control_bytes || input.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
 }
 
-/// So many cases, unless the environment says how many.
+/// The number of cases, unless the environment sets another.
 fn config() -> Config {
     Config { failure_persistence: None, ..Config::with_cases(2000) }
 }
@@ -93,5 +93,5 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Nothing here waits for anything but bytes that are there already.
+/// Time for anything here: all waits are for bytes that are there already.
 const AT_ONCE: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! An app that leaves at any moment, or says more than it was asked: what its clients get is theirs or an error, and
-//! nothing that changes anything is done twice.
+//! An app that leaves at any moment, or sends more than it was asked for: each client gets its own response or an error, and
+//! no request that changes something is served twice.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -62,7 +62,7 @@ async fn serve(mut stream: TcpStream, mut dice: Dice, seen: Seen) -> Option<()> 
     }
 }
 
-/// Reads on, up to that length.
+/// Reads until there are so many bytes.
 async fn hear(stream: &mut TcpStream, read: &mut Vec<u8>, length: usize) -> Option<()> {
     while read.len() < length {
         if stream.read_buf(read).await.ok()? == 0 {
@@ -72,7 +72,7 @@ async fn hear(stream: &mut TcpStream, read: &mut Vec<u8>, length: usize) -> Opti
     Some(())
 }
 
-/// How many requests got an answer, and how many an error.
+/// Sends requests. Returns how many got a response, and how many an error.
 async fn ask(address: SocketAddr, seed: u64) -> (usize, usize) {
     let mut dice = Dice(seed);
     let mut client = Client::connect(address).await;
@@ -85,7 +85,7 @@ async fn ask(address: SocketAddr, seed: u64) -> (usize, usize) {
         let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         let (first, second) = request.split_at(dice.below(request.len()));
         for part in [first, second] {
-            // An error shows when the answer is read.
+            // An error shows when the response is read.
             let _ = client.try_send(part.as_bytes()).await;
             for _ in 0..dice.below(20) {
                 tokio::task::yield_now().await;
@@ -107,7 +107,7 @@ async fn ask(address: SocketAddr, seed: u64) -> (usize, usize) {
                 assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
                 bad += 1;
             }
-            // Breaks off, as that of the app did; never without a word.
+            // The response breaks off, as that of the app did, but never in front of its first byte.
             None => {
                 assert!(!client.has_heard_nothing(), "{method} {name}");
                 bad += 1;

@@ -228,7 +228,7 @@ async fn an_app_that_does_not_read_holds_the_client_back() {
     {
         sent += 1;
     }
-    // Socket buffers take a few megabytes each; what matters is that there is an end to it.
+    // Socket buffers take a few megabytes each: back-pressure must set in some time.
     assert!(sent < 50, "the proxy took {sent} MiB that nobody reads");
 }
 

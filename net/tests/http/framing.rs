@@ -1,4 +1,4 @@
-//! Where a message ends, and what belongs to whom: whatever two readers could see differently.
+//! Framing: the end of each message, and the fields that two readers could see differently.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -43,7 +43,7 @@ async fn a_connection_is_not_kept_after_a_response_that_may_be_longer_than_it_se
     }
 }
 
-/// Leaves the task nothing of what it may do before it must let others run.
+/// Spends the task's budget: whatever it polls until it yields is `Pending`.
 async fn spend_budget() {
     poll_fn(|cx| {
         while let Poll::Ready(progress) = coop::poll_proceed(cx) {
@@ -61,7 +61,7 @@ async fn send(upstreams: &Upstreams, app: &App, request: &mut Request) -> String
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-// A connection to an app, kept by a pool.
+// A pool with one kept connection to an app.
 async fn kept() -> (Upstreams, App, Client) {
     let (upstreams, app) = (upstreams(), App::listen().await);
     let mut request = Request::default();
@@ -83,7 +83,7 @@ async fn a_busy_task_notices_what_became_of_its_kept_connections_all_the_same() 
             Some(unasked) => drop(upstream.send(unasked).await),
             None => drop(upstream),
         }
-        // The runtime hears of it.
+        // The runtime gets to see the close.
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }

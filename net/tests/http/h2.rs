@@ -51,7 +51,7 @@ fn trailers(name: &'static str, value: &'static str) -> Frame<Bytes> {
     Frame::trailers(HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]))
 }
 
-/// An app that sends back what comes, frame by frame, and says what it saw.
+/// An app that sends each frame back as it comes, and the head of the request in a header.
 async fn echo() -> Server {
     start(Answer(|request: Request| async {
         let (head, body) = request.into_parts();
@@ -173,7 +173,7 @@ async fn a_refused_stream_is_sent_again_with_the_body_it_had() {
     let call = tokio::spawn(async move { client.send_request(grpc("/", Body::full("body"))).await });
     let (stream, _) = soon("a connection", listener.accept()).await.unwrap();
     let mut app = ::h2::server::handshake(stream).await.unwrap();
-    // Refused although its body has come.
+    // The request is refused although its body has come.
     let (request, mut respond) = soon("a request", app.accept()).await.unwrap().unwrap();
     let first = soon("its body", async {
         let mut body = request.into_body();
@@ -201,7 +201,7 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
-/// Takes connections, and on each says after the first request that it takes none any more.
+/// An app that sends GOAWAY on each connection after its first request.
 async fn goes_away(listener: &TcpListener) {
     let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
     let mut preface = [0; 24];
@@ -216,7 +216,7 @@ async fn goes_away(listener: &TcpListener) {
             break;
         }
     }
-    // Last stream: none. No error.
+    // GOAWAY: last stream 0, NO_ERROR.
     stream.write_all(&frame(GOAWAY, 0, 0, &[0; 8])).await.unwrap();
 }
 

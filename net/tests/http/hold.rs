@@ -1,4 +1,4 @@
-//! Requests that wait for their turn, and clients that do not.
+//! Requests that wait for their turn, and clients that leave meanwhile.
 
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -6,8 +6,8 @@ use pilotlight_net::{Body, Breaker, ByteBudget, Request, Response, hold_while, p
 
 use crate::support::{Answer, Client, GET, Server, soon, start, until};
 
-/// A server whose requests wait for a slot, of which there is none at first; then it sends back what they said, and
-/// the trailer `x-sum` last. `/now` does not wait.
+/// A server whose requests wait for a slot, of which there is none at first; then it sends their body back, and the
+/// trailer `x-sum` last. `/now` does not wait.
 struct Queue {
     server: Server,
     breaker: Breaker,
@@ -41,7 +41,7 @@ impl Queue {
         Queue { server, breaker, budget }
     }
 
-    /// Sends a request, all of it if the server takes all of it, and waits until it is in the queue.
+    /// Sends a request, as far as the server takes it, and waits until it is in the queue.
     async fn enter(&self, request: String) -> tokio::task::JoinHandle<Client> {
         let before = self.breaker.waiting();
         let mut client = Client::connect(self.server.address).await;
@@ -53,7 +53,7 @@ impl Queue {
         sent
     }
 
-    /// Lets the server do all that it has to do: on one thread, it comes first.
+    /// Lets the server do all that it has to do: on one thread, its tasks run before this one again.
     async fn settle(&self) {
         for _ in 0..3 {
             let mut client = Client::connect(self.server.address).await;

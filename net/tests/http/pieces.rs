@@ -1,4 +1,4 @@
-//! Traffic cut into pieces at random: what arrives must not depend on how.
+//! Traffic cut into pieces at random: a message must not depend on its pieces.
 
 use http_body_util::BodyExt;
 use pilotlight_net::{Body, Request, Response, plain};
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{Answer, Server, header, soon, start, start_proxy};
 
-/// Says what it hears: as it comes, when it has heard all, or nothing of it.
+/// Sends the request's body back: as it comes, when it is complete, or not at all.
 async fn echo() -> Server {
     start(Answer(|request: Request| async {
         let (head, body) = request.into_parts();
@@ -64,7 +64,7 @@ fn request(dice: &mut Dice, number: usize) -> (String, String) {
     (request, answer)
 }
 
-/// One response: its head, its body, and what is left of `read` after it.
+/// One response: its head, its body, and the rest of `read` behind it.
 fn response(read: &str, is_head: bool) -> Option<(&str, String, &str)> {
     let (head, mut rest) = read.split_at(read.find("\r\n\r\n")? + 4);
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{read}");
@@ -98,7 +98,7 @@ async fn converse(proxy: &Server, seed: u64) {
         let mut rest = all.as_bytes();
         while !rest.is_empty() {
             let (piece, after) = rest.split_at((1 + dice.size()).min(rest.len()));
-            // An error: it was told that no more is read.
+            // An error says that the server reads no more.
             let _ = writer.write_all(piece).await;
             rest = after;
             for _ in 0..dice.below(5) {
@@ -183,7 +183,7 @@ async fn nonsense_comes_to_an_end() {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         let (mut reader, mut writer) = stream.split();
         let asking = async {
-            // Errors: it was told that no more is read.
+            // An error says that the server reads no more.
             let _ = writer.write_all(&nonsense(&mut dice)).await;
             let _ = writer.shutdown().await;
         };

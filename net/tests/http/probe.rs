@@ -66,7 +66,7 @@ async fn an_admin_server_answers_what_it_has_and_lists_it_otherwise() {
         ("/metrics", "200", "a 1\n"),
         ("/healthz?verbose", "200", "ok\n"),
         ("/readyz", "503", "no leader\n"),
-        ("/", "404", "404 page not found; there is /healthz, /metrics, /readyz\n"),
+        ("/", "404", "404 page not found; known paths: /healthz, /metrics, /readyz\n"),
     ] {
         let response = client.send(&GET.replace("/ ", &format!("{path} "))).await.read_message().await;
         assert_eq!(response.split(' ').nth(1), Some(status), "{response}");

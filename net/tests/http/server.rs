@@ -15,7 +15,7 @@ async fn hello() -> Server {
     start(Answer(|_| std::future::ready(Response::new(Body::full("hello"))))).await
 }
 
-// Answers with what the server saw of the body.
+// Answers with the request's body.
 async fn echo() -> Server {
     start(Answer(|request: Request| async {
         match request.into_body().collect().await {
@@ -144,7 +144,7 @@ async fn headers_beyond_any_measure_are_refused() {
 async fn headers_somewhat_too_large_are_answered_with_431() {
     let server = hello().await;
     let mut client = Client::connect(server.address).await;
-    // Beyond the limit, but all of it fits into what the server reads before it says no.
+    // The head exceeds the limit, but fits into the bytes that the server reads before it refuses.
     let large = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X-Many: x\r\n".repeat(1000));
     let _ = client.try_send(large.as_bytes()).await;
     assert!(client.read_to_end().await.starts_with("HTTP/1.1 431 "));
@@ -268,7 +268,7 @@ async fn a_client_that_takes_nothing_cannot_hold_a_response_past_its_time() {
     let shared = breaker.clone();
     let server = start(Answer(move |_| {
         let permit = shared.try_acquire();
-        // More in one piece than all buffers on the way take: the server has no reason to read the body again.
+        // One piece is more than all buffers on the way take: the server has no reason to poll the body again.
         let pieces =
             futures_util::stream::repeat_with(|| Ok(http_body::Frame::data(vec![0; 64 << 20].into())));
         let body = Body::stream(http_body_util::StreamBody::new(pieces)).guarded(permit);
@@ -286,7 +286,7 @@ async fn a_client_that_takes_nothing_cannot_hold_a_response_past_its_time() {
 #[tokio::test]
 async fn a_client_that_takes_nothing_cannot_hold_the_rest_of_a_response_past_its_time_either() {
     let server = start(Answer(|_| {
-        // All of it is with the server at once: there is no body left to be timed.
+        // The body ends with its first poll: there is none left that could look at its timer.
         let timeouts = Timeouts { total: Duration::from_millis(200), response_start: None, idle: None };
         bounded(timeouts, Response::new(Body::full(vec![0; 64 << 20])))
     }))
@@ -314,8 +314,8 @@ async fn a_connection_outlives_the_time_limits_of_its_responses() {
     }
 }
 
-// The clock is paused although the sockets are real: the server's own limit is the only timer there is, so that time
-// can only pass when nobody has anything else to do.
+// The clock is paused although the sockets are real: the server's limit is the only timer there is, and time passes only
+// when no task can run.
 #[tokio::test(start_paused = true)]
 async fn half_a_head_is_waited_for_no_longer_than_a_minute() {
     for half in ["", "G", "PRI * HT", "GET / HTTP/1.1\r\nHost: h\r\nX-Slow: "] {

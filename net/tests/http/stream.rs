@@ -1,4 +1,4 @@
-//! What a proxy must not collect, and must not drop: pieces, trailers, `100 Continue`.
+//! Pieces, trailers and `100 Continue`, which a proxy must neither collect nor drop.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -41,13 +41,13 @@ async fn an_answer_may_begin_and_end_while_the_request_goes_on() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_until_it_has_sent_all_does_not_hang() {
-    // More than fits into all buffers on the way.
+    // Together, these are more than all buffers on the way take.
     const BYTES: usize = 32 << 20;
     let (mut client, app, _proxy) = proxied().await;
     client.send(&format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {BYTES}\r\n\r\n")).await;
     let mut upstream = app.accept().await;
     upstream.read_head().await;
-    // An app whose answer does not depend on what it reads.
+    // The app answers before it has read the body.
     let (mut reader, mut writer) = upstream.into_stream().into_split();
     let answering = tokio::spawn(async move {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
@@ -121,7 +121,7 @@ async fn an_app_that_knows_nothing_of_continuing_gets_the_body_all_the_same() {
     client.send(ASKS_FIRST).await;
     let mut upstream = app.accept().await;
     upstream.read_head().await;
-    // After a second of silence.
+    // The body comes after a second of silence.
     assert!(client.read_head().await.starts_with("HTTP/1.1 100 "));
     client.send("body").await;
     assert_eq!(soon("the body", upstream.read_until("body")).await, "body");
@@ -138,7 +138,7 @@ async fn answers_in_between_reach_the_client_in_front_of_the_last() {
         let hint = client.read_head().await;
         assert_eq!(hint, format!("HTTP/1.1 103 Early Hints\r\nLink: {link}\r\n\r\n"));
     }
-    // Two at once, and the last with them.
+    // Two interim responses come at once, and the final one with them.
     let hint = "HTTP/1.1 103 Early Hints\r\nLink: </c>\r\n\r\n";
     upstream.send(&format!("{hint}HTTP/1.1 102 Processing\r\n\r\n{OK}")).await;
     assert_eq!(client.read_head().await, hint);

@@ -1,4 +1,4 @@
-//! A client and apps that speak HTTP by the byte, so that each side can be as odd as a test needs.
+//! A client and apps that speak HTTP byte by byte, so that each side can be as odd as a test needs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Client {
         self
     }
 
-    /// Has nothing more to say, and listens.
+    /// Half-closes the connection.
     pub(crate) async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
@@ -61,7 +61,7 @@ impl Client {
         self.stream.write_all(bytes).await
     }
 
-    /// Up to and including `end`, which must come.
+    /// Reads up to and including `end`, which must come.
     pub(crate) async fn read_until(&mut self, end: &str) -> String {
         soon(end, async {
             loop {
@@ -100,7 +100,7 @@ impl Client {
         message
     }
 
-    /// A whole message of known length, or what it is to answer `HEAD`; `None` if it breaks off.
+    /// A whole message of known length, without a body if it answers `HEAD`; `None` if it breaks off.
     pub(crate) async fn try_read_message(&mut self, is_head: bool) -> Option<String> {
         loop {
             if let Some(at) = find(&self.buffered, b"\r\n\r\n") {
@@ -118,12 +118,12 @@ impl Client {
         }
     }
 
-    /// Whether nothing has come that was not read.
+    /// Whether no byte has come that was not read.
     pub(crate) fn has_heard_nothing(&self) -> bool {
         self.buffered.is_empty()
     }
 
-    /// All there is until the other side closes or resets.
+    /// All bytes until the other side closes or resets.
     pub(crate) async fn read_to_end(&mut self) -> String {
         soon("the end", async {
             while self.stream.read_buf(&mut self.buffered).await.is_ok_and(|read| read > 0) {}
@@ -244,7 +244,7 @@ pub(crate) async fn nobody() -> SocketAddr {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
-    // Bound for as long as the tests run, so that nobody else gets it; and it never listens.
+    // The port stays bound for as long as the tests run, so that nobody else gets it; and the socket never listens.
     std::mem::forget(socket);
     address
 }

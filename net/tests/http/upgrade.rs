@@ -138,7 +138,7 @@ async fn a_wish_for_http_2_is_granted_and_the_app_hears_http_1() {
     // GET, http, "/", h: the third and the second request of a connection that has only one so far.
     let second = frame(1, 5, 3, &[0x82, 0x86, 0x84, 0x01, 1, b'h']);
     let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..], &second].concat();
-    // In two pieces, neither of which is enough.
+    // The preface comes in two pieces.
     let (one, other) = hello.split_at(20);
     client.try_send(one).await.unwrap();
     client.try_send(other).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_wish_for_http_2_is_granted_and_the_app_hears_http_1() {
             stream.read_exact(&mut payload).await.unwrap();
             match head[3] {
                 0 => answers.entry(head[8]).or_default().extend(payload),
-                // Of the static table: 200.
+                // Entry 8 of the static table (RFC 7541, A): `:status: 200`.
                 1 => assert_eq!(payload[0], 0x88),
                 _ => {}
             }
@@ -180,14 +180,14 @@ async fn a_wish_for_http_2_is_granted_and_the_app_hears_http_1() {
 async fn a_wish_for_http_2_that_cannot_be_granted_is_passed_over() {
     let settings = "HTTP2-Settings: AAMAAABkAAQAAP__\r\n";
     for wish in [
-        // With a body.
+        // A body would have to be kept.
         &format!("{WISH}Content-Length: 2\r\n\r\nab"),
-        // Not agreed upon, or not well.
+        // `Connection` or `HTTP2-Settings` is missing, repeated or malformed.
         "Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         &format!("Connection: Upgrade\r\nUpgrade: h2c\r\n{settings}\r\n"),
         &format!("{WISH}{settings}\r\n"),
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: a b\r\n\r\n",
-        // Too long for one frame.
+        // The head does not fit into one frame.
         &format!("{WISH}X-Long: {}\r\n\r\n", "x".repeat(20_000)),
     ] {
         let (mut client, app, _proxy) = proxied().await;
@@ -211,7 +211,7 @@ async fn who_switches_to_http_2_and_speaks_something_else_is_cut_off() {
     }
 }
 
-/// A proxy with time limits, which says how many exchanges it has.
+/// A proxy with time limits that counts its exchanges.
 struct Limited {
     to: SocketAddr,
     upstreams: Upstreams,
@@ -280,7 +280,7 @@ async fn a_websocket_holds_its_place_until_it_closes() {
     client.close(None).await.unwrap();
     assert!(matches!(soon("close", app.next()).await, Some(Ok(Message::Close(_)))));
     assert_eq!(inside.load(Ordering::SeqCst), 1, "the other half is still open");
-    // Answers the close, and closes the connection.
+    // The app answers the close frame, and closes the connection.
     assert!(soon("the end", app.next()).await.is_none());
     drop((client, app));
     until("the place is free", || inside.load(Ordering::SeqCst) == 0).await;
@@ -300,7 +300,7 @@ async fn bytes_in_either_direction_keep_a_websocket_from_being_idle_until_the_si
     let idle = Duration::from_millis(400);
     let (mut client, mut app, _proxy, inside) = websocket(limits(Duration::from_secs(300), Some(idle))).await;
     let opened = tokio::time::Instant::now();
-    // Only the client talks, for longer than the idle limit and the limit for the first byte.
+    // The client alone talks, for longer than the idle limit and the limit for the first byte.
     while opened.elapsed() < 2 * idle {
         talk(&mut client, &mut app, "tick").await;
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A client that is no pod's: whom it trusts, and who trusts it.
+//! Clients of servers that are no pods: certificates on either side.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The activator's side: who is a pod, and of which namespace.
+//! The activator's side: pods, and their namespaces.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ async fn text(response: Response) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// What comes of a request to a server with a certificate for these names, sent to a pod of this namespace.
+/// The outcome of a request that is sent to a pod of this namespace, and meets a server with a certificate for these names.
 async fn outcome(names: &[&str], namespace: &str) -> Result<String, String> {
     let authority = Authority::new();
     let folder = Folder::with(&authority, names);
@@ -133,7 +133,7 @@ async fn megabytes_go_both_ways() {
     let folder = Folder::with(&authority, &POD);
     let server = start(folder.load(TlsWords::default())).await;
     let (upstreams, _) = upstreams(vec![folder.write("ca.crt", &authority.pem)], "default");
-    // A period that no record and no buffer has.
+    // The period of the content is that of no record and no buffer.
     let body: Vec<u8> = (0..8_000_000_u32).map(|at| (at % 251) as u8).collect();
     let response =
         upstreams.send(&Client::ourselves(), server.address, &mut post(body.clone())).await.unwrap();

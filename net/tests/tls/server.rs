@@ -48,7 +48,7 @@ async fn what_tls_has_read_ahead_of_us_is_not_waited_for() {
     let server = start_with(folder.load(TlsWords::default()), Stream).await;
     let client = connect(server.address, &authority).await;
     let (mut reader, mut writer) = tokio::io::split(client);
-    // Many in one record, and many records in one.
+    // Some records hold many requests, and some requests take many records.
     let sizes = [1, 9_000, 1, 1, 300_000, 20_000, 1, 70_000, 16_384, 1];
     let requests: String = sizes
         .iter()
@@ -62,7 +62,7 @@ async fn what_tls_has_read_ahead_of_us_is_not_waited_for() {
         async { tokio::join!(writer.write_all(requests.as_bytes()), reader.read_to_string(&mut answers)) };
     let (written, read) = soon("the end", talk).await;
     written.unwrap();
-    // An end without TLS's own word would be an error.
+    // An end without close_notify would be an error.
     read.unwrap();
     assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 9);
     assert_eq!(answers.matches('x').count(), sizes[..9].iter().sum::<usize>());

@@ -1,4 +1,4 @@
-//! An authority, the certificates it gives out, a server that shows them, and a client that says what it sees.
+//! An authority, the certificates that it signs, a server that shows them, and a client that looks at them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ impl Authority {
     }
 }
 
-/// What Knative puts into the certificate of a pod.
+/// The names in the certificate of a pod, as Knative has them.
 pub(crate) const POD: [&str; 2] = ["kn-user-default", DATA_PLANE];
 pub(crate) const DATA_PLANE: &str = "data-plane.knative.dev";
 
@@ -98,7 +98,7 @@ impl Folder {
     }
 }
 
-/// A server that answers every request with its own body, and says in `spoken` what it took it for.
+/// A server that answers every request with its own body, and with its version in `spoken`.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) drain: Drain,
@@ -128,7 +128,7 @@ pub(crate) async fn start_with(tls: Arc<ServerTls>, handler: impl Handler) -> Se
     Server { address, drain, task }
 }
 
-/// A handshake by somebody who trusts `authority` and wants what the rest says.
+/// A handshake by a client that trusts `authority` and offers these versions and protocols.
 pub(crate) async fn handshake(
     to: SocketAddr,
     authority: &Authority,
@@ -167,7 +167,7 @@ pub(crate) async fn echo(stream: &mut TlsStream<TcpStream>, text: &str) {
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
 }
 
-/// The certificate that a server shows a newcomer.
+/// The certificate that a server shows on a new connection.
 pub(crate) async fn shown(to: SocketAddr, authority: &Authority) -> String {
     let stream = connect(to, authority).await;
     pem_of(&stream)

@@ -138,7 +138,7 @@ async fn a_slot_is_taken_until_the_last_byte_of_the_response() {
 async fn silence_past_the_timeout_is_a_504() {
     let gate = Gate::closed().await;
     let mut settings = env(gate.address, &[]);
-    settings.timeout = Duration::from_millis(50);
+    settings.timeouts.total = Duration::from_millis(50);
     let proxy = Running::start(settings).await;
     let response = proxy.ask(GET).await;
     assert_eq!((status(&response), body(&response)), (504, "request timeout"));
@@ -149,7 +149,7 @@ async fn silence_past_the_timeout_is_a_504() {
 async fn time_in_the_queue_counts_against_the_timeout_and_the_place_is_freed() {
     let gate = Gate::closed().await;
     let mut settings = env(gate.address, &[("CONTAINER_CONCURRENCY", "1")]);
-    settings.timeout = Duration::from_millis(300);
+    settings.timeouts.total = Duration::from_millis(300);
     let proxy = Running::start(settings).await;
     let (first, second) = tokio::join!(proxy.ask(GET), proxy.ask(GET));
     assert_eq!((status(&first), status(&second)), (504, 504));
@@ -177,7 +177,7 @@ async fn a_response_that_stalls_is_broken_off_rather_than_patched() {
     })
     .await;
     let mut settings = env(stalling, &[]);
-    settings.idle_timeout = Some(Duration::from_millis(50));
+    settings.timeouts.idle = Some(Duration::from_millis(50));
     let proxy = Running::start(settings).await;
     let response = proxy.ask(GET).await;
     assert_eq!((status(&response), body(&response)), (200, "3\r\nfoo\r\n"), "no end of the chunks");

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use pilotlight_config::duration::{self, DurationError};
 use pilotlight_config::spelling::hint;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Distribution;
 
@@ -40,20 +39,16 @@ pub enum DistributionSpec {
 }
 
 /// The unit of a column of numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimeUnit {
     /// Seconds.
     #[default]
-    #[serde(rename = "s")]
     Seconds,
     /// Milliseconds.
-    #[serde(rename = "ms")]
     Millis,
     /// Microseconds.
-    #[serde(rename = "us")]
     Micros,
     /// Nanoseconds.
-    #[serde(rename = "ns")]
     Nanos,
 }
 
@@ -253,22 +248,24 @@ impl TimeUnit {
         }
     }
 
+    /// Every unit by its name.
+    pub(crate) const NAMES: [(&str, TimeUnit); 4] = [
+        ("s", TimeUnit::Seconds),
+        ("ms", TimeUnit::Millis),
+        ("us", TimeUnit::Micros),
+        ("ns", TimeUnit::Nanos),
+    ];
+
     fn name(self) -> &'static str {
-        match self {
-            TimeUnit::Seconds => "s",
-            TimeUnit::Millis => "ms",
-            TimeUnit::Micros => "us",
-            TimeUnit::Nanos => "ns",
-        }
+        TimeUnit::NAMES.iter().find(|(_, unit)| *unit == self).map_or("", |(name, _)| name)
     }
 }
 
 impl FromStr for TimeUnit {
     type Err = DistError;
     fn from_str(text: &str) -> Result<Self, DistError> {
-        let all = [TimeUnit::Seconds, TimeUnit::Millis, TimeUnit::Micros, TimeUnit::Nanos];
-        let known = all.into_iter().find(|unit| unit.name() == text);
-        known.ok_or_else(|| DistError::Unit { unit: text.to_owned() })
+        let known = TimeUnit::NAMES.iter().find(|(name, _)| *name == text);
+        known.map(|&(_, unit)| unit).ok_or_else(|| DistError::Unit { unit: text.to_owned() })
     }
 }
 
@@ -422,25 +419,6 @@ impl fmt::Display for DistributionSpec {
     }
 }
 
-impl Serialize for DistributionSpec {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for DistributionSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for Distribution {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -463,9 +441,7 @@ mod tests {
         ] {
             let spec: DistributionSpec = text.parse().unwrap();
             assert_eq!(spec.to_string(), text);
-            assert_eq!(serde_json::to_string(&spec).unwrap(), serde_json::to_string(text).unwrap());
-            let json = serde_json::to_string(text).unwrap();
-            assert_eq!(serde_json::from_str::<DistributionSpec>(&json).unwrap(), spec);
+            assert_eq!(spec.to_string().parse::<DistributionSpec>().unwrap(), spec);
         }
         let same = |a: &str, b: &str| assert_eq!(a.parse::<Distribution>().unwrap().to_string(), b);
         same("gamma:cv=0.5,mean=100ms", "gamma:mean=100ms,shape=4");

@@ -81,7 +81,7 @@ impl Fleet {
         self.keeper.back_off().is_some_and(|back_off| back_off.gives_up)
     }
 
-    /// Those whose containers run.
+    /// Pods whose containers run.
     pub(super) fn running_mut(&mut self) -> impl Iterator<Item = &mut Pod> {
         self.pods.iter_mut().filter(|pod| pod.runs())
     }
@@ -234,7 +234,7 @@ impl Engine<'_> {
         self.soon(Event::Listed(id));
     }
 
-    /// Everybody learns that a pod is ready.
+    /// A pod is known to be ready: it gets requests.
     pub(super) fn list(&mut self, id: PodId) {
         let Some(pod) = self.fleet.find_mut(id).filter(|pod| pod.phase == Phase::Ready) else { return };
         pod.listed = true;
@@ -315,7 +315,7 @@ impl Engine<'_> {
         self.tell_pods();
     }
 
-    /// Whoever keeps the number of pods may start the next one now.
+    /// The pause after a failed start is over.
     pub(super) fn start_due(&mut self) {
         self.fleet.start_due = None;
         self.keep(pods::Event::Tick);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use pilotlight_core::Time;
+use pilotlight_histogram::{Durations, MICROSECOND};
 
 use super::oracle::Oracle;
 use super::timeline::Recorder;
@@ -164,11 +164,11 @@ impl Meter {
         self.count_costs(now);
         let mut outcome = self.outcome;
         outcome.duration_s = duration.as_secs_f64();
-        outcome.latency = self.latency.quantiles();
-        outcome.wait = self.wait.quantiles();
-        outcome.queue = self.queue.quantiles();
-        outcome.cold_start = self.cold.quantiles();
-        outcome.service = self.service.quantiles();
+        outcome.latency = quantiles(&self.latency);
+        outcome.wait = quantiles(&self.wait);
+        outcome.queue = quantiles(&self.queue);
+        outcome.cold_start = quantiles(&self.cold);
+        outcome.service = quantiles(&self.service);
         outcome.slo_fraction = self.objective.map(|_| match outcome.requests {
             0 => 1.0,
             requests => self.within_objective as f64 / requests as f64,
@@ -195,52 +195,18 @@ impl Meter {
     }
 }
 
-/// A distribution of times, with three significant digits and microseconds at best. Zeros are only counted.
-struct Times {
-    histogram: Histogram<u64>,
-    zeros: u64,
-    sum_seconds: f64,
-    count: u64,
-    longest: Duration,
-}
+/// To the microsecond and to 0.1 %.
+type Times = Durations<MICROSECOND, 3>;
 
-impl Default for Times {
-    fn default() -> Self {
-        // Fails only for more than five digits.
-        let histogram = Histogram::new(3).expect("three digits are legal");
-        Times { histogram, zeros: 0, sum_seconds: 0.0, count: 0, longest: Duration::ZERO }
-    }
-}
-
-impl Times {
-    fn record(&mut self, time: Duration) {
-        self.count += 1;
-        if time.is_zero() {
-            self.zeros += 1;
-            return;
-        }
-        self.sum_seconds += time.as_secs_f64();
-        self.longest = self.longest.max(time);
-        // Grows by itself; a value beyond 2^63 us cannot occur.
-        let _ = self.histogram.record(time.as_micros() as u64);
-    }
-
-    fn quantiles(mut self) -> Quantiles {
-        if self.count == 0 {
-            return Quantiles::default();
-        }
-        let _ = self.histogram.record_n(0, self.zeros);
-        let longest = self.longest.as_secs_f64();
-        // The upper end of a histogram's bucket may lie above the longest.
-        let at = |q: f64| (self.histogram.value_at_quantile(q) as f64 / 1e6).min(longest);
-        Quantiles {
-            mean: self.sum_seconds / self.count as f64,
-            p50: at(0.5),
-            p90: at(0.9),
-            p95: at(0.95),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: longest,
-        }
+fn quantiles(times: &Times) -> Quantiles {
+    let at = |q| times.quantile(q).unwrap_or_default().as_secs_f64();
+    Quantiles {
+        mean: times.mean().unwrap_or_default().as_secs_f64(),
+        p50: at(0.5),
+        p90: at(0.9),
+        p95: at(0.95),
+        p99: at(0.99),
+        p99_9: at(0.999),
+        max: times.max().unwrap_or_default().as_secs_f64(),
     }
 }

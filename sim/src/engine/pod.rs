@@ -1,6 +1,6 @@
 //! The pods of a run: each with its queue-proxy's counters and breaker, and the app behind it.
 
-use pilotlight_core::{Breaker, RequestStats, Stat, Ticket, Time, TroubleReason, queue_depth};
+use pilotlight_core::{Breaker, ConcurrencyLimit, RequestStats, Stat, Ticket, Time, TroubleReason};
 
 use super::meter::Level;
 use super::processor::Processor;
@@ -63,8 +63,7 @@ pub(super) enum Entry {
 }
 
 impl Pod {
-    pub(super) fn new(now: Time, generation: u32, container_concurrency: u32, slowdown: Slowdown) -> Self {
-        let queue = queue_depth(container_concurrency);
+    pub(super) fn new(now: Time, generation: u32, limit: ConcurrencyLimit, slowdown: Slowdown) -> Self {
         Pod {
             generation,
             phase: Phase::Pending,
@@ -74,7 +73,7 @@ impl Pod {
             fails: None,
             stats: RequestStats::new(now),
             report: Stat::default(),
-            breaker: (container_concurrency > 0).then(|| Breaker::new(container_concurrency, queue)),
+            breaker: limit.get().zip(limit.queue_depth()).map(|(limit, queue)| Breaker::new(limit, queue)),
             waiting: Vec::new(),
             processor: (!slowdown.is_none()).then(|| Processor::new(now, slowdown)),
             version: 0,

@@ -60,7 +60,7 @@ impl Front {
                 Balancing::Pilotlight => Policy::pilotlight(limit),
                 Balancing::Knative => Policy::knative(limit),
             },
-            limit: (limit > 0).then_some(limit),
+            limit: limit.get(),
             lists: 0,
             patience: client.min(platform.request_timeout),
             gives_up: false,

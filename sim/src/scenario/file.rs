@@ -7,14 +7,12 @@
 //! |---|---|
 //! | `fields.rs` | the table of all fields; the reader refuses what is not in it, and the docs are made of it |
 //! | `place.rs` | changes by place: `app.service-time`, `settings[0].annotations.target` |
-//! | `read.rs` | single values: times, numbers, shares, distributions, words |
 //! | `world.rs` | load, app, pods, clients, platform |
 //! | `room.rs` | the cluster |
 //! | `settings.rs` | the settings under trial |
 
 mod fields;
 mod place;
-mod read;
 mod room;
 mod settings;
 mod world;
@@ -28,6 +26,7 @@ use serde_json::{Map, Value};
 
 use super::{Scaler, Scenario, Settings};
 use crate::assert::Slo;
+use crate::read;
 use crate::sweep::Written;
 
 pub use fields::{Field, SECTIONS, Section, markdown};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pilotlight_config::keys::annotation;
 use pilotlight_config::{AutoscalerConfig, Fault, Faults, Verdict, resolve};
-use pilotlight_core::Reachability;
+use pilotlight_core::{ConcurrencyLimit, Reachability};
 
 use super::knob::Place;
 use crate::scenario::Settings;
@@ -16,8 +16,8 @@ pub struct Written {
     pub config: BTreeMap<String, String>,
     /// The annotations of the revision.
     pub annotations: BTreeMap<String, String>,
-    /// The revision's `containerConcurrency`; 0: no limit.
-    pub container_concurrency: u32,
+    /// The revision's `containerConcurrency`.
+    pub container_concurrency: ConcurrencyLimit,
 }
 
 impl Written {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use pilotlight_config::duration;
 use pilotlight_core::Time;
+use pilotlight_histogram::{Durations, NANOSECOND};
 use serde::Serialize;
 
 use super::{Loaded, Traffic};
@@ -89,7 +89,7 @@ impl Description {
     pub(super) fn of(traffic: &Traffic, seed: u64) -> Self {
         let mut gaps = Gaps::default();
         let mut counts = [1, 10, 60].map(Bins::new);
-        let mut services: Option<Histogram<u64>> = None;
+        let mut services = Durations::<NANOSECOND, 3>::default();
         let mut requests = 0u64;
         for arrival in traffic.arrivals(seed) {
             requests += 1;
@@ -98,8 +98,7 @@ impl Description {
                 bins.arrive(arrival.at);
             }
             if let Some(service) = arrival.service {
-                let histogram = services.get_or_insert_with(nanos_histogram);
-                histogram.saturating_record(service.as_nanos() as u64);
+                services.record(service);
             }
         }
         let end = Time::EPOCH + traffic.duration();
@@ -126,17 +125,7 @@ impl Description {
                 time_fraction: share(gaps.silent.as_secs_f64()),
             },
             longest_gaps: gaps.longest(),
-            service: services.map(|histogram| {
-                let at = |q| histogram.value_at_quantile(q) as f64 / 1e9;
-                ServiceQuantiles {
-                    known: histogram.len(),
-                    mean_s: histogram.mean() / 1e9,
-                    p50_s: at(0.5),
-                    p90_s: at(0.9),
-                    p99_s: at(0.99),
-                    max_s: histogram.max() as f64 / 1e9,
-                }
-            }),
+            service: service_quantiles(&services),
         }
     }
 
@@ -233,9 +222,16 @@ impl fmt::Display for Description {
     }
 }
 
-/// Counts of nanoseconds, to three digits.
-fn nanos_histogram() -> Histogram<u64> {
-    Histogram::new_with_max(u64::MAX / 2, 3).expect("bounds and digits that are legal")
+fn service_quantiles(services: &Durations<NANOSECOND, 3>) -> Option<ServiceQuantiles> {
+    let at = |q| services.quantile(q).map(|time| time.as_secs_f64());
+    Some(ServiceQuantiles {
+        known: services.count(),
+        mean_s: services.mean()?.as_secs_f64(),
+        p50_s: at(0.5)?,
+        p90_s: at(0.9)?,
+        p99_s: at(0.99)?,
+        max_s: services.max()?.as_secs_f64(),
+    })
 }
 
 /// Three digits that matter.

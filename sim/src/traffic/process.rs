@@ -5,7 +5,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use pilotlight_core::Rng;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::dist::{GammaSampler, exponential};
 
@@ -89,17 +88,5 @@ impl fmt::Display for Process {
             Process::Poisson => f.write_str("poisson"),
             Process::Gamma { cv } => write!(f, "gamma:cv={cv}"),
         }
-    }
-}
-
-impl Serialize for Process {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Process {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -4,16 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use pilotlight_config::duration;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::ser::SerializeSeq;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use pilotlight_config::{Fault, duration};
 
 use super::curve::Curve;
 use super::markov::Markov;
 use super::trace::{self, TraceSpec};
-use super::{Origin, Process, Traffic, text};
+use super::{Origin, Process, Traffic};
 use crate::dist::DistError;
 
 /// Traffic as it was written: where it comes from, and what is done to it, in order.
@@ -40,18 +36,15 @@ pub struct TrafficSpec {
 }
 
 /// Where traffic comes from. Rates are in requests per second.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// The same rate throughout.
     Constant {
         /// The rate.
         rate: f64,
         /// How long.
-        #[serde(rename = "for", with = "text")]
         length: Duration,
         /// How arrivals follow the rate.
-        #[serde(default)]
         arrivals: Process,
     },
     /// One rate after the other.
@@ -59,7 +52,6 @@ pub enum Source {
         /// The rates and how long each holds.
         steps: Vec<Step>,
         /// How arrivals follow the rate.
-        #[serde(default)]
         arrivals: Process,
     },
     /// From one rate to another in a straight line.
@@ -69,10 +61,8 @@ pub enum Source {
         /// The rate at the end.
         to: f64,
         /// How long.
-        #[serde(rename = "for", with = "text")]
         length: Duration,
         /// How arrivals follow the rate.
-        #[serde(default)]
         arrivals: Process,
     },
     /// A wave that begins at its mean and rises.
@@ -82,13 +72,10 @@ pub enum Source {
         /// How far the rate rises above the mean, and falls below it.
         amplitude: f64,
         /// From wave to wave.
-        #[serde(with = "text")]
         period: Duration,
         /// How long.
-        #[serde(rename = "for", with = "text")]
         length: Duration,
         /// How arrivals follow the rate.
-        #[serde(default)]
         arrivals: Process,
     },
     /// Days from midnight to midnight, as an office and a home have them.
@@ -98,13 +85,10 @@ pub enum Source {
         /// The rate at eleven.
         peak: f64,
         /// How long a day is; shorter for a day in fast motion.
-        #[serde(default = "a_day", with = "text")]
         day: Duration,
         /// How long; a day if left out.
-        #[serde(default, rename = "for", with = "text::option", skip_serializing_if = "Option::is_none")]
         length: Option<Duration>,
         /// How arrivals follow the rate.
-        #[serde(default)]
         arrivals: Process,
     },
     /// Calm, and bursts at regular times; it begins calm.
@@ -114,16 +98,12 @@ pub enum Source {
         /// The rate during a burst.
         burst: f64,
         /// How long a burst is.
-        #[serde(with = "text")]
         length: Duration,
         /// From burst to burst.
-        #[serde(with = "text")]
         every: Duration,
         /// How long it all is.
-        #[serde(rename = "for", with = "text")]
         total: Duration,
         /// How arrivals follow the rate.
-        #[serde(default)]
         arrivals: Process,
     },
     /// Poisson arrivals whose rate changes at random: a Markov-modulated Poisson process.
@@ -131,7 +111,6 @@ pub enum Source {
         /// The states; after each comes any other, as likely as another.
         states: Vec<MarkovState>,
         /// How long.
-        #[serde(rename = "for", with = "text")]
         length: Duration,
     },
     /// Many at the same instant, every so often; the first at the start.
@@ -139,10 +118,8 @@ pub enum Source {
         /// How many.
         requests: u32,
         /// From one time to the next.
-        #[serde(with = "text")]
         every: Duration,
         /// How long.
-        #[serde(rename = "for", with = "text")]
         length: Duration,
     },
     /// What was recorded.
@@ -154,30 +131,25 @@ pub enum Source {
 }
 
 /// A rate and how long it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// Requests per second.
     pub rate: f64,
     /// How long.
-    #[serde(rename = "for", with = "text")]
     pub length: Duration,
 }
 
 /// A state of [`Source::Mmpp`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MarkovState {
     /// Requests per second.
     pub rate: f64,
     /// How long it lasts on average; the time itself is exponential.
-    #[serde(with = "text")]
     pub mean: Duration,
 }
 
 /// What is done to traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operator {
     /// [`Traffic::scale`]: the rate times this.
     Scale(f64),
@@ -186,14 +158,12 @@ pub enum Operator {
     /// The opposite of speed: it takes so many times longer.
     Stretch(f64),
     /// [`Traffic::shift`]: silence of this length first.
-    Shift(#[serde(with = "text")] Duration),
+    Shift(Duration),
     /// [`Traffic::cut`]: only a part.
     Cut {
         /// From here; the start if left out.
-        #[serde(default, with = "text")]
         from: Duration,
         /// Up to here; the end if left out.
-        #[serde(default, with = "text::option", skip_serializing_if = "Option::is_none")]
         to: Option<Duration>,
     },
     /// [`Traffic::repeat`]: so many times in all.
@@ -204,9 +174,9 @@ pub enum Operator {
 #[derive(Debug, thiserror::Error)]
 pub enum TrafficError {
     /// A number that cannot be meant.
-    #[error("{field}: {value} {rule}")]
+    #[error("{field}: {value:?} {rule}")]
     Setting {
-        /// Its place, such as `constant.rate`.
+        /// Its place in the traffic, such as `constant.rate` or `[1].cut.to`.
         field: String,
         /// The number.
         value: String,
@@ -265,6 +235,31 @@ pub enum TrafficError {
     },
 }
 
+impl TrafficError {
+    /// As a fault of traffic that is written at `path`.
+    pub(crate) fn at(self, path: &str) -> Fault {
+        match self {
+            TrafficError::Setting { field, value, rule } => Fault::new(join(path, &field), value, rule),
+            other => Fault::without_value(path, other.to_string()),
+        }
+    }
+
+    /// The same of traffic that is a part of other traffic.
+    fn below(self, path: &str) -> TrafficError {
+        match self {
+            TrafficError::Setting { field, value, rule } => {
+                TrafficError::Setting { field: join(path, &field), value, rule }
+            }
+            other => other,
+        }
+    }
+}
+
+fn join(path: &str, field: &str) -> String {
+    let separator = if path.is_empty() || field.starts_with('[') { "" } else { "." };
+    format!("{path}{separator}{field}")
+}
+
 impl From<Source> for TrafficSpec {
     fn from(source: Source) -> Self {
         TrafficSpec { source, then: Vec::new() }
@@ -272,9 +267,11 @@ impl From<Source> for TrafficSpec {
 }
 
 pub(super) fn load(spec: &TrafficSpec, base_dir: &Path) -> Result<Traffic, TrafficError> {
-    let mut traffic = load_source(&spec.source, base_dir)?;
-    for operator in &spec.then {
-        traffic = operator.apply(&traffic)?;
+    let source = load_source(&spec.source, base_dir);
+    // A source alone is no list.
+    let mut traffic = if spec.then.is_empty() { source } else { source.map_err(|error| error.below("[0]")) }?;
+    for (at, operator) in (1..).zip(&spec.then) {
+        traffic = operator.apply(&traffic).map_err(|error| error.below(&format!("[{at}]")))?;
     }
     Ok(traffic)
 }
@@ -282,7 +279,9 @@ pub(super) fn load(spec: &TrafficSpec, base_dir: &Path) -> Result<Traffic, Traff
 fn load_source(source: &Source, base_dir: &Path) -> Result<Traffic, TrafficError> {
     let all = |parts: &[TrafficSpec], name| {
         not_empty(parts, name)?;
-        parts.iter().map(|part| load(part, base_dir)).collect::<Result<Vec<_>, _>>()
+        let place = |at, error: TrafficError| error.below(&format!("{name}[{at}]"));
+        let loaded = (0..).zip(parts);
+        loaded.map(|(at, part)| load(part, base_dir).map_err(|e| place(at, e))).collect::<Result<Vec<_>, _>>()
     };
     let (curve, arrivals, length) = match source {
         Source::Trace(spec) => return trace::load(spec, base_dir),
@@ -290,17 +289,15 @@ fn load_source(source: &Source, base_dir: &Path) -> Result<Traffic, TrafficError
         Source::Sequence(parts) => return Ok(Traffic::sequence(all(parts, "sequence")?)),
         Source::Mmpp { states, length } => {
             not_empty(states, "mmpp.states")?;
-            for state in states {
-                rate("mmpp.states.rate", state.rate)?;
-                time("mmpp.states.mean", state.mean)?;
+            for (at, state) in states.iter().enumerate() {
+                rate(&format!("mmpp.states[{at}].rate"), state.rate)?;
+                time(&format!("mmpp.states[{at}].mean"), state.mean)?;
             }
             let markov = Markov::new(states.iter().map(|state| (state.rate, state.mean)));
             return Ok(Traffic::of(Origin::Markov(markov), time("mmpp.for", *length)?));
         }
         Source::Concurrent { requests, every, length } => {
-            if *requests == 0 {
-                return Err(setting("concurrent.requests", requests, "must be above zero"));
-            }
+            rule::requests(*requests).map_err(|rule| setting("concurrent.requests", requests, rule))?;
             let every = time("concurrent.every", *every)?;
             let origin = Origin::Together { requests: *requests, every };
             return Ok(Traffic::of(origin, time("concurrent.for", *length)?));
@@ -312,13 +309,13 @@ fn load_source(source: &Source, base_dir: &Path) -> Result<Traffic, TrafficError
         }
         Source::Steps { steps, arrivals } => {
             not_empty(steps, "steps.steps")?;
-            for step in steps {
-                rate("steps.rate", step.rate)?;
-                time("steps.for", step.length)?;
+            for (at, step) in steps.iter().enumerate() {
+                rate(&format!("steps.steps[{at}].rate"), step.rate)?;
+                time(&format!("steps.steps[{at}].for"), step.length)?;
             }
             let length = steps.iter().fold(Duration::ZERO, |sum, step| sum.saturating_add(step.length));
             let lines = steps.iter().map(|step| (step.length, step.rate, step.rate));
-            (Curve::new(lines), arrivals, time("steps.for", length)?)
+            (Curve::new(lines), arrivals, time("steps.steps", length)?)
         }
         Source::Ramp { from, to, length, arrivals } => {
             let length = time("ramp.for", *length)?;
@@ -377,92 +374,63 @@ impl Operator {
                 }
                 traffic.cut(from, to)
             }
-            Operator::Repeat(times) if (1..=1_000_000).contains(&times) => traffic.repeat(times),
-            Operator::Repeat(times) => return Err(setting("repeat", times, "must be from 1 to 1000000")),
+            Operator::Repeat(times) => {
+                traffic.repeat(rule::times(times).map_err(|rule| setting("repeat", times, rule))?)
+            }
         })
     }
 }
 
-/// A rate that can be meant: up to a thousand million a second.
 fn rate(field: &str, value: f64) -> Result<f64, TrafficError> {
-    let is_legal = (0.0..=1e9).contains(&value);
-    if is_legal {
-        Ok(value)
-    } else {
-        Err(setting(field, value, "is not a rate: 0 to 1e9 requests per second"))
-    }
+    rule::rate(value).map_err(|rule| setting(field, value, rule))
 }
 
 fn factor(field: &str, value: f64) -> Result<f64, TrafficError> {
-    let is_legal = (1e-9..=1e9).contains(&value);
-    if is_legal { Ok(value) } else { Err(setting(field, value, "is not a factor above zero")) }
+    rule::factor(value).map_err(|rule| setting(field, value, rule))
 }
 
 fn time(field: &str, value: Duration) -> Result<Duration, TrafficError> {
-    // A century: far from where nanoseconds in 64 bits end, whatever is done to it.
-    if !value.is_zero() && value <= Duration::from_secs(100 * 366 * 86_400) {
-        return Ok(value);
-    }
-    Err(setting(field, duration::format(value), "must be above zero and at most a hundred years"))
+    rule::length(value).map_err(|rule| setting(field, duration::format(value), rule))
 }
 
 fn not_empty<T>(list: &[T], field: &str) -> Result<(), TrafficError> {
-    if list.is_empty() { Err(setting(field, "[]", "must have at least one entry")) } else { Ok(()) }
+    if list.is_empty() { Err(setting(field, "[]", rule::NOT_EMPTY)) } else { Ok(()) }
 }
 
 pub(super) fn setting(field: &str, value: impl fmt::Display, rule: &'static str) -> TrafficError {
     TrafficError::Setting { field: field.to_owned(), value: value.to_string(), rule }
 }
 
-fn a_day() -> Duration {
-    Duration::from_secs(86_400)
-}
+/// What the numbers of traffic must be, whether they are read or come from code.
+pub(super) mod rule {
+    use std::time::Duration;
 
-impl Serialize for TrafficSpec {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.then.is_empty() {
-            return self.source.serialize(serializer);
-        }
-        let mut list = serializer.serialize_seq(Some(1 + self.then.len()))?;
-        list.serialize_element(&self.source)?;
-        for operator in &self.then {
-            list.serialize_element(operator)?;
-        }
-        list.end()
-    }
-}
+    pub(in crate::traffic) const MISSING: &str = "is missing";
+    pub(in crate::traffic) const NUMBER: &str = "is not a number";
+    pub(in crate::traffic) const NOT_EMPTY: &str = "must have at least one entry";
 
-impl<'de> Deserialize<'de> for TrafficSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SpecVisitor)
-    }
-}
-
-struct SpecVisitor;
-
-impl<'de> Visitor<'de> for SpecVisitor {
-    type Value = TrafficSpec;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a pattern or trace, such as `constant: {rate: 10, for: 5m}`, or a list of it and operators",
-        )
+    /// A rate that can be meant.
+    pub(in crate::traffic) fn rate(value: f64) -> Result<f64, &'static str> {
+        let is_legal = (0.0..=1e9).contains(&value);
+        if is_legal { Ok(value) } else { Err("is not a rate: 0 to 1e9 requests per second") }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TrafficSpec, A::Error> {
-        let source = Source::deserialize(MapAccessDeserializer::new(&mut map))?;
-        if map.next_key::<IgnoredAny>()?.is_some() {
-            return Err(A::Error::custom("traffic has one source; several go into `merge: [..]`"));
-        }
-        Ok(TrafficSpec::from(source))
+    pub(in crate::traffic) fn factor(value: f64) -> Result<f64, &'static str> {
+        let is_legal = (1e-9..=1e9).contains(&value);
+        if is_legal { Ok(value) } else { Err("is not a factor above zero") }
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TrafficSpec, A::Error> {
-        let source = list.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
-        let mut then = Vec::new();
-        while let Some(operator) = list.next_element()? {
-            then.push(operator);
-        }
-        Ok(TrafficSpec { source, then })
+    /// A century at most: far from where nanoseconds in 64 bits end, whatever is done to it.
+    pub(in crate::traffic) fn length(value: Duration) -> Result<Duration, &'static str> {
+        let is_legal = !value.is_zero() && value <= Duration::from_secs(100 * 366 * 86_400);
+        if is_legal { Ok(value) } else { Err("must be above zero and at most a hundred years") }
+    }
+
+    pub(in crate::traffic) fn requests(value: u32) -> Result<u32, &'static str> {
+        if value > 0 { Ok(value) } else { Err("must be above zero") }
+    }
+
+    pub(in crate::traffic) fn times(value: u32) -> Result<u32, &'static str> {
+        if (1..=1_000_000).contains(&value) { Ok(value) } else { Err("must be from 1 to 1000000") }
     }
 }

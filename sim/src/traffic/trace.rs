@@ -17,79 +17,61 @@ use std::path::Path;
 use std::time::Duration;
 
 use pilotlight_core::{Rng, Time};
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
 use super::counts::Counts;
 use super::curve::Curve;
-use super::{Arrival, Origin, Process, Traffic, TrafficError, text};
+use super::{Arrival, Origin, Process, Traffic, TrafficError};
 use crate::dist::TimeUnit;
 
 pub(super) use counted::Services;
-pub(super) use recognise::format_names;
+pub(super) use recognise::{FORMATS, format_names};
 
 /// A recorded trace as it is written into a scenario: a file, and what must be said about it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TraceSpec {
     /// Path of the file, from wherever the scenario lies.
     pub file: String,
     /// Its format; recognised by its first line if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
     /// Whether to pass over lines that are not of the format, and count them.
-    #[serde(default, skip_serializing_if = "is_false")]
     pub skip_bad_lines: bool,
     /// Only this revision's requests: in plain traces and journals.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// The column with the counts: in tables with a line per second or minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
     /// Only the functions whose hash begins so: in traces of Azure Functions. All of them if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
     /// The file with the percentiles of durations: beside Azure's counts per minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durations: Option<String>,
     /// What a request takes by its tokens: in traces of language models.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<TokenCost>,
     /// The field with the time: in JSON lines. Dots lead into objects.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
     /// The field with the duration: in JSON lines.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<String>,
     /// The unit of a duration that is a number: in JSON lines. Seconds if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_unit: Option<TimeUnit>,
     /// Whether the time is a request's start or end: in JSON lines. Its start if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamped: Option<Stamp>,
     /// How requests arrive, where only their rate or count is known. Counts are kept: `poisson` places the requests
     /// of an interval at random in it, `uniform` evenly; `gamma` follows the rates only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrivals: Option<Process>,
 }
 
 /// How long a request to a language model takes: `base + prompt * context tokens + generated * generated tokens`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenCost {
     /// What any request takes.
-    #[serde(default, with = "text")]
     pub base: Duration,
     /// For each token of its context.
-    #[serde(default, with = "text")]
     pub prompt: Duration,
     /// For each token generated.
-    #[serde(default, with = "text")]
     pub generated: Duration,
 }
 
 /// What a log's time is the time of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stamp {
     /// The request's arrival.
     Start,
@@ -98,8 +80,7 @@ pub enum Stamp {
 }
 
 /// The formats of traces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// CSV with `t_start_s`, and `duration_s` and `revision` if known. What is written by an import.
     Plain,
@@ -108,10 +89,8 @@ pub enum Format {
     /// CSV with a line a minute, counts in a column.
     PerMinute,
     /// Azure Functions 2019: counts in columns 1 to 1440, a line a function.
-    #[serde(rename = "azure-functions-2019")]
     AzureFunctions2019,
     /// Azure Functions 2021: `app,func,end_timestamp,duration`.
-    #[serde(rename = "azure-functions-2021")]
     AzureFunctions2021,
     /// Azure language models 2023 and 2024: `TIMESTAMP,ContextTokens,GeneratedTokens`.
     AzureLlm,
@@ -334,6 +313,12 @@ impl fmt::Display for Format {
     }
 }
 
+impl Serialize for Format {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.is_recognised { "recognised as " } else { "" };
@@ -347,12 +332,6 @@ impl fmt::Display for Loaded {
         }
         Ok(())
     }
-}
-
-// Serde's signature.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 const SECOND: i64 = 1_000_000_000;

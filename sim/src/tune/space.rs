@@ -1,6 +1,6 @@
 //! What a search may change: settings, and for each an ordered list of values.
 
-use pilotlight_core::{Aggregation, RevisionSpec, Rng, ScalingMetric};
+use pilotlight_core::{Aggregation, ConcurrencyLimit, RevisionSpec, Rng, ScalingMetric};
 
 use super::TuneError;
 use crate::scenario::{Path, Scaler, Scenario, Settings};
@@ -50,7 +50,10 @@ impl Space {
         let mut knobs = Vec::new();
         for (name, values, current) in DIMENSIONS {
             let applies = match *name {
-                "target" => settings.container_concurrency == 0 || spec.scaling_metric == ScalingMetric::Rps,
+                "target" => {
+                    settings.container_concurrency == ConcurrencyLimit::UNLIMITED
+                        || spec.scaling_metric == ScalingMetric::Rps
+                }
                 "target-burst-capacity" => scenario.platform.path == Path::ByPlan,
                 _ => true,
             };

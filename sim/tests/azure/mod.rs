@@ -18,7 +18,7 @@ pub fn scenario() -> Option<Scenario> {
     let folder = workloads("azure_llm_2023_code.csv")?;
     let tokens = "{base: 20ms, prompt: 100us, generated: 15ms}";
     let spec = format!("trace: {{file: azure_llm_2023_code.csv, tokens: {tokens}}}");
-    let spec: TrafficSpec = serde_saphyr::from_str(&spec).unwrap();
+    let spec: TrafficSpec = spec.parse().unwrap();
     let traffic = spec.load(&folder).unwrap();
     let first = traffic.arrivals(0).next().unwrap().at - Time::EPOCH;
     let load = Load::Open(traffic.cut(first, traffic.duration()));

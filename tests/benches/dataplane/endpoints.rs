@@ -1,4 +1,4 @@
-//! The table of endpoints, as an autoscaler would serve it to the activators.
+//! Endpoints, as an autoscaler would serve it to the activators.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -46,7 +46,6 @@ fn revision(pods: &[u16]) -> RevisionEndpoints {
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
-        timeout: Duration::from_secs(300),
         ready: pods.iter().map(pod).collect(),
         starting: u32::from(pods.is_empty()),
         ..RevisionEndpoints::default()

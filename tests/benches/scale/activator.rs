@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use pilotlight_activator::{Activator, ActivatorParams};
 use pilotlight_core::{PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
 use pilotlight_feed::Feed;
-use pilotlight_net::Clock;
+use pilotlight_net::{Clock, Target};
 use tokio::net::TcpListener;
 
 use crate::cost::{self, Changing, Cost};
@@ -26,7 +26,7 @@ pub(crate) async fn measure(revisions: usize) -> Cost {
 }
 
 /// Takes whatever is reported.
-async fn autoscaler() -> String {
+async fn autoscaler() -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it listens");
     tokio::spawn(async move {
@@ -36,7 +36,7 @@ async fn autoscaler() -> String {
             }
         }
     });
-    format!("ws://{address}")
+    Target::ws(&format!("ws://{address}")).expect("it is one")
 }
 
 struct Revisions {

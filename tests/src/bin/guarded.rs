@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use pilotlight_cli::latency::LatencyHistogram;
+use pilotlight_cli::latency::{Latencies, LatencySummary};
 use pilotlight_local::guard::{Guard, Spawn, intercept};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::runtime;
@@ -59,7 +59,7 @@ async fn hold(command: Vec<OsString>) -> anyhow::Result<()> {
 
 async fn measure(times: u32) -> anyhow::Result<()> {
     let guard = Guard::start()?;
-    let (mut spawned, mut ended) = (LatencyHistogram::new(), LatencyHistogram::new());
+    let (mut spawned, mut ended) = (Latencies::default(), Latencies::default());
     for _ in 0..times {
         let start = Instant::now();
         let child = guard.spawn(Spawn::new("true")).await?;
@@ -68,7 +68,7 @@ async fn measure(times: u32) -> anyhow::Result<()> {
         ended.record(start.elapsed());
     }
     println!("[min, mean, 50, 90, 95, 99, max]");
-    println!("spawn                {}", spawned.summary());
-    println!("spawn, run and wait  {}", ended.summary());
+    println!("spawn                {}", LatencySummary::from(&spawned));
+    println!("spawn, run and wait  {}", LatencySummary::from(&ended));
     Ok(())
 }

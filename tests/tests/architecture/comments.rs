@@ -9,7 +9,6 @@ const ONE_IN: usize = 20;
 /// Crates that are not there yet, with the most per cent of comments each may have. Lower it; never raise it.
 const NOT_YET: &[(&str, usize)] = &[
     ("pilotlight", 15),
-    ("pilotlight-activator", 14),
     ("pilotlight-autoscaler", 17),
     ("pilotlight-config", 19),
     ("pilotlight-core", 12),

@@ -133,10 +133,10 @@ fn trailers_end_with_an_empty_line_and_nothing_like_it() {
     assert!(parse_trailers(&Bytes::from("A: b\r\n\r")).unwrap().is_none());
 }
 
-/// A head, and what follows it.
+/// A head, and the bytes behind it.
 type Read = (Vec<u8>, Vec<u8>);
 
-/// What became of a head that came in these pieces, and what was left after it.
+/// Parses a head that comes in these pieces. Returns it with the bytes behind it.
 fn read<T>(
     pieces: &[&[u8]],
     take: fn(&mut Partial, &mut Bytes) -> Result<Option<T>, HeadError>,
@@ -152,7 +152,7 @@ fn read<T>(
     Ok(None)
 }
 
-/// The same head, or none. (A fault is noticed when there is a line that ends the head, if not before.)
+/// Whether both are the same head, or none. (A fault is noticed at the line that ends the head, if not before.)
 fn agree<T: PartialEq + std::fmt::Debug>(
     whole: Result<Option<T>, HeadError>,
     pieces: Result<Option<T>, HeadError>,
@@ -216,7 +216,7 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
     head(line)
 }
 
-/// Lines below the first, most of them well-formed, and what may come after a head.
+/// Lines below the first, most of them well-formed, and bytes behind the head.
 fn head(first: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
     let name =
         prop_oneof![3 => "[A-Za-z-]{1,8}", 1 => Just("Transfer-Encoding".to_owned()), 1 => "[ -~]{0,3}"];

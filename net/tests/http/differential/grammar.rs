@@ -1,4 +1,4 @@
-//! Messages: most of them as they should be, many of them damaged.
+//! Messages: most of them well-formed, many of them damaged.
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -10,7 +10,7 @@ pub(super) fn requests() -> impl Strategy<Value = Bytes> {
     damaged(vec(request(), 1..4).prop_map(|requests| requests.concat()))
 }
 
-/// A response, maybe with answers before it and nonsense after it.
+/// A response, maybe with interim responses in front of it and junk behind it.
 pub(super) fn response() -> impl Strategy<Value = Bytes> {
     let interim = prop_oneof![8 => Just(""), 1 => Just(CONTINUE), 1 => Just(EARLY_HINTS)];
     let after = prop_oneof![8 => Just(""), 1 => Just("HTTP/1.1 200 OK\r\n\r\n"), 1 => Just("\r\n")];
@@ -32,7 +32,7 @@ fn fields() -> impl Strategy<Value = String> {
     vec(select(FIELDS), 0..4).prop_map(|fields| fields.concat())
 }
 
-/// The last of the header, which says how long the body is, and the body; they may not agree.
+/// The last fields of a head, which frame the body, and the body; they may not agree.
 fn framed() -> impl Strategy<Value = Vec<u8>> {
     let length = (content(), select(&[0_isize, 0, 0, 0, 0, -1, 1, 5][..]));
     let counted = (length, select(LENGTHS)).prop_map(|((content, off), text)| {
@@ -63,7 +63,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Mostly the first, and the others often enough.
+/// A choice of which most are the first.
 fn usually(first: &'static str, others: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop_oneof![3 => Just(first), 1 => select(others)].prop_map(str::to_owned)
 }
@@ -78,7 +78,7 @@ enum Damage {
     CutOff,
 }
 
-/// Half of them are left as they are.
+/// Damages half of the messages.
 fn damaged(message: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Bytes> {
     let damage = prop_oneof![
         4 => select(BYTES).prop_map(Damage::Replace),
@@ -96,7 +96,7 @@ fn damaged(message: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Byt
             }
             let mut at = index.index(message.len());
             if at_structure {
-                // Where it hurts.
+                // The next byte of structure is where damage hurts.
                 let is_structure = |byte: &u8| b"\r\n:;, ".contains(byte);
                 at = message[at..].iter().position(is_structure).map_or(at, |after| at + after);
             }

@@ -40,7 +40,7 @@ fn requests_are_what_hyper_takes_them_for() {
     assert!(accepted.get() > 0, "nothing was ever accepted, and this test shows nothing");
 }
 
-/// What became of the requests on one connection.
+/// The requests of one connection as a handler saw them, and their responses.
 #[derive(Debug, Default)]
 struct Verdict {
     seen: Vec<Seen>,
@@ -58,22 +58,22 @@ struct Seen {
     content: Content,
 }
 
-/// May only differ as is written here.
+/// Compares the verdicts. All differences that are allowed are here.
 fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static str> {
     let mut seen = ours.seen.iter();
     let mut answers = ours.answers.iter();
     for expected in &hyper.seen {
-        // The same length in other words ("5" and "05") is another length in the next hop's eyes; and even beside
-        // chunks, where hyper looks at those that come first, each must be a length, and the same.
+        // The same length as another text ("5" and "05") may be another length for the next hop; even beside `chunked`,
+        // where hyper looks only at those in front of it, each must be a length, and the same.
         if seen.len() == 0 && *answers.as_slice() == [400] && has_unclear_length(input) {
             return Ok(());
         }
-        // We are stricter about what two readers could take for two things: see `server/refusal.rs`.
+        // We are stricter with requests that two readers could take for two things: see `refusal.rs`.
         if let Some(status) = stricter(expected) {
             if answers.next() != Some(&status) {
                 return Err("not refused as it should be");
             }
-            // Nothing follows a body that is broken off; what a client would send only if it was told to is not
+            // Nothing follows a body that is broken off; and a body that its client sends after `100 Continue` is not
             // waited for.
             let asks_first =
                 values(&expected.fields, "expect").iter().any(|e| e.eq_ignore_ascii_case(b"100-continue"));
@@ -91,7 +91,7 @@ fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static
             return Err("another request");
         }
         if mine.content.is_broken_off {
-            // What is answered now is a matter of taste.
+            // Any answer to a broken-off body will do.
             return end(seen.len(), 0);
         }
         if answers.next() != Some(&ANSWER) {
@@ -101,7 +101,7 @@ fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static
     if seen.next().is_some() {
         return Err("more requests");
     }
-    // Who hears of a fault only after the first of a head waits for its end, and maybe in vain.
+    // A fault that comes later than the beginning of its head is noticed at the end of the head, which may never come.
     let comes_at_once = input.len() < 8 * 1024;
     let refused = hyper.answers.get(hyper.seen.len()).is_some();
     if refused != answers.next().is_some() && comes_at_once {
@@ -114,7 +114,7 @@ fn end(requests_left: usize, answers_left: usize) -> Result<(), &'static str> {
     if requests_left + answers_left == 0 { Ok(()) } else { Err("more after the last") }
 }
 
-/// The status with which we refuse what hyper lets through.
+/// The status with which we refuse a request that hyper lets through.
 fn stricter(seen: &Seen) -> Option<u16> {
     let hosts = values(&seen.fields, "host");
     let is_host = |host: &[u8]| {
@@ -191,7 +191,7 @@ impl Ours {
     }
 
     fn serve(&self, input: &[u8]) -> Verdict {
-        // All of it is there before the server looks, so that nothing depends on when what arrives.
+        // All bytes are there before the server looks, so that nothing depends on when they arrive.
         let mut stream = std::net::TcpStream::connect(self.address).unwrap();
         stream.write_all(input).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -206,7 +206,7 @@ impl Ours {
     }
 }
 
-/// What hyper makes of it.
+/// The verdict of hyper's server.
 fn hypers(runtime: &Runtime, input: &[u8]) -> Verdict {
     let seen = Arc::<Mutex<Vec<Seen>>>::default();
     let service = service_fn(|request| {
@@ -221,11 +221,11 @@ fn hypers(runtime: &Runtime, input: &[u8]) -> Verdict {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         client.write_all(input).await.unwrap();
         client.shutdown().await.unwrap();
-        // As many fields as we take.
+        // hyper gets our limit of fields.
         let mut http1 = http1::Builder::new();
         http1.half_close(true).max_headers(1000);
         let connection = http1.serve_connection(TokioIo::new(server), service);
-        // An error: it has answered, if it can.
+        // An error comes behind the answer, if there is one.
         let _ = timeout(AT_ONCE, connection).await.expect("hyper's end");
         let mut said = Vec::new();
         client.read_to_end(&mut said).await.unwrap();
@@ -257,5 +257,5 @@ fn answers(said: &[u8]) -> Vec<u16> {
     statuses.filter(|status| *status != 100).collect()
 }
 
-/// None that either would give of its own.
+/// The handler's status, which neither server would give of its own.
 const ANSWER: u16 = 499;

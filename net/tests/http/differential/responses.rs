@@ -57,7 +57,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Where something else is said about the end as well, what follows may be no response.
+    /// Whether the framing fields contradict each other, so that the bytes behind the body may be no response.
     fn says_two_ends(&self) -> bool {
         let lengths = values(&self.fields, "content-length");
         if !values(&self.fields, "transfer-encoding").is_empty() {
@@ -74,19 +74,20 @@ impl Seen {
     }
 }
 
-/// May only differ as is written here.
+/// Compares the responses. All differences that are allowed are here.
 fn compare(hyper: Option<Seen>, ours: Option<Seen>, input: &[u8]) -> Result<(), &'static str> {
     let (mut expected, mut mine) = match (hyper, ours) {
         (None, None) => return Ok(()),
         (Some(expected), Some(mine)) => (expected, mine),
         (Some(expected), None) => {
             let codings = values(&expected.fields, "transfer-encoding");
-            // We take off nothing but chunks, and the client would not hear of another coding.
+            // Other codings than `chunked` are refused.
             let is_coded =
                 codings.len() > 1 || !codings.iter().all(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-            // Nobody has asked for it.
+            // An upgrade was not asked for.
             let has_switched = expected.status == StatusCode::SWITCHING_PROTOCOLS;
-            // "5, 5" and "05" mean 5 to some and nothing to others, who may not count very far either.
+            // Lengths such as "5, 5" and "05" mean 5 to some readers and nothing to others, some of which cannot count
+            // very far either.
             let lengths = values(&expected.fields, "content-length");
             let is_odd = lengths.iter().any(|length| {
                 let text = String::from_utf8_lossy(length);
@@ -96,7 +97,7 @@ fn compare(hyper: Option<Seen>, ours: Option<Seen>, input: &[u8]) -> Result<(), 
         }
         (None, Some(_)) => return Err("accepted"),
     };
-    // A length that is said twice is said once by us, and one that does not count is not passed on.
+    // A repeated length is passed on once, and an overridden one not at all.
     let is_chunked = !values(&expected.fields, "transfer-encoding").is_empty();
     for seen in [&mut expected, &mut mine] {
         let mut is_first = true;
@@ -109,7 +110,7 @@ fn compare(hyper: Option<Seen>, ours: Option<Seen>, input: &[u8]) -> Result<(), 
     if mine == expected { Ok(()) } else { Err("another response") }
 }
 
-/// Our client, and an app that says what it is told to.
+/// Our client half, and an app that sends the bytes that it is given.
 struct Ours {
     runtime: Runtime,
     upstreams: Upstreams,
@@ -144,7 +145,7 @@ impl Ours {
 
     fn send(&self, method: &Method, input: &[u8]) -> Option<Seen> {
         *self.says.lock() = Says { input: input.to_vec(), stays: false, connections: 0 };
-        // Whatever was left of the last one.
+        // Connections of the last case are dropped.
         self.upstreams.forget(self.to);
         self.exchange(method)
     }
@@ -170,7 +171,7 @@ impl Ours {
     }
 }
 
-/// What hyper makes of it.
+/// The response as hyper's client sees it.
 fn hypers(runtime: &Runtime, method: &Method, input: &[u8]) -> Option<Seen> {
     let exchange = async { Some(hypers_exchange(method, input, false).await?.0) };
     runtime.block_on(async { timeout(AT_ONCE, exchange).await.expect("hyper's end") })
@@ -192,7 +193,7 @@ async fn hypers_exchange(
 ) -> Option<(Seen, http1::SendRequest<Empty<Bytes>>)> {
     let (client, app) = tokio::io::duplex(1 << 20);
     tokio::spawn(say(app, input.to_vec(), stays));
-    // As many fields as we take.
+    // hyper gets our limit of fields.
     let mut http1 = http1::Builder::new();
     let (mut sender, connection) = http1.max_headers(1000).handshake(TokioIo::new(client)).await.unwrap();
     tokio::spawn(connection);
@@ -200,13 +201,13 @@ async fn hypers_exchange(
     Some((record(sender.send_request(request).await.ok()?).await, sender))
 }
 
-/// An app that says this to each request that it hears; it hangs up after the first, or stays.
+/// An app that answers each request with these bytes. It hangs up after the first, unless it `stays`.
 async fn say(mut stream: impl AsyncRead + AsyncWrite + Unpin, input: Vec<u8>, stays: bool) {
     let mut heard = Vec::new();
     while stream.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {
         if heard.ends_with(b"\r\n\r\n") {
             heard.clear();
-            // Whoever does not understand it hangs up before.
+            // A client that refuses the response may hang up first.
             let _ = stream.write_all(&input).await;
             if !stays {
                 let _ = stream.shutdown().await;

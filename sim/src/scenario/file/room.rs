@@ -5,10 +5,10 @@ use pilotlight_config::workload::manifest::Node;
 use pilotlight_core::Time;
 
 use super::fields;
-use super::read::{flag, millicores, positive_time, time, whole, word};
 use crate::cluster::{
     Capacity, Cluster, ClusterSpec, DEFAULT_IDLE, DEFAULT_SCAN, NodeGroup, Placement, Room,
 };
+use crate::read::{flag, millicores, positive_time, time, whole, word};
 
 pub(super) fn cluster(node: &Node<'_>, app: &Node<'_>, findings: &mut Findings) -> ClusterSpec {
     fields::CLUSTER.check(node, findings);

@@ -9,12 +9,12 @@ use pilotlight_config::keys::annotation;
 use pilotlight_config::workload::manifest::{self, Document, Node};
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_config::{AutoscalerConfig, Fault, Faults, Findings, Parsed, Verdict, Warning, resolve};
-use pilotlight_core::{Reachability, RevisionSpec};
+use pilotlight_core::{ConcurrencyLimit, Reachability, RevisionSpec};
 use serde_json::json;
 
 use super::fields;
-use super::read::whole;
 use crate::hpa::HpaSpec;
+use crate::read::whole;
 use crate::scenario::Settings;
 use crate::sweep::Written;
 
@@ -49,7 +49,7 @@ fn entry(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<Entry
     fields::SETTINGS.check(node, findings);
     let name = node.child("name").text(findings);
     let limit = node.child("container-concurrency");
-    let limit = whole(&limit, 0, MOST_CONCURRENCY, findings);
+    let limit = whole(&limit, 0, MOST_CONCURRENCY, findings).map(ConcurrencyLimit::from);
     let (pods, hpa, file) = (node.child("pods"), node.child("hpa"), node.child("file"));
     let written = [node.child("annotations"), node.child("config")];
     let kinds: Vec<&Node<'_>> = [&pods, &hpa, &file].into_iter().filter(|kind| kind.is_present()).collect();
@@ -88,7 +88,7 @@ fn entry(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<Entry
 fn requests(
     node: &Node<'_>,
     name: Option<String>,
-    limit: u32,
+    limit: ConcurrencyLimit,
     config: Config,
     findings: &mut Findings,
 ) -> Option<Entry> {
@@ -185,7 +185,7 @@ fn config_beside(text: &str) -> BTreeMap<String, String> {
 fn from_file(
     node: &Node<'_>,
     name: Option<&str>,
-    limit: Option<u32>,
+    limit: Option<ConcurrencyLimit>,
     config: Option<Config>,
     base_dir: &Path,
     findings: &mut Findings,

@@ -6,11 +6,10 @@ use std::time::Duration;
 use pilotlight_config::workload::manifest::Node;
 use pilotlight_config::{Findings, duration as go};
 use pilotlight_core::{Time, TroubleReason};
-use serde::Deserialize;
 
 use super::fields;
-use super::read::{distribution, millicores, number, positive_time, scalar, share, time, whole, word};
 use crate::dist::Distribution;
+use crate::read::{distribution, millicores, number, positive_time, scalar, share, time, whole, word};
 use crate::scenario::{
     App, Balancing, Clients, FailingStarts, Load, Outage, Path, Platform, Pods, Slowdown, UserStep, Users,
     Victim,
@@ -18,23 +17,27 @@ use crate::scenario::{
 use crate::traffic::TrafficSpec;
 
 pub(super) fn load(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings) -> Option<Load> {
-    let Some(value) = node.value else {
+    if !node.is_present() {
         node.fault("is missing: who sends requests, such as `constant: {rate: 10, for: 5m}`", findings);
         return None;
-    };
+    }
     if node.child("users").is_present() {
         fields::LOAD.check(node, findings);
         return users(&node.child("users"), base_dir, findings).map(Load::Closed);
     }
-    let spec = match TrafficSpec::deserialize(value) {
-        Ok(spec) => spec,
+    let before = findings.faults.len();
+    let spec = TrafficSpec::read_beside(node, &["users"], findings)?;
+    // What is known to be wrong need not be loaded to be told once more.
+    if findings.faults.len() > before {
+        return None;
+    }
+    match spec.load(base_dir) {
+        Ok(traffic) => Some(Load::Open(traffic)),
         Err(error) => {
-            node.fault(format!("is wrong: {error}"), findings);
-            return None;
+            findings.faults.push(error.at(&node.path));
+            None
         }
-    };
-    let loaded = spec.load(base_dir);
-    loaded.inspect_err(|error| node.fault(error.to_string(), findings)).ok().map(Load::Open)
+    }
 }
 
 fn users(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings) -> Option<Users> {

@@ -69,46 +69,32 @@ pub(super) fn refuse_meaningless_options(spec: &TraceSpec, format: Format) -> Re
     }
 }
 
-/// As it is written.
+/// The name of a format, as it is written.
 pub(super) fn name(format: Format) -> &'static str {
-    match format {
-        Format::Plain => "plain",
-        Format::PerSecond => "per-second",
-        Format::PerMinute => "per-minute",
-        Format::AzureFunctions2019 => "azure-functions-2019",
-        Format::AzureFunctions2021 => "azure-functions-2021",
-        Format::AzureLlm => "azure-llm",
-        Format::Gentd26 => "gentd26",
-        Format::Nginx => "nginx",
-        Format::Envoy => "envoy",
-        Format::JsonLines => "json-lines",
-        Format::Vegeta => "vegeta",
-        Format::Hey => "hey",
-        Format::Prometheus => "prometheus",
-        Format::Journal => "journal",
-    }
+    FORMATS.iter().find(|(_, known)| *known == format).map_or("", |(name, _)| name)
 }
 
 /// All names, for a message.
 pub(in crate::traffic) fn format_names() -> String {
-    ALL.map(name).join(", ")
+    FORMATS.map(|(name, _)| name).join(", ")
 }
 
-const ALL: [Format; 14] = [
-    Format::Plain,
-    Format::PerSecond,
-    Format::PerMinute,
-    Format::AzureFunctions2019,
-    Format::AzureFunctions2021,
-    Format::AzureLlm,
-    Format::Gentd26,
-    Format::Nginx,
-    Format::Envoy,
-    Format::JsonLines,
-    Format::Vegeta,
-    Format::Hey,
-    Format::Prometheus,
-    Format::Journal,
+/// Every format by its name.
+pub(in crate::traffic) const FORMATS: [(&str, Format); 14] = [
+    ("plain", Format::Plain),
+    ("per-second", Format::PerSecond),
+    ("per-minute", Format::PerMinute),
+    ("azure-functions-2019", Format::AzureFunctions2019),
+    ("azure-functions-2021", Format::AzureFunctions2021),
+    ("azure-llm", Format::AzureLlm),
+    ("gentd26", Format::Gentd26),
+    ("nginx", Format::Nginx),
+    ("envoy", Format::Envoy),
+    ("json-lines", Format::JsonLines),
+    ("vegeta", Format::Vegeta),
+    ("hey", Format::Hey),
+    ("prometheus", Format::Prometheus),
+    ("journal", Format::Journal),
 ];
 
 #[cfg(test)]
@@ -117,8 +103,8 @@ mod tests {
 
     #[test]
     fn a_format_is_written_as_it_is_named() {
-        for format in ALL {
-            assert_eq!(serde_json::to_string(&format).unwrap(), format!("{:?}", name(format)));
+        for (name, format) in FORMATS {
+            assert_eq!(serde_json::to_string(&format).unwrap(), format!("{name:?}"));
         }
     }
 }

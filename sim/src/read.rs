@@ -1,4 +1,4 @@
-//! Single values of a scenario: times, numbers, shares, distributions, words.
+//! Single values as they are written in a scenario: times, numbers, shares, distributions, words.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -12,7 +12,7 @@ use pilotlight_config::{Findings, duration};
 use crate::dist::{DistError, Distribution, DistributionSpec};
 
 /// The text of a scalar, however YAML took it: `100ms`, `5`, `1.5`.
-pub(super) fn scalar(node: &Node<'_>, findings: &mut Findings) -> Option<String> {
+pub(crate) fn scalar(node: &Node<'_>, findings: &mut Findings) -> Option<String> {
     let value = node.value?;
     if value.is_array() || value.is_object() {
         node.fault("is not a single value", findings);
@@ -22,20 +22,20 @@ pub(super) fn scalar(node: &Node<'_>, findings: &mut Findings) -> Option<String>
 }
 
 /// Whatever has a grammar of its own.
-pub(super) fn parsed<T: FromStr<Err: Display>>(node: &Node<'_>, findings: &mut Findings) -> Option<T> {
+pub(crate) fn parsed<T: FromStr<Err: Display>>(node: &Node<'_>, findings: &mut Findings) -> Option<T> {
     let text = scalar(node, findings)?;
     text.parse().inspect_err(|error| findings.fault(&node.path, &text, format!("is wrong: {error}"))).ok()
 }
 
 /// A Go duration.
-pub(super) fn time(node: &Node<'_>, findings: &mut Findings) -> Option<Duration> {
+pub(crate) fn time(node: &Node<'_>, findings: &mut Findings) -> Option<Duration> {
     let text = scalar(node, findings)?;
     let parsed = duration::parse(&text);
     parsed.inspect_err(|error| findings.fault(&node.path, &text, format!("is not a duration: {error}"))).ok()
 }
 
 /// A Go duration above zero.
-pub(super) fn positive_time(node: &Node<'_>, findings: &mut Findings) -> Option<Duration> {
+pub(crate) fn positive_time(node: &Node<'_>, findings: &mut Findings) -> Option<Duration> {
     let time = time(node, findings)?;
     if time.is_zero() {
         findings.fault(&node.path, "0s", "must be longer than nothing");
@@ -44,7 +44,7 @@ pub(super) fn positive_time(node: &Node<'_>, findings: &mut Findings) -> Option<
 }
 
 /// A distribution of a time. Its file, if it has one, lies below `base_dir`.
-pub(super) fn distribution(
+pub(crate) fn distribution(
     node: &Node<'_>,
     base_dir: &Path,
     findings: &mut Findings,
@@ -56,7 +56,7 @@ pub(super) fn distribution(
 }
 
 /// A number from `least` to `most`.
-pub(super) fn number(node: &Node<'_>, least: f64, most: f64, findings: &mut Findings) -> Option<f64> {
+pub(crate) fn number(node: &Node<'_>, least: f64, most: f64, findings: &mut Findings) -> Option<f64> {
     let text = scalar(node, findings)?;
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     if number.is_none() {
@@ -66,7 +66,7 @@ pub(super) fn number(node: &Node<'_>, least: f64, most: f64, findings: &mut Find
 }
 
 /// A share of 1: `0.05` or `5%`.
-pub(super) fn share(node: &Node<'_>, findings: &mut Findings) -> Option<f64> {
+pub(crate) fn share(node: &Node<'_>, findings: &mut Findings) -> Option<f64> {
     let text = scalar(node, findings)?;
     let share = match text.strip_suffix('%') {
         Some(percent) => percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0),
@@ -80,7 +80,7 @@ pub(super) fn share(node: &Node<'_>, findings: &mut Findings) -> Option<f64> {
 }
 
 /// A whole number from `least` to `most`.
-pub(super) fn whole(node: &Node<'_>, least: u32, most: u32, findings: &mut Findings) -> Option<u32> {
+pub(crate) fn whole(node: &Node<'_>, least: u32, most: u32, findings: &mut Findings) -> Option<u32> {
     let text = scalar(node, findings)?;
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     if number.is_none() {
@@ -90,7 +90,7 @@ pub(super) fn whole(node: &Node<'_>, least: u32, most: u32, findings: &mut Findi
 }
 
 /// Cores, in thousandths: `2`, `0.5`, or as Kubernetes writes it, `500m`.
-pub(super) fn millicores(node: &Node<'_>, findings: &mut Findings) -> Option<u32> {
+pub(crate) fn millicores(node: &Node<'_>, findings: &mut Findings) -> Option<u32> {
     let text = scalar(node, findings)?;
     let milli = match text.strip_suffix('m') {
         Some(milli) => milli.parse::<f64>().ok(),
@@ -105,12 +105,12 @@ pub(super) fn millicores(node: &Node<'_>, findings: &mut Findings) -> Option<u32
 }
 
 /// Yes or no.
-pub(super) fn flag(node: &Node<'_>, findings: &mut Findings) -> Option<bool> {
+pub(crate) fn flag(node: &Node<'_>, findings: &mut Findings) -> Option<bool> {
     word(node, &[("true", true), ("false", false)], findings)
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(node: &Node<'_>, known: &[(&str, T)], findings: &mut Findings) -> Option<T> {
+pub(crate) fn word<T: Copy>(node: &Node<'_>, known: &[(&str, T)], findings: &mut Findings) -> Option<T> {
     let text = scalar(node, findings)?;
     let found = known.iter().find(|(name, _)| *name == text).map(|&(_, value)| value);
     if found.is_none() {
