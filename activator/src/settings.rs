@@ -43,13 +43,13 @@ pub struct ActivatorArgs {
     /// Authorities (PEM files) of the pods' certificates: TLS to the pods that take it
     #[arg(long, value_name = "FILE", num_args = 1..)]
     tls_ca: Vec<PathBuf>,
-    /// Use TLS to all pods, on port 8112 where the table of endpoints names none
+    /// Use TLS to all pods, on port 8112 where their endpoints name none
     #[arg(long, requires = "tls_ca")]
     tls_to_pods: bool,
     /// How often to look whether certificates were replaced
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = some_time)]
     tls_poll_interval: Duration,
-    /// URL of the table of endpoints
+    /// URL of the endpoints
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090/v1/endpoints")]
     endpoints: String,
     /// URL of the autoscaler's port for stats [default: the service autoscaler in the system namespace, or, where there

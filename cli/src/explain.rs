@@ -1,6 +1,6 @@
 //! `pilotlight explain`: the reasons for the number of pods, from a running autoscaler or from its journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -16,6 +16,7 @@ use pilotlight_core::{Record, Time};
 use pilotlight_net::once::{self, Get};
 use pilotlight_process::flags::address;
 
+use crate::live::step;
 use crate::output::print;
 use crate::stack::USUAL_ADMIN_ADDRESS;
 
@@ -38,26 +39,41 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         let name = revision.rsplit('/').next();
         args.service.as_deref().is_none_or(|service| revision == service || name == Some(service))
     };
-    let explained = match &args.journal {
+    let Explained { text, known } = match &args.journal {
         Some(journal) => from_journal(journal, wanted)?,
         None => from_admin(args.admin, wanted).await?,
     };
-    if explained.is_empty() {
-        bail!("no decision about {}", args.service.as_deref().unwrap_or("anything"));
+    if text.is_empty() {
+        let known = Vec::from_iter(known).join(", ");
+        match &args.service {
+            Some(service) if !known.is_empty() => bail!("no decision about {service}; there is {known}"),
+            _ => bail!("no decision about any service"),
+        }
     }
-    print(&explained)?;
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+/// The decisions about the services that are wanted, and the names of all there are.
+struct Explained {
+    text: String,
+    known: BTreeSet<String>,
+}
+
+async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Explained> {
     let decisions = Get::new("/v1/decisions").within(PATIENCE).at_most(MAX_DECISIONS_BYTES);
     let answer = once::get(admin, &decisions).await.map_err(|error| {
         // The words of the error end with those of its source.
         anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
     })?;
-    let speaks_of_nothing = "the admin port does not speak of decisions";
-    let body = answer.success().context(speaks_of_nothing)?;
-    let statuses: Vec<RevisionStatus> = serde_json::from_slice(&body).context(speaks_of_nothing)?;
+    let not_ours = || {
+        format!(
+            "{admin} is not the admin port of an autoscaler: `pilotlight run` prints its own at the start, for --admin"
+        )
+    };
+    let body = answer.success().with_context(not_ours)?;
+    let statuses: Vec<RevisionStatus> = serde_json::from_slice(&body).with_context(not_ours)?;
+    let known = statuses.iter().map(|status| status.revision.to_string()).collect();
     let now = Time::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH)?;
     let mut text = String::new();
     for status in statuses.iter().filter(|status| wanted(&status.revision.to_string())) {
@@ -71,18 +87,17 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
         writeln!(text, "  now: {}", status.why)?;
         for Change { at, from, to, reason, why } in status.changes.iter().rev() {
             let ago = humantime::format_duration(Duration::from_secs((now - *at).as_secs()));
-            let from = from.map_or("-".to_owned(), |from| from.to_string());
-            writeln!(text, "  {ago} ago: {from} -> {to} [{reason}] {why}")?;
+            writeln!(text, "  {ago} ago: {} [{reason}] {why}", step(*from, *to))?;
         }
     }
-    Ok(text)
+    Ok(Explained { text, known })
 }
 
 /// Every change of scale in the journal, oldest first. A last line that was cut off in the writing is passed over.
-fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Explained> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut scales = BTreeMap::new();
-    let mut text = String::new();
+    let (mut text, mut known) = (String::new(), BTreeSet::new());
     let mut lines = BufReader::new(file).split(b'\n').zip(1..).peekable();
     while let Some((line, number)) = lines.next() {
         let place = || format!("{}: line {number}", path.display());
@@ -93,19 +108,19 @@ fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<St
                 return Err(error).with_context(|| format!("{}: not a record of a decision", place()));
             }
         };
-        let Some(to) = record.evaluation.plan.scale.filter(|_| wanted(&record.revision.to_string())) else {
-            continue;
-        };
+        let revision = record.revision.to_string();
+        let scale = record.evaluation.plan.scale.filter(|_| wanted(&revision));
+        known.insert(revision);
+        let Some(to) = scale else { continue };
         let before = scales.insert(record.revision.clone(), to);
         if before != Some(to) {
             let at = UNIX_EPOCH + Duration::from_nanos(record.evaluation.at.as_nanos());
             let at = humantime::format_rfc3339_millis(at);
-            let from = before.map_or("-".to_owned(), |from| from.to_string());
             let (reason, why) = (record.evaluation.reason(), &record.why);
-            writeln!(text, "{at} {}: {from} -> {to} [{reason}] {why}", record.revision)?;
+            writeln!(text, "{at} {}: {} [{reason}] {why}", record.revision, step(before, to))?;
         }
     }
-    Ok(text)
+    Ok(Explained { text, known })
 }
 
 /// Time limit of the admin port's answer.

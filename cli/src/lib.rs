@@ -13,6 +13,7 @@ pub mod output;
 pub mod run;
 pub mod sample;
 pub mod screen;
+pub mod service;
 pub mod sim;
 pub mod stack;
 pub mod summary;

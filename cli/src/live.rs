@@ -51,11 +51,15 @@ pub fn render(stack: &Stack) -> Vec<String> {
         rows.push(format!("  now: {}", status.why));
         if let Some(change) = status.changes.last() {
             let ago = for_people(stack.clock.now() - change.at);
-            let from = change.from.map_or("-".to_owned(), |from| from.to_string());
-            rows.push(format!("  {ago} ago: {from} -> {} because {}", change.to, change.why));
+            rows.push(format!("  {ago} ago: {}: {}", step(change.from, change.to), change.why));
         }
     }
     rows
+}
+
+/// A change of scale: `1 -> 3`, or `start at 1` for the first decision.
+pub fn step(from: Option<u32>, to: u32) -> String {
+    from.map_or_else(|| format!("start at {to}"), |from| format!("{from} -> {to}"))
 }
 
 fn load(status: &RevisionStatus) -> String {

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use pilotlight_config::process::variables;
-use pilotlight_config::workload::{self, Manifest};
-use pilotlight_config::{Parsed, Warning, Workload, duration};
+use pilotlight_config::{Warning, duration};
 use pilotlight_local::LocalWorkload;
-use pilotlight_local::manifests::{self, ManifestError};
+use pilotlight_local::manifests;
 pub use pilotlight_process::INTERRUPTED;
 use pilotlight_process::flags::{AdminArgs, CheckArgs, LogArgs, address};
 use pilotlight_process::{StopSignals, WrongSettings, end, print_valid};
@@ -23,6 +22,7 @@ use crate::live;
 use crate::logging::{self, Format};
 use crate::output::print;
 use crate::screen::Screen;
+pub use crate::service::ServiceArgs;
 use crate::stack::{Stack, StackParams, USUAL_ADMIN_ADDRESS};
 use crate::summary::Summary;
 
@@ -72,48 +72,6 @@ pub struct RunArgs {
     service: ServiceArgs,
 }
 
-/// Settings of the app on the command line; each is the Knative annotation or field of that name.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Settings of the service (those of files are in the files)")]
-pub struct ServiceArgs {
-    /// Name of the service, and its host name: NAME.default.localhost [default: after the command]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Fewest pods (min-scale) [default: 0]
-    #[arg(long, value_name = "PODS")]
-    pub min: Option<String>,
-    /// Most pods (max-scale); 0: no limit [default: 0]
-    #[arg(long, value_name = "PODS")]
-    pub max: Option<String>,
-    /// Requests in flight, or per second, that one pod can take (target) [default: 100, or 200 per second]
-    #[arg(long, value_name = "NUMBER")]
-    pub target: Option<String>,
-    /// Percentage of the target to aim for (target-utilization-percentage) [default: 70]
-    #[arg(long, value_name = "PERCENT")]
-    pub utilization: Option<String>,
-    /// Measure of load: concurrency or rps (metric) [default: concurrency]
-    #[arg(long, value_name = "METRIC")]
-    pub metric: Option<String>,
-    /// Most requests one pod may run at once (containerConcurrency); 0: no limit [default: 0]
-    #[arg(long, value_name = "REQUESTS")]
-    pub concurrency: Option<u32>,
-    /// Time over which load is averaged (window) [default: 60s]
-    #[arg(long, value_name = "DURATION")]
-    pub window: Option<String>,
-    /// Time the last pod stays after the last request (scale-to-zero-pod-retention-period) [default: 0s]
-    #[arg(long, value_name = "DURATION")]
-    pub retention: Option<String>,
-    /// Time limit of a request, start-up included (timeoutSeconds) [default: 300s]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    pub timeout: Option<Duration>,
-    /// Path that answers 200 when the app is ready, rather than an open port (readinessProbe)
-    #[arg(long, value_name = "PATH")]
-    pub readiness_path: Option<String>,
-    /// Any other annotation, without the prefix autoscaling.knative.dev/
-    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub annotations: Vec<(String, String)>,
-}
-
 /// Runs until a signal says to stop. A second signal stops at once.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let screen = Screen::stderr().context("cannot start the thread that writes the log")?;
@@ -130,7 +88,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
     let (workloads, warnings) = workloads(&args)?;
     for warning in warnings {
-        warn!(%warning, "Suspicious setting");
+        // No constant message: a warning names file, key and advice, and comes once.
+        warn!("{warning}");
     }
     if args.check.check_config {
         return Ok(print_valid(&in_force(&args, &workloads)));
@@ -205,6 +164,9 @@ fn announcement(stack: &Stack, workloads: &[LocalWorkload], format: Format) -> S
                 let (host, port) = (&workload.hosts[0], stack.address.port());
                 text.push_str(&format!("  {}: http://{host}:{port}\n", workload.id));
             }
+            if workloads.len() == 1 {
+                text.push_str(&format!("try: curl http://{}/\n", stack.address));
+            }
             text
         }
         Format::Json => {
@@ -254,83 +216,10 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
     Ok(wrong.finish(|| Some((here?, warnings)))?)
 }
 
-impl ServiceArgs {
-    /// Annotations that the flags stand for, without their prefix.
-    pub fn annotations(&self) -> BTreeMap<String, String> {
-        let flags = [
-            ("min-scale", &self.min),
-            ("max-scale", &self.max),
-            ("target", &self.target),
-            ("target-utilization-percentage", &self.utilization),
-            ("metric", &self.metric),
-            ("window", &self.window),
-            ("scale-to-zero-pod-retention-period", &self.retention),
-        ];
-        let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
-        flags.chain(self.annotations.clone()).collect()
-    }
-
-    /// The command as the Knative Service it stands for, read by the parser that reads files: one set of rules.
-    pub fn workload(
-        &self,
-        command: &[String],
-        config: Option<&Path>,
-    ) -> Result<(Workload, Vec<Warning>), ManifestError> {
-        let annotations: BTreeMap<String, String> = self
-            .annotations()
-            .into_iter()
-            .map(|(key, value)| (format!("autoscaling.knative.dev/{key}"), value))
-            .collect();
-        let mut container = json!({ "command": command });
-        if let Some(path) = &self.readiness_path {
-            container["readinessProbe"] = json!({ "httpGet": { "path": path } });
-        }
-        let mut spec = json!({ "containers": [container] });
-        if let Some(limit) = self.concurrency {
-            spec["containerConcurrency"] = limit.into();
-        }
-        if let Some(timeout) = self.timeout {
-            spec["timeoutSeconds"] = (timeout.as_secs_f64().ceil() as u64).into();
-        }
-        let name = self.name.clone().unwrap_or_else(|| name_after(&command[0]));
-        let manifest = json!({
-            "apiVersion": "serving.knative.dev/v1",
-            "kind": "Service",
-            "metadata": { "name": name },
-            "spec": { "template": { "metadata": { "annotations": annotations }, "spec": spec } },
-        });
-        let config = config.map(manifests::config).transpose()?;
-        let (config, mut warnings) =
-            config.map_or((None, Vec::new()), |(config, warnings)| (Some(config), warnings));
-        // JSON is YAML.
-        let text = manifest.to_string();
-        let file = "command line";
-        let Parsed { value, warnings: more } =
-            workload::read(&[Manifest { file, text: &text }], config.as_ref());
-        warnings.extend(more);
-        let mut workloads = value.map_err(ManifestError::Faulty)?.workloads;
-        Ok((workloads.remove(0), warnings))
-    }
-}
-
 /// The command of the sample app: a subcommand of this executable.
 pub fn sample_command() -> anyhow::Result<Vec<String>> {
     let this = std::env::current_exe().context("cannot find this executable")?;
     Ok([this.to_string_lossy().as_ref(), "sample", "--port", "{port}"].map(str::to_owned).into())
-}
-
-/// `./my_app.sh` is `my-app`.
-fn name_after(program: &str) -> String {
-    let stem = Path::new(program).file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-    let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let name = name.trim_matches('-').to_owned();
-    if name.is_empty() { "app".to_owned() } else { name }
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("it is not of the form KEY=VALUE")?;
-    let key = key.strip_prefix("autoscaling.knative.dev/").unwrap_or(key);
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 const NOTHING_TO_RUN: &str = "nothing to run: name a command (pilotlight run -- ./app --port {port}), a file (-f service.yaml), or --sample";
@@ -346,45 +235,3 @@ Examples:
   pilotlight run --journal decisions.jsonl --log-format json -- ./app --port {port}
 
 Requests find their service by Host: NAME.NAMESPACE.localhost, or the plain name. With one service, any host does.";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_is_named_after_its_program() {
-        let names = ["./my_app.sh", "/usr/bin/python3", "App", "..", "./_x_"].map(name_after);
-        assert_eq!(names, ["my-app", "python3", "app", "app", "x"]);
-    }
-
-    #[test]
-    fn flags_become_the_annotations_they_are_named_for() {
-        let args = ServiceArgs {
-            target: Some("10".to_owned()),
-            max: Some("5".to_owned()),
-            concurrency: Some(20),
-            timeout: Some(Duration::from_millis(1_500)),
-            annotations: vec![("panic-window-percentage".to_owned(), "20".to_owned())],
-            ..ServiceArgs::default()
-        };
-        let (workload, warnings) = args.workload(&["true".to_owned()], None).unwrap();
-        assert_eq!(warnings, []);
-        assert_eq!((workload.spec.target, workload.spec.max_scale), (7.0, Some(5)));
-        assert_eq!(workload.spec.panic_window, Duration::from_secs(12));
-        assert_eq!(
-            (workload.container_concurrency, workload.timeouts.total),
-            (20.into(), Duration::from_secs(2))
-        );
-    }
-
-    #[test]
-    fn all_faults_of_the_flags_come_at_once() {
-        let args = ServiceArgs {
-            target: Some("ten".to_owned()),
-            max: Some("-1".to_owned()),
-            ..ServiceArgs::default()
-        };
-        let error = args.workload(&["true".to_owned()], None).unwrap_err().to_string();
-        assert!(error.contains("/target") && error.contains("/max-scale"), "{error}");
-    }
-}

@@ -121,7 +121,13 @@ impl Faults {
     /// The same faults, found in `file`.
     #[must_use]
     pub fn in_file(self, file: &str) -> Self {
-        Faults(self.0.into_iter().map(|fault| fault.in_file(file)).collect())
+        self.map(|fault| fault.in_file(file))
+    }
+
+    /// The same number of faults, each changed by `change`.
+    #[must_use]
+    pub fn map(self, change: impl FnMut(Fault) -> Fault) -> Self {
+        Faults(self.0.into_iter().map(change).collect())
     }
 
     /// The faults themselves.

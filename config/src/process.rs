@@ -120,7 +120,7 @@ pub enum EnvError {
 impl QueueProxyEnv {
     /// Reads the environment; all that is wrong with it at once.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<EnvError>> {
-        let mut env = Reader { lookup, errors: Vec::new() };
+        let mut env = EnvReader { lookup, errors: Vec::new() };
         let parsed = QueueProxyEnv {
             container_concurrency: env.required("CONTAINER_CONCURRENCY", count).into(),
             serving_port: env.required("QUEUE_SERVING_PORT", port),
@@ -166,7 +166,7 @@ impl QueueProxyEnv {
     }
 }
 
-struct Reader<L> {
+struct EnvReader<L> {
     lookup: L,
     errors: Vec<EnvError>,
 }
@@ -174,7 +174,7 @@ struct Reader<L> {
 /// Reads a value, or says which rule it breaks.
 type Parse<T> = fn(&str) -> Result<T, String>;
 
-impl<L: Fn(&str) -> Option<String>> Reader<L> {
+impl<L: Fn(&str) -> Option<String>> EnvReader<L> {
     // After an error the value does not matter: the errors are returned instead.
     fn required<T: Default>(&mut self, name: &'static str, parse: Parse<T>) -> T {
         match (self.lookup)(name) {

@@ -118,7 +118,8 @@ fn on_a_runtime(args: &AutoscalerArgs) -> anyhow::Result<ExitCode> {
         let mut signals = StopSignals::new().context("cannot listen for signals")?;
         let settings = args.settings(|name| std::env::var(name).ok())?;
         for warning in &settings.warnings {
-            warn!(%warning, "Suspicious setting");
+            // No constant message: a warning names file, key and advice, and comes once.
+            warn!("{warning}");
         }
         if args.check.check_config {
             return Ok(print_valid(&settings.in_force()));
@@ -170,7 +171,7 @@ impl AutoscalerArgs {
 }
 
 impl Settings {
-    /// The settings in force, for `--check-config`.
+    /// Settings in force, for `--check-config`.
     fn in_force(&self) -> Vec<String> {
         let workloads: Vec<String> = self.workloads.iter().map(|it| it.id.to_string()).collect();
         vec![
@@ -193,7 +194,7 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
     if let Some(tls) = &settings.admin_tls {
         tokio::spawn(keep_renewed(tls, CERTIFICATE_POLL_INTERVAL));
     }
-    // The real addresses, should a port have been given as 0.
+    // The real addresses: a port may have been given as 0.
     let (stats_address, admin_address) = (stats.local_addr()?, admin_port.address()?);
     let journal = settings.journal.as_deref().map(Journal::create).transpose()?;
 

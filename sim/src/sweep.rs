@@ -7,8 +7,6 @@
 mod knob;
 mod written;
 
-use std::fmt::Write as _;
-
 use pilotlight_config::{Fault, Faults};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -175,28 +173,16 @@ impl Row {
     /// The header that goes with [`Row::csv`]: a column for each setting, one for each metric, and `error`.
     pub fn csv_header(grid: &Grid, metrics: &[&str]) -> String {
         let settings: Vec<&str> = grid.knobs().iter().map(Knob::name).collect();
-        [&settings, metrics, &["error"]].concat().join(",") + "\n"
+        record([&settings, metrics, &["error"]].concat())
     }
 
     /// The row as CSV: means over the trials. What was not measured, or not run, is empty.
     pub fn csv(&self, metrics: &[&str]) -> String {
-        let mut line = String::new();
-        for (_, value) in &self.settings {
-            line.push_str(&quoted(value));
-            line.push(',');
-        }
-        for metric in metrics {
-            if let Some(mean) = self.mean(metric) {
-                // Writing to a string cannot fail.
-                let _ = write!(line, "{mean}");
-            }
-            line.push(',');
-        }
-        if let Err(faults) = &self.outcomes {
-            line.push_str(&quoted(&faults.to_string().replace('\n', "; ")));
-        }
-        line.push('\n');
-        line
+        let settings = self.settings.iter().map(|(_, value)| value.clone());
+        let means =
+            metrics.iter().map(|metric| self.mean(metric).map_or_else(String::new, |mean| mean.to_string()));
+        let error = self.outcomes.as_ref().err().map(|faults| faults.to_string().replace('\n', "; "));
+        record(settings.chain(means).chain([error.unwrap_or_default()]))
     }
 
     /// The row for JSON: `{"settings": {...}, "metrics": {...}}`, or `"error"` in the place of metrics.
@@ -235,13 +221,12 @@ impl<T: Serialize> Serialize for Ordered<'_, T> {
     }
 }
 
-/// A CSV field.
-fn quoted(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
+/// A line of CSV.
+fn record(fields: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Writing to memory cannot fail.
+    let _ = writer.write_record(fields);
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
 }
 
 /// The most combinations a grid may have.

@@ -362,6 +362,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_macros, reason = "the macros are what is tested")]
     fn the_macros_of_metrics_reach_it() {
         let registry = Registry::new();
         let counter = metrics::with_local_recorder(&registry, || {

@@ -27,7 +27,9 @@ async fn a_journal_that_was_cut_off_is_explained_and_replayed_as_far_as_it_goes(
     let cut = text_file(&format!("{text}{}", &last[..last.len() / 2]));
     let explained = run_to_end(["explain", "--journal", arg(cut.path()), "hello"]).await;
     assert_eq!(explained.code, Some(0), "{explained:?}");
-    assert!(explained.stdout.contains("default/hello: - -> 1 [stable-demand]"), "{explained:?}");
+    assert!(explained.stdout.contains("default/hello: start at 1 [stable-demand]"), "{explained:?}");
+    let unknown = run_to_end(["explain", "--journal", arg(cut.path()), "helo"]).await;
+    assert_eq!(unknown.stderr, "error: no decision about helo; there is default/hello");
     let replayed = run_to_end(["sim", "replay", arg(cut.path())]).await;
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
     assert!(replayed.stdout.contains("\"differing\": 0"), "{replayed:?}");

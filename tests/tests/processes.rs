@@ -80,6 +80,32 @@ fn is_cold(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
+async fn both_tell_what_they_use_and_what_they_are() {
+    let house = House::start().await;
+    for (component, name) in [(&house.autoscaler, "autoscaler"), (&house.activator, "activator")] {
+        let page = component.admin("/metrics").await.body;
+        let target = format!("target_info{{service_name=\"{name}\",service_version=");
+        for start in
+            [&target, "process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_open_fds "]
+        {
+            assert!(page.lines().any(|line| line.starts_with(start)), "{start} in\n{page}");
+        }
+        assert_eq!(component.admin("/healthz").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_queue_proxy_of_a_pod_is_the_small_executable_that_lies_beside() {
+    let house = House::start().await;
+    house.is_served().await;
+    let proxies: Vec<Bearer> =
+        house.autoscaler.processes().into_iter().filter(Bearer::is_queue_proxy).collect();
+    let programs: Vec<&str> = proxies.iter().map(|proxy| proxy.command[0].as_str()).collect();
+    let beside = pilotlight_tests::binary().with_file_name("pilotlight-queue-proxy");
+    assert_eq!(programs, [manifest::arg(&beside)]);
+}
+
+#[tokio::test]
 async fn a_request_from_zero_goes_through_separate_processes() {
     let house = House::start().await;
     assert_eq!(house.autoscaler.pods().len(), 0);

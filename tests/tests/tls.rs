@@ -258,7 +258,7 @@ fn own_address() -> Ipv4Addr {
     Ipv4Addr::new(127, 63, low, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Tells this table of endpoints to whoever asks, and never that there is no more.
+/// Tells these endpoints to whoever asks, and never that there is no more.
 fn serve_table(table: &serde_json::Value) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, line) = (listener.local_addr().unwrap(), format!("{table}\n"));

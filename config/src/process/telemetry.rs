@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::observability::{self, MetricsProtocol, Observability};
 use super::traces::TraceExport;
-use super::{EnvError, Reader, TlsEnv, port, text};
+use super::{EnvError, EnvReader, TlsEnv, port, text};
 
 /// Metrics, traces and log of a proxy's requests, with their receivers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,12 +58,12 @@ pub enum PrometheusClients {
 impl TelemetryEnv {
     /// Reads the variables; all that is wrong with them at once.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<EnvError>> {
-        let mut env = Reader { lookup, errors: Vec::new() };
+        let mut env = EnvReader { lookup, errors: Vec::new() };
         let read = TelemetryEnv::read(&mut env);
         if env.errors.is_empty() { Ok(read) } else { Err(env.errors) }
     }
 
-    pub(super) fn read<L: Fn(&str) -> Option<String>>(env: &mut Reader<L>) -> Self {
+    pub(super) fn read<L: Fn(&str) -> Option<String>>(env: &mut EnvReader<L>) -> Self {
         let observability: Observability =
             env.optional("OBSERVABILITY_CONFIG", observability::parse).unwrap_or_default();
         let mut prometheus = PrometheusEnv {
@@ -86,7 +86,7 @@ impl TelemetryEnv {
     }
 }
 
-fn read_tls<L: Fn(&str) -> Option<String>>(env: &mut Reader<L>) -> Option<PrometheusTls> {
+fn read_tls<L: Fn(&str) -> Option<String>>(env: &mut EnvReader<L>) -> Option<PrometheusTls> {
     let certificate = env.optional(CERT, text);
     let key = env.optional(KEY, text);
     let clients = env.optional(CLIENT_AUTH, client_auth).unwrap_or(ClientAuth::None);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Reader;
+use super::EnvReader;
 use super::observability::{TraceProtocol, TracingConfig};
 
 /// The receiver of traces, and the share of requests that are traced.
@@ -59,7 +59,7 @@ impl TraceExport {
     /// Reads the variables that concern traces; `None`: no traces.
     pub(super) fn read<L: Fn(&str) -> Option<String>>(
         config: &TracingConfig,
-        env: &mut Reader<L>,
+        env: &mut EnvReader<L>,
     ) -> Option<TraceExport> {
         let receiver = match config.protocol {
             TraceProtocol::None => return None,
@@ -77,7 +77,7 @@ impl TraceExport {
 fn read_endpoint<L: Fn(&str) -> Option<String>>(
     config: &TracingConfig,
     is_grpc: bool,
-    env: &mut Reader<L>,
+    env: &mut EnvReader<L>,
 ) -> Option<OtlpEndpoint> {
     let parse = if is_grpc { grpc_endpoint } else { http_endpoint };
     let general = if is_grpc { grpc_endpoint } else { general_http_endpoint };
@@ -213,7 +213,7 @@ mod tests {
         let config = TracingConfig { protocol, endpoint: endpoint.to_owned(), sampled_fraction: 0.25 };
         let lookup =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let mut reader = Reader { lookup, errors: Vec::new() };
+        let mut reader = EnvReader { lookup, errors: Vec::new() };
         let read = TraceExport::read(&config, &mut reader);
         if reader.errors.is_empty() { Ok(read) } else { Err(reader.errors) }
     }

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_core::RevisionId;
 use pilotlight_net::Clock;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{advance, sleep};
 
 use super::*;
 
@@ -80,9 +80,10 @@ impl Script {
         self.pod(pod, Event::Ended(Ending::Failed(failure))).await
     }
 
-    /// Lets the keeper hear what was said: the clock moves only when every task waits.
+    /// Lets the keeper hear what was said, and a millisecond pass.
     async fn settle(&self) -> &Self {
-        sleep(Duration::from_millis(1)).await;
+        yield_now().await;
+        advance(Duration::from_millis(1)).await;
         self
     }
 

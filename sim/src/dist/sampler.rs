@@ -4,6 +4,9 @@
 //! The ziggurat covers the area under a density with 256 layers of equal area. Nearly always a point falls into
 //! the part of its layer that lies wholly under the density: one random number, one multiplication, one
 //! comparison. Layer and place within it come from different bits of the same random number.
+//!
+//! rand_distr has the same methods, but keeps the numbers of a seed within a minor version only; here a seed yields the
+//! same numbers for ever, because reports and documents name seeds.
 
 use std::sync::LazyLock;
 

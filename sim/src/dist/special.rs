@@ -1,5 +1,6 @@
 //! The two functions without a closed form that quantiles need: the normal distribution's and the gamma
-//! distribution's inverse. For reporting; samplers do not call these.
+//! distribution's inverse. For reporting; samplers do not call these. The gamma quantiles of statrs 0.19 hold to nine
+//! digits for shape 1, and to none for the shapes below 0.01 that are legal here.
 
 use std::f64::consts::{PI, SQRT_2};
 

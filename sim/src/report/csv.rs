@@ -4,13 +4,15 @@
 //! them one day, in any place. Times are in seconds; what was not measured is empty. Fields are quoted as RFC 4180
 //! has it.
 
+use csv::{Terminator, WriterBuilder};
+
 use crate::outcome::{Metric, Point};
 use crate::report::Run;
 
 /// One row per run: its name, its seed, for how long there was load, and every metric there is.
 pub fn outcomes(runs: &[Run]) -> String {
     let metrics: Vec<String> = Metric::names().collect();
-    let mut table = Table::default();
+    let mut table = Table::new();
     table.row(["name", "seed", "duration_s"].into_iter().chain(metrics.iter().map(String::as_str)));
     for run in runs {
         let lead = [run.name.clone(), run.outcome.seed.to_string(), run.outcome.duration_s.to_string()];
@@ -18,12 +20,12 @@ pub fn outcomes(runs: &[Run]) -> String {
             metrics.iter().map(|name| run.outcome.metric(name).map_or_else(String::new, |v| v.to_string()));
         table.row(lead.into_iter().chain(values));
     }
-    table.text
+    table.text()
 }
 
 /// One row per step of each run's timeline; nothing but the header if no run has one.
 pub fn timelines(runs: &[Run]) -> String {
-    let mut table = Table::default();
+    let mut table = Table::new();
     table.row(["name"].into_iter().chain(POINT_COLUMNS.iter().map(|column| column.name)));
     for run in runs {
         for point in run.outcome.timeline.iter().flat_map(|timeline| &timeline.points) {
@@ -31,7 +33,7 @@ pub fn timelines(runs: &[Run]) -> String {
             table.row([run.name.clone()].into_iter().chain(values));
         }
     }
-    table.text
+    table.text()
 }
 
 /// A column of a timeline.
@@ -68,26 +70,22 @@ pub const POINT_COLUMNS: &[PointColumn] = &[
     column("latency_max_s", |p| p.latency_max_s),
 ];
 
-#[derive(Default)]
-struct Table {
-    text: String,
-}
+struct Table(csv::Writer<Vec<u8>>);
 
 impl Table {
+    fn new() -> Self {
+        Table(WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new()))
+    }
+
     fn row(&mut self, fields: impl Iterator<Item = impl AsRef<str>>) {
-        for (at, field) in fields.enumerate() {
-            if at > 0 {
-                self.text.push(',');
-            }
-            let field = field.as_ref();
-            if field.contains(['"', ',', '\n', '\r']) {
-                self.text.push('"');
-                self.text.push_str(&field.replace('"', "\"\""));
-                self.text.push('"');
-            } else {
-                self.text.push_str(field);
-            }
+        for field in fields {
+            // Writing to memory cannot fail, and rows may differ in length until they end.
+            let _ = self.0.write_field(field.as_ref());
         }
-        self.text.push_str("\r\n");
+        let _ = self.0.write_record(None::<&[u8]>);
+    }
+
+    fn text(self) -> String {
+        String::from_utf8(self.0.into_inner().unwrap_or_default()).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! The table of endpoints, as an autoscaler would serve it to the activators.
+//! Endpoints, as an autoscaler would serve it to the activators.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -1,18 +1,19 @@
 //! Dates as logs and tables write them, in nanoseconds since 1970.
 
+use jiff::civil::DateTime;
+use jiff::fmt::{strtime, temporal::DateTimeParser};
+use jiff::tz::Offset;
+
 /// ISO 8601 and what is commonly taken for it: `2023-11-16 18:17:03.9799600`, `2016-04-15T20:17:00.310Z`, with an
 /// offset such as `+01:00`. Without one it is taken as UTC.
 pub(super) fn iso(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    if bytes.len() < 19 || !text.is_ascii() || !matches!(bytes[10], b'T' | b't' | b' ') {
+    static PARSER: DateTimeParser = DateTimeParser::new();
+    let (date, rest) = text.split_at_checked(19)?;
+    // The parser also takes dates without a time or without seconds.
+    if date.as_bytes()[13] != b':' || date.as_bytes()[16] != b':' {
         return None;
     }
-    if bytes[4] != b'-' || bytes[7] != b'-' {
-        return None;
-    }
-    let days = days_since_1970(number(&text[..4])?, number(&text[5..7])?, number(&text[8..10])?)?;
-    let seconds = time_of_day(&text[11..19])?;
-    let rest = &text[19..];
+    let date = PARSER.parse_datetime(date).ok()?;
     let (fraction, zone) = match rest.strip_prefix(['.', ',']) {
         Some(after) => {
             let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
@@ -20,22 +21,14 @@ pub(super) fn iso(text: &str) -> Option<i64> {
         }
         None => (0, rest),
     };
-    nanos(days, seconds - offset(zone.trim_start())?, fraction)
+    nanos(date, zone)?.checked_add(fraction)
 }
 
 /// The common log format's: `10/Oct/2000:13:55:36 -0700`.
 pub(super) fn common_log(text: &str) -> Option<i64> {
-    if !text.is_ascii() || text.len() < 20 {
-        return None;
-    }
-    let (date, zone) = (&text[..20], text[20..].trim_start());
-    let month = MONTHS.iter().position(|month| *month == &date[3..6])? as i64 + 1;
-    let separators = [date.as_bytes()[2], date.as_bytes()[6], date.as_bytes()[11]];
-    if separators != *b"//:" {
-        return None;
-    }
-    let days = days_since_1970(number(&date[7..11])?, month, number(&date[..2])?)?;
-    nanos(days, time_of_day(&date[12..20])? - offset(zone)?, 0)
+    let (date, zone) = text.split_at_checked(20)?;
+    let date = strtime::parse("%d/%b/%Y:%H:%M:%S", date).and_then(|date| date.to_datetime()).ok()?;
+    nanos(date, zone)
 }
 
 /// Whether a text begins with such a date, without its offset.
@@ -43,73 +36,25 @@ pub(super) fn common_log_start(text: &str) -> bool {
     text.get(..20).is_some_and(|date| common_log(date).is_some())
 }
 
-fn nanos(days: i64, seconds: i64, fraction: i64) -> Option<i64> {
-    days.checked_mul(86_400)?.checked_add(seconds)?.checked_mul(1_000_000_000)?.checked_add(fraction)
+fn nanos(date: DateTime, zone: &str) -> Option<i64> {
+    let timestamp = offset(zone.trim_start())?.to_timestamp(date).ok()?;
+    i64::try_from(timestamp.as_nanosecond()).ok()
 }
 
-/// `HH:MM:SS`; a leap second is the second before it.
-fn time_of_day(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    let (hour, minute, second) = (number(&text[..2])?, number(&text[3..5])?, number(&text[6..8])?);
-    let is_time = bytes[2] == b':' && bytes[5] == b':' && hour < 24 && minute < 60 && second <= 60;
-    is_time.then(|| hour * 3_600 + minute * 60 + second.min(59))
-}
-
-/// Seconds east of Greenwich: `Z`, nothing, `UTC`, `+0100`, `-07:00`.
-fn offset(zone: &str) -> Option<i64> {
-    if matches!(zone, "" | "Z" | "z" | "UTC") {
-        return Some(0);
+/// The offset from UTC: `Z`, nothing, `UTC`, `+0100`, `-07:00`, `-07`.
+fn offset(zone: &str) -> Option<Offset> {
+    match zone {
+        "" | "Z" | "z" | "UTC" => Some(Offset::UTC),
+        hours if hours.len() == 3 => offset(&format!("{hours}00")),
+        zone => strtime::parse("%z", zone).or_else(|_| strtime::parse("%:z", zone)).ok()?.offset(),
     }
-    let (sign, digits) = match zone.split_at_checked(1)? {
-        ("+", digits) => (1, digits),
-        ("-", digits) => (-1, digits),
-        _ => return None,
-    };
-    let (hours, minutes) = match digits.len() {
-        2 => (digits, "0"),
-        4 => digits.split_at(2),
-        5 => digits.split_once(':')?,
-        _ => return None,
-    };
-    Some(sign * (number(hours)? * 3_600 + number(minutes)? * 60))
 }
 
 /// Digits behind the point; those beyond nanoseconds are dropped.
 fn fraction_nanos(digits: &str) -> Option<i64> {
     let kept = &digits[..digits.len().min(9)];
-    Some(number(kept)? * 10_i64.pow(9 - kept.len() as u32))
+    Some(kept.parse::<i64>().ok()? * 10_i64.pow(9 - kept.len() as u32))
 }
-
-/// Digits only: no sign, no space.
-fn number(digits: &str) -> Option<i64> {
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { digits.parse().ok() } else { None }
-}
-
-/// In the Gregorian calendar: years are counted from March, so that the leap day comes last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = match month {
-        2 => 28 + i64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=length).contains(&day) {
-        return None;
-    }
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    // Months from March are 153 days for every five.
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    Some(year * 365 + leap_days + day_of_year - DAYS_TO_1970)
-}
-
-/// From March of the year 0 to January 1970.
-const DAYS_TO_1970: i64 = 719_468;
-
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +69,15 @@ mod tests {
         assert_eq!(iso("2000-03-01T01:00:00+01:00"), Some(951_868_800 * SECOND));
         assert_eq!(iso("2023-11-16 18:17:03.9799600"), Some(1_700_158_623 * SECOND + 979_960_000));
         assert_eq!(iso("2016-04-15T20:17:00.310Z"), Some(1_460_751_420 * SECOND + 310_000_000));
+        assert_eq!(iso("2023-11-16 18:17:03.1234567899 +0100"), Some(1_700_155_023 * SECOND + 123_456_789));
+        assert_eq!(
+            iso("2023-11-16t18:17:60,5-07"),
+            Some(1_700_183_879 * SECOND + 500_000_000),
+            "a leap second"
+        );
+        assert_eq!(iso("2023-11-16 18:17:03 UTC"), Some(1_700_158_623 * SECOND));
         assert_eq!(common_log("10/Oct/2000:13:55:36 -0700"), Some(971_211_336 * SECOND));
+        assert_eq!(common_log("10/Oct/2000:13:55:36 +05:30"), Some((971_211_336 - 45_000) * SECOND));
     }
 
     #[test]
@@ -132,6 +85,7 @@ mod tests {
         for text in [
             "",
             "2023-11-16",
+            "2023-11-16T18:17+01",
             "2023-02-29 00:00:00",
             "2023-13-01 00:00:00",
             "2023-11-16 24:00:00",
