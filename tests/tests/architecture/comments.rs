@@ -8,14 +8,12 @@ const ONE_IN: usize = 20;
 
 /// Crates that are not there yet, with the most per cent of comments each may have. Lower it; never raise it.
 const NOT_YET: &[(&str, usize)] = &[
-    ("pilotlight", 15),
+    ("pilotlight", 7),
     ("pilotlight-autoscaler", 17),
-    ("pilotlight-config", 19),
+    ("pilotlight-config", 11),
     ("pilotlight-core", 12),
     ("pilotlight-net", 17),
-    ("pilotlight-queue-proxy", 15),
     ("pilotlight-sim", 16),
-    ("pilotlight-telemetry", 24),
     ("pilotlight-tests", 16),
 ];
 
