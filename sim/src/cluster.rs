@@ -44,7 +44,7 @@ use nodes::Nodes;
 #[derive(Clone, Debug)]
 pub struct Cluster {
     nodes: Nodes,
-    pods: BTreeMap<u32, Pod>,
+    pods: BTreeMap<u32, PlacedPod>,
     /// Pods without a place, in order of arrival.
     pending: VecDeque<u32>,
     /// Pods that have a place and wait until fewer are starting, in order.
@@ -56,7 +56,7 @@ pub struct Cluster {
     last_due: u64,
     /// The number of the scan that counts; an earlier one that is still due does nothing.
     scan: Option<(Time, u64)>,
-    happened: VecDeque<Event>,
+    happened: VecDeque<ClusterEvent>,
     counters: Counters,
 }
 
@@ -79,7 +79,7 @@ pub struct Phases {
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct ClusterEvent {
     /// When.
     pub at: Time,
     /// What.
@@ -157,7 +157,7 @@ pub struct Counters {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Pod {
+struct PlacedPod {
     phases: Phases,
     state: State,
 }
@@ -213,7 +213,7 @@ impl Cluster {
     pub fn start(&mut self, now: Time, pod: u32, phases: Phases) {
         self.catch_up(now);
         self.counters.started += 1;
-        let before = self.pods.insert(pod, Pod { phases, state: State::Pending });
+        let before = self.pods.insert(pod, PlacedPod { phases, state: State::Pending });
         debug_assert!(before.is_none(), "pod {pod} is there already");
         self.pending.push_back(pod);
         self.place_pending(now);
@@ -228,7 +228,7 @@ impl Cluster {
     /// Removes a pod, however far it has come; its place is free at once. One that is not there is no fault.
     pub fn remove(&mut self, now: Time, pod: u32) {
         self.catch_up(now);
-        let Some(Pod { state, .. }) = self.pods.remove(&pod) else { return };
+        let Some(PlacedPod { state, .. }) = self.pods.remove(&pod) else { return };
         self.counters.removed += 1;
         match state {
             State::Pending => self.pending.retain(|&other| other != pod),
@@ -254,7 +254,7 @@ impl Cluster {
     }
 
     /// The next thing that has happened by now, in order of time. To be called until it is `None`.
-    pub fn advance(&mut self, now: Time) -> Option<Event> {
+    pub fn advance(&mut self, now: Time) -> Option<ClusterEvent> {
         while self.happened.is_empty() && self.step(now) {}
         self.happened.pop_front()
     }
@@ -267,16 +267,6 @@ impl Cluster {
     /// Nodes that are up. A cluster without an end is one node.
     pub fn nodes(&self) -> u32 {
         self.nodes.up_and_coming().0
-    }
-
-    /// Nodes that were asked for and are not up yet.
-    pub fn nodes_coming(&self) -> u32 {
-        self.nodes.up_and_coming().1
-    }
-
-    /// How long all nodes have been up, together: what they cost.
-    pub fn node_time(&self, now: Time) -> Duration {
-        self.nodes.time_up(now)
     }
 
     /// What happened so far.
@@ -307,7 +297,7 @@ impl Cluster {
     }
 
     fn pod_step(&mut self, now: Time, pod: u32) {
-        let Some(Pod { phases, state }) = self.pods.get(&pod).copied() else { return };
+        let Some(PlacedPod { phases, state }) = self.pods.get(&pod).copied() else { return };
         let phase = match state {
             State::Binding { node, .. } => {
                 self.set(pod, State::Waiting { node });
@@ -353,7 +343,7 @@ impl Cluster {
         while self.starting < self.max_starting
             && let Some(&pod) = self.waiting.get(at)
         {
-            let Some(&Pod { phases, state: State::Waiting { node } }) = self.pods.get(&pod) else {
+            let Some(&PlacedPod { phases, state: State::Waiting { node } }) = self.pods.get(&pod) else {
                 unreachable!("who waits is there, and waiting");
             };
             if !self.nodes.may_start(node) {
@@ -440,7 +430,7 @@ impl Cluster {
     }
 
     fn tell(&mut self, at: Time, change: Change) {
-        self.happened.push_back(Event { at, change });
+        self.happened.push_back(ClusterEvent { at, change });
     }
 }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::engine::{Run, simulate};
 use crate::outcome::{Better, Metric, Outcome};
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::scenario::{Load, Scenario, Settings};
 
 pub use estimate::Interval;
@@ -112,7 +112,7 @@ pub enum Verdict {
 /// let scenario = Scenario::new(load, minute, Duration::from_millis(100));
 /// let settings = [Settings::fixed("two pods", 2, 1), Settings::fixed("four pods", 4, 1)];
 /// let trials = Trials { first_seed: 1, count: 5, blocks: None };
-/// let comparison = compare(&scenario, &settings, trials, &mut Workers::all())?;
+/// let comparison = compare(&scenario, &settings, trials, &mut Workers::all());
 /// let wait = comparison.difference(1, "wait-p95").unwrap();
 /// assert_eq!(wait.verdict, Verdict::Better);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -122,7 +122,7 @@ pub fn compare(
     settings: &[Settings],
     trials: Trials,
     workers: &mut Workers<'_>,
-) -> Result<Comparison, Cancelled> {
+) -> Comparison {
     let noise = trials.noise(scenario);
     let worlds = trials.worlds(scenario);
     let mut contenders: Vec<Contender> = settings
@@ -140,8 +140,8 @@ pub fn compare(
             simulate(scenario, &settings[index / worlds.len()], run)
         },
         |index, outcome| contenders[index / worlds.len()].outcomes.push(outcome),
-    )?;
-    Ok(Comparison { trials, noise, contenders })
+    );
+    Comparison { trials, noise, contenders }
 }
 
 /// What a trial takes place in.

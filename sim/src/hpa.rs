@@ -27,7 +27,7 @@ mod spec;
 pub use cpu::{CPU_RESOLUTION, CpuMeter, CpuReading, CpuUsage};
 pub use pace::Limit;
 pub use replicas::{NoProposal, PodSample, PodState, Proposal};
-pub use spec::{Behavior, HpaSpec, Measure, Metric, Policy, Rules, Select, Step};
+pub use spec::{Behavior, HpaMetric, HpaSpec, Measure, Policy, PolicyStep, Rules, Select};
 
 use pace::Pace;
 use replicas::{Tolerance, propose};
@@ -185,10 +185,10 @@ impl Hpa {
     pub fn explain(&self, decision: &HpaDecision) -> String {
         let &HpaDecision { current, desired, reason, ref proposals } = decision;
         let change = match current == desired {
-            true => format!("stays at {}", Pods(current)),
-            false => format!("{current} to {}", Pods(desired)),
+            true => format!("stays at {}", PodCount(current)),
+            false => format!("{current} to {}", PodCount(desired)),
         };
-        let of = |metric: usize| self.spec.metrics.get(metric).map_or("a metric", Metric::name);
+        let of = |metric: usize| self.spec.metrics.get(metric).map_or("a metric", HpaMetric::name);
         match reason {
             Reason::Disabled => "no pods are asked for: autoscaling is off".to_owned(),
             Reason::AboveMaximum => format!("above the maximum: {change}"),
@@ -217,28 +217,28 @@ impl Hpa {
     }
 }
 
-impl Metric {
+impl HpaMetric {
     fn name(&self) -> &str {
         match self {
-            Metric::CpuUtilization { .. } | Metric::Cpu { .. } => "cpu",
-            Metric::Pods { name, .. } => name,
+            HpaMetric::CpuUtilization { .. } | HpaMetric::Cpu { .. } => "cpu",
+            HpaMetric::Pods { name, .. } => name,
         }
     }
 
     fn measured(&self, &Proposal { average, target, .. }: &Proposal) -> String {
         match self {
-            Metric::CpuUtilization { .. } => format!(" is at {average}% (target {target}%)"),
-            Metric::Cpu { .. } => format!(" is at {average}m (target {target}m)"),
-            Metric::Pods { .. } => {
+            HpaMetric::CpuUtilization { .. } => format!(" is at {average}% (target {target}%)"),
+            HpaMetric::Cpu { .. } => format!(" is at {average}m (target {target}m)"),
+            HpaMetric::Pods { .. } => {
                 format!(" is at {} (target {})", average as f64 / 1e3, target as f64 / 1e3)
             }
         }
     }
 }
 
-struct Pods(u32);
+struct PodCount(u32);
 
-impl fmt::Display for Pods {
+impl fmt::Display for PodCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} pod{}", self.0, if self.0 == 1 { "" } else { "s" })
     }

@@ -18,12 +18,12 @@ pub struct Replay {
     /// Evaluations that came out differently.
     pub differing: u64,
     /// The first of them.
-    pub first_difference: Option<Box<Difference>>,
+    pub first_difference: Option<Box<Deviation>>,
 }
 
 /// An evaluation that came out differently.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Difference {
+pub struct Deviation {
     /// The journal's line, from 1.
     pub line: u64,
     /// Whose it is.
@@ -96,7 +96,7 @@ pub fn replay(journal: impl BufRead) -> Result<Replay, ReplayError> {
             let replayed = revision.evaluation().cloned();
             result
                 .first_difference
-                .get_or_insert_with(|| Box::new(Difference { line, revision: id, recorded, replayed }));
+                .get_or_insert_with(|| Box::new(Deviation { line, revision: id, recorded, replayed }));
         }
     }
     result.revisions = revisions.len();

@@ -31,7 +31,7 @@ pub struct Page {
     /// The scenario as text, as it can be run again; empty if flags said it all.
     pub scenario: String,
     /// What was run: one, or several side by side. The others are compared with the first.
-    pub runs: Vec<Run>,
+    pub runs: Vec<ReportedRun>,
     /// What a search for settings found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Tuning>,
@@ -39,7 +39,7 @@ pub struct Page {
 
 /// A run and its name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Run {
+pub struct ReportedRun {
     /// What tells it from the others: `defaults`, `window=30s`.
     pub name: String,
     /// What it came to.
@@ -113,10 +113,10 @@ pub struct Sensitivity {
     pub about: String,
 }
 
-impl Run {
+impl ReportedRun {
     /// A run with one seed.
-    pub fn new(name: impl Into<String>, outcome: Outcome) -> Run {
-        Run { name: name.into(), outcome, margins: BTreeMap::new() }
+    pub fn new(name: impl Into<String>, outcome: Outcome) -> ReportedRun {
+        ReportedRun { name: name.into(), outcome, margins: BTreeMap::new() }
     }
 
     /// A metric with its unit, and how sure it is if that is known: `412 ms ±12 ms`; `–` if it was not measured.
@@ -135,9 +135,9 @@ impl Run {
     }
 
     /// Whether it is better than `first` in a metric, or worse; `None` if that cannot be told, or not from chance.
-    fn improves_on(&self, first: &Run, metric: &str) -> Option<bool> {
+    fn improves_on(&self, first: &ReportedRun, metric: &str) -> Option<bool> {
         let (base, value) = (first.outcome.metric(metric)?, self.outcome.metric(metric)?);
-        let noise = |run: &Run| run.margins.get(metric).copied().unwrap_or_default();
+        let noise = |run: &ReportedRun| run.margins.get(metric).copied().unwrap_or_default();
         // Half a percent is no difference that anybody would act on.
         let least = (noise(first) + noise(self)).max(base.abs() * 0.005);
         if (value - base).abs() <= least {
@@ -228,7 +228,7 @@ const fn group(title: &'static str, is_of_times: bool, metrics: &'static [&'stat
 }
 
 /// Metrics that are listed only where one of the runs has something to say.
-fn is_worth_a_row(metric: &str, runs: &[Run]) -> bool {
+fn is_worth_a_row(metric: &str, runs: &[ReportedRun]) -> bool {
     let is_quiet = matches!(
         metric,
         "errors"

@@ -14,11 +14,11 @@ use serde::{Serialize, Serializer};
 use crate::compare::{Interval, Trials, World};
 use crate::engine::{Run, simulate};
 use crate::outcome::Outcome;
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::scenario::Scenario;
 
 pub use knob::{Knob, KnobError};
-pub(crate) use knob::{Place, shown};
+pub(crate) use knob::{KnobPlace, shown};
 pub use written::Written;
 
 /// Every combination of the values of some settings.
@@ -137,7 +137,7 @@ fn refused(base: &Written, knob: &Knob) -> Vec<Fault> {
 /// sweep(&scenario, &grid, Trials::seeds(1, 2), &mut Workers::all(), |row| {
 ///     print!("{}", row.csv(&["wait-p95", "pod-seconds"]));
 ///     rows += 1;
-/// })?;
+/// });
 /// assert_eq!(rows, 6);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -147,7 +147,7 @@ pub fn sweep(
     trials: Trials,
     workers: &mut Workers<'_>,
     mut each: impl FnMut(Row),
-) -> Result<(), Cancelled> {
+) {
     let worlds = trials.worlds(scenario);
     let row = |index| {
         let (settings, written) = grid.combination(index);

@@ -28,7 +28,7 @@ use pilotlight_core::Time;
 
 pub use description::{Description, Dispersion, Gap, ServiceQuantiles, Silence};
 pub use process::{Process, ProcessError};
-pub use spec::{MarkovState, Operator, Source, Step, TrafficError, TrafficSpec};
+pub use spec::{MarkovState, Operator, RateStep, Source, TrafficError, TrafficSpec};
 pub use stream::Arrivals;
 pub use trace::{Format, Loaded, Stamp, TokenCost, TraceSpec};
 

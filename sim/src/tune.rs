@@ -23,11 +23,11 @@ use serde::Serialize;
 
 use crate::assert::Expression;
 use crate::outcome::{Better, Metric};
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::report;
 use crate::scenario::Scenario;
 use crate::sweep::GridError;
-use search::{KEPT_FRACTION, Search, Standing};
+use search::{KEPT_FRACTION, Standing, TuneSearch};
 
 pub use judge::{Judgement, Smooth};
 pub use space::Space;
@@ -101,9 +101,6 @@ pub enum TuneError {
     /// Settings that are refused.
     #[error(transparent)]
     Settings(#[from] GridError),
-    /// Somebody wanted it to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
 }
 
 impl From<Faults> for TuneError {
@@ -141,15 +138,15 @@ pub fn tune(
     let Plan { goal, effort, seed, .. } = plan;
     let parts = load::Parts::of(scenario, plan.training_fraction, *seed);
     let worlds = load::worlds(&parts.training, *seed, effort.worlds.max(1));
-    let mut search = Search::new(space, goal, &worlds, &parts.smooth);
-    let choice = search.run(*effort, *seed, workers)?;
+    let mut search = TuneSearch::new(space, goal, &worlds, &parts.smooth);
+    let choice = search.run(*effort, *seed, workers);
     let judgement = if choice == *space.defaults() {
         None
     } else {
-        Some(judge::judge(&parts, space, &choice, plan, &search, workers)?)
+        Some(judge::judge(&parts, space, &choice, plan, &search, workers))
     };
     let is_recommended = judgement.as_ref().is_some_and(|judgement| judgement.is_recommended);
-    let report = explain::report(&parts, space, &choice, plan, &search, judgement.as_ref(), workers)?;
+    let report = explain::report(&parts, space, &choice, plan, &search, judgement.as_ref(), workers);
     let settings = space.changes(&choice).into_iter();
     Ok(Tuned {
         is_recommended,

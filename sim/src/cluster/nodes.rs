@@ -181,13 +181,6 @@ impl Nodes {
         (up, self.count() - up)
     }
 
-    /// How long all nodes have been up, together.
-    pub(super) fn time_up(&self, now: Time) -> Duration {
-        // A node that is still to come has been up for no time at all.
-        let present: u128 = self.nodes.values().map(|node| now.since(node.up_at).as_nanos()).sum();
-        Duration::from_nanos(u64::try_from(self.past_nanos + present).unwrap_or(u64::MAX))
-    }
-
     /// How many nodes the pending pods need beyond those that are coming.
     fn wanted(&self, group: &NodeGroup, pending: usize) -> u32 {
         let coming = self.up_and_coming().1;

@@ -2,9 +2,9 @@
 
 use pilotlight_core::{Breaker, RequestStats, Stat, Ticket, Time, queue_depth};
 
-use super::meter::Level;
 use super::processor::Processor;
 use super::requests::RequestId;
+use super::timeline::Level;
 use crate::scenario::Slowdown;
 
 /// Names a pod: its place in the fleet, which a later pod may take, and which of those it is.
@@ -54,7 +54,7 @@ pub(super) struct Pod {
 }
 
 /// What the queue-proxy says to a request.
-pub(super) enum Entry {
+pub(super) enum PodEntry {
     Work,
     Queue(Ticket),
     Full,
@@ -89,18 +89,18 @@ impl Pod {
     }
 
     /// A request asks to be worked on.
-    pub(super) fn enter(&mut self, request: RequestId) -> Entry {
-        let Some(breaker) = &mut self.breaker else { return Entry::Work };
+    pub(super) fn enter(&mut self, request: RequestId) -> PodEntry {
+        let Some(breaker) = &mut self.breaker else { return PodEntry::Work };
         match breaker.acquire() {
-            Ok(pilotlight_core::Admission::Granted) => Entry::Work,
+            Ok(pilotlight_core::Admission::Granted) => PodEntry::Work,
             Ok(pilotlight_core::Admission::Queued(ticket)) => {
                 if self.waiting.len() <= ticket.index() {
                     self.waiting.resize(ticket.index() + 1, None);
                 }
                 self.waiting[ticket.index()] = Some(request);
-                Entry::Queue(ticket)
+                PodEntry::Queue(ticket)
             }
-            Err(_) => Entry::Full,
+            Err(_) => PodEntry::Full,
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use pilotlight_core::balance::{Gate, Policy, Refusals, share_of_pods};
 use pilotlight_core::{Place as ActivatorPlace, Reporter, RequestKind, Time};
 
-use super::meter::Answer;
-use super::pod::{Entry, Phase, PodId};
+use super::meter::Served;
+use super::pod::{Phase, PodEntry, PodId};
 use super::requests::{LinePlace, Place, Request, RequestId};
 use super::{Engine, Event, NEVER};
 use crate::scenario::{Balancing, Load, Path, Scenario, Settings};
@@ -201,12 +201,12 @@ impl Engine<'_> {
         pod.last_arrival = now;
         pod.stats.request_started(now, kind);
         match pod.enter(id) {
-            Entry::Work => {
+            PodEntry::Work => {
                 request.place = Place::App { pod: index };
                 self.begin_work(id, index);
             }
-            Entry::Queue(ticket) => request.place = Place::Queue { pod: index, ticket },
-            Entry::Full => {
+            PodEntry::Queue(ticket) => request.place = Place::Queue { pod: index, ticket },
+            PodEntry::Full => {
                 // Turned away at the door.
                 request.place = Place::Door { pod: index };
                 self.finish_attempt(id, Ending::Status(503));
@@ -401,7 +401,7 @@ impl Engine<'_> {
             Ending::Status(status) => {
                 let service = request.started.map_or(Duration::ZERO, |started| now - started);
                 let cold = request.waited_cold;
-                self.meter.answered(now, Answer { status, latency, service, cold });
+                self.meter.answered(now, Served { status, latency, service, cold });
             }
             Ending::ClientLeft => self.meter.abandoned(now, latency),
         }

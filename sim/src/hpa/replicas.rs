@@ -6,7 +6,7 @@ use std::time::Duration;
 use pilotlight_core::Time;
 
 use super::cpu::CpuUsage;
-use super::spec::{Measure, Metric};
+use super::spec::{HpaMetric, Measure};
 
 /// A pod as the controller sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,7 +80,7 @@ impl Tolerance {
 /// The number of pods `metric` calls for, when `current` were asked for last.
 pub(super) fn propose(
     now: Time,
-    metric: &Metric,
+    metric: &HpaMetric,
     pod_millicores: u32,
     tolerance: Tolerance,
     current: u32,
@@ -89,7 +89,7 @@ pub(super) fn propose(
     if pods.is_empty() {
         return Err(NoProposal::NoPods);
     }
-    let scale = Scale::new(metric, pod_millicores);
+    let scale = MetricScale::new(metric, pod_millicores);
     let Groups { measured, unready, missing } = Groups::new(now, metric, pods);
     if measured.pods == 0 {
         return Err(NoProposal::NotMeasured);
@@ -128,7 +128,7 @@ pub(super) fn propose(
 }
 
 /// What a metric is measured by.
-struct Scale {
+struct MetricScale {
     /// What each pod requests, if it is a percentage of that.
     request: Option<u64>,
     target: u64,
@@ -136,15 +136,15 @@ struct Scale {
     missing: u64,
 }
 
-impl Scale {
-    fn new(metric: &Metric, pod_millicores: u32) -> Self {
+impl MetricScale {
+    fn new(metric: &HpaMetric, pod_millicores: u32) -> Self {
         match *metric {
-            Metric::CpuUtilization { target_percent } => {
+            HpaMetric::CpuUtilization { target_percent } => {
                 let (request, target) = (u64::from(pod_millicores), u64::from(target_percent));
-                Scale { request: Some(request), target, missing: request * target.max(100) / 100 }
+                MetricScale { request: Some(request), target, missing: request * target.max(100) / 100 }
             }
-            Metric::Cpu { target_millicores: target } | Metric::Pods { target_milli: target, .. } => {
-                Scale { request: None, target, missing: target }
+            HpaMetric::Cpu { target_millicores: target } | HpaMetric::Pods { target_milli: target, .. } => {
+                MetricScale { request: None, target, missing: target }
             }
         }
     }
@@ -184,7 +184,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(now: Time, metric: &Metric, pods: &[PodSample]) -> Self {
+    fn new(now: Time, metric: &HpaMetric, pods: &[PodSample]) -> Self {
         let mut groups = Groups::default();
         for pod in pods {
             match (pod.state, pod.milli(metric)) {
@@ -203,22 +203,24 @@ impl Groups {
 
 impl PodSample {
     /// What it measures, in thousandths.
-    fn milli(&self, metric: &Metric) -> Option<u64> {
+    fn milli(&self, metric: &HpaMetric) -> Option<u64> {
         // The adapters cut the rest of a thousandth off.
         let cut = |value: f64| (value * 1_000.0) as u64;
         match metric {
-            Metric::CpuUtilization { .. } | Metric::Cpu { .. } => self.cpu.map(|usage| usage.millicores),
-            Metric::Pods { measure: Measure::RequestsPerSecond, .. } => self.requests_per_second.map(cut),
-            Metric::Pods { measure: Measure::InFlight, .. } => self.in_flight.map(cut),
+            HpaMetric::CpuUtilization { .. } | HpaMetric::Cpu { .. } => {
+                self.cpu.map(|usage| usage.millicores)
+            }
+            HpaMetric::Pods { measure: Measure::RequestsPerSecond, .. } => self.requests_per_second.map(cut),
+            HpaMetric::Pods { measure: Measure::InFlight, .. } => self.in_flight.map(cut),
         }
     }
 
     /// Whether its CPU must not be taken for that of its work.
-    fn is_cpu_unusable(&self, now: Time, metric: &Metric) -> bool {
+    fn is_cpu_unusable(&self, now: Time, metric: &HpaMetric) -> bool {
         let (PodState::Running { started_at, is_ready, since }, Some(cpu)) = (self.state, self.cpu) else {
             return false;
         };
-        if matches!(metric, Metric::Pods { .. }) {
+        if matches!(metric, HpaMetric::Pods { .. }) {
             return false;
         }
         if now < started_at + CPU_INITIALIZATION {

@@ -17,14 +17,14 @@ pub struct HpaSpec {
     /// There are never more.
     pub max_replicas: u32,
     /// What it looks at; the one that calls for the most pods decides.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<HpaMetric>,
     /// How fast it may go; `None`: the controller's older rules, which differ from the defaults of this.
     pub behavior: Option<Behavior>,
 }
 
 /// One thing to look at, and what it should be on average over the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Metric {
+pub enum HpaMetric {
     /// Used CPU, in hundredths of what the pods request.
     CpuUtilization {
         /// The percentage aimed for.
@@ -93,14 +93,14 @@ pub enum Select {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How far.
-    pub step: Step,
+    pub step: PolicyStep,
     /// In which time.
     pub period: Duration,
 }
 
 /// How far a policy lets it go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PolicyStep {
     /// So many pods.
     Pods(u32),
     /// So many hundredths of the pods there were.
@@ -118,8 +118,8 @@ impl Rules {
     /// is more.
     pub fn scale_up() -> Self {
         let policies = vec![
-            Policy { step: Step::Pods(4), period: DEFAULT_PERIOD },
-            Policy { step: Step::Percent(100), period: DEFAULT_PERIOD },
+            Policy { step: PolicyStep::Pods(4), period: DEFAULT_PERIOD },
+            Policy { step: PolicyStep::Percent(100), period: DEFAULT_PERIOD },
         ];
         Rules {
             stabilization_window: Duration::ZERO,
@@ -131,7 +131,7 @@ impl Rules {
 
     /// Kubernetes' defaults towards fewer pods: as many as five minutes have called for, at any speed.
     pub fn scale_down() -> Self {
-        let policies = vec![Policy { step: Step::Percent(100), period: DEFAULT_PERIOD }];
+        let policies = vec![Policy { step: PolicyStep::Percent(100), period: DEFAULT_PERIOD }];
         Rules {
             stabilization_window: DEFAULT_SCALE_DOWN_STABILIZATION,
             select: Select::Max,

@@ -87,7 +87,7 @@ pub struct ServiceQuantiles {
 
 impl Description {
     pub(super) fn of(traffic: &Traffic, seed: u64) -> Self {
-        let mut gaps = Gaps::default();
+        let mut gaps = GapMeter::default();
         let mut counts = [1, 10, 60].map(Bins::new);
         let mut services = Durations::<NANOSECOND, 3>::default();
         let mut requests = 0u64;
@@ -246,7 +246,7 @@ fn short(value: f64) -> String {
 
 /// Gaps between requests as they come.
 #[derive(Debug, Default)]
-struct Gaps {
+struct GapMeter {
     last: Option<Time>,
     /// Welford's running mean and sum of squares.
     count: u64,
@@ -257,7 +257,7 @@ struct Gaps {
     longest: Vec<(Duration, Time)>,
 }
 
-impl Gaps {
+impl GapMeter {
     fn arrive(&mut self, at: Time) {
         if let Some(last) = self.last {
             let gap = (at - last).as_secs_f64();

@@ -50,7 +50,7 @@ pub enum Source {
     /// One rate after the other.
     Steps {
         /// The rates and how long each holds.
-        steps: Vec<Step>,
+        steps: Vec<RateStep>,
         /// How arrivals follow the rate.
         arrivals: Process,
     },
@@ -132,7 +132,7 @@ pub enum Source {
 
 /// A rate and how long it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
+pub struct RateStep {
     /// Requests per second.
     pub rate: f64,
     /// How long.

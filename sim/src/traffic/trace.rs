@@ -134,14 +134,14 @@ pub struct Loaded {
 /// What a file holds.
 enum Content {
     /// Requests, in any order.
-    Events(Vec<Event>),
+    Events(Vec<TraceEvent>),
     /// Requests per interval. Whole numbers are counts, others are rates.
     Intervals { width: Duration, values: Vec<f64>, services: Option<Services> },
 }
 
 /// A request in a file: start in nanoseconds, since 1970 or since the trace began.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Event {
+struct TraceEvent {
     start_nanos: i64,
     service: Option<Duration>,
 }
@@ -200,7 +200,7 @@ pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, Traffic
 
 impl Reading<'_> {
     /// Requests in order, from the start of the trace.
-    fn recorded(&mut self, mut events: Vec<Event>) -> Result<(Origin, Duration, u64), TrafficError> {
+    fn recorded(&mut self, mut events: Vec<TraceEvent>) -> Result<(Origin, Duration, u64), TrafficError> {
         // Stable: what a file says happened at the same time stays in its order.
         events.sort_by_key(|event| event.start_nanos);
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
@@ -209,10 +209,11 @@ impl Reading<'_> {
         // Times since 1970 are moved to the start of the trace, by whole seconds: requests stay where they were
         // within the autoscaler's one-second buckets. Other times are since the trace began.
         let start = if first.start_nanos >= SINCE_1970 { first.start_nanos / SECOND * SECOND } else { 0 };
-        let nanos = |event: &Event| event.start_nanos.saturating_sub(start).max(0) as u64;
+        let nanos = |event: &TraceEvent| event.start_nanos.saturating_sub(start).max(0) as u64;
         // The second of the last request belongs to the trace.
         let duration = Duration::from_secs(nanos(last) / SECOND as u64 + 1);
-        let arrival = |event: &Event| Arrival { at: Time::from_nanos(nanos(event)), service: event.service };
+        let arrival =
+            |event: &TraceEvent| Arrival { at: Time::from_nanos(nanos(event)), service: event.service };
         let recorded: Box<[Arrival]> = events.iter().map(arrival).collect();
         let requests = recorded.len() as u64;
         Ok((Origin::Recorded(recorded), duration, requests))
@@ -295,7 +296,7 @@ impl Reading<'_> {
 
 /// Times in a log are often whole seconds. Requests of the same second are spread over it at random, the same way
 /// for the same file: otherwise they would arrive as a batch that never was.
-fn spread_whole_seconds(events: &mut [Event], reading: &mut Reading<'_>) {
+fn spread_whole_seconds(events: &mut [TraceEvent], reading: &mut Reading<'_>) {
     let are_whole = events.iter().all(|event| event.start_nanos % SECOND == 0);
     if !are_whole || events.is_empty() {
         return;

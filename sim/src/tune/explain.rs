@@ -7,29 +7,29 @@ use std::time::Duration;
 use pilotlight_config::duration;
 
 use super::Plan;
-use super::judge::{Gain, Judgement};
+use super::judge::{AxisGain, Judgement};
 use super::load::{Parts, silences};
-use super::search::{Search, Standing};
-use super::space::{Point, Space};
+use super::search::{Standing, TuneSearch};
+use super::space::{GridPoint, Space};
 use crate::compare::{Interval, Trials, compare};
 use crate::outcome::{Metric, Outcome, Unit};
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::report;
 use crate::scenario::{Scaler, Settings};
-use crate::sweep::{Knob, Place};
+use crate::sweep::{Knob, KnobPlace};
 
 pub(super) fn report(
     parts: &Parts,
     space: &Space,
-    choice: &Point,
+    choice: &GridPoint,
     plan: &Plan,
-    search: &Search<'_>,
+    search: &TuneSearch<'_>,
     judgement: Option<&Judgement>,
     workers: &mut Workers<'_>,
-) -> Result<report::Tuning, Cancelled> {
+) -> report::Tuning {
     let goal = &plan.goal;
     let (cost, latency) = search.defaults();
-    let all: Vec<(&Point, Standing)> = search.all().collect();
+    let all: Vec<(&GridPoint, Standing)> = search.all().collect();
     let candidates = all.iter().map(|(point, standing)| report::Candidate {
         name: space.name(point),
         cost: cost * standing.cost,
@@ -37,7 +37,7 @@ pub(super) fn report(
         latency: if latency > 0.0 { latency * standing.latency } else { 0.0 },
         is_feasible: standing.is_feasible(),
     });
-    let place = |wanted: &Point| all.iter().position(|(point, _)| *point == wanted);
+    let place = |wanted: &GridPoint| all.iter().position(|(point, _)| *point == wanted);
     let is_recommended = judgement.is_some_and(|judgement| judgement.is_recommended);
     let chosen = if is_recommended { choice } else { space.defaults() };
     let changed = space.changes(choice);
@@ -46,18 +46,18 @@ pub(super) fn report(
         let contenders =
             [space.defaults(), choice].map(|point| space.settings(point).expect("both were tried"));
         let trials = Trials::seeds(plan.seed, plan.effort.worlds.max(1));
-        let comparison = compare(&parts.training, &contenders, trials, workers)?;
+        let comparison = compare(&parts.training, &contenders, trials, workers);
         let [defaults, chosen] = [0, 1].map(|contender| &comparison.contenders[contender].outcomes[0]);
         reason += &load_in_words(parts, &contenders[0], plan.seed);
         reason += &effects_in_words(&changed, &contenders, defaults, chosen);
     }
-    let gain = |metric: &String, gain: &Gain| report::Gain {
+    let gain = |metric: &String, gain: &AxisGain| report::Gain {
         metric: metric.clone(),
         defaults: gain.defaults,
         chosen: gain.chosen,
         interval: gain.change.and_then(|change| change.range),
     };
-    Ok(report::Tuning {
+    report::Tuning {
         reason,
         searched: searched(space, &all, plan, search),
         cost_metric: goal.cost.clone(),
@@ -70,10 +70,10 @@ pub(super) fn report(
         }),
         sensitivities: sensitivities(space, choice, plan, &all, search),
         patch: if is_recommended { patch(&changed) } else { String::new() },
-    })
+    }
 }
 
-fn searched(space: &Space, all: &[(&Point, Standing)], plan: &Plan, search: &Search<'_>) -> String {
+fn searched(space: &Space, all: &[(&GridPoint, Standing)], plan: &Plan, search: &TuneSearch<'_>) -> String {
     format!(
         "{} settings of {} knobs in {} runs on the first {} % of the load; finalists in {} worlds, judged in {} on \
          the rest",
@@ -249,8 +249,8 @@ fn patch(changed: &[(&Knob, &str)]) -> String {
     for (knob, value) in changed {
         // In quotes: annotations and ConfigMaps hold text.
         let _ = match knob.place() {
-            Place::Annotation(key) => writeln!(annotations, "        {key}: {value:?}"),
-            Place::Config(key) => writeln!(config, "  {key}: {value:?}"),
+            KnobPlace::Annotation(key) => writeln!(annotations, "        {key}: {value:?}"),
+            KnobPlace::Config(key) => writeln!(config, "  {key}: {value:?}"),
         };
     }
     let mut documents = Vec::new();
@@ -273,10 +273,10 @@ fn patch(changed: &[(&Knob, &str)]) -> String {
 /// were changed, what is lost without.
 fn sensitivities(
     space: &Space,
-    choice: &Point,
+    choice: &GridPoint,
     plan: &Plan,
-    all: &[(&Point, Standing)],
-    search: &Search<'_>,
+    all: &[(&GridPoint, Standing)],
+    search: &TuneSearch<'_>,
 ) -> Vec<report::Sensitivity> {
     let chosen = search.standing(choice);
     let about = |at: usize| {
@@ -307,7 +307,7 @@ fn sensitivities(
 }
 
 /// The share of a value's variance that goes with one setting: between the means of its values, over all of it.
-fn explained(all: &[(&Point, Standing)], at: usize, value: fn(&Standing) -> f64) -> f64 {
+fn explained(all: &[(&GridPoint, Standing)], at: usize, value: fn(&Standing) -> f64) -> f64 {
     // Ten times the defaults is as bad as a hundred times: one outlier must not be all there is to say.
     let value = |standing: &Standing| value(standing).clamp(0.0, 10.0);
     let mut groups: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
@@ -363,7 +363,8 @@ spec:
     fn a_setting_explains_what_its_values_differ_in() {
         let standing = |cost| Standing { cost, ..Standing::default() };
         let points = [vec![0, 0], vec![0, 1], vec![1, 0], vec![1, 1]];
-        let all: Vec<(&Point, Standing)> = points.iter().zip([1.0, 1.0, 2.0, 2.0].map(standing)).collect();
+        let all: Vec<(&GridPoint, Standing)> =
+            points.iter().zip([1.0, 1.0, 2.0, 2.0].map(standing)).collect();
         assert_eq!(explained(&all, 0, |standing| standing.cost), 1.0);
         assert_eq!(explained(&all, 1, |standing| standing.cost), 0.0);
         assert_eq!(explained(&all, 0, |standing| standing.latency), 0.0, "nothing to explain");

@@ -3,7 +3,7 @@
 use super::markup::{coordinate, escaped};
 use super::plot::{Color, Layer, Plot, Shape};
 use crate::outcome::{Point, Timeline};
-use crate::report::Run;
+use crate::report::ReportedRun;
 use crate::report::number::{significant, with_commas};
 use crate::report::scale::{Axis, Scale};
 
@@ -30,8 +30,8 @@ struct Series {
 }
 
 impl Drawn {
-    pub(super) fn of(runs: &[Run]) -> Drawn {
-        let with_timeline = |run: &Run| {
+    pub(super) fn of(runs: &[ReportedRun]) -> Drawn {
+        let with_timeline = |run: &ReportedRun| {
             let timeline = run.outcome.timeline.as_ref().filter(|timeline| !timeline.points.is_empty())?;
             let thin = timeline.thinned(MOST_POINTS);
             let panics = panics(&thin);
