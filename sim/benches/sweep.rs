@@ -1,4 +1,4 @@
-//! What a sweep costs: 5,000 settings on an hour of a real trace, where that is at hand, or on an hour much like it.
+//! The cost of a sweep: 5,000 settings on an hour of a real trace, where that is at hand, or on an hour much like it.
 //! Goal: 60 s on two cores. One pass each, timed whole: what is measured takes seconds.
 
 #[path = "../tests/azure/mod.rs"]

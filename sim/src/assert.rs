@@ -1,4 +1,4 @@
-//! What is expected of a run, in a small language: `p99<300ms && lost==0`.
+//! Expectations of a run, in a small language: `p99<300ms && lost==0`.
 //!
 //! A comparison has the name of a metric on its left (see [`METRICS`](crate::METRICS)) and a number with its unit on
 //! its right: `wait-p95 <= 0.5s`, `success >= 99.9%`, `requests > 10k`, `503 == 0`. Comparisons are joined by `&&`,
@@ -31,7 +31,7 @@ pub struct Expression {
     root: Clause,
 }
 
-/// What an expression says of an outcome.
+/// The values an expression found in an outcome, and whether they are as expected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluated {
     /// Whether it is as expected. It is not, if that hangs on something that was not measured.
@@ -95,7 +95,7 @@ enum Clause {
 pub struct ExpressionError {
     /// The character it is about, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The reason, and what to write instead.
     pub reason: String,
 }
 
@@ -189,7 +189,7 @@ impl fmt::Display for Term {
 }
 
 impl Condition {
-    /// Where in the text it was, from 1.
+    /// The column in the text, from 1.
     pub fn column(&self) -> usize {
         self.column
     }

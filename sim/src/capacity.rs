@@ -14,10 +14,10 @@ use crate::outcome::Outcome;
 use crate::parallel::Workers;
 use crate::scenario::{Load, Scenario, Settings, UserStep, Users};
 
-/// What is asked.
+/// The objective, the trials and the precision of a search for capacity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// What must be kept: `p95<1s && errors==0`.
+    /// The objective to keep: `p95<1s && errors==0`.
     pub slo: Expression,
     /// How often it is tried at each step.
     pub trials: Trials,
@@ -29,26 +29,26 @@ pub struct Question {
     pub most: f64,
 }
 
-/// What was found.
+/// The load carried, or the pods needed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
-    /// What is counted.
+    /// The unit of the load.
     pub unit: LoadUnit,
     /// The most load that is carried, or the fewest pods that carry it; `None`: even the least load is too much, or
     /// the most pods too few.
     pub value: Option<f64>,
-    /// What was measured there.
+    /// The trial at the answer.
     pub at: Option<LoadTrial>,
-    /// What was measured just beyond, where the objective is not kept any more; `None` if the answer is the most, or
+    /// The trial just beyond, where the objective is not kept any more; `None` if the answer is the most, or
     /// the least, that was tried: the border lies beyond.
     pub beyond: Option<LoadTrial>,
     /// Whether everything that was tried on the one side kept the objective, and nothing on the other.
     pub is_monotonic: bool,
-    /// Everything that was tried, in rising order.
+    /// Every trial, in rising order of load.
     pub steps: Vec<LoadTrial>,
 }
 
-/// What is counted.
+/// The unit of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoadUnit {
@@ -69,7 +69,7 @@ pub struct LoadTrial {
     pub kept: u32,
     /// Whether that is often enough.
     pub passes: bool,
-    /// What came of each trial.
+    /// The outcome of each seed.
     #[serde(skip)]
     pub outcomes: Vec<Outcome>,
 }
@@ -85,9 +85,9 @@ pub enum CapacityError {
     Range {
         /// The field of the question.
         field: &'static str,
-        /// What it is.
+        /// The value as it was given.
         value: f64,
-        /// What it is to be.
+        /// The legal values.
         rule: &'static str,
     },
 }
@@ -180,7 +180,7 @@ impl Question {
         let outcomes = workers.map("loading", &worlds, |_, world| {
             simulate(&world.scenario, settings, Run { seed: world.seed, timeline: false })
         });
-        // Where nobody came, nothing was kept.
+        // A run without requests keeps nothing.
         let keeps = |outcome: &&Outcome| outcome.requests > 0 && self.slo.evaluate(outcome).holds;
         let kept = outcomes.iter().filter(keeps).count();
         let passes = kept as f64 >= self.sure_fraction * outcomes.len() as f64;
@@ -262,7 +262,7 @@ impl BorderSearch<'_> {
     fn answer(mut self, passes_below: bool) -> Answer {
         self.steps.sort_by(|a, b| a.value.total_cmp(&b.value));
         let steps = self.steps;
-        // Whatever else passes: up to the first that fails (or down to the last), all do.
+        // Loads pass up to the first that fails (or from the last that fails), whatever passes beyond.
         let border = if passes_below {
             steps.iter().position(|step| !step.passes).unwrap_or(steps.len())
         } else {
@@ -290,7 +290,7 @@ fn mean_rate(scenario: &Scenario, seed: u64) -> Result<f64, CapacityError> {
     if requests == 0 { Err(CapacityError::NoLoad) } else { Ok(rate) }
 }
 
-/// The same scenario with so many users, or requests a second.
+/// A copy of the scenario with so many users, or requests a second.
 fn with_load(scenario: &Scenario, load: f64, mean: f64) -> Scenario {
     let load = match &scenario.load {
         Load::Open(traffic) => Load::Open(traffic.scale(load / mean)),
@@ -306,5 +306,5 @@ fn with_load(scenario: &Scenario, load: f64, mean: f64) -> Scenario {
 /// A load too small to speak of, in requests a second.
 const LEAST_RATE: f64 = 1e-3;
 
-/// Where, as shares of the answer, it is looked again.
+/// Shares of the answer at which the search looks again.
 const PROBES: [f64; 5] = [0.25, 0.6, 0.85, 1.15, 1.5];

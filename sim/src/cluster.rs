@@ -1,4 +1,4 @@
-//! Where pods live until they are ready, and what that takes: a place on a node, perhaps a new node, the image, the
+//! Places for pods until they are ready, and the time that takes: a place on a node, perhaps a new node, the image, the
 //! initialisation, the readiness.
 //!
 //! A state machine under virtual time. The engine starts and removes pods, asks [`Cluster::next_event`] when to
@@ -69,7 +69,7 @@ pub struct Phases {
     pub provision: Duration,
     /// The pull of an image that the node does not have.
     pub pull: Duration,
-    /// The same where it has.
+    /// Pulling the image on a node that has it.
     pub cached_pull: Duration,
     /// Until the containers run: sandbox, volumes, init containers.
     pub init: Duration,
@@ -77,30 +77,30 @@ pub struct Phases {
     pub ready: Duration,
 }
 
-/// Something that happened.
+/// A change in the cluster, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterEvent {
-    /// When.
+    /// The time of the change.
     pub at: Time,
-    /// What.
+    /// The change.
     pub change: Change,
 }
 
-/// What changed.
+/// A pod or a node in a new phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A pod came a step further.
     Pod {
-        /// Which.
+        /// The pod's number.
         pod: u32,
-        /// Where it is now.
+        /// The phase it is in now.
         phase: PodPhase,
     },
     /// A node came or went.
     Node {
-        /// Which. Numbers are never used twice.
+        /// The node's number, never used twice.
         node: u32,
-        /// Where it is now.
+        /// The phase it is in now.
         phase: NodePhase,
     },
 }
@@ -108,11 +108,11 @@ pub enum Change {
 /// How far a pod has come. Kubernetes calls it pending until it is [`PodPhase::Initialised`], and running then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodPhase {
-    /// There is no room; it waits for a pod to leave or a node to come.
+    /// No room: the pod waits for another to leave or for a node to come.
     Unschedulable,
-    /// It is bound to a node.
+    /// Bound to a node.
     Scheduled {
-        /// Which.
+        /// The node's number.
         node: u32,
     },
     /// The image is there.
@@ -120,24 +120,24 @@ pub enum PodPhase {
         /// Whether this pod fetched it; otherwise it was there, or another pod was fetching it.
         fetched: bool,
     },
-    /// Its containers run.
+    /// Containers run.
     Initialised,
-    /// It is ready.
+    /// Ready for requests.
     Ready,
 }
 
 /// A node's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodePhase {
-    /// It was asked for.
+    /// Asked for.
     Requested,
-    /// It takes pods.
+    /// Up: the node takes pods.
     Up,
-    /// It was empty for long enough, and is gone.
+    /// Gone, after being empty for long enough.
     Removed,
 }
 
-/// What happened so far, counted.
+/// Counts of what has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Pods that were started.
@@ -247,7 +247,7 @@ impl Cluster {
         self.drop_stale();
     }
 
-    /// When something happens next; `None`: nothing will until a pod is started or removed.
+    /// The time of the next change; `None`: none will come until a pod is started or removed.
     pub fn next_event(&self) -> Option<Time> {
         let due = self.due.peek().map(|&Reverse((at, ..))| at);
         self.happened.front().map(|event| event.at).or(due)
@@ -269,7 +269,7 @@ impl Cluster {
         self.nodes.up_and_coming().0
     }
 
-    /// What happened so far.
+    /// Counts of what has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }

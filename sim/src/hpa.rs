@@ -67,7 +67,7 @@ pub struct Hpa {
     pace: Pace,
 }
 
-/// What a sync came to.
+/// The result of a sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HpaDecision {
     /// The pods that had been asked for.
@@ -76,18 +76,18 @@ pub struct HpaDecision {
     pub desired: u32,
     /// Why.
     pub reason: Reason,
-    /// What each metric calls for, in the order of [`HpaSpec::metrics`]; empty where they were not looked at.
+    /// The proposal of each metric, in the order of [`HpaSpec::metrics`]; empty where they were not looked at.
     pub proposals: Vec<Result<Proposal, NoProposal>>,
 }
 
-/// What a decision follows from.
+/// The reason for a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// There are to be no pods: autoscaling is off until someone asks for one.
+    /// No pods are wanted: autoscaling is off until someone asks for one.
     Disabled,
-    /// There are more than the maximum; the metrics were not looked at.
+    /// More pods than the maximum; the metrics were not looked at.
     AboveMaximum,
-    /// There are fewer than the minimum; the metrics were not looked at.
+    /// Fewer pods than the minimum; the metrics were not looked at.
     BelowMinimum,
     /// No metric is known, or not all are and the others call for fewer pods: nothing is done.
     Unknown {
@@ -100,11 +100,11 @@ pub enum Reason {
     Metric {
         /// The one that calls for the most pods.
         metric: usize,
-        /// So many.
+        /// The pods it calls for.
         recommended: u32,
-        /// What stabilization made of it.
+        /// The pods after stabilization.
         stabilized: u32,
-        /// What kept it from that.
+        /// The limit that kept it from that.
         limit: Limit,
     },
 }
@@ -124,7 +124,7 @@ impl Hpa {
         Hpa { spec, pod_millicores, tolerance, pace }
     }
 
-    /// What it is to do.
+    /// The spec in force.
     pub fn spec(&self) -> &HpaSpec {
         &self.spec
     }

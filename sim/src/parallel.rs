@@ -27,7 +27,7 @@ pub struct Workers<'a> {
 /// How far some work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done, in a word or two.
+    /// The stage of the work, in a word or two.
     pub stage: &'static str,
     /// Pieces that are done.
     pub done: usize,
@@ -85,7 +85,7 @@ impl<'a> Workers<'a> {
                 scope.spawn(move || {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
-                        // Nobody takes results any more if `take` panicked.
+                        // The receiver is gone if `take` panicked.
                         if index >= count || sender.send((index, run(index))).is_err() {
                             return;
                         }

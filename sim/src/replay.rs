@@ -6,7 +6,7 @@ use std::io::{self, BufRead};
 use pilotlight_core::{Evaluation, Record, Revision, RevisionId};
 use serde::Serialize;
 
-/// What a replay found.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Replay {
     /// Evaluations that were decided again.
@@ -26,7 +26,7 @@ pub struct Replay {
 pub struct Deviation {
     /// The journal's line, from 1.
     pub line: u64,
-    /// Whose it is.
+    /// The revision whose decision it is.
     pub revision: RevisionId,
     /// As it was written.
     pub recorded: Evaluation,
@@ -37,7 +37,7 @@ pub struct Deviation {
 /// Why a journal cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// It cannot be read.
+    /// Unreadable journal.
     #[error("line {line}")]
     Unreadable {
         /// The line, from 1.

@@ -58,7 +58,7 @@ fn bound(events: &[ClusterEvent]) -> Vec<(u32, u32)> {
     events.iter().filter_map(bound).collect()
 }
 
-/// What became of nodes, each with the second.
+/// Phases of nodes, each with its second.
 fn nodes(events: &[ClusterEvent]) -> Vec<(u64, u32, NodePhase)> {
     let node = |event: &ClusterEvent| match event.change {
         Change::Node { node, phase } => Some((event.at.whole_seconds(), node, phase)),
@@ -339,7 +339,7 @@ fn a_cluster_that_cannot_be_is_refused_with_all_faults() {
     assert_eq!(faults.to_string(), "initial: \"6\" is not between the minimum, 1, and the maximum, 5");
 }
 
-/// What is done to a cluster from outside.
+/// Changes of a cluster from outside.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Start(u32, Phases),
@@ -434,7 +434,7 @@ fn nodes_never_hold_more_than_fits_and_pods_pass_every_phase_in_order() {
         let end = life.last().unwrap().0 + secs(600);
         let mut cluster = cluster(&spec);
         let mut last = Time::EPOCH;
-        // Of each pod that is there: its node, and how many phases it has behind it.
+        // The node of each pod that is there, and how many phases the pod has behind it.
         let mut pods: BTreeMap<u32, (Option<u32>, u32)> = BTreeMap::new();
         for (now, deed) in life.into_iter().map(|(now, deed)| (now, Some(deed))).chain([(end, None)]) {
             while let Some(ClusterEvent { at, change }) = cluster.advance(now) {

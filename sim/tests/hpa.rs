@@ -60,7 +60,7 @@ fn once(spec: HpaSpec, current: u32, pods: &[PodSample]) -> HpaDecision {
     Hpa::new(spec, 1_000).sync(at(LATE), current, pods)
 }
 
-/// What the metrics call for, before anything limits it.
+/// The call of the metrics, before anything limits it.
 fn recommended(decision: &HpaDecision) -> u32 {
     match decision.reason {
         Reason::Metric { recommended, .. } => recommended,
@@ -172,7 +172,7 @@ fn pods_that_are_not_measured_speak_against_every_change() {
         let decision = once(cpu_percent(target), pods.len() as u32, pods);
         assert_eq!(recommended(&decision), expected, "case {number}");
     }
-    // Where more than all is wanted, they count as using that.
+    // Pods count as using all of their request where more than that is wanted.
     let pods = [using(1_500), missing];
     assert_eq!(recommended(&once(cpu_percent(200), 2, &pods)), 2);
     // And so they do where it is no percentage.
@@ -206,10 +206,10 @@ fn a_pod_that_lost_its_readiness_still_counts_unless_it_never_had_it() {
         matches!(decision.reason, Reason::Metric { .. })
     };
     assert!(counts(LATE - 100));
-    // What changed within 30 s of its start was no loss: it was never ready.
+    // A change within 30 s of its start was no loss: it was never ready.
     assert!(!counts(LATE - 971));
     assert!(counts(LATE - 970));
-    // None of this holds for what pods measure themselves.
+    // Metrics that pods measure themselves know none of this.
     let state = PodState::Running { started_at: at(LATE - 10), is_ready: false, since: at(LATE - 10) };
     let pod = PodSample { state, in_flight: Some(20.0), ..idle() };
     assert_eq!(recommended(&once(spec(vec![in_flight(10)]), 1, &[pod])), 2);
@@ -302,7 +302,7 @@ fn by_default_behavior_adds_four_pods_or_doubles_them_every_sync() {
 fn by_default_behavior_waits_five_minutes_and_then_goes_all_the_way() {
     let mut script = Script::new(with(Behavior::default()), 8);
     script.load(8);
-    // Here a recommendation exactly as old as the window no longer counts.
+    // A recommendation exactly as old as the window no longer counts here.
     assert_eq!(script.syncs(20, 2), [[8; 19].as_slice(), &[2]].concat());
 }
 

@@ -75,7 +75,7 @@ fn number(text: &str, column: usize, name: &str, unit: Unit) -> Result<f64, Expr
     };
     match (unit, shifted(digits, places), suffix) {
         (Unit::Seconds, Some(0.0), "") => Ok(0.0),
-        // Of a time, 300 alone would be ambiguous, and 5 minutes of errors is what that costs.
+        // 300 alone would be ambiguous for a time, and 5 minutes of errors is what that costs.
         (Unit::Seconds, Some(value), "") => wrong(&format!("a time: write {value}ms or {value}s")),
         (Unit::SecondsInAll | Unit::Count | Unit::Ratio, Some(value), "") => Ok(value),
         (Unit::SecondsInAll | Unit::Count, Some(value), "k" | "M") => Ok(value),
@@ -224,7 +224,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Where the next token is.
+    /// The column of the next token.
     fn column(&self) -> usize {
         self.tokens.get(self.next).map_or(self.end, |&(_, column)| column)
     }

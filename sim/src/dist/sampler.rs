@@ -156,7 +156,7 @@ static NORMAL: LazyLock<Layers> = LazyLock::new(|| {
 
 const LAYERS: usize = 256;
 
-// Where the tails begin, so that 256 layers of equal area end at the top: the published values for this number.
+// The tails begin here, so that 256 layers of equal area end at the top: the published values for this number.
 const EXPONENTIAL_TAIL: f64 = 7.697_117_470_131_05;
 const NORMAL_TAIL: f64 = 3.654_152_885_361_009;
 

@@ -96,7 +96,7 @@ impl Meter {
         self.ended(now, false, after);
     }
 
-    /// What pods have cost by now. Counted once: what comes after the load is not part of its price.
+    /// Counts the cost of pods until now, once: the time after the load is not part of its price.
     pub(super) fn count_costs(&mut self, now: Time) {
         if std::mem::replace(&mut self.costs_counted, true) {
             return;

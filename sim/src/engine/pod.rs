@@ -24,7 +24,7 @@ pub(super) enum Phase {
     Ready,
     // Leaving => Gone
     Leaving,
-    /// It does not exist any more; requests may still be sent to it until everybody knows.
+    /// Gone; requests may still be sent to the pod until everybody knows.
     Gone,
 }
 
@@ -36,11 +36,11 @@ pub(super) struct Pod {
     pub(super) listed: bool,
     pub(super) started: Time,
     pub(super) ready_since: Option<Time>,
-    /// What its queue-proxy counts, and the latest report of that.
+    /// The queue-proxy's counters, and its latest report.
     pub(super) stats: RequestStats,
     pub(super) report: Stat,
     breaker: Option<Breaker>,
-    /// Who holds which ticket of the breaker.
+    /// The request that holds each ticket of the breaker, by the ticket's index.
     waiting: Vec<Option<RequestId>>,
     /// `None` where requests do nothing to each other: each ends when its work is done.
     pub(super) processor: Option<Processor>,
@@ -53,7 +53,7 @@ pub(super) struct Pod {
     pub(super) busy_cores: Level,
 }
 
-/// What the queue-proxy says to a request.
+/// The queue-proxy's answer to a request.
 pub(super) enum PodEntry {
     Work,
     Queue(Ticket),
@@ -83,7 +83,7 @@ impl Pod {
         }
     }
 
-    /// Its containers run.
+    /// Whether the pod's containers run.
     pub(super) fn runs(&self) -> bool {
         !matches!(self.phase, Phase::Pending | Phase::Gone)
     }

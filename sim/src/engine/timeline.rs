@@ -36,11 +36,11 @@ impl Level {
     }
 }
 
-/// Everything whose average over time is of interest.
+/// Levels whose average over time is of interest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Levels {
     pub(super) in_flight: Level,
-    /// Of those, at work.
+    /// Requests at work, of those in flight.
     pub(super) at_work: Level,
     pub(super) ready: Level,
     pub(super) starting: Level,
@@ -95,7 +95,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// When the step under way ends.
+    /// The end of the step under way.
     pub(super) fn next(&self) -> Time {
         self.next
     }

@@ -13,7 +13,7 @@ use super::requests::{LinePlace, Place, Request, RequestId};
 use super::{Engine, Event, NEVER};
 use crate::scenario::{Balancing, Load, Path, Scenario, Settings};
 
-/// What stands in front of the pods.
+/// The activators in front of the pods.
 pub(super) struct Front {
     activators: Vec<Activator>,
     /// How many of them the service may use.
@@ -28,7 +28,7 @@ pub(super) struct Front {
     lists: u32,
     /// How long an attempt may take, before somebody gives up.
     patience: Duration,
-    /// It is the client who gives up.
+    /// Whether it is the client who gives up.
     client_gives_up: bool,
     /// How long there was no pod to send to, altogether, and since when there has been none.
     cold_time: Duration,
@@ -284,14 +284,14 @@ impl Engine<'_> {
     pub(super) fn work_done(&mut self, id: RequestId) {
         let fails = self.scenario.app.error_fraction;
         let failed = fails > 0.0 && self.random.errors.unit() < fails;
-        // What comes after the load is not counted; neither is the time in which it is done.
+        // Work after the end of the load is not counted; neither is the time in which it is done.
         if self.now <= self.end {
             self.fleet.work_done += self.requests.at(id).work.as_secs_f64();
         }
         self.finish_attempt(id, Ending::Status(if failed { 500 } else { 200 }));
     }
 
-    /// When somebody loses patience next.
+    /// The next deadline of a request.
     pub(super) fn next_deadline(&self) -> Time {
         let first = self.requests.first_with_deadline();
         first.map_or(NEVER, |(_, sent)| sent + self.front.patience)
@@ -303,7 +303,7 @@ impl Engine<'_> {
         self.finish_attempt(id, ending);
     }
 
-    /// Everything a pod had is lost with it.
+    /// Ends all requests of a pod that is gone: they are lost with it.
     pub(super) fn lose_requests_of(&mut self, index: u32) {
         for id in self.requests.of_pod(index) {
             debug_assert!(self.requests.contains(id));
@@ -344,7 +344,7 @@ impl Engine<'_> {
                 if let Some(processor) = &mut pod.processor {
                     processor.leave(now);
                 }
-                // Nobody gets on at a pod that is gone.
+                // A pod that is gone works on no queued request.
                 if pod.phase != Phase::Gone {
                     next = pod.release();
                 }
@@ -470,7 +470,7 @@ impl Engine<'_> {
         }
     }
 
-    /// What each activator has to tell for the last second; after an outage of the autoscaler, anew.
+    /// Pushes each activator's report of the last second; after an outage of the autoscaler, anew.
     pub(super) fn report_of_activators(&mut self, anew: bool) {
         let now = self.now;
         for activator in 0..self.front.activators.len() {

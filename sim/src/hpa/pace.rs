@@ -12,10 +12,10 @@ use pilotlight_core::Time;
 
 use super::spec::{Behavior, DEFAULT_SCALE_DOWN_STABILIZATION, PolicyStep, Rules, Select};
 
-/// What kept it from what the metrics call for, after stabilization.
+/// The limit that kept it from what the metrics call for, after stabilization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Nothing.
+    /// No limit.
     None,
     /// The speed towards more pods (`ScaleUpLimit`).
     ScaleUpSpeed,
@@ -44,7 +44,7 @@ impl Pace {
         Pace { min, max, behavior, recommended, added, removed }
     }
 
-    /// What it finds at first counts as recommended.
+    /// The number of pods at first counts as recommended.
     pub(super) fn begin(&mut self, now: Time, current: u32) {
         if self.recommended.is_empty() {
             self.recommended.push_back((now, current));

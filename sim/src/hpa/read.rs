@@ -14,7 +14,7 @@ const MAX_PERIOD_SECONDS: u32 = 1_800;
 const MAX_STABILIZATION_SECONDS: u32 = 3_600;
 const MAX_INT32: u32 = i32::MAX as u32;
 
-/// What exporters, meshes and adapters call what pods measure.
+/// Names that exporters, meshes and adapters give to what pods measure.
 const MEASURES: &[(&str, Measure)] = &[
     ("http_requests_per_second", Measure::RequestsPerSecond),
     ("http_requests_in_flight", Measure::InFlight),
@@ -90,7 +90,7 @@ fn object(node: &Node<'_>, findings: &mut Findings) -> HpaSpec {
             (Vec::new(), None)
         }
         None => {
-            version.fault("must be autoscaling/v2 or autoscaling/v1; there is nothing", findings);
+            version.fault("is missing: autoscaling/v2 or autoscaling/v1", findings);
             (Vec::new(), None)
         }
     };
@@ -113,7 +113,7 @@ fn metrics(node: &Node<'_>, findings: &mut Findings) -> Vec<HpaMetric> {
     metrics
 }
 
-/// What a simulated pod cannot measure is passed over, with a warning.
+/// Reads a metric. One that a simulated pod cannot measure is passed over, with a warning.
 fn metric(node: &Node<'_>, findings: &mut Findings) -> Option<HpaMetric> {
     let kind = node.child("type");
     if !required(&kind, findings) {

@@ -28,35 +28,35 @@ pub enum PodState {
     Pending,
     /// Containers run.
     Running {
-        /// When it was bound to its node.
+        /// The time it was bound to its node.
         started_at: Time,
         /// Whether it is ready.
         is_ready: bool,
         /// Since when it is so; if it has never been ready, since it was started.
         since: Time,
     },
-    /// It was told to stop, and no longer counts.
+    /// Terminating: the pod was told to stop, and no longer counts.
     Terminating,
 }
 
-/// What one metric calls for.
+/// The proposal of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// So many pods.
+    /// The pods it calls for.
     pub replicas: u32,
-    /// What the pods that count measure on average: percent of the request, or thousandths.
+    /// The average of the pods that count: percent of the request, or thousandths.
     pub average: u64,
-    /// What it should be, in the same unit.
+    /// The target, in the same unit.
     pub target: u64,
 }
 
 /// Why a metric calls for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoProposal {
-    /// There are no pods to look at.
+    /// No pods to look at.
     #[error("there are no pods")]
     NoPods,
-    /// There are, but no measurement of any that counts.
+    /// No measurement of any pod that counts.
     #[error("no pod that counts has been measured")]
     NotMeasured,
     /// A share of nothing.
@@ -106,7 +106,7 @@ pub(super) fn propose(
         return propose(ceil(ratio * measured.pods as f64));
     }
 
-    // Whoever was not measured is assumed to speak against the change: on the target where it is downwards, idle
+    // A pod that was not measured is assumed to speak against the change: on the target where it is downwards, idle
     // where it is upwards.
     let mut assumed = measured;
     if ratio < 1.0 {
@@ -127,12 +127,12 @@ pub(super) fn propose(
     propose(if turned { current } else { replicas })
 }
 
-/// What a metric is measured by.
+/// The scale of a metric.
 struct MetricScale {
-    /// What each pod requests, if it is a percentage of that.
+    /// The request of each pod, if the metric is a percentage of that.
     request: Option<u64>,
     target: u64,
-    /// What a pod that was not measured counts as, where there would be fewer pods.
+    /// The value of a pod that was not measured, where there would be fewer pods.
     missing: u64,
 }
 
@@ -178,7 +178,7 @@ impl Sum {
 #[derive(Debug, Default)]
 struct Groups {
     measured: Sum,
-    /// They are not ready, or their CPU is that of their start.
+    /// Pods that are not ready, or whose CPU is that of their start.
     unready: u64,
     missing: u64,
 }
@@ -202,7 +202,7 @@ impl Groups {
 }
 
 impl PodSample {
-    /// What it measures, in thousandths.
+    /// The pod's measurement, in thousandths.
     fn milli(&self, metric: &HpaMetric) -> Option<u64> {
         // The adapters cut the rest of a thousandth off.
         let cut = |value: f64| (value * 1_000.0) as u64;

@@ -41,7 +41,7 @@ pub fn timelines(runs: &[ReportedRun]) -> String {
 pub struct PointColumn {
     /// The field's name in [`Point`].
     pub name: &'static str,
-    /// Its value.
+    /// The value in a point.
     pub value: fn(&Point) -> f64,
 }
 

@@ -21,7 +21,7 @@ pub fn page(page: &Page) -> String {
     whole(page)
 }
 
-/// The same with a number before each name: long names are cut off beside charts, and may all begin alike.
+/// Names with a number before each: long names are cut off beside charts, and may all begin alike.
 fn numbered(page: &Page) -> Page {
     let mut page = page.clone();
     for (at, run) in page.runs.iter_mut().enumerate() {

@@ -28,7 +28,7 @@ pub struct Knob {
     values: Vec<Option<String>>,
 }
 
-/// Where a setting is written.
+/// The place where a setting is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KnobPlace {
     Annotation(&'static str),
@@ -38,15 +38,15 @@ pub(crate) enum KnobPlace {
 /// Why a text is not a knob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KnobError {
-    /// There is no `=` in it, or nothing on one of its sides.
+    /// No `=` in the text, or nothing on one of its sides.
     #[error("{0:?} is not NAME=VALUE,VALUE,... or NAME=FIRST..LAST:STEP")]
     Form(String),
-    /// There is no such setting.
+    /// Unknown setting.
     #[error("unknown setting {name:?}; {advice}")]
     Unknown {
-        /// What was written.
+        /// The name as it was written.
         name: String,
-        /// What to write instead.
+        /// The advice: what to write instead.
         advice: String,
     },
     /// A range that leads nowhere.
@@ -56,7 +56,7 @@ pub enum KnobError {
         name: &'static str,
         /// The range as it was written.
         range: String,
-        /// What is wrong with it.
+        /// The rule it breaks.
         rule: &'static str,
     },
     /// A value that is there already.
@@ -127,7 +127,7 @@ pub(crate) fn shown(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or(DEFAULT)
 }
 
-/// What stands for leaving a setting as it is.
+/// The word for leaving a setting as it is.
 const DEFAULT: &str = "default";
 
 /// The most values a range may come to.

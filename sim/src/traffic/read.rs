@@ -29,7 +29,7 @@ impl TrafficSpec {
         }
     }
 
-    /// The same where `others` may be written in the place of traffic: one of them may be what was meant.
+    /// Reads traffic where `others` may be written in its place: one of them may be what was meant.
     pub(crate) fn read_beside(
         node: &Node<'_>,
         others: &[&str],

@@ -32,7 +32,7 @@ pub(super) use recognise::{FORMATS, format_names};
 pub struct TraceSpec {
     /// Path of the file, from wherever the scenario lies.
     pub file: String,
-    /// Its format; recognised by its first line if left out.
+    /// The format; recognised by the first line if left out.
     pub format: Option<Format>,
     /// Whether to pass over lines that are not of the format, and count them.
     pub skip_bad_lines: bool,
@@ -44,7 +44,7 @@ pub struct TraceSpec {
     pub function: Option<String>,
     /// The file with the percentiles of durations: beside Azure's counts per minute.
     pub durations: Option<String>,
-    /// What a request takes by its tokens: in traces of language models.
+    /// The service time by tokens: in traces of language models.
     pub tokens: Option<TokenCost>,
     /// The field with the time: in JSON lines. Dots lead into objects.
     pub time: Option<String>,
@@ -62,7 +62,7 @@ pub struct TraceSpec {
 /// How long a request to a language model takes: `base + prompt * context tokens + generated * generated tokens`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenCost {
-    /// What any request takes.
+    /// The time of any request.
     pub base: Duration,
     /// For each token of its context.
     pub prompt: Duration,
@@ -70,7 +70,7 @@ pub struct TokenCost {
     pub generated: Duration,
 }
 
-/// What a log's time is the time of.
+/// The event that a log's time belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stamp {
     /// The request's arrival.
@@ -102,9 +102,9 @@ pub enum Format {
     Envoy,
     /// An object a line, with fields as named.
     JsonLines,
-    /// What `vegeta encode --to csv` writes.
+    /// Output of `vegeta encode --to csv`.
     Vegeta,
-    /// What `hey -o csv` writes.
+    /// Output of `hey -o csv`.
     Hey,
     /// The answer to a range query of Prometheus: requests per second over time.
     Prometheus,
@@ -117,7 +117,7 @@ pub enum Format {
 pub struct Loaded {
     /// The file, as it was named.
     pub file: String,
-    /// Its format.
+    /// The format.
     pub format: Format,
     /// Whether the format was recognised rather than named.
     pub is_recognised: bool,
@@ -127,11 +127,11 @@ pub struct Loaded {
     pub bad_lines: u64,
     /// The first of them and what is wrong with it.
     pub first_bad_line: Option<(u64, String)>,
-    /// What else one should know.
+    /// Notes on how it was read.
     pub notes: Vec<String>,
 }
 
-/// What a file holds.
+/// The contents of a file.
 enum Content {
     /// Requests, in any order.
     Events(Vec<TraceEvent>),
@@ -204,7 +204,7 @@ impl Reading<'_> {
         // Stable: what a file says happened at the same time stays in its order.
         events.sort_by_key(|event| event.start_nanos);
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            return Err(self.problem("there is not a single request in it"));
+            return Err(self.problem("it holds no requests"));
         };
         // Times since 1970 are moved to the start of the trace, by whole seconds: requests stay where they were
         // within the autoscaler's one-second buckets. Other times are since the trace began.
@@ -228,7 +228,7 @@ impl Reading<'_> {
     ) -> Result<(Origin, Duration, u64), TrafficError> {
         let total: f64 = values.iter().sum();
         if total <= 0.0 {
-            return Err(self.problem("there is not a single request in it"));
+            return Err(self.problem("it holds no requests"));
         }
         let duration = width.saturating_mul(u32::try_from(values.len()).unwrap_or(u32::MAX));
         let arrivals = self.spec.arrivals.unwrap_or_default();
@@ -250,7 +250,7 @@ impl Reading<'_> {
         Ok(BufReader::with_capacity(1 << 16, opened))
     }
 
-    /// What a line holds, `None` if it is to be passed over.
+    /// The value of a line; `None` if the line is to be passed over.
     fn accept<T>(&mut self, line: u64, parsed: Result<T, String>) -> Result<Option<T>, TrafficError> {
         match parsed {
             Ok(value) => Ok(Some(value)),

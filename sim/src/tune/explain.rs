@@ -1,4 +1,4 @@
-//! What was found, in words: the reason, the patch, the gains, and which settings mattered.
+//! The finding in words: the reason, the patch, the gains, and which settings mattered.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,7 +33,7 @@ pub(super) fn report(
     let candidates = all.iter().map(|(point, standing)| report::Candidate {
         name: space.name(point),
         cost: cost * standing.cost,
-        // Where the defaults do not wait at all there is no share of it.
+        // No wait at the defaults: there is no share of it.
         latency: if latency > 0.0 { latency * standing.latency } else { 0.0 },
         is_feasible: standing.is_feasible(),
     });
@@ -101,10 +101,10 @@ fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bo
     let (cost, latency) = (in_words(judgement.cost.change), in_words(judgement.latency.change));
     let names = names.join(", ");
     let mut text = if judgement.is_recommended {
-        format!("Set {names}: on load it was not chosen on, {}.", judgement.because)
+        format!("Set {names}: on the load held out, {}.", judgement.because)
     } else {
         format!(
-            "Keep the defaults: {names} looked best, but on load it was not chosen on, {}.",
+            "Keep the defaults: {names} did best in the search, but on the load held out {}.",
             judgement.because
         )
     };
@@ -119,7 +119,7 @@ fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bo
 fn in_words(change: Option<Interval>) -> String {
     let percent = |share: f64| format!("{:+.0}", 100.0 * share);
     match change {
-        None => "an amount that is no share of 0".to_owned(),
+        None => "an amount that has no percentage, from 0".to_owned(),
         Some(Interval { mean, range: None }) => format!("{} %", percent(mean)),
         Some(Interval { mean, range: Some((low, high)) }) => {
             format!("{} % ({} to {})", percent(mean), percent(low), percent(high))
@@ -127,7 +127,7 @@ fn in_words(change: Option<Interval>) -> String {
     }
 }
 
-/// What is peculiar about the load, if it is.
+/// The peculiarities of the load, if it has any.
 fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     let Scaler::Requests(spec) = &defaults.scaler else { return String::new() };
     let idle = spec.time_to_zero().unwrap_or(Duration::MAX);
@@ -138,8 +138,8 @@ fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     let per_hour = f64::from(found.long) / hours;
     if found.long > 0 {
         format!(
-            " The load falls silent {per_hour:.0} times an hour for longer than the last pod stays after a request \
-             ({}), for up to {}: so often the last pod goes.",
+            " {per_hour:.0} times an hour the load is silent for longer than the last pod stays after a request ({}), \
+             for up to {}: then the service scales to zero.",
             seconds(idle),
             seconds(found.longest),
         )
@@ -154,7 +154,7 @@ fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     }
 }
 
-/// What each change does, and what that came to where it was chosen.
+/// The effect of each change, and what that came to where it was chosen.
 fn effects_in_words(
     changed: &[(&Knob, &str)],
     contenders: &[Settings; 2],
@@ -200,7 +200,7 @@ fn measure(knob: &str, settings: &Settings) -> f64 {
     }
 }
 
-/// What more (or less) of a setting does.
+/// The effect of more (or less) of a setting.
 fn effect(knob: &str, more: bool) -> Option<&'static str> {
     Some(match (knob, more) {
         ("window" | "stable-window", true) => "The longer window remembers a burst until the next one comes.",
@@ -241,7 +241,7 @@ fn effect(knob: &str, more: bool) -> Option<&'static str> {
     })
 }
 
-/// What to write into the cluster: annotations for the template of a Service, and a ConfigMap for what is set for
+/// The patch for the cluster: annotations for the template of a Service, and a ConfigMap for what is set for
 /// the whole cluster.
 fn patch(changed: &[(&Knob, &str)]) -> String {
     let mut annotations = String::new();

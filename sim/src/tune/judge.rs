@@ -23,7 +23,7 @@ pub struct Judgement {
     /// How often the objective is kept on the held-out part and others like it: by the defaults and by the choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slo_kept: Option<(f64, f64)>,
-    /// What the intervals are about.
+    /// The source of differences that the intervals are about.
     pub noise: Noise,
     /// How it does on a load as great on average that has neither bursts nor silences.
     pub smooth: Smooth,
@@ -40,7 +40,8 @@ pub struct AxisGain {
     pub change: Option<Interval>,
 }
 
-/// Both on smooth loads: pairs of cost and latency, the latter as clients feel it (`p95` for `wait-p95`).
+/// Results of both contenders on smooth loads: pairs of cost and latency, the latter as clients feel it (`p95` for
+/// `wait-p95`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Smooth {
     /// With the defaults.

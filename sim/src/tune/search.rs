@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::parallel::Workers;
 use crate::scenario::Settings;
 
-/// What has been tried so far, and how it went.
+/// The points tried so far, and how they did.
 pub(super) struct TuneSearch<'a> {
     space: &'a Space,
     goal: &'a Goal,
@@ -57,12 +57,12 @@ pub(super) struct Standing {
     /// As shares of what the defaults have: 0.7 is 30 % less.
     pub(super) cost: f64,
     pub(super) latency: f64,
-    /// The same, a standard error to the worse.
+    /// Cost and latency, a standard error to the worse.
     pub(super) cautious_cost: f64,
     pub(super) cautious_latency: f64,
     /// The share of worlds in which it keeps the objective; 1 if there is none.
     pub(super) kept_fraction: f64,
-    /// It fails no more requests, and does no harm to a smooth load.
+    /// Whether it fails no more requests, and does no harm to a smooth load.
     pub(super) is_harmless: bool,
 }
 
@@ -87,7 +87,7 @@ impl<'a> TuneSearch<'a> {
                 break;
             }
         }
-        // What a few worlds say of the best is flattering: more than are wanted have to prove themselves in all.
+        // The best of a few worlds are flattered: more than are wanted have to prove themselves in all.
         self.evaluate("finalists", self.best(3 * effort.finalists, some), all, workers);
         for _ in 0..effort.rounds {
             let winner = self.winner();
@@ -120,7 +120,7 @@ impl<'a> TuneSearch<'a> {
                 point = simpler;
             }
         }
-        // What each of the changes that are left is good for.
+        // The point without each of the changes that are left shows what the change is good for.
         let without = (0..point.len()).map(|at| {
             let mut simpler = point.clone();
             simpler[at] = self.space.defaults()[at];
@@ -210,7 +210,7 @@ impl<'a> TuneSearch<'a> {
         best
     }
 
-    /// Of those tried in all worlds, the one that serves the goal best.
+    /// The point that serves the goal best, of those tried in all worlds.
     fn winner(&self) -> GridPoint {
         let merit = |(_, standing): &(&GridPoint, Standing)| self.goal.merit(standing);
         let candidates = self.harmless(self.worlds.len()).into_iter();
@@ -241,12 +241,12 @@ impl<'a> TuneSearch<'a> {
         standings.filter(|(_, standing)| standing.is_harmless).collect()
     }
 
-    /// Everything that was tried.
+    /// Every point that was tried, and how it did.
     pub(super) fn all(&self) -> impl Iterator<Item = (&GridPoint, Standing)> {
         self.tried.keys().filter_map(|point| Some((point, self.standing(point)?)))
     }
 
-    /// What the defaults have, on average over all worlds: cost and latency.
+    /// The defaults' average over all worlds: cost and latency.
     pub(super) fn defaults(&self) -> (f64, f64) {
         means(&self.tried[self.space.defaults()].trials)
     }
@@ -329,7 +329,7 @@ pub(super) const KEPT_FRACTION: f64 = 0.9;
 /// Requests that may fail more than with the defaults: none, but for chance.
 const FEW_FRACTION: f64 = 1e-3;
 
-/// What a smooth load may lose, and a wait nobody feels.
+/// The loss that a smooth load may have, and the wait nobody feels.
 pub(super) const HARM: f64 = 1.05;
 const SUSPECTED_HARM: f64 = 1.15;
 const UNFELT_SECONDS: f64 = 0.001;

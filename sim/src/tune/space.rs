@@ -1,4 +1,4 @@
-//! What a search may change: settings, and for each an ordered list of values.
+//! The space of a search: settings, and for each an ordered list of values.
 
 use pilotlight_core::{Aggregation, RevisionSpec, Rng, ScalingMetric};
 
@@ -61,7 +61,7 @@ impl Space {
         Space::new(base, knobs)
     }
 
-    /// What is written where nothing is changed.
+    /// The settings as they are written where nothing is changed.
     pub fn base(&self) -> &Written {
         &self.base
     }
@@ -161,7 +161,7 @@ fn ordered(name: &str, values: &[(f64, &str)], current: f64) -> Knob {
 /// A setting, its values in rising order, and which of them is in force.
 type Dimension = (&'static str, &'static [(f64, &'static str)], fn(&RevisionSpec) -> f64);
 
-/// What [`Space::annotations`] searches. Durations in seconds.
+/// The default space of [`Space::annotations`]. Durations in seconds.
 const DIMENSIONS: &[Dimension] = &[
     ("window", WINDOWS, |spec| spec.stable_window.as_secs_f64()),
     ("target", TARGETS, |spec| spec.total),

@@ -84,7 +84,7 @@ fn margin_note(runs: &[ReportedRun]) -> &'static str {
     }
 }
 
-/// Where the time of requests went.
+/// The parts of the time of requests.
 pub(super) fn latency(run: &ReportedRun) -> String {
     let outcome = &run.outcome;
     let mut text = format!(
@@ -126,7 +126,7 @@ fn change(metric: &str, first: &ReportedRun, run: &ReportedRun) -> String {
     format!("<td class=\"{class}\">{}</td>", number::change(base, value).unwrap_or_default())
 }
 
-/// What a name says, where the table's entry stands for all of its family.
+/// The meaning of a name, where the table's entry stands for all of its family.
 fn meaning(metric: &str) -> String {
     match metric.parse::<u16>() {
         Ok(status) => format!("requests that ended with status {status}"),

@@ -20,7 +20,7 @@ pub fn table(runs: &[ReportedRun], style: Style) -> String {
     text
 }
 
-/// What stands above the columns: the names if they are short, otherwise numbers, and before them which is whose.
+/// The header above the columns: the names if they are short, otherwise numbers, and before them which is whose.
 fn heads(runs: &[ReportedRun], wide: usize, style: Style) -> (String, Vec<String>) {
     if runs.iter().all(|run| run.name.chars().count() <= wide) {
         return (String::new(), runs.iter().map(|run| printable(&run.name)).collect());

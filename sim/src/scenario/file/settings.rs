@@ -181,7 +181,7 @@ fn config_beside(text: &str) -> BTreeMap<String, String> {
     if has_map { data_of(text) } else { BTreeMap::new() }
 }
 
-/// Everything a manifest names: workloads, or a HorizontalPodAutoscaler.
+/// Settings from a manifest: of its workloads, or of a HorizontalPodAutoscaler.
 fn from_file(
     node: &Node<'_>,
     name: Option<&str>,
@@ -272,7 +272,7 @@ fn absorb<T>(
     parsed.value.map_err(&mut refuse).ok()
 }
 
-/// What all annotations of the autoscaler begin with.
+/// The prefix of the autoscaler's annotations.
 const PREFIX: &str = "autoscaling.knative.dev/";
 
 /// Knative's own bound.

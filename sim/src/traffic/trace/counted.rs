@@ -195,7 +195,7 @@ fn read_percentiles(
             let text = row.get(column).unwrap_or("");
             let time = TimeUnit::Millis.parse(text);
             let time = time.ok_or_else(|| format!("a percentile is {text:?}, not milliseconds"))?;
-            // They are averages of percentiles, and sometimes out of order by a little.
+            // Averages of percentiles are sometimes out of order by a little.
             highest = highest.max(time);
             known.push((share, highest));
         }

@@ -55,7 +55,7 @@ pub(super) fn read(
                     }
                     let end_nanos = positive(row, "end_timestamp", end, TimeUnit::Seconds)?;
                     let service = time(row, "duration", took, TimeUnit::Seconds)?;
-                    // What was under way as the trace began, began with it.
+                    // Requests under way as the trace began are taken to begin with it.
                     let start_nanos = end_nanos.saturating_sub(service.as_nanos() as i64).max(0);
                     Ok(Some(TraceEvent { start_nanos, service: Some(service) }))
                 },

@@ -81,7 +81,7 @@ fn envoy(line: &str) -> Result<TraceEvent, String> {
     }
 }
 
-/// Which fields of an object say when and how long.
+/// The fields of an object that say when and how long.
 struct Fields {
     time: Option<String>,
     duration: Option<String>,
@@ -213,7 +213,7 @@ fn split(line: &str) -> Vec<Part<'_>> {
     parts
 }
 
-/// Where the quote ends, or the text.
+/// The end of the quote, or of the text.
 fn closing_quote(text: &str) -> usize {
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate() {
