@@ -330,7 +330,7 @@ fn a_cluster_that_cannot_be_is_refused_with_all_faults() {
         "max_starting: \"0\" must be at least 1\n\
          room: \"500m\" is too small a node: a pod asks for 1000m\n\
          min: \"9\" is more than the maximum, 5\n\
-         scan: \"0s\" must be longer than nothing"
+         scan: \"0s\" must be above 0s"
     );
     let faults = Cluster::new(Time::EPOCH, &fixed(0, 0)).unwrap_err();
     assert_eq!(faults.iter().count(), 2);

@@ -221,10 +221,7 @@ fn what_is_no_autoscaler_at_all_is_said_in_one_line() {
         "hpa.yaml: apiVersion: \"autoscaling/v2beta1\" must be autoscaling/v2 or autoscaling/v1"
     );
     let none = v2("").replace("apiVersion", "version");
-    assert_eq!(
-        one(&none),
-        "hpa.yaml: apiVersion: must be autoscaling/v2 or autoscaling/v1; there is nothing"
-    );
+    assert_eq!(one(&none), "hpa.yaml: apiVersion: is missing: autoscaling/v2 or autoscaling/v1");
     assert_eq!(
         one(&v2("  minReplicas: 0")),
         "hpa.yaml: spec.minReplicas: \"0\" needs an Object or External metric, which cannot be simulated: \

@@ -93,7 +93,10 @@ fn a_setting_varied_twice_and_too_large_a_grid_are_refused() {
     let twice = grid(Written::default(), &["window=10s", "autoscaling.knative.dev/window=20s"]).unwrap_err();
     assert_eq!(twice, GridError::Twice("window"));
     let large = grid(Written::default(), &["target=1..2000:1", "min-scale=0..999:1"]).unwrap_err();
-    assert_eq!(large.to_string(), "there are 2000000 combinations, more than 1,000,000");
+    assert_eq!(
+        large.to_string(),
+        "2000000 combinations are more than 1,000,000: vary fewer settings, or fewer values"
+    );
 }
 
 #[test]

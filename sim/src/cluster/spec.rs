@@ -158,7 +158,7 @@ impl NodeGroup {
             faults.push(Fault::new("initial", initial.to_string(), rule));
         }
         if self.scan.is_zero() {
-            faults.push(Fault::new("scan", "0s", "must be longer than nothing"));
+            faults.push(Fault::new("scan", "0s", "must be above 0s"));
         }
     }
 }
