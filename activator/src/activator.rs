@@ -12,7 +12,7 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{ByteBudget, Clock, Drain, Target};
+use pilotlight_net::{ByteBudget, Clock, Drain, Serving, Target};
 use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -181,14 +181,14 @@ impl Activator {
     }
 
     /// Serves requests until `drain` has started and all of them are done.
-    pub async fn serve(&self, listener: TcpListener, drain: Drain) {
-        pilotlight_net::serve(listener, Arc::new(self.clone()), drain).await;
+    pub fn serve(&self, listener: TcpListener, drain: Drain) -> Serving {
+        pilotlight_net::serve(listener, Arc::new(self.clone()), drain)
     }
 
     /// [`serve`](Activator::serve) over TLS.
-    pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) {
+    pub fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) -> Serving {
         let handler = Arc::new(OverTls(Arc::new(self.clone())));
-        pilotlight_net::serve_tls(listener, tls, handler, drain).await;
+        pilotlight_net::serve_tls(listener, tls, handler, drain)
     }
 
     /// Activity of every revision; deleted ones are listed until their last request is over.

@@ -88,15 +88,11 @@ async fn serve(
 
     let drain = Drain::default();
     let mut serving = JoinSet::new();
-    serving.spawn({
-        let (activator, drain) = (activator.clone(), drain.clone());
-        async move { activator.serve(listener, drain).await }
-    });
+    serving.spawn(activator.serve(listener, drain.clone()));
     if let Some((listener, tls)) = over_tls {
         info!(listen = %listener.local_addr()?, "Serving over TLS");
         tokio::spawn(keep_renewed(&tls, tls_poll_interval));
-        let (activator, drain) = (activator.clone(), drain.clone());
-        serving.spawn(async move { activator.serve_tls(listener, tls, drain).await });
+        serving.spawn(activator.serve_tls(listener, tls, drain.clone()));
     }
     let signal = signals.next().await;
     info!(signal, "Stopping");

@@ -14,6 +14,7 @@ use pilotlight_process::flags::address;
 use pilotlight_process::{LogSettings, StopSignals};
 use tracing::info;
 
+use crate::block_on;
 use crate::latency::RequestSummary;
 use crate::live;
 use crate::load::{End, Load, Mode};
@@ -52,7 +53,11 @@ pub struct DemoArgs {
 }
 
 /// Runs the scenario and says how it went: success is the expected number of pods, none in the end, nothing lost.
-pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    block_on(run_and_end(args))
+}
+
+async fn run_and_end(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let screen = Screen::stderr().context("cannot start the thread that writes the log")?;
     logging::start(&LogSettings::default(), &screen);
     let result = run_on(&screen, args).await;

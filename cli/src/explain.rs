@@ -16,6 +16,7 @@ use pilotlight_core::{Record, Time};
 use pilotlight_net::once::{self, Get};
 use pilotlight_process::flags::address;
 
+use crate::block_on;
 use crate::live::step;
 use crate::output::print;
 use crate::stack::USUAL_ADMIN_ADDRESS;
@@ -34,14 +35,14 @@ pub struct ExplainArgs {
 }
 
 /// Prints the decisions; fails if there are none to print.
-pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let wanted = |revision: &str| {
         let name = revision.rsplit('/').next();
         args.service.as_deref().is_none_or(|service| revision == service || name == Some(service))
     };
     let Explained { text, known } = match &args.journal {
         Some(journal) => from_journal(journal, wanted)?,
-        None => from_admin(args.admin, wanted).await?,
+        None => block_on(from_admin(args.admin, wanted))?,
     };
     if text.is_empty() {
         let known = Vec::from_iter(known).join(", ");

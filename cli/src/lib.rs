@@ -17,3 +17,15 @@ pub mod service;
 pub mod sim;
 pub mod stack;
 pub mod summary;
+
+use anyhow::Context;
+
+/// Runs a command to its end. Two threads: one for what comes in, one for what it sets off. More would cost memory and
+/// win little here.
+///
+/// Commands are run here and not in `main`, which would compile once more all that they await.
+fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(command)
+}

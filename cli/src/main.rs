@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use pilotlight_activator::ActivatorArgs;
@@ -56,11 +55,11 @@ fn main() -> ExitCode {
         Command::QueueProxy { args } => return queue_proxy(args),
         Command::Activator(args) => return pilotlight_activator::run(&args),
         Command::Autoscaler(args) => return pilotlight_local::process::run(&args),
-        Command::Run(args) => block_on(run::run(*args)),
-        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Run(args) => run::run(*args),
+        Command::Demo(args) => demo::run(args),
         Command::Lint(args) => lint::run(&args),
-        Command::Explain(args) => block_on(explain::run(args)),
-        Command::Sample(args) => block_on(sample::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Explain(args) => explain::run(&args),
+        Command::Sample(args) => sample::run(args),
         Command::Sim(args) => sim::run(args),
     };
     end(result, Format::Text)
@@ -82,12 +81,4 @@ fn with_tip(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
-}
-
-/// Runs a command on a runtime with a thread a core, two at least and eight at most: more would cost memory and win
-/// little on a laptop.
-fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    runtime.context("cannot start the runtime")?.block_on(future)
 }

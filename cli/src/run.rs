@@ -18,6 +18,7 @@ use pilotlight_process::{StopSignals, WrongSettings, end, print_valid};
 use serde_json::json;
 use tracing::{info, warn};
 
+use crate::block_on;
 use crate::live;
 use crate::logging::{self, Format};
 use crate::output::print;
@@ -73,7 +74,11 @@ pub struct RunArgs {
 }
 
 /// Runs until a signal says to stop. A second signal stops at once.
-pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    block_on(run_and_end(args))
+}
+
+async fn run_and_end(args: RunArgs) -> anyhow::Result<ExitCode> {
     let screen = Screen::stderr().context("cannot start the thread that writes the log")?;
     logging::start(&args.logs.settings(), &screen);
     let format = args.logs.format();

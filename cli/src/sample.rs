@@ -8,7 +8,7 @@ mod talk;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::process;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::available_parallelism;
@@ -25,6 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use self::talk::Talk;
+use crate::block_on;
 use crate::load::InFlight;
 use crate::output::print;
 
@@ -59,7 +60,11 @@ pub struct SampleArgs {
 }
 
 /// Runs the sample application until SIGTERM or Ctrl-C; then finishes what is in flight.
-pub async fn run(args: SampleArgs) -> anyhow::Result<()> {
+pub fn run(args: SampleArgs) -> anyhow::Result<ExitCode> {
+    block_on(run_until_stopped(args)).map(|()| ExitCode::SUCCESS)
+}
+
+async fn run_until_stopped(args: SampleArgs) -> anyhow::Result<()> {
     let drain = Drain::default();
     stop_on_signals(&drain)?;
     if let Some(time) = args.exit_after {

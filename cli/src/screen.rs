@@ -4,13 +4,11 @@
 //! reader has gone to sleep: that must cost log lines, never requests.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossterm::cursor::{MoveToColumn, MoveUp};
-use crossterm::terminal::{Clear, ClearType};
-use crossterm::{QueueableCommand, terminal};
 use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
@@ -159,13 +157,13 @@ impl<Out: Write> Painter<Out> {
         }
         // In one piece, so that nothing flickers.
         let mut frame = Vec::with_capacity(lines.len() + 1024);
-        let (width, height) = terminal::size().unwrap_or((80, 24));
-        let (width, height) = (usize::from(width).max(2), usize::from(height).max(1));
+        let (width, height) = terminal_size(io::stderr()).unwrap_or((80, 24));
+        let width = width.max(2);
         let up = height_of(&self.drawn, width).min(height - 1);
         if up > 0 {
-            frame.queue(MoveUp(up as u16))?;
+            write!(frame, "\x1b[{up}A")?;
         }
-        frame.queue(MoveToColumn(0))?.queue(Clear(ClearType::FromCursorDown))?;
+        frame.extend_from_slice(ERASE_FROM_LINE_START);
         frame.extend_from_slice(lines);
         self.drawn.clear();
         for row in self.block.iter().take(height - 1) {
@@ -177,6 +175,12 @@ impl<Out: Write> Painter<Out> {
         self.out.write_all(&frame)?;
         self.out.flush()
     }
+}
+
+/// Columns and rows of a terminal; `None` if `file` is none, or does not say.
+pub(crate) fn terminal_size(file: impl AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(file).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
 
 /// How many rows of a terminal lines of these lengths take. More than one each if the terminal became narrower
@@ -216,6 +220,8 @@ impl<'a> MakeWriter<'a> for Screen {
     }
 }
 
+/// Cursor to the first column, everything from there erased (ECMA-48: CHA, ED).
+const ERASE_FROM_LINE_START: &[u8] = b"\x1b[1G\x1b[J";
 /// Bytes of lines that may wait to be written; more than any burst that anybody reads.
 const MAX_PENDING_BYTES: usize = 1 << 20;
 /// Time a line may wait for room, once a stall: its writer serves requests, too.

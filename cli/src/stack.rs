@@ -114,10 +114,7 @@ impl Stack {
             let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
             back_doors.push(admin_port.serve(routes, back.clone()));
         }
-        let front_door = {
-            let (activator, drain) = (activator.clone(), front.clone());
-            tokio::spawn(async move { activator.serve(listener, drain).await })
-        };
+        let front_door = tokio::spawn(activator.serve(listener, front.clone()));
         Ok(Stack {
             address,
             admin_address,

@@ -59,7 +59,7 @@ pub use message::{Request, Response, plain};
 pub use pilotlight_core::QueueFull;
 pub use pilotlight_core::Timeouts;
 pub use read_ahead::ByteBudget;
-pub use server::{serve, serve_tls};
+pub use server::{Serving, serve, serve_tls};
 pub use target::{Target, TargetError};
 pub use timeout::with_timeouts;
 pub use transport::Transport;

@@ -29,33 +29,46 @@ use tracing::{debug, warn};
 use self::overdue::Stragglers;
 use crate::alarm::Alarm;
 use crate::body::ClientBody;
-use crate::handler::Handler;
+use crate::handler::{AnyHandler, Handler};
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
 use crate::{Body, Client, Drain, Request, Response, h1, h2, hop};
 
+/// A server to be awaited or spawned.
+pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Serves until `drain` has started and every connection has finished its request in flight; once it is forced, what is
 /// left is cut.
-pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) {
-    accept(listener, None, handler, drain).await;
+pub fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) -> Serving {
+    boxed(listener, None, handler, drain)
 }
 
 /// Serves over TLS, and otherwise as [`serve`].
-pub async fn serve_tls<H: Handler>(
+pub fn serve_tls<H: Handler>(
     listener: TcpListener,
     tls: Arc<ServerTls>,
     handler: Arc<H>,
     drain: Drain,
-) {
-    accept(listener, Some(tls), handler, drain).await;
+) -> Serving {
+    boxed(listener, Some(tls), handler, drain)
 }
 
-async fn accept<H: Handler>(
+/// The future of [`accept`] is made here and not in generic code, which every other crate would compile again.
+fn boxed(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
-    handler: Arc<H>,
+    handler: Arc<dyn AnyHandler>,
+    drain: Drain,
+) -> Serving {
+    Box::pin(accept(listener, tls, handler, drain))
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    handler: Arc<dyn AnyHandler>,
     drain: Drain,
 ) {
     // Each connection holds a sender: the channel ends with the last connection.
@@ -94,11 +107,11 @@ async fn accept<H: Handler>(
     all_gone.recv().await;
 }
 
-async fn serve_connection<H: Handler>(
+async fn serve_connection(
     stream: TcpStream,
     tls: Option<Arc<ServerTls>>,
     ends: &Ends,
-    handler: Arc<H>,
+    handler: Arc<dyn AnyHandler>,
     drain: Drain,
 ) {
     let sniffed = tokio::select! {
@@ -146,7 +159,7 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
     Ok((sniff(&mut transport).await?, transport))
 }
 
-async fn serve_http1<H: Handler>(stream: Transport, ends: &Ends, handler: Arc<H>, drain: Drain) {
+async fn serve_http1(stream: Transport, ends: &Ends, handler: Arc<dyn AnyHandler>, drain: Drain) {
     let client = |link| ends.client().over(link);
     let switched = {
         // Pinned here: a future that is passed by value takes its room twice, as an argument and where it is polled.
@@ -174,11 +187,11 @@ async fn until_forced<T>(drain: &Drain, mut connection: Pin<&mut impl Future<Out
 }
 
 /// Serves an HTTP/2 connection. `version` is the one that its requests are given.
-async fn serve_http2<H: Handler>(
+async fn serve_http2(
     stream: Transport,
     ends: &Ends,
     version: Version,
-    handler: Arc<H>,
+    handler: Arc<dyn AnyHandler>,
     drain: Drain,
 ) {
     let stragglers = Stragglers::default();
@@ -193,7 +206,7 @@ async fn serve_http2<H: Handler>(
             *request.version_mut() = version;
             let mut response = match refusal(&request) {
                 Some(response) => response,
-                None => handler.handle(&client, request).await,
+                None => handler.answer(&client, request).await,
             };
             if is_head && !response.body().is_end_stream() {
                 without_body(&mut response);

@@ -1,5 +1,6 @@
 //! The binary under test, and a process of it with everything it says.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +12,8 @@ use rustix::process::Signal;
 
 use crate::process::{Mark, send};
 
-/// The `pilotlight` binary: what `PILOTLIGHT_BIN` names, or that of this workspace, built if need be.
+/// The `pilotlight` binary: what `PILOTLIGHT_BIN` names, or that of this workspace, built if need be. Tests run it as
+/// they are built themselves; benches run what is shipped, from the profile `dist`.
 pub fn binary() -> &'static Path {
     static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
         if let Some(path) = env::var_os("PILOTLIGHT_BIN") {
@@ -19,8 +21,14 @@ pub fn binary() -> &'static Path {
         }
         // .../target/debug/deps/this-test
         let test = env::current_exe().expect("a test is a program");
-        let profile = test.parent().and_then(Path::parent).expect("tests are in target/PROFILE/deps");
-        let target = profile.parent().expect("profiles are in target");
+        let folder = test.parent().and_then(Path::parent).expect("tests are in target/PROFILE/deps");
+        let target = folder.parent().expect("profiles are in target");
+        let profile = match folder.file_name().and_then(OsStr::to_str).expect("a profile has a plain name") {
+            "debug" => "dev",
+            // Cargo keeps the profile `bench` in the folder of `release`.
+            "release" => "dist",
+            other => other,
+        };
         let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // Always, not only if it is missing: a test of yesterday's binary is worse than none.
         build.args(["build", "--quiet", "--package", "pilotlight", "--bin", "pilotlight"]);
@@ -41,11 +49,10 @@ pub fn binary() -> &'static Path {
                 build.env_remove(&name);
             }
         }
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
+        build.args(["--profile", profile]);
         assert!(build.status().expect("cargo runs").success(), "the binary under test does not build");
-        profile.join("pilotlight")
+        let built = if profile == "dev" { folder } else { &target.join(profile) };
+        built.join("pilotlight")
     });
     &BINARY
 }

@@ -8,9 +8,7 @@ use pilotlight_tests::http::{Answer, send_raw};
 use pilotlight_tests::manifest::{arg, file, service, text_file};
 use pilotlight_tests::run::{Pilotlight, run_to_end, sample_command};
 use pilotlight_tests::{SOON, binary};
-
-/// How long an app that is broken may keep a client waiting.
-const A_FEW_SECONDS: Duration = Duration::from_secs(10);
+use tokio::time::timeout;
 
 fn sample(args: &[&str]) -> Vec<String> {
     let mut command = vec![binary().display().to_string(), "sample".to_owned()];
@@ -18,10 +16,9 @@ fn sample(args: &[&str]) -> Vec<String> {
     command
 }
 
-async fn timed(answer: impl Future<Output = Answer>) -> (Answer, Duration) {
-    let start = Instant::now();
-    let answer = answer.await;
-    (answer, start.elapsed())
+/// The answer of a broken app: no client waits for it until its own patience is at an end.
+async fn soon(answer: impl Future<Output = Answer>) -> Answer {
+    timeout(SOON, answer).await.expect("an answer and no hanging")
 }
 
 #[tokio::test]
@@ -35,12 +32,11 @@ async fn an_app_that_exits_at_once_is_reported_and_the_others_are_not_disturbed(
     let host = Some("good.default.localhost".to_owned());
     let load = Load { host, connections: 4, end: End::Requests(400), ..pilotlight.load("/?sleep=10") };
     let load = load.start().expect("a legal load");
-    let (answer, took) = timed(pilotlight.get_from("bad.default.localhost", "/")).await;
+    let answer = soon(pilotlight.get_from("bad.default.localhost", "/")).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.header("x-pilotlight-reason"), "exited", "{answer:?}");
     assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{answer:?}");
     assert!(answer.body.contains("no such table: users") && answer.body.contains('3'), "{answer:?}");
-    assert!(took < A_FEW_SECONDS, "{took:?}");
     let good = load.finish().await;
     assert_eq!(good.succeeded(), 400, "{good}");
 }
@@ -68,10 +64,11 @@ async fn an_app_on_the_wrong_port_is_reported_by_the_deadline() {
 }
 
 async fn never_ready(pilotlight: &Pilotlight) -> Answer {
-    let (answer, took) = timed(pilotlight.get("/")).await;
+    let start = Instant::now();
+    let answer = soon(pilotlight.get("/")).await;
     assert!([503, 504].contains(&answer.status.as_u16()), "{answer:?}");
     assert_eq!(answer.header("x-pilotlight-reason"), "never-ready", "{answer:?}");
-    assert!((Duration::from_secs(2)..A_FEW_SECONDS).contains(&took), "{took:?}");
+    assert!(start.elapsed() >= Duration::from_secs(2), "before its deadline");
     answer
 }
 
@@ -79,9 +76,10 @@ async fn never_ready(pilotlight: &Pilotlight) -> Answer {
 async fn an_app_that_starts_slowly_is_waited_for() {
     let app = sample(&["--port", "{port}", "--startup", "3s"]);
     let pilotlight = Pilotlight::run(["--".to_owned()].into_iter().chain(app)).await;
-    let (answer, took) = timed(pilotlight.get("/")).await;
+    let start = Instant::now();
+    let answer = pilotlight.get("/").await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert!(start.elapsed() >= Duration::from_secs(3), "before it listened");
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! The end of `pilotlight run`: polite, impatient or brutal, and nothing is ever left behind.
 
-use std::time::{Duration, Instant};
-
 use pilotlight_cli::load::{End, Load, RunningLoad};
 use pilotlight_tests::run::Pilotlight;
 use pilotlight_tests::{SOON, eventually};
@@ -62,10 +60,9 @@ async fn a_second_ctrl_c_ends_it_at_once() {
     // It has heard the first when it accepts nobody any more.
     let refused = async || pilotlight_tests::http::get(pilotlight.address, "localhost", "/").await.err();
     eventually("nobody is accepted", SOON, refused).await;
-    let start = Instant::now();
     pilotlight.signal(Signal::INT);
     pilotlight.exit(SOON).await;
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    // Cut off: its minute is not over.
     assert_eq!(load.finish().await.failed(), 1);
     pilotlight.nothing_is_left().await;
 }

@@ -16,6 +16,7 @@ use pilotlight_sim::report::{self, Page, csv, html, json, text};
 
 use super::world::World;
 use crate::output::print;
+use crate::screen::terminal_size;
 
 /// How results look, and what is expected of them.
 #[derive(Debug, Args)]
@@ -112,10 +113,10 @@ impl ShowArgs {
     pub(super) fn style(&self) -> Style {
         let is_terminal = std::io::stdout().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = if is_terminal { crossterm::terminal::size().ok() } else { None };
+        let size = terminal_size(std::io::stdout());
         Style {
             color: is_terminal && !no_color,
-            width: width.map_or(Style::default().width, |(columns, _)| columns.into()),
+            width: size.map_or(Style::default().width, |(columns, _)| columns),
             charts: !self.no_chart,
         }
     }

@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -20,16 +19,17 @@ use super::link::{Asked, HEAD_TIMEOUT, Link};
 use super::sender::{BodySender, SendFailure};
 use super::write_buffer::WriteBuffer;
 use crate::body::ClientBody;
+use crate::handler::AnyHandler;
 use crate::refusal::refusal;
 use crate::transport::Transport;
-use crate::{Body, Client, Drain, Handler, Request, Response, plain};
+use crate::{Body, Client, Drain, Request, Response, plain};
 
 /// Serves the requests of one connection. Returns when the connection has been closed or switched to another protocol;
 /// `Some` if it goes on with HTTP/2.
-pub(crate) async fn serve<H: Handler>(
+pub(crate) async fn serve(
     transport: Transport,
     client: impl FnOnce(Arc<Link>) -> Client,
-    handler: &H,
+    handler: &dyn AnyHandler,
     drain: &Drain,
 ) -> Option<Transport> {
     let link = Arc::new(Link::new(transport));
@@ -66,7 +66,7 @@ pub(crate) async fn serve<H: Handler>(
                 response
             }
             None => {
-                let mut call = pin!(handler.handle(&client, request));
+                let mut call = handler.answer(&client, request);
                 let answered = poll_fn(|cx| match call.as_mut().poll(cx) {
                     Poll::Ready(response) => Poll::Ready(Some(response)),
                     Poll::Pending => link.poll_left(cx).map(|()| None),
