@@ -1,4 +1,4 @@
-//! Where pods come from: what the autoscaler needs of whatever runs them.
+//! The cluster that runs pods, as the autoscaler needs it.
 //!
 //! `pilotlight-local` runs pods as child processes of this one. A Kubernetes adapter implements the same trait: watches
 //! feed the revisions, `apply` patches the scale subresource and writes the status.
@@ -10,7 +10,7 @@ use pilotlight_core::{ActivatorPath, Evaluation, History, PodCounts, RevisionId,
 use pilotlight_feed::Follower;
 use serde::Serialize;
 
-/// What runs pods.
+/// A cluster: runs pods.
 pub trait Cluster: Send + Sync + 'static {
     /// Follows every revision there is, change by change.
     fn follow(&self) -> Follower<RevisionId, RevisionView>;
@@ -29,26 +29,26 @@ pub struct RevisionView {
     pub path: ActivatorPath,
     /// Every pod that has not ended.
     pub pods: Vec<Pod>,
-    /// What whoever decided about it before remembered. Read once, when the revision is first seen.
+    /// The memory of whoever decided about it before. Read once, when the revision is first seen.
     pub history: Option<Arc<History>>,
 }
 
 /// One pod, as the autoscaler sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Pod {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Where it is in its life.
+    /// The phase of its life.
     pub phase: PodPhase,
-    /// Where its queue-proxy reports to the autoscaler.
+    /// Address of its queue-proxy for the autoscaler's scrapes.
     pub stats_address: SocketAddr,
-    /// Where its queue-proxy shows its metrics to Prometheus.
+    /// Address of its queue-proxy for Prometheus.
     pub metrics_address: SocketAddr,
     /// When it was started.
     pub started: Time,
 }
 
-/// Where a pod is in its life.
+/// The phase of a pod's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodPhase {

@@ -27,7 +27,7 @@ use crate::run::Autoscaler;
 impl Autoscaler {
     /// Takes stats in on `listener` until `drain` starts; then says goodbye to every activator.
     pub async fn serve_stats(&self, clock: Clock, listener: TcpListener, drain: Drain) {
-        // Its own: a stop says goodbye even if it cuts all else.
+        // A drain of its own: a stop says goodbye even if it cuts all else.
         let closing = Drain::default();
         let server = StatServer { clock, intake: self.intake().clone(), drain: closing.clone() };
         let mut serving = pin!(serve(listener, Arc::new(server), closing.clone()));

@@ -88,7 +88,7 @@ impl Journal {
     }
 }
 
-/// Where a journal could not be created, and why.
+/// A journal that could not be created, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the journal {path}")]
 pub struct JournalError {

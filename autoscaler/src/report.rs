@@ -1,4 +1,4 @@
-//! What was measured, on its way to the loop, and the seam where it can go to another autoscaler instead.
+//! Reports on their way to the loop, and the seam where they can go to another autoscaler instead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -19,15 +19,15 @@ use crate::metrics::RevisionMetrics;
 use crate::report::{Forwarded, Intake, Owners, Report, Source};
 use crate::status::Board;
 
-/// What an autoscaler is made of.
+/// The parts of an autoscaler.
 pub struct AutoscalerParams {
     /// The process's clock.
     pub clock: Clock,
-    /// Where decisions are written down; `None`: nowhere.
+    /// The journal of decisions; `None`: there is none.
     pub journal: Option<Journal>,
-    /// Who decides about which revision; `None`: this autoscaler, about all.
+    /// Owners of revisions; `None`: this autoscaler, about all.
     pub owners: Option<Owners>,
-    /// Is told what each pod that was asked has measured; `None`: nobody wants to know.
+    /// Hears what each pod that was asked has measured; `None`: nobody does.
     pub on_pod_stat: Option<OnPodStat>,
 }
 
@@ -70,7 +70,7 @@ impl Autoscaler {
         Autoscaler { intake, board, finished, stop }
     }
 
-    /// What was decided and why, for whoever wants to see it.
+    /// The board: every decision and its reason, to be shown.
     pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
@@ -97,7 +97,7 @@ struct Loop<C> {
     effects: Effects<C>,
 }
 
-/// Where the outcome of a step goes.
+/// Receivers of a step's outcome.
 struct Effects<C> {
     cluster: Arc<C>,
     journal: Option<Journal>,
@@ -114,7 +114,7 @@ struct Entry {
     path: ActivatorPath,
     wake_at: Option<Time>,
     metrics: RevisionMetrics,
-    /// What the journal's next line will begin with; empty without a journal.
+    /// The beginning of the journal's next line; empty without a journal.
     start: Option<Start>,
     inputs: Vec<(Time, Input)>,
 }
@@ -225,7 +225,7 @@ impl Entry {
         }
     }
 
-    /// What the revision has not been told yet.
+    /// The inputs that the revision has not been told yet.
     fn learn(&mut self, seen: &RevisionView) -> impl Iterator<Item = Input> + use<> {
         let spec = (self.spec != seen.spec).then(|| {
             self.spec = Arc::clone(&seen.spec);

@@ -45,12 +45,12 @@ pub(crate) async fn run(
     on_pod_stat: Option<OnPodStat>,
 ) {
     let scraper = Arc::new(Scraper::new(clock, on_pod_stat));
-    // Those that have something to ask: a revision at rest costs nothing here.
+    // Revisions with something to ask: a revision at rest costs nothing here.
     let mut scraped = BTreeMap::new();
     let mut under_way = JoinSet::new();
     while !reports.is_closed() {
         sleep_until(clock.instant_at(SCRAPE.next(clock.now()))).await;
-        // What has not answered by now would land in a bucket that is not its own.
+        // An answer that has not come by now would land in a bucket that is not its own.
         under_way.abort_all();
         while under_way.join_next().await.is_some() {}
         while let Some(change) = changes.try_next() {

@@ -1,4 +1,4 @@
-//! What was decided and why, kept where people and machines can see it: the live view, `/v1/decisions`.
+//! Decisions and their reasons, kept where people and machines can see it: the live view, `/v1/decisions`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,14 +30,14 @@ pub struct Change {
     pub why: String,
 }
 
-/// What is shown of one revision.
+/// One revision as it is shown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RevisionStatus {
-    /// Its name.
+    /// The name.
     pub revision: RevisionId,
-    /// What is measured.
+    /// The metric.
     pub metric: ScalingMetric,
-    /// What is aimed for, per pod.
+    /// The target, per pod.
     pub target: f64,
     /// The number of pods that was last applied.
     pub scale: Option<u32>,

@@ -1,4 +1,4 @@
-//! What one revision sets for itself: its `autoscaling.knative.dev/*` annotations.
+//! Settings of one revision: its `autoscaling.knative.dev/*` annotations.
 //!
 //! A key has a canonical spelling (`min-scale`) and often an older one (`minScale`), which counts only where the
 //! canonical one is absent. What is accepted is what Knative's webhook accepts, except for `NaN`.
@@ -19,7 +19,7 @@ use crate::spelling::nearest;
 pub struct Annotations {
     /// The class of autoscaler.
     pub class: Option<String>,
-    /// What is measured.
+    /// The metric.
     pub metric: Option<String>,
     /// How much of the metric a pod can take.
     pub target: Option<f64>,
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What is legal and has no effect: unknown keys, keys of the ConfigMap, and an alias beside its canonical key.
+/// Settings that are legal and without effect: unknown keys, keys of the ConfigMap, and an alias beside its canonical key.
 fn advise(map: &BTreeMap<String, String>, findings: &mut Findings) {
     let spellings = || keys::ALL.iter().flat_map(|entry| [Some(entry.name()), entry.alias()]).flatten();
     for key in map.keys() {

@@ -143,7 +143,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// What is written, or else the default; also where what is written is a fault.
+    /// The value that is written, or else the default; the default, too, where the written one is a fault.
     fn read<R: Rule>(&mut self, key: &Key<R>) -> R::Value {
         let Some(text) = self.data.get(key.name) else { return key.default_value() };
         self.written.insert(key.name);

@@ -1,4 +1,4 @@
-//! What settings will do, in plain words: each sentence carries the numbers that are in force, worked out.
+//! Settings in plain words: each sentence carries the numbers that are in force, worked out.
 
 use std::time::Duration;
 
@@ -223,7 +223,7 @@ fn table(settings: &[Setting]) -> String {
     text
 }
 
-/// Where a setting came from, with the key where its name does not give it away.
+/// The source of a setting, with the key where its name does not give it away.
 fn origin(setting: &Setting) -> String {
     let kind = setting.from.name();
     let key = match &setting.from {

@@ -1,4 +1,4 @@
-//! What is wrong with what an operator wrote, and what is merely suspicious: a [`Fault`] stops a configuration,
+//! Faults and warnings about what an operator wrote: a [`Fault`] stops a configuration,
 //! a [`Warning`] goes with it. All faults are found in one pass; each is one line naming the key, the value and
 //! the rule.
 
@@ -72,7 +72,7 @@ pub struct Warning {
     pub file: Option<String>,
     /// The key it is about, with its path inside the file; empty for the file as a whole.
     pub key: String,
-    /// What is suspicious and, where there is one, what to write instead.
+    /// The suspicion and, where there is one, what to write instead.
     pub advice: String,
 }
 
@@ -165,7 +165,7 @@ impl fmt::Display for Faults {
 pub struct Parsed<T> {
     /// The value, if nothing is wrong.
     pub value: Result<T, Faults>,
-    /// What is legal but suspicious.
+    /// A warning: legal but suspicious.
     pub warnings: Vec<Warning>,
 }
 
@@ -180,9 +180,9 @@ impl<T> Parsed<T> {
 /// Faults and warnings while they are being collected.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What is wrong, in the order found.
+    /// Faults, in the order found.
     pub faults: Vec<Fault>,
-    /// What is suspicious, in the order found.
+    /// Warnings, in the order found.
     pub warnings: Vec<Warning>,
 }
 

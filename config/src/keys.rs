@@ -19,22 +19,22 @@ pub struct Key<R> {
     pub name: &'static str,
     /// Another spelling, consulted only where the canonical one is absent.
     pub alias: Option<&'static str>,
-    /// What a value must obey.
+    /// The rule for a value.
     pub rule: R,
     /// The value in force where nothing is written: a literal for ConfigMap keys, a description for annotations.
     pub default: &'static str,
     /// The annotation that overrides a ConfigMap key for one revision, or the ConfigMap key that holds an
     /// annotation's default.
     pub counterpart: Option<&'static str>,
-    /// What it does, in one paragraph.
+    /// The effect, in one paragraph.
     pub doc: &'static str,
     /// A value someone may want.
     pub example: &'static str,
 }
 
-/// What a value must obey, and how it is read.
+/// The rule for a value, and how it is read.
 pub trait Rule {
-    /// What a legal text becomes.
+    /// The type of a legal value.
     type Value;
     /// Reads a text; `Err` says in a few words what is wrong with it beyond breaking the rule, if there is more
     /// to say.
@@ -141,7 +141,7 @@ impl Rule for Truth {
 /// Any text; outer whitespace does not count.
 #[derive(Debug)]
 pub struct Text {
-    /// What is expected, as a noun phrase.
+    /// The expectation, as a noun phrase.
     pub expected: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What operators write, parsed once into types that cannot be wrong.
+//! Operators' files and variables, parsed once into types that cannot be wrong.
 //!
 //! The settings are Knative's: the ConfigMap `config-autoscaler` ([`AutoscalerConfig`]) and the annotations of a
 //! revision ([`Annotations`]). Both together resolve ([`resolve()`]) into the one

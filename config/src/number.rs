@@ -42,9 +42,9 @@ pub fn parse_bool(text: &str) -> Option<bool> {
 /// Why a text is not a whole number of 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAnInt32 {
-    /// It is not a whole number at all.
+    /// Not a whole number at all.
     Syntax,
-    /// It is one, but does not fit.
+    /// A whole number that does not fit.
     Range,
 }
 

@@ -16,10 +16,10 @@ use crate::fault::{Findings, Parsed};
 use crate::keys::{Key, annotation, config_map};
 use crate::wording::plain as number;
 
-/// What becomes of a revision whose settings are legal.
+/// The verdict about a revision whose settings are legal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It is ours to scale.
+    /// Ours to scale.
     Resolved(Box<Resolved>),
     /// Another autoscaler's class, named here: it is not touched.
     OtherClass(String),
@@ -28,7 +28,7 @@ pub enum Verdict {
 /// The settings of a revision in force, and where each came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// What the autoscaler works with.
+    /// The settings that the autoscaler works with.
     pub spec: RevisionSpec,
     /// The same for people, in the order in which it is best read.
     pub settings: Vec<Setting>,
@@ -37,16 +37,16 @@ pub struct Resolved {
 /// One setting in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
-    /// Its name, as in the annotation or ConfigMap key where there is one.
+    /// The name, as in the annotation or ConfigMap key where there is one.
     pub name: &'static str,
-    /// Its value, with its unit.
+    /// The value, with its unit.
     pub value: String,
-    /// Where it was set.
+    /// The place it was set at.
     #[serde(flatten)]
     pub from: Origin,
 }
 
-/// Where a setting was set.
+/// The place a setting was set at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "from", content = "key", rename_all = "lowercase")]
 pub enum Origin {
@@ -198,7 +198,7 @@ impl Revision<'_> {
         self.annotations.min_scale.unwrap_or(self.config.min_scale)
     }
 
-    /// What the autoscaler aims for per pod, and what a pod can take at most.
+    /// The target per pod, and the most a pod can take.
     fn target(&self) -> (f64, f64) {
         let limit = self.container_concurrency.get().map(f64::from);
         let (default_total, default_fraction) = match self.metric() {
@@ -325,7 +325,7 @@ impl Revision<'_> {
         self.origin(annotation::TARGET_UTILIZATION_PERCENTAGE.name, config)
     }
 
-    /// What is legal and probably not meant.
+    /// Advice about settings that are legal and probably not meant.
     fn advise(&self, spec: &RevisionSpec, findings: &mut Findings) {
         let annotations = self.annotations;
         let written = |canonical| annotations.spelling(canonical);

@@ -25,9 +25,9 @@ mod written;
 /// Something to run and to scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
-    /// Its name: namespace (`default` where none is written) and name of the object.
+    /// The name: namespace (`default` where none is written) and name of the object.
     pub id: RevisionId,
-    /// What it was written as.
+    /// The kind of object it was written as.
     pub kind: Kind,
     /// How it scales.
     pub spec: RevisionSpec,
@@ -43,15 +43,15 @@ pub struct Workload {
     pub progress_deadline: Duration,
     /// How to find out whether a pod is ready: a Kubernetes probe with Knative's defaults filled in.
     pub readiness_probe: Option<serde_json::Value>,
-    /// What a pod runs.
+    /// The container of a pod.
     pub container: Container,
-    /// Where it was read from.
+    /// The file, document and line it was read from.
     pub source: Source,
-    /// What is legal but suspicious about it, or not carried over.
+    /// Warnings: parts that are suspicious, or not carried over.
     pub notes: Vec<Warning>,
 }
 
-/// What a workload was written as.
+/// The kind of object a workload was written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Kind {
     /// A Knative `Service`.
@@ -64,7 +64,7 @@ pub enum Kind {
     Deployment,
 }
 
-/// What a pod runs: its serving container.
+/// The serving container of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Container {
     /// The image, if one is written.
@@ -81,7 +81,7 @@ pub struct Container {
     pub port: Option<u16>,
 }
 
-/// Where something was read from.
+/// The file, document and line of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Source {
     /// The file, as it was named.

@@ -1,4 +1,4 @@
-//! Where a revision's requests can go: to which of its pods, or to its ClusterIP.
+//! Destinations of a revision's requests: some of its pods, or its ClusterIP.
 //!
 //! The cluster says which pods are ready, and says it late; under a service mesh, pods may not be reachable one by
 //! one at all. So the activator asks the pods itself. What to ask and what to conclude is decided here; who asks is
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::{MeshMode, RevisionEndpoints, Time};
 
-/// What the cluster says about a revision's pods.
+/// The cluster's word about a revision's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Pods said to be ready.
@@ -26,18 +26,18 @@ pub struct Listing {
     pub trust_probes: bool,
 }
 
-/// What a pod answered to a probe.
+/// A pod's answer to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It is there, and takes requests.
+    /// The pod is there, and takes requests.
     Passed,
-    /// It does not take requests; but this answer comes from a pod, so pods can be reached.
+    /// No requests are taken; but this answer comes from a pod, so pods can be reached.
     Refused,
     /// No answer, or one that a mesh gives in a pod's place: 502 or 503.
     Silent,
 }
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The cluster says something new. The default listing, no pods, says that there is nothing to do any more.
@@ -55,7 +55,7 @@ pub enum Input {
     Tick,
 }
 
-/// What is to be done.
+/// An order to the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Probe these pods, all at the same time. Each must be answered for.
@@ -66,7 +66,7 @@ pub enum Effect {
     Use(Destinations),
 }
 
-/// Where requests can be sent.
+/// Destinations of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destinations {
     /// To each of these pods; if there are none, nowhere.
@@ -132,7 +132,7 @@ enum Reach {
     ClusterIp(Option<SocketAddr>),
 }
 
-/// What has been seen since all pods had answered the last time.
+/// Answers seen since all pods had answered the last time.
 #[derive(Debug, Default)]
 struct Round {
     /// Pods became usable or unusable.
@@ -188,7 +188,7 @@ impl Backends {
         effects
     }
 
-    /// Where requests go at this moment.
+    /// The destinations at this moment.
     pub fn using(&self) -> &Destinations {
         &self.using
     }

@@ -16,7 +16,7 @@ pub use subset::{choose_subset, owner};
 
 use crate::{ConcurrencyLimit, Place, Rng};
 
-/// What a policy knows about one pod.
+/// A policy's knowledge of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// Requests this activator has in flight there.
@@ -46,7 +46,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// What Knative's activator does for a container concurrency.
+    /// The policy of Knative's activator for a container concurrency.
     pub fn knative(limit: ConcurrencyLimit) -> Policy {
         match limit.get() {
             None => Policy::PowerOfTwo,
@@ -55,7 +55,7 @@ impl Policy {
         }
     }
 
-    /// What Pilotlight's activator does: it knows its own load on every pod exactly, so it neither draws lots nor
+    /// The policy of Pilotlight's activator: it knows its own load on every pod exactly, so it neither draws lots nor
     /// deals in turn where the least loaded pod can simply be read off.
     pub fn pilotlight(limit: ConcurrencyLimit) -> Policy {
         match limit.get() {
@@ -77,7 +77,7 @@ impl Policy {
 #[derive(Clone, Debug)]
 pub struct Balancer {
     policy: Policy,
-    /// Where the next round starts; may lie past the end after pods left.
+    /// Start of the next round; may lie past the end after pods left.
     next: usize,
     rng: Rng,
 }

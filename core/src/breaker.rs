@@ -29,7 +29,7 @@ pub struct Breaker {
     first_free: Option<u32>,
 }
 
-/// What came of asking for a slot.
+/// The answer to a request for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Run now; give the slot back with [`Breaker::release`].

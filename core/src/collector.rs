@@ -40,7 +40,7 @@ impl Collector {
         }
     }
 
-    /// What [`Collector::resume`] needs: the windows of concurrency and of requests.
+    /// The state that [`Collector::resume`] needs: the windows of concurrency and of requests.
     pub(crate) fn history(&self) -> [WindowPairHistory; 2] {
         [self.concurrency.history(), self.requests.history()]
     }

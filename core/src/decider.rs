@@ -21,7 +21,7 @@ pub struct Decider {
     delay: Option<DelayWindow>,
 }
 
-/// Which window leads.
+/// The window that leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScalingMode {
@@ -57,14 +57,14 @@ pub struct Decision {
     pub up_limit: u32,
     /// The fewest pods one decision may go down to.
     pub down_limit: u32,
-    /// Which window led.
+    /// The window that led.
     pub mode: ScalingMode,
     /// Room the ready pods have beyond the present load and the burst capacity that is asked for. Negative:
     /// the activator must stay in the request path. 0 and -1 where burst capacity is off and unlimited.
     pub excess_burst_capacity: i32,
 }
 
-/// Which rule bound the number of pods.
+/// The rule that bound the number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
@@ -119,12 +119,12 @@ impl Decider {
         self.max_panic_pods
     }
 
-    /// What `scale-down-delay` still holds.
+    /// The numbers that `scale-down-delay` still holds.
     pub(crate) fn delayed(&self) -> Vec<(u64, u32)> {
         self.delay.as_ref().map_or_else(Vec::new, DelayWindow::maxima)
     }
 
-    /// Which window leads now.
+    /// The window that leads now.
     pub fn mode(&self) -> ScalingMode {
         self.mode
     }

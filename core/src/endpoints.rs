@@ -29,9 +29,9 @@ pub enum EndpointLine {
     Snapshot(BTreeMap<RevisionId, RevisionEndpoints>),
     /// A revision is new, or has changed.
     Set {
-        /// Its name.
+        /// The name.
         revision: RevisionId,
-        /// Its state now.
+        /// The state now.
         endpoints: Box<RevisionEndpoints>,
     },
     /// A revision was deleted.
@@ -104,7 +104,7 @@ pub enum MeshMode {
 /// An activator's place among those that share a revision's pods. The default: nobody knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Its number, from 0; `None` if it is not known.
+    /// The activator's number, from 0; `None` if it is not known.
     pub index: Option<usize>,
     /// How many activators there are.
     pub activators: usize,
@@ -115,9 +115,9 @@ pub struct Place {
 pub struct PodEndpoint {
     /// The pod's name.
     pub name: String,
-    /// Where its queue-proxy takes requests.
+    /// Address of its queue-proxy for requests.
     pub address: SocketAddr,
-    /// Where it takes them over TLS as well, if it does.
+    /// The same over TLS, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_address: Option<SocketAddr>,
     /// How it came up.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ActivatorPath, Activity, Decision, ScalingMode};
 
-/// What is remembered of a revision. The default is an empty history: the revision is seen for the first time.
+/// Memory of a revision. The default is an empty history: the revision is seen for the first time.
 ///
 /// Source: [`Revision::history`](crate::Revision::history) of the revision that is to go on. A driver that stores only
 /// an [`Evaluation`](crate::Evaluation) still has everything but `load`.
@@ -42,14 +42,14 @@ pub struct History {
     pub load: Option<LoadHistory>,
 }
 
-/// What [`Collector`](crate::Collector) and [`Decider`](crate::Decider) remember.
+/// Memory of [`Collector`](crate::Collector) and [`Decider`](crate::Decider).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadHistory {
     /// Requests in flight.
     pub concurrency: WindowPairHistory,
     /// Requests a second.
     pub requests: WindowPairHistory,
-    /// Which window leads.
+    /// The window that leads.
     pub mode: ScalingMode,
     /// The floor while there is panic: the most pods decided on since it began.
     pub max_panic_pods: u32,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct RevisionId {
     /// The namespace it lives in.
     pub namespace: String,
-    /// Its name within the namespace.
+    /// The name within the namespace.
     pub name: String,
 }
 

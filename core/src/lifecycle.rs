@@ -35,7 +35,7 @@ pub enum Activity {
     },
 }
 
-/// What is known about the activator's place in the request path.
+/// Knowledge of the activator's place in the request path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivatorPath {
     /// Since when traffic has been routed to the activator, as far as the routing layer says.
@@ -52,20 +52,20 @@ pub struct Lifecycle {
     initialized: bool,
 }
 
-/// What one step came to.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The number of pods that are wanted; `None`: not known.
     pub want: Option<u32>,
     /// The number to apply; `None`: leave the pods as they are.
     pub apply: Option<u32>,
-    /// What changed demand's number, if anything did.
+    /// The rule that changed demand's number, if any did.
     pub bound: Option<Bound>,
     /// When to look again, if nothing else happens before.
     pub wake_at: Option<Time>,
 }
 
-/// What changed the number of pods after demand had its say.
+/// The rule that changed the number of pods after demand had its say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bound {

@@ -1,4 +1,4 @@
-//! What a revision allows its requests: how many at once in one pod, and how much time each.
+//! Limits of a revision's requests: how many at once in one pod, and how much time each.
 
 use std::fmt;
 use std::num::NonZeroU32;

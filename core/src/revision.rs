@@ -68,12 +68,12 @@ pub struct PodCounts {
     pub terminating: u32,
 }
 
-/// What should be true of the world.
+/// A plan: the state that should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The number of pods to have; `None`: leave them as they are.
     pub scale: Option<u32>,
-    /// Who should answer the revision's traffic.
+    /// The side that should answer the revision's traffic.
     pub mode: ServingMode,
     /// How many activators should stand by for it.
     pub activators: u32,
@@ -90,7 +90,7 @@ pub struct Plan {
 pub struct Evaluation {
     /// When.
     pub at: Time,
-    /// On what occasion.
+    /// The occasion.
     pub trigger: Trigger,
     /// The pods there were.
     pub pods: PodCounts,
@@ -100,13 +100,13 @@ pub struct Evaluation {
     pub decided: bool,
     /// The last valid decision; `None` until there is one. It stands while there is no data for a new one.
     pub decision: Option<Decision>,
-    /// What minimum, maximum and the way to zero made of it.
+    /// The number after minimum, maximum and the way to zero.
     pub outcome: Outcome,
     /// Whether the revision has its pods, after this.
     pub activity: Activity,
     /// Whether the initial scale was reached once, after this.
     pub initialized: bool,
-    /// What should be true now.
+    /// The plan made of it.
     pub plan: Plan,
 }
 
@@ -126,14 +126,14 @@ pub enum Trigger {
 /// autoscaler writes these, the simulator replays them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Whose decision it is.
+    /// The revision that was decided about.
     pub revision: RevisionId,
     /// Present in a revision's first line: how it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
     /// Everything the revision was told since its line before, in order; the last one caused the evaluation.
     pub inputs: Vec<(Time, Input)>,
-    /// What came of it.
+    /// The evaluation they led to.
     pub evaluation: Evaluation,
     /// The same in a sentence.
     pub why: String,
@@ -153,11 +153,11 @@ pub struct Gap {
 pub struct Start {
     /// When.
     pub at: Time,
-    /// With which settings.
+    /// The settings.
     pub spec: RevisionSpec,
-    /// With which pods.
+    /// The pods there were.
     pub pods: PodCounts,
-    /// What was remembered of it.
+    /// The memory it went on with.
     #[serde(default)]
     pub history: History,
 }
@@ -325,7 +325,7 @@ impl Evaluation {
         self.decision.as_ref().filter(|_| self.decided)
     }
 
-    /// What can be remembered of the revision by whoever has only this: everything but the load.
+    /// The history as far as an evaluation tells it: everything but the load.
     pub fn history(&self) -> History {
         History {
             activity: Some(self.activity),

@@ -1,4 +1,4 @@
-//! Which pods to ask, and what their answers say about all of them.
+//! The pods to ask, and what their answers say about all of them.
 //!
 //! Asking every pod of a large revision every second is dear and adds little: a sample whose mean is within
 //! the wanted error at 95 % confidence is enough. Knative's name for this is the stats scraper.

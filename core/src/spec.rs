@@ -1,4 +1,4 @@
-//! What one revision asks of the autoscaler, fully resolved: annotations, ConfigMap and defaults are already
+//! Settings of one revision, fully resolved: annotations, ConfigMap and defaults are already
 //! merged (`pilotlight-config` does that), every field is legal, and nothing is a sentinel.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::cadence::TICK;
 /// (2.0 = twice); percentages exist only in configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RevisionSpec {
-    /// What is measured and held at the target.
+    /// The metric that is held at the target.
     pub scaling_metric: ScalingMetric,
     /// The value of the metric per pod that the autoscaler aims for: `total` x utilization, at least 0.01.
     pub target: f64,
@@ -136,7 +136,7 @@ impl RevisionSpec {
     }
 }
 
-/// What is measured.
+/// The metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScalingMetric {
@@ -180,7 +180,7 @@ pub enum TargetBurstCapacity {
     Of(f64),
 }
 
-/// Who answers for the revision's traffic.
+/// The side that answers the revision's traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServingMode {

@@ -1,4 +1,4 @@
-//! What a proxy measures in one second, and how it measures it.
+//! A proxy's measurements of one second, and how it measures it.
 //!
 //! Knative's names: `metrics.Stat` and `RequestStats` (pkg/http/stats in knative/serving).
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Time;
 
-/// What one queue-proxy or one activator reports for one second.
+/// The report of one queue-proxy or one activator for one second.
 ///
 /// Averages are in requests, counts in requests per second. Source: `metrics.Stat` (proto3).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,11 +17,11 @@ pub struct Stat {
     pub pod_name: String,
     /// Requests in flight, averaged over the second.
     pub average_concurrent_requests: f64,
-    /// Those of them that came through the activator, which reports them itself.
+    /// The part that came through the activator, which reports them itself.
     pub average_proxied_concurrent_requests: f64,
     /// Requests that arrived.
     pub request_count: f64,
-    /// Those of them that came through the activator.
+    /// The part that came through the activator.
     pub proxied_request_count: f64,
     /// How long the reporter has been running; `None`: an activator, which does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,12 +31,12 @@ pub struct Stat {
     pub timestamp: Option<Time>,
 }
 
-/// Who sent a request to the pod.
+/// The sender of a request, as a pod sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
-    /// It came straight from the client.
+    /// Straight from the client.
     Direct,
-    /// It came through the activator (`K-Proxy-Request: activator`).
+    /// Through the activator (`K-Proxy-Request: activator`).
     Proxied,
 }
 

@@ -254,7 +254,7 @@ impl DelayWindow {
     }
 
     fn record_slot(&mut self, slot: u64, value: u32) -> u32 {
-        // What is not higher than the new value can never be the maximum again.
+        // A value that is not higher than the new one can never be the maximum again.
         while self.maxima.back().is_some_and(|&(_, last)| value >= last) {
             self.maxima.pop_back();
         }

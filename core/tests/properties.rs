@@ -1,4 +1,4 @@
-//! What must hold in every life a revision can have: legal settings, any facts in any order, over a long time.
+//! Rules that hold in every life a revision can have: legal settings, any facts in any order, over a long time.
 //! A failure prints the shortest life that breaks the rule.
 
 use std::time::Duration;

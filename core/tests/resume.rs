@@ -82,7 +82,7 @@ impl Script {
         self.revision.evaluation().expect("evaluated").activity
     }
 
-    /// What a restart at this moment changes: nothing.
+    /// A restart at this moment: it changes nothing.
     fn restart_changes_nothing(self) {
         let mut as_if_nothing_happened = self.clone();
         let mut whole = self.restarted(&self.revision.history());
@@ -125,7 +125,7 @@ fn spec() -> RevisionSpec {
     RevisionSpec { target: 7.0, total: 10.0, ..RevisionSpec::default() }
 }
 
-/// Its five initial pods came up, and one of them has been enough for ten minutes.
+/// The five initial pods came up, and one of them has been enough for ten minutes.
 fn calm() -> Script {
     let script = Script::start(RevisionSpec { initial_scale: 5, ..spec() });
     let script = script.load(3.0).live(4).ready(5).live(120).ready(1).live(600);

@@ -213,7 +213,7 @@ fn the_way_to_zero_is_told_in_words() {
              again",
         ]
     );
-    // What is applied on the way there is no new decision, and the sentence is the reason alone.
+    // The way there is no new decision, and the sentence is the reason alone.
     revision.step(s(201), Input::Wake);
     assert_eq!(
         revision.evaluation().expect("evaluated").why(revision.spec()),

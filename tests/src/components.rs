@@ -13,7 +13,7 @@ use crate::process::Bearer;
 use crate::started::{Started, pilotlight};
 use crate::{SOON, eventually};
 
-/// Where a component listens.
+/// Address of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Addresses {
     /// For its work: requests, or stats.
@@ -37,7 +37,7 @@ impl Addresses {
 
 /// A running component. Dropping it kills it and everything it started.
 pub struct Component {
-    /// Where it really listens.
+    /// The real address.
     pub at: Addresses,
     process: Started,
 }
@@ -88,7 +88,7 @@ impl Component {
         get(self.at.admin, "localhost", path).await.expect("an answer")
     }
 
-    /// What a kubelet is told by its working port, as the first line of the response.
+    /// The answer of its working port to a kubelet, as the first line of the response.
     pub async fn probe(&self) -> String {
         let probe = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1.34\r\nConnection: close\r\n\r\n";
         let answer = send_raw(self.at.address, probe).await.expect("a connection");

@@ -1,4 +1,4 @@
-//! What tests from outside need: a running `pilotlight`, requests to send it, processes to look for, and a way
+//! The harness of tests from outside: a running `pilotlight`, requests to send it, processes to look for, and a way
 //! to wait for something without sleeping for luck.
 
 pub mod components;
@@ -29,7 +29,7 @@ pub async fn eventually<T>(what: &str, within: Duration, mut condition: impl Asy
     }
 }
 
-/// For what happens at once, on a machine that is busy with other tests.
+/// A deadline for things that happen at once, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_secs(15);
 
 /// How often a condition is looked at.

@@ -38,7 +38,7 @@ impl Mark {
         Mark(format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// What the environment variable is to be set to.
+    /// The value of the environment variable.
     pub fn value(&self) -> &OsStr {
         OsStr::new(&self.0)
     }
@@ -64,9 +64,9 @@ impl Mark {
 /// One marked process.
 #[derive(Clone, Debug)]
 pub struct Bearer {
-    /// Its number.
+    /// The process's number.
     pub pid: u32,
-    /// Its command line.
+    /// The command line.
     pub command: Vec<String>,
 }
 

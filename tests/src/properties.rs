@@ -1,4 +1,4 @@
-//! What holds whatever bytes come: each function takes any, makes of them what it is about, and panics if something
+//! Properties that hold whatever bytes come: each function takes any, makes of them what it is about, and panics if something
 //! does not hold. Driven with random bytes by `tests/properties.rs`, and by the targets in `fuzz/` with bytes that a
 //! fuzzer has looked for.
 

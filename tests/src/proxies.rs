@@ -19,7 +19,7 @@ pub const HOST: &str = "app.example";
 
 /// A running proxy. Dropping it kills it.
 pub struct Proxy {
-    /// Where it takes requests.
+    /// Address for requests.
     pub address: SocketAddr,
     process: Started,
 }
@@ -66,7 +66,7 @@ impl Proxy {
         let ip = own_ip();
         let mut command = pilotlight();
         command.args(["activator", "--listen", &format!("{ip}:8012"), "--admin", &format!("{ip}:8022")]);
-        // Nobody listens at the discard port, which an activator takes calmly.
+        // The discard port has no listener, which an activator takes calmly.
         command.args(["--autoscaler", "ws://127.0.0.1:9", "--drain-wait", "100ms"]);
         command.args(["--endpoints", &format!("http://{endpoints}/v1/endpoints")]);
         let proxy = Proxy { address: SocketAddr::new(ip, 8012), process: Started::new(command) };
@@ -139,7 +139,7 @@ async fn tell(snapshot: &EndpointLine) -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let line = line.clone();
-            // It ends when the activator does.
+            // The stream ends when the activator does.
             tokio::spawn(async move { drop(tell_over(stream, &line).await) });
         }
     });

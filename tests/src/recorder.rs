@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What came over a connection.
+/// An item that came over a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A whole request.
@@ -34,7 +34,7 @@ pub enum Seen {
     },
     /// A request that broke off.
     Cut(String),
-    /// What no client may send.
+    /// Bytes that no client may send.
     Nonsense(String),
 }
 
@@ -65,7 +65,7 @@ impl Seen {
 /// The app. It answers every request with 200 and `seen`.
 #[derive(Clone, Debug)]
 pub struct Recorder {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
 }

@@ -18,9 +18,9 @@ use crate::{SOON, eventually, manifest};
 /// A `pilotlight run` on free ports, with [the shortest times there are](manifest::quick_config). Dropping it kills
 /// it and everything it started.
 pub struct Pilotlight {
-    /// Where it takes requests.
+    /// Address for requests.
     pub address: SocketAddr,
-    /// Where it shows what it does.
+    /// Address of its admin port.
     pub admin: SocketAddr,
     process: Started,
     _config: Option<NamedTempFile>,
@@ -119,11 +119,11 @@ impl Pilotlight {
 /// How a command ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; `None`: a signal killed it.
+    /// The exit code; `None`: a signal killed it.
     pub code: Option<i32>,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 

@@ -12,7 +12,7 @@ use crate::{SOON, eventually};
 
 /// A `pilotlight sample`. Dropping it kills it.
 pub struct Sample {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     process: Started,
 }

@@ -114,7 +114,7 @@ impl Drop for Started {
     }
 }
 
-/// What a process says, line by line, while it does.
+/// Lines of a process's output, as they come.
 pub(crate) struct Lines {
     lines: Arc<Mutex<Vec<String>>>,
     reader: Option<thread::JoinHandle<()>>,

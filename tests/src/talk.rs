@@ -67,9 +67,9 @@ pub enum Talk {
     Call {
         /// The pod at the other end, as it names itself.
         pod: String,
-        /// What we say.
+        /// Our side.
         frames: mpsc::Sender<Frame<Bytes>>,
-        /// What comes back.
+        /// Their side.
         echo: Box<Messages>,
     },
 }
@@ -189,7 +189,7 @@ impl Messages {
         }
     }
 
-    /// Its trailers, once nothing more comes.
+    /// Trailers, once nothing more comes.
     pub async fn end(mut self) -> anyhow::Result<Option<HeaderMap>> {
         match self.next().await? {
             Some(message) => bail!("{message:?} instead of the end"),

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-/// What a request takes, alone on a pod; what a pod takes to come up.
+/// Time of a request, alone on a pod; time of a pod to come up.
 const WORK: Duration = Duration::from_millis(200);
 const STARTUP: Duration = Duration::from_secs(1);
 /// How long both are watched: the load, and the way back to nothing.
@@ -70,7 +70,7 @@ fn manifests() -> [Value; 2] {
     [service, config(&[("stable-window", "11s"), ("scale-to-zero-grace-period", "6s")])]
 }
 
-/// What the live run came to.
+/// Outcome of the live run.
 struct Live {
     /// From when on there were which pods, since the load began.
     pods: Vec<(Duration, PodCounts)>,
@@ -150,7 +150,7 @@ fn simulated(crowds: &[Crowd]) -> Outcome {
 }
 
 impl Live {
-    /// What is not as it was simulated, in words.
+    /// Differences from the simulation, in words.
     fn differences(&self, simulated: &Outcome) -> Vec<String> {
         let number = |path: &str| self.summary.pointer(path).and_then(Value::as_f64).expect("a number");
         let timeline = simulated.timeline.as_ref().expect("a timeline was asked for");

@@ -16,7 +16,7 @@ async fn two_services() -> (Pilotlight, NamedTempFile) {
     (Pilotlight::run(["-f", arg(manifest.path())]).await, manifest)
 }
 
-/// What came back for a request to `mine` with these lines in its head.
+/// The answer to a request to `mine` with these lines in its head.
 async fn ask(to: SocketAddr, target: &str, lines: &[&str]) -> String {
     let lines = lines.iter().map(|line| format!("{line}\r\n")).collect::<String>();
     let request =

@@ -1,4 +1,4 @@
-//! What `pilotlight run` tells: metrics with Knative's names, and a journal that can be replayed.
+//! Telemetry of `pilotlight run`: metrics with Knative's names, and a journal that can be replayed.
 
 use std::fs;
 use std::time::Duration;

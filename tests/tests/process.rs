@@ -165,7 +165,7 @@ struct Started {
     stdout: BufReader<ChildStdout>,
 }
 
-/// What [`Started::spawn`] has started.
+/// The process that [`Started::spawn`] has started.
 #[derive(Debug)]
 struct Family {
     guard: u32,

@@ -111,7 +111,7 @@ async fn what_is_wrong_with_tls_is_named_and_ends_the_queue_proxy() {
     assert!(TcpStream::connect((ip, 8112)).is_err());
 }
 
-/// What a pod's certificate is for.
+/// The name in a pod's certificate.
 const NAMES: &[&str] = &["kn-user-default", "data-plane.knative.dev"];
 
 /// A folder with an authority and the pair of a server.

@@ -1,4 +1,4 @@
-//! What is made of pods that answer, do not answer, and answer nonsense: over real sockets.
+//! Scrapes of pods that answer, do not answer, and answer nonsense: over real sockets.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -119,7 +119,7 @@ async fn half_a_sum_is_not_recorded() {
 async fn a_pod_that_is_gone_without_a_word_is_a_failure_and_one_that_is_back_ends_it() {
     let mut pods = Pods::start([Pretend::InFlight(5.0)]).await;
     let there = pods.addresses[0];
-    // Nobody listens on the first port.
+    // The first port has no listener.
     pods.addresses[0] = SocketAddr::from(([127, 0, 0, 1], 1));
     let scraper = Scraper::new(Clock::start(), None);
     assert_eq!(scraper.scrape(&id("hello"), &pods.revision()).await, None);

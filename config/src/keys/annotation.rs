@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Entry, Float, HOUR, Key, OneOf, Range, Rule, SIX_SECONDS, Time, Whole};
 use crate::number;
 
-/// What every autoscaling annotation begins with.
+/// The prefix of every autoscaling annotation.
 pub const PREFIX: &str = "autoscaling.knative.dev/";
 
 /// The class of autoscaler that this is.
@@ -34,7 +34,7 @@ pub const ALL: &[&dyn Entry] = &[
     &PROGRESS_DEADLINE,
 ];
 
-/// Who scales the revision.
+/// The class of the autoscaler that scales the revision.
 pub static CLASS: Key<Class> = Key {
     name: "autoscaling.knative.dev/class",
     alias: None,
@@ -46,7 +46,7 @@ pub static CLASS: Key<Class> = Key {
     example: "kpa.autoscaling.knative.dev",
 };
 
-/// What is measured.
+/// The metric.
 pub static METRIC: Key<Metric> = Key {
     name: "autoscaling.knative.dev/metric",
     alias: None,

@@ -203,7 +203,7 @@ pub static MAX_SCALE: Key<Whole> = Key {
     example: "10",
 };
 
-/// What revisions may set as their maximum.
+/// The most that revisions may set as their maximum.
 pub static MAX_SCALE_LIMIT: Key<Whole> = Key {
     name: "max-scale-limit",
     alias: None,
@@ -275,7 +275,7 @@ pub static SCALE_TO_ZERO_POD_RETENTION_PERIOD: Key<Time> = Key {
     example: "1m5s",
 };
 
-/// Who scales a revision that does not say.
+/// The class of a revision that names none.
 pub static POD_AUTOSCALER_CLASS: Key<Text> = Key {
     name: "pod-autoscaler-class",
     alias: None,

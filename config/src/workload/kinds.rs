@@ -1,4 +1,4 @@
-//! What each kind of object says, in its own words, brought to the one shape [`Draft`].
+//! The content of each kind of object, in its own words, brought to the one shape [`Draft`].
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::{Container, Kind, pod};
 use crate::fault::Findings;
 use crate::keys::annotation::{self as keys, KPA, PREFIX};
 
-/// What an object says, before its annotations are read.
+/// The content of an object, before its annotations are read.
 pub(super) struct Draft {
     /// `None` where its name is a fault.
     pub(super) id: Option<RevisionId>,
     pub(super) kind: Kind,
-    /// Where the object lies in its document.
+    /// The object's place in its document.
     pub(super) path: String,
     pub(super) written: Written,
     pub(super) container_concurrency: ConcurrencyLimit,
@@ -71,7 +71,7 @@ pub(super) fn is_config_map(node: &Node<'_>) -> bool {
     is(node, "kind", "ConfigMap") && is(&node.child("metadata"), "name", "config-autoscaler")
 }
 
-/// What to call an object: its kind and name.
+/// The name of an object in messages: its kind and name.
 pub(super) fn name(node: &Node<'_>) -> String {
     let kind =
         node.child("kind").value.and_then(Value::as_str).unwrap_or("an object without a kind").to_owned();
@@ -232,7 +232,7 @@ fn deployment(node: &Node<'_>, findings: &mut Findings) -> Draft {
     draft
 }
 
-/// What all kinds have in common.
+/// The part that all kinds have in common.
 fn common(
     node: &Node<'_>,
     kind: Kind,

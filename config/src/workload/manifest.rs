@@ -12,7 +12,7 @@ pub struct Document {
     /// The line on which its YAML document begins, from 1.
     pub line: u64,
     value: Value,
-    /// Where the object lies inside the YAML document: empty, or `items[2]` within a list.
+    /// The object's place inside the YAML document: empty, or `items[2]` within a list.
     path: String,
 }
 
@@ -58,9 +58,9 @@ fn one_line(text: &str) -> String {
 /// A place in a document: what is there, if anything, and how to name it.
 #[derive(Clone, Debug)]
 pub struct Node<'a> {
-    /// What is there; nothing where it is absent or null.
+    /// The value; nothing where it is absent or null.
     pub value: Option<&'a Value>,
-    /// Its path inside the file, as messages name it: `spec.metrics[0].type`.
+    /// The path inside the file, as messages name it: `spec.metrics[0].type`.
     pub path: String,
 }
 

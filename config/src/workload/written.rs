@@ -13,7 +13,7 @@ use crate::resolve::Origin;
 /// The annotations of an object: those it has, and those its fields stand for.
 pub(super) struct Written {
     pub(super) annotations: BTreeMap<String, String>,
-    /// Where annotations are written.
+    /// The place annotations are written at.
     path: String,
     /// Where those are written that are not below `path`; `None`: nowhere, they are the kind's own defaults.
     fields: BTreeMap<String, Option<String>>,

@@ -33,7 +33,7 @@ pub struct Gate<P, W> {
     /// The limit of each pod; `None`: no limit.
     limit: Option<u32>,
     pods: Vec<P>,
-    /// What each of `pods` carries, index by index. A suspended pod has a limit of 0.
+    /// The load of each of `pods`, index by index. A suspended pod has a limit of 0.
     loads: Vec<Load>,
     /// Pods that are not listed any more, with the requests they still carry.
     leaving: Vec<(P, u32)>,

@@ -1,4 +1,4 @@
-//! What is measured: the app by itself, the bare relay, nginx, our queue-proxy, our activator, and whatever a peer
+//! Candidates that are measured: the app by itself, the bare relay, nginx, our queue-proxy, our activator, and whatever a peer
 //! brings.
 
 use std::net::{Ipv4Addr, SocketAddr};

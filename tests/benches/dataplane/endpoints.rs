@@ -26,7 +26,7 @@ impl Endpoints {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let line = Arc::clone(&line);
-                // It ends when the activator does.
+                // The stream ends when the activator does.
                 thread::spawn(move || tell(stream, &line));
             }
         });

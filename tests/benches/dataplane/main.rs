@@ -1,4 +1,4 @@
-//! What our proxies cost a request, measured against a bare hyper relay on the same machine in the same minute:
+//! Cost of a request through our proxies, measured against a bare hyper relay on the same machine in the same minute:
 //!
 //! `cargo bench -p pilotlight-tests --bench dataplane [-- --full]`
 //!
@@ -167,7 +167,7 @@ async fn moments() -> anyhow::Result<Vec<Goal>> {
     ])
 }
 
-/// What is promised of the numbers in the tables.
+/// Goals for the numbers in the tables.
 fn of_rates(candidates: &[Candidate], all: &[Series]) -> Vec<Goal> {
     let mut goals = Vec::new();
     for (name, idle_mib, cpu) in [(candidates::QUEUE_PROXY, 8.0, 1.15), (candidates::ACTIVATOR, 16.0, 1.4)] {

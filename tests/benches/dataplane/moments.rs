@@ -1,4 +1,4 @@
-//! What is not a rate: how soon a queue-proxy answers after its start, and what requests cost that are in flight or
+//! Figures that are no rate: how soon a queue-proxy answers after its start, and what requests cost that are in flight or
 //! parked.
 
 use std::io::{Read, Write};
@@ -63,7 +63,7 @@ pub(crate) async fn memory_in_flight(app: u16, requests: usize) -> anyhow::Resul
     Ok(process.meter().resident_mib())
 }
 
-/// What an activator holds for each client, in KiB.
+/// Memory of an activator for each client, in KiB.
 pub(crate) struct Parked {
     /// A connection that waits for its next request.
     pub(crate) connection_kib: f64,

@@ -27,7 +27,7 @@ impl Process {
     /// Starts this very program in another role, and returns the ports it chose.
     pub(crate) fn start_role(role: &str, argument: &str) -> anyhow::Result<(Process, Vec<u16>)> {
         let mut command = Command::new(env::current_exe()?);
-        // It watches its input: when we go, however we go, it goes.
+        // The child watches its input: when we go, however we go, it goes.
         command.args([role, argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().context("no output")?;
@@ -38,7 +38,7 @@ impl Process {
         Ok((process, ports))
     }
 
-    /// What it uses.
+    /// The resources it uses.
     pub(crate) fn meter(&self) -> Meter {
         Meter { pid: self.child.id() }
     }
@@ -59,7 +59,7 @@ impl Drop for Process {
     }
 }
 
-/// What a process and its children (nginx has its work done by them) use.
+/// The resources that a process and its children (nginx has its work done by them) use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
     pid: u32,

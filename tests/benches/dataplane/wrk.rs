@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::candidates::Candidate;
 
-/// What is asked of a candidate.
+/// The load on a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) connections: u32,
@@ -44,7 +44,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) requests_per_second: f64,
@@ -86,7 +86,7 @@ pub(crate) fn run(candidate: &Candidate, shape: Shape, seconds: u32) -> anyhow::
     })
 }
 
-/// What was seen of a candidate while something loaded it.
+/// The view of a candidate while something loaded it.
 pub(crate) struct Watched {
     /// By the one that loaded it.
     pub(crate) said: String,

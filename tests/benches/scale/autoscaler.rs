@@ -28,13 +28,13 @@ pub(crate) async fn measure(revisions: usize) -> Cost {
     cost::measure(revisions, empty, &mut changing).await
 }
 
-/// What the names begin with.
+/// The prefix of all names.
 const NAME: &str = "revision-";
 
 #[derive(Default)]
 struct CountingCluster {
     revisions: Feed<RevisionId, RevisionView>,
-    /// Of each revision: whether its pod was there in the last evaluation.
+    /// Whether the pod of each revision was there in the last evaluation.
     has_pod: Vec<AtomicBool>,
     /// How often that changed.
     noticed: AtomicU64,

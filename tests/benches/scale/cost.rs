@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// What one component costs with so many revisions.
+/// Cost of one component with so many revisions.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Cost {
     pub revisions: usize,

@@ -1,4 +1,4 @@
-//! What a change costs where there are many revisions, and what they cost when nothing changes:
+//! Cost of a change where there are many revisions, and of the revisions when nothing changes:
 //! `cargo bench -p pilotlight-tests --bench scale`, about three minutes.
 //!
 //! Each figure comes from a process of its own, in which the autoscaler's loop or the activator runs with 10, 1,000,

@@ -1,4 +1,4 @@
-//! What our halves of HTTP/1.1 make of any bytes: the same in whatever pieces they come, and the same again at the
+//! Both halves of HTTP/1.1 on any bytes: the same in whatever pieces they come, and the same again at the
 //! other side of a proxy.
 
 use std::net::SocketAddr;
@@ -172,7 +172,7 @@ struct World {
     before_speaker: SocketAddr,
 }
 
-/// What a server made of a client's bytes.
+/// The requests that a server made of a client's bytes.
 #[derive(Debug)]
 struct Served {
     seen: Vec<Message<http::Request<()>>>,

@@ -14,7 +14,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, Package
 
 use crate::source::Source;
 
-/// Who may use whom within the workspace. The tests may use everybody.
+/// Arrows: who may use whom within the workspace. The tests may use everybody.
 const ARROWS: &[(&str, &[&str])] = &[
     ("pilotlight-core", &[]),
     ("pilotlight-feed", &[]),
@@ -78,7 +78,7 @@ const COMPONENT: &[&str] = &[
     "pilotlight-process",
 ];
 
-/// What must not be reachable from a crate, however indirectly.
+/// Crates that must not be reachable from a crate, however indirectly.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pilotlight-core", &["tokio", "hyper", "kube", "rand", "tracing", "metrics"]),
     ("pilotlight-sim", &["tokio", "hyper", "kube"]),

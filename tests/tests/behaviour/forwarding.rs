@@ -1,4 +1,4 @@
-//! What the app is told, through both proxies one after the other as in a cluster, and large bodies both ways.
+//! The app's view of requests, through both proxies one after the other as in a cluster, and large bodies both ways.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use pilotlight_net::{Body, Drain, Handler, Request, Response, plain, serve};
 use pilotlight_tests::proxies::{HOST, Proxy};
 use tokio::net::TcpListener;
 
-/// What `/file` holds.
+/// Content of `/file`.
 pub(crate) const FILE_BYTES: usize = 3 << 20;
 
 /// A client's way to the app: the activator, then the queue-proxy, as in a cluster.

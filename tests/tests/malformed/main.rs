@@ -29,7 +29,7 @@ async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// What the app was sent since the last time, apart from requests that broke off.
+/// Requests that the app was sent since the last time, apart from requests that broke off.
 fn whole(app: &Recorder) -> Vec<String> {
     let seen = app.take_seen();
     seen.iter().filter(|seen| !matches!(seen, Seen::Cut(_))).map(Seen::essence).collect()

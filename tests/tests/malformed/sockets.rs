@@ -16,7 +16,7 @@ async fn a_body_that_is_shorter_than_it_said_reaches_the_app_as_one_that_broke_o
             let mut stream = TcpStream::connect(proxy.address).await.expect("a connection");
             let bytes = format!("POST /a HTTP/1.1\r\nHost: app.example\r\n{framing}\r\n\r\n{body}");
             stream.write_all(bytes.as_bytes()).await.expect("writable");
-            // It has no more to say, but would still listen: that is no end of a body either.
+            // A half-close: that is no end of a body either.
             stream.shutdown().await.expect("writable");
             let mut answer = String::new();
             let _ = stream.read_to_string(&mut answer).await;

@@ -21,18 +21,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// What clients do now.
+/// The clients' present task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// Requests one after the other, each of half a second; half of the conversations are short.
     Busy,
     /// A request now and then; the conversations under way go on.
     Calm,
-    /// What is under way is brought to its end.
+    /// Requests under way are brought to their end.
     Over,
 }
 
-/// What is counted apart.
+/// Kinds that are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Http1,
@@ -48,7 +48,7 @@ pub(crate) struct Clients {
     tasks: JoinSet<()>,
 }
 
-/// What the clients have done so far.
+/// The clients' count so far.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     /// Requests answered and words said back.
@@ -175,7 +175,7 @@ impl Clients {
     }
 }
 
-/// What one client does, and with what.
+/// One client's task, and its tools.
 enum Work {
     Http1(http1::SendRequest<Empty<Bytes>>),
     Http2(H2),
@@ -314,5 +314,5 @@ const SHORT_WORDS: u32 = 10;
 const BETWEEN_WORDS: Duration = Duration::from_millis(100);
 /// Between two requests of one client in the calm.
 const CALM_PAUSE: Duration = Duration::from_secs(4);
-/// What takes longer is lost.
+/// A request that takes longer is lost.
 const PATIENCE: Duration = Duration::from_secs(30);
