@@ -98,7 +98,7 @@ impl Prober {
         })
     }
 
-    /// Takes over a revision's endpoints; `None`: the revision was deleted. Whatever needs no probe is in force when this
+    /// Takes over a revision's endpoints; `None`: the revision was deleted. Pods that need no probe are in use when this
     /// returns.
     pub(crate) fn update(&self, endpoints: Option<&Arc<RevisionEndpoints>>) {
         let mut state = self.state.lock();

@@ -156,7 +156,7 @@ impl Scraper {
                 }
                 Err(error) => {
                     let Some(next) = order.next() else { return (answers, Some(error)) };
-                    debug!(pod = name, %error, "Pod did not answer, asking another");
+                    debug!(revision = %id, pod = name, %error, "Pod did not answer, asking another");
                     asking.push(ask(next));
                 }
             }

@@ -46,7 +46,7 @@ pub fn ask_order<T>(now: Time, stable_window: Duration, pods: Vec<Candidate<T>>,
     old.into_iter().chain(young).map(|candidate| candidate.pod).collect()
 }
 
-/// What `answers`, from a sample, say about all `pods` pods: their mean, times the number of pods. `None` if fewer than
+/// The sum over all `pods` pods, by `answers` from a sample: their mean, times the number of pods. `None` if fewer than
 /// [`sample_size`] have answered, or if there are no pods: half a sum would look like half the load. Knative's
 /// `scrapePods` fails in the same way, and the autoscaler decides on what the windows hold.
 pub fn extrapolate(answers: &[Stat], pods: usize) -> Option<Stat> {

@@ -95,8 +95,8 @@ impl RevisionSpec {
         self.reachability != Reachability::Unreachable
     }
 
-    /// Room that `ready_pods` have beyond `load` and the burst capacity that is asked for. Negative: the activator stays
-    /// in the request path. 0 and -1 where burst capacity is off and unlimited.
+    /// Room that `ready_pods` have beyond `load` and the burst capacity that is asked for. Negative: the activator
+    /// stays in the request path. 0 and -1 where burst capacity is off and unlimited.
     ///
     /// Pods are counted as they are here: with none, there is no room at all.
     pub fn excess_burst_capacity(&self, ready_pods: u32, load: f64) -> i32 {

@@ -68,7 +68,7 @@ impl<const UNIT_NANOS: u64, const DIGITS: u8> Durations<UNIT_NANOS, DIGITS> {
         if let Some(theirs) = &other.histogram
             && let Some(ours) = self.made()
         {
-            // Both have the same digits, and this one grows: adding cannot fail.
+            // Adding cannot fail: the digits are the same, and the histogram grows.
             let _ = ours.add(theirs);
         }
     }

@@ -1,4 +1,4 @@
-//! What a simulated request costs, and an event. Goals: two million requests a second on one core with everything on,
+//! The cost of a simulated request, and of an event. Goals: two million requests a second on one core with everything on,
 //! ten million events through the bare queue, a day at 100 requests a second within five seconds.
 //!
 //! Each bench prints its own figure per second; criterion's throughput says the same with an interval.
@@ -32,7 +32,7 @@ fn event_loop(c: &mut Criterion) {
     group.finish();
 }
 
-/// Everything on: windows, reports, histograms, a timeline; on as many pods as the target makes of the load.
+/// Requests with everything on: windows, reports, histograms, a timeline; on as many pods as the target makes of the load.
 fn requests(c: &mut Criterion) {
     let mut group = c.benchmark_group("requests");
     group.sample_size(10);

@@ -1,4 +1,4 @@
-//! What one arrival costs, by pattern and process, and what one sample of a distribution costs. The simulator asks
+//! The cost of one arrival, by pattern and process, and of one sample of a distribution. The simulator asks
 //! for an arrival and a service time with every request: goal, 30 ns for a Poisson arrival at a constant rate.
 
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! What is expected of a run, in a small language: `p99<300ms && lost==0`.
+//! Expectations of a run, in a small language: `p99<300ms && lost==0`.
 //!
 //! A comparison has the name of a metric on its left (see [`METRICS`](crate::METRICS)) and a number with its unit on
 //! its right: `wait-p95 <= 0.5s`, `success >= 99.9%`, `requests > 10k`, `503 == 0`. Comparisons are joined by `&&`,
@@ -28,12 +28,12 @@ use crate::outcome::{Metric, Outcome, Unit};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expression {
     text: String,
-    root: Node,
+    root: Clause,
 }
 
-/// What an expression says of an outcome.
+/// The values an expression found in an outcome, and whether they are as expected.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
+pub struct Evaluated {
     /// Whether it is as expected. It is not, if that hangs on something that was not measured.
     pub holds: bool,
     /// Every comparison, in the order they were written, with what was found.
@@ -44,7 +44,7 @@ pub struct Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
     /// The comparison.
-    pub comparison: Comparison,
+    pub comparison: Condition,
     /// The metric's value in the outcome; `None` if it was not measured.
     pub measured: Option<f64>,
     /// Whether the comparison holds.
@@ -53,7 +53,7 @@ pub struct Term {
 
 /// A metric against a number.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
+pub struct Condition {
     /// The metric's name.
     pub metric: String,
     /// How it should stand to the number.
@@ -82,11 +82,11 @@ pub enum Relation {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Node {
-    Compare(Comparison),
-    Not(Box<Node>),
-    All(Vec<Node>),
-    Any(Vec<Node>),
+enum Clause {
+    Compare(Condition),
+    Not(Box<Clause>),
+    All(Vec<Clause>),
+    Any(Vec<Clause>),
 }
 
 /// Why a text is not an expression: where, and what is wrong there.
@@ -95,7 +95,7 @@ enum Node {
 pub struct ExpressionError {
     /// The character it is about, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The reason, and what to write instead.
     pub reason: String,
 }
 
@@ -106,34 +106,34 @@ impl Expression {
     }
 
     /// Compares an outcome with it.
-    pub fn evaluate(&self, outcome: &Outcome) -> Verdict {
+    pub fn evaluate(&self, outcome: &Outcome) -> Evaluated {
         let mut terms = Vec::new();
         let holds = self.root.evaluate(outcome, &mut terms) == Some(true);
-        Verdict { holds, terms }
+        Evaluated { holds, terms }
     }
 }
 
-impl Node {
+impl Clause {
     /// `None`: it hangs on something that was not measured. That is not the same as false, or a `!` before it would
     /// make it true.
     fn evaluate(&self, outcome: &Outcome, terms: &mut Vec<Term>) -> Option<bool> {
         match self {
-            Node::Compare(comparison) => {
+            Clause::Compare(comparison) => {
                 let measured = outcome.metric(&comparison.metric);
                 let holds = measured.map(|value| comparison.relation.holds(value, comparison.value));
                 terms.push(Term { comparison: comparison.clone(), measured, holds: holds == Some(true) });
                 holds
             }
-            Node::Not(node) => node.evaluate(outcome, terms).map(|holds| !holds),
-            Node::All(nodes) => joined(nodes, false, outcome, terms),
-            Node::Any(nodes) => joined(nodes, true, outcome, terms),
+            Clause::Not(node) => node.evaluate(outcome, terms).map(|holds| !holds),
+            Clause::All(nodes) => joined(nodes, false, outcome, terms),
+            Clause::Any(nodes) => joined(nodes, true, outcome, terms),
         }
     }
 }
 
 /// `decisive` if one of them is; unknown if one of the others is; otherwise its opposite. All are evaluated: a
 /// reader wants to know of every comparison that failed.
-fn joined(nodes: &[Node], decisive: bool, outcome: &Outcome, terms: &mut Vec<Term>) -> Option<bool> {
+fn joined(nodes: &[Clause], decisive: bool, outcome: &Outcome, terms: &mut Vec<Term>) -> Option<bool> {
     let values: Vec<Option<bool>> = nodes.iter().map(|node| node.evaluate(outcome, terms)).collect();
     if values.contains(&Some(decisive)) {
         Some(decisive)
@@ -157,7 +157,7 @@ impl fmt::Display for Expression {
     }
 }
 
-impl Verdict {
+impl Evaluated {
     /// The comparisons that do not hold, in words; none if the whole holds.
     pub fn failures(&self) -> Vec<String> {
         if self.holds {
@@ -173,7 +173,7 @@ impl Verdict {
 impl fmt::Display for Term {
     /// `p99 is 412 ms, not below 300 ms`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Comparison { metric, relation, value, .. } = &self.comparison;
+        let Condition { metric, relation, value, .. } = &self.comparison;
         let unit = Metric::named(metric).map_or(Unit::Ratio, |metric| metric.unit);
         let Some(measured) = self.measured else {
             return write!(f, "{metric} was not measured");
@@ -188,8 +188,8 @@ impl fmt::Display for Term {
     }
 }
 
-impl Comparison {
-    /// Where in the text it was, from 1.
+impl Condition {
+    /// The column in the text, from 1.
     pub fn column(&self) -> usize {
         self.column
     }
@@ -239,11 +239,6 @@ pub struct Slo {
 }
 
 impl Slo {
-    /// Whether a request that took so long was within.
-    pub fn is_within(&self, latency: Duration) -> bool {
-        latency < self.threshold || self.includes_threshold && latency == self.threshold
-    }
-
     /// Whether a run kept it; `None` if the run was not told to count.
     pub fn is_kept(&self, outcome: &Outcome) -> Option<bool> {
         outcome.slo_fraction.map(|share| share >= self.quantile)
@@ -268,56 +263,9 @@ impl fmt::Display for Slo {
     }
 }
 
-/// What a search is for: `minimize pod-seconds`, `maximize success`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Objective {
-    /// What to do with the metric.
-    pub direction: Direction,
-    /// Its name.
-    pub metric: String,
-}
-
-/// Which way is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// As small as can be.
-    Minimize,
-    /// As large as can be.
-    Maximize,
-}
-
-impl Objective {
-    /// An objective of a metric that exists.
-    pub fn new(direction: Direction, metric: &str) -> Result<Objective, ExpressionError> {
-        parse::metric(metric, 1)?;
-        Ok(Objective { direction, metric: metric.to_owned() })
-    }
-
-    /// What an outcome is worth: less is better, whatever the direction. `None` if it was not measured.
-    pub fn score(&self, outcome: &Outcome) -> Option<f64> {
-        let value = outcome.metric(&self.metric)?;
-        Some(match self.direction {
-            Direction::Minimize => value,
-            Direction::Maximize => -value,
-        })
-    }
-}
-
-impl FromStr for Objective {
-    type Err = ExpressionError;
-    fn from_str(text: &str) -> Result<Objective, ExpressionError> {
-        parse::objective(text)
-    }
-}
-
-impl fmt::Display for Objective {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = match self.direction {
-            Direction::Minimize => "minimize",
-            Direction::Maximize => "maximize",
-        };
-        write!(f, "{verb} {}", self.metric)
-    }
+/// The metric that goes by `name`, or what is wrong with it.
+pub fn metric(name: &str) -> Result<&'static Metric, ExpressionError> {
+    parse::metric(name, 1)
 }
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use crate::assert::Expression;
 use crate::compare::{Interval, Trials};
 use crate::engine::{Run, simulate};
 use crate::outcome::Outcome;
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::scenario::{Load, Scenario, Settings, UserStep, Users};
 
-/// What is asked.
+/// The objective, the trials and the precision of a search for capacity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// What must be kept: `p95<1s && errors==0`.
+    /// The objective to keep: `p95<1s && errors==0`.
     pub slo: Expression,
     /// How often it is tried at each step.
     pub trials: Trials,
@@ -29,29 +29,29 @@ pub struct Question {
     pub most: f64,
 }
 
-/// What was found.
+/// The load carried, or the pods needed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
-    /// What is counted.
-    pub unit: Unit,
+    /// The unit of the load.
+    pub unit: LoadUnit,
     /// The most load that is carried, or the fewest pods that carry it; `None`: even the least load is too much, or
     /// the most pods too few.
     pub value: Option<f64>,
-    /// What was measured there.
-    pub at: Option<Step>,
-    /// What was measured just beyond, where the objective is not kept any more; `None` if the answer is the most, or
+    /// The trial at the answer.
+    pub at: Option<LoadTrial>,
+    /// The trial just beyond, where the objective is not kept any more; `None` if the answer is the most, or
     /// the least, that was tried: the border lies beyond.
-    pub beyond: Option<Step>,
+    pub beyond: Option<LoadTrial>,
     /// Whether everything that was tried on the one side kept the objective, and nothing on the other.
     pub is_monotonic: bool,
-    /// Everything that was tried, in rising order.
-    pub steps: Vec<Step>,
+    /// Every trial, in rising order of load.
+    pub steps: Vec<LoadTrial>,
 }
 
-/// What is counted.
+/// The unit of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Unit {
+pub enum LoadUnit {
     /// Users of a closed loop.
     Users,
     /// Requests a second, on average, of an open loop.
@@ -62,14 +62,14 @@ pub enum Unit {
 
 /// One load, or one number of pods, that was tried.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Step {
+pub struct LoadTrial {
     /// How much of it.
     pub value: f64,
     /// In how many of the trials the objective was kept.
     pub kept: u32,
     /// Whether that is often enough.
     pub passes: bool,
-    /// What came of each trial.
+    /// The outcome of each seed.
     #[serde(skip)]
     pub outcomes: Vec<Outcome>,
 }
@@ -85,14 +85,11 @@ pub enum CapacityError {
     Range {
         /// The field of the question.
         field: &'static str,
-        /// What it is.
+        /// The value as it was given.
         value: f64,
-        /// What it is to be.
+        /// The legal values.
         rule: &'static str,
     },
-    /// Somebody wanted it to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
 }
 
 /// How many users, or requests a second, `settings` carry. A closed loop is tried with another number of users, all
@@ -125,14 +122,14 @@ pub fn load_carried(
 ) -> Result<Answer, CapacityError> {
     question.check()?;
     let (unit, mean) = match &scenario.load {
-        Load::Closed(_) => (Unit::Users, 1.0),
-        Load::Open(_) => (Unit::RequestsPerSecond, mean_rate(scenario, question.trials.first_seed)?),
+        Load::Closed(_) => (LoadUnit::Users, 1.0),
+        Load::Open(_) => (LoadUnit::RequestsPerSecond, mean_rate(scenario, question.trials.first_seed)?),
     };
-    let mut search = Search { unit, question, steps: Vec::new() };
+    let mut search = BorderSearch { unit, question, steps: Vec::new() };
     search.border(true, |load| {
         let scenario = with_load(scenario, load, mean);
         question.step(load, &scenario, settings, workers)
-    })?;
+    });
     Ok(search.answer(true))
 }
 
@@ -144,8 +141,8 @@ pub fn pods_needed(
     workers: &mut Workers<'_>,
 ) -> Result<Answer, CapacityError> {
     question.check()?;
-    let mut search = Search { unit: Unit::Pods, question, steps: Vec::new() };
-    search.border(false, |pods| question.step(pods, scenario, &settings(pods as u32), workers))?;
+    let mut search = BorderSearch { unit: LoadUnit::Pods, question, steps: Vec::new() };
+    search.border(false, |pods| question.step(pods, scenario, &settings(pods as u32), workers));
     Ok(search.answer(false))
 }
 
@@ -178,20 +175,20 @@ impl Question {
         scenario: &Scenario,
         settings: &Settings,
         workers: &mut Workers<'_>,
-    ) -> Result<Step, Cancelled> {
+    ) -> LoadTrial {
         let worlds = self.trials.worlds(scenario);
         let outcomes = workers.map("loading", &worlds, |_, world| {
             simulate(&world.scenario, settings, Run { seed: world.seed, timeline: false })
-        })?;
-        // Where nobody came, nothing was kept.
+        });
+        // A run without requests keeps nothing.
         let keeps = |outcome: &&Outcome| outcome.requests > 0 && self.slo.evaluate(outcome).holds;
         let kept = outcomes.iter().filter(keeps).count();
         let passes = kept as f64 >= self.sure_fraction * outcomes.len() as f64;
-        Ok(Step { value, kept: kept as u32, passes, outcomes })
+        LoadTrial { value, kept: kept as u32, passes, outcomes }
     }
 }
 
-impl Step {
+impl LoadTrial {
     /// A metric over the trials; `None` if it was not measured.
     pub fn metric(&self, name: &str) -> Option<Interval> {
         let values: Option<Vec<f64>> = self.outcomes.iter().map(|outcome| outcome.metric(name)).collect();
@@ -199,66 +196,59 @@ impl Step {
     }
 }
 
-struct Search<'a> {
-    unit: Unit,
+struct BorderSearch<'a> {
+    unit: LoadUnit,
     question: &'a Question,
-    steps: Vec<Step>,
+    steps: Vec<LoadTrial>,
 }
 
-impl Search<'_> {
+impl BorderSearch<'_> {
     /// Finds where `run` begins to pass, or ceases to. `passes_below`: little of it passes, much does not.
-    fn border(
-        &mut self,
-        passes_below: bool,
-        mut run: impl FnMut(f64) -> Result<Step, Cancelled>,
-    ) -> Result<(), Cancelled> {
+    fn border(&mut self, passes_below: bool, mut run: impl FnMut(f64) -> LoadTrial) {
         let most = self.question.most;
         let mut below = None;
         let mut value = 1.0_f64.min(most);
         // Doubled until it is on the other side; the search ends at what may be tried.
         let mut above = loop {
-            if self.try_at(value, &mut run)? != passes_below {
+            if self.try_at(value, &mut run) != passes_below {
                 break value;
             }
             below = Some(value);
             if value >= most {
-                return Ok(());
+                return;
             }
             value = (2.0 * value).min(most);
         };
         // Less than one request a second is a load too; less than one user, or pod, is none.
-        while below.is_none() && self.unit == Unit::RequestsPerSecond && above > LEAST_RATE {
+        while below.is_none() && self.unit == LoadUnit::RequestsPerSecond && above > LEAST_RATE {
             let less = above / 2.0;
-            if self.try_at(less, &mut run)? == passes_below { below = Some(less) } else { above = less }
+            if self.try_at(less, &mut run) == passes_below { below = Some(less) } else { above = less }
         }
-        let Some(mut below) = below else { return Ok(()) };
+        let Some(mut below) = below else { return };
         while let Some(between) = self.between(below, above) {
-            if self.try_at(between, &mut run)? == passes_below { below = between } else { above = between }
+            if self.try_at(between, &mut run) == passes_below { below = between } else { above = between }
         }
         // Away from the border nothing must be otherwise.
         for share in PROBES {
             let value = self.rounded(below * share);
             if value > 0.0 && value <= most && self.steps.iter().all(|step| step.value != value) {
-                self.try_at(value, &mut run)?;
+                self.try_at(value, &mut run);
             }
         }
-        Ok(())
     }
 
-    fn try_at(
-        &mut self,
-        value: f64,
-        run: &mut impl FnMut(f64) -> Result<Step, Cancelled>,
-    ) -> Result<bool, Cancelled> {
-        let step = run(value)?;
+    fn try_at(&mut self, value: f64, run: &mut impl FnMut(f64) -> LoadTrial) -> bool {
+        let step = run(value);
         let passes = step.passes;
         self.steps.push(step);
-        Ok(passes)
+        passes
     }
 
     /// A value to try next; `None` if the two are close enough.
     fn between(&self, below: f64, above: f64) -> Option<f64> {
-        if self.unit == Unit::RequestsPerSecond && above - below <= self.question.precision_fraction * below {
+        if self.unit == LoadUnit::RequestsPerSecond
+            && above - below <= self.question.precision_fraction * below
+        {
             return None;
         }
         let between = self.rounded(0.5 * (below + above));
@@ -266,13 +256,13 @@ impl Search<'_> {
     }
 
     fn rounded(&self, value: f64) -> f64 {
-        if self.unit == Unit::RequestsPerSecond { value } else { value.floor() }
+        if self.unit == LoadUnit::RequestsPerSecond { value } else { value.floor() }
     }
 
     fn answer(mut self, passes_below: bool) -> Answer {
         self.steps.sort_by(|a, b| a.value.total_cmp(&b.value));
         let steps = self.steps;
-        // Whatever else passes: up to the first that fails (or down to the last), all do.
+        // Loads pass up to the first that fails (or from the last that fails), whatever passes beyond.
         let border = if passes_below {
             steps.iter().position(|step| !step.passes).unwrap_or(steps.len())
         } else {
@@ -300,7 +290,7 @@ fn mean_rate(scenario: &Scenario, seed: u64) -> Result<f64, CapacityError> {
     if requests == 0 { Err(CapacityError::NoLoad) } else { Ok(rate) }
 }
 
-/// The same scenario with so many users, or requests a second.
+/// A copy of the scenario with so many users, or requests a second.
 fn with_load(scenario: &Scenario, load: f64, mean: f64) -> Scenario {
     let load = match &scenario.load {
         Load::Open(traffic) => Load::Open(traffic.scale(load / mean)),
@@ -316,5 +306,5 @@ fn with_load(scenario: &Scenario, load: f64, mean: f64) -> Scenario {
 /// A load too small to speak of, in requests a second.
 const LEAST_RATE: f64 = 1e-3;
 
-/// Where, as shares of the answer, it is looked again.
+/// Shares of the answer at which the search looks again.
 const PROBES: [f64; 5] = [0.25, 0.6, 0.85, 1.15, 1.5];

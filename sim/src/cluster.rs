@@ -1,4 +1,4 @@
-//! Where pods live until they are ready, and what that takes: a place on a node, perhaps a new node, the image, the
+//! Places for pods until they are ready, and the time that takes: a place on a node, perhaps a new node, the image, the
 //! initialisation, the readiness.
 //!
 //! A state machine under virtual time. The engine starts and removes pods, asks [`Cluster::next_event`] when to
@@ -44,7 +44,7 @@ use nodes::Nodes;
 #[derive(Clone, Debug)]
 pub struct Cluster {
     nodes: Nodes,
-    pods: BTreeMap<u32, Pod>,
+    pods: BTreeMap<u32, PlacedPod>,
     /// Pods without a place, in order of arrival.
     pending: VecDeque<u32>,
     /// Pods that have a place and wait until fewer are starting, in order.
@@ -56,7 +56,7 @@ pub struct Cluster {
     last_due: u64,
     /// The number of the scan that counts; an earlier one that is still due does nothing.
     scan: Option<(Time, u64)>,
-    happened: VecDeque<Event>,
+    happened: VecDeque<ClusterEvent>,
     counters: Counters,
 }
 
@@ -69,7 +69,7 @@ pub struct Phases {
     pub provision: Duration,
     /// The pull of an image that the node does not have.
     pub pull: Duration,
-    /// The same where it has.
+    /// Pulling the image on a node that has it.
     pub cached_pull: Duration,
     /// Until the containers run: sandbox, volumes, init containers.
     pub init: Duration,
@@ -77,30 +77,30 @@ pub struct Phases {
     pub ready: Duration,
 }
 
-/// Something that happened.
+/// A change in the cluster, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// When.
+pub struct ClusterEvent {
+    /// The time of the change.
     pub at: Time,
-    /// What.
+    /// The change.
     pub change: Change,
 }
 
-/// What changed.
+/// A pod or a node in a new phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A pod came a step further.
     Pod {
-        /// Which.
+        /// The pod's number.
         pod: u32,
-        /// Where it is now.
+        /// The phase it is in now.
         phase: PodPhase,
     },
     /// A node came or went.
     Node {
-        /// Which. Numbers are never used twice.
+        /// The node's number, never used twice.
         node: u32,
-        /// Where it is now.
+        /// The phase it is in now.
         phase: NodePhase,
     },
 }
@@ -108,11 +108,11 @@ pub enum Change {
 /// How far a pod has come. Kubernetes calls it pending until it is [`PodPhase::Initialised`], and running then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodPhase {
-    /// There is no room; it waits for a pod to leave or a node to come.
+    /// No room: the pod waits for another to leave or for a node to come.
     Unschedulable,
-    /// It is bound to a node.
+    /// Bound to a node.
     Scheduled {
-        /// Which.
+        /// The node's number.
         node: u32,
     },
     /// The image is there.
@@ -120,24 +120,24 @@ pub enum PodPhase {
         /// Whether this pod fetched it; otherwise it was there, or another pod was fetching it.
         fetched: bool,
     },
-    /// Its containers run.
+    /// Containers run.
     Initialised,
-    /// It is ready.
+    /// Ready for requests.
     Ready,
 }
 
 /// A node's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodePhase {
-    /// It was asked for.
+    /// Asked for.
     Requested,
-    /// It takes pods.
+    /// Up: the node takes pods.
     Up,
-    /// It was empty for long enough, and is gone.
+    /// Gone, after being empty for long enough.
     Removed,
 }
 
-/// What happened so far, counted.
+/// Counts of what has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Pods that were started.
@@ -157,7 +157,7 @@ pub struct Counters {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Pod {
+struct PlacedPod {
     phases: Phases,
     state: State,
 }
@@ -213,7 +213,7 @@ impl Cluster {
     pub fn start(&mut self, now: Time, pod: u32, phases: Phases) {
         self.catch_up(now);
         self.counters.started += 1;
-        let before = self.pods.insert(pod, Pod { phases, state: State::Pending });
+        let before = self.pods.insert(pod, PlacedPod { phases, state: State::Pending });
         debug_assert!(before.is_none(), "pod {pod} is there already");
         self.pending.push_back(pod);
         self.place_pending(now);
@@ -228,7 +228,7 @@ impl Cluster {
     /// Removes a pod, however far it has come; its place is free at once. One that is not there is no fault.
     pub fn remove(&mut self, now: Time, pod: u32) {
         self.catch_up(now);
-        let Some(Pod { state, .. }) = self.pods.remove(&pod) else { return };
+        let Some(PlacedPod { state, .. }) = self.pods.remove(&pod) else { return };
         self.counters.removed += 1;
         match state {
             State::Pending => self.pending.retain(|&other| other != pod),
@@ -247,14 +247,14 @@ impl Cluster {
         self.drop_stale();
     }
 
-    /// When something happens next; `None`: nothing will until a pod is started or removed.
+    /// The time of the next change; `None`: none will come until a pod is started or removed.
     pub fn next_event(&self) -> Option<Time> {
         let due = self.due.peek().map(|&Reverse((at, ..))| at);
         self.happened.front().map(|event| event.at).or(due)
     }
 
     /// The next thing that has happened by now, in order of time. To be called until it is `None`.
-    pub fn advance(&mut self, now: Time) -> Option<Event> {
+    pub fn advance(&mut self, now: Time) -> Option<ClusterEvent> {
         while self.happened.is_empty() && self.step(now) {}
         self.happened.pop_front()
     }
@@ -269,17 +269,7 @@ impl Cluster {
         self.nodes.up_and_coming().0
     }
 
-    /// Nodes that were asked for and are not up yet.
-    pub fn nodes_coming(&self) -> u32 {
-        self.nodes.up_and_coming().1
-    }
-
-    /// How long all nodes have been up, together: what they cost.
-    pub fn node_time(&self, now: Time) -> Duration {
-        self.nodes.time_up(now)
-    }
-
-    /// What happened so far.
+    /// Counts of what has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -307,7 +297,7 @@ impl Cluster {
     }
 
     fn pod_step(&mut self, now: Time, pod: u32) {
-        let Some(Pod { phases, state }) = self.pods.get(&pod).copied() else { return };
+        let Some(PlacedPod { phases, state }) = self.pods.get(&pod).copied() else { return };
         let phase = match state {
             State::Binding { node, .. } => {
                 self.set(pod, State::Waiting { node });
@@ -353,7 +343,7 @@ impl Cluster {
         while self.starting < self.max_starting
             && let Some(&pod) = self.waiting.get(at)
         {
-            let Some(&Pod { phases, state: State::Waiting { node } }) = self.pods.get(&pod) else {
+            let Some(&PlacedPod { phases, state: State::Waiting { node } }) = self.pods.get(&pod) else {
                 unreachable!("who waits is there, and waiting");
             };
             if !self.nodes.may_start(node) {
@@ -440,7 +430,7 @@ impl Cluster {
     }
 
     fn tell(&mut self, at: Time, change: Change) {
-        self.happened.push_back(Event { at, change });
+        self.happened.push_back(ClusterEvent { at, change });
     }
 }
 

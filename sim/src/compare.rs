@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::engine::{Run, simulate};
 use crate::outcome::{Better, Metric, Outcome};
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::scenario::{Load, Scenario, Settings};
 
 pub use estimate::Interval;
@@ -35,17 +35,17 @@ pub struct Trials {
     pub blocks: Option<Duration>,
 }
 
-/// What varies from trial to trial, and so what an interval speaks of.
+/// The source of differences between trials, and so what an interval speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
-    /// There is one trial only.
+    /// Unknown noise: there is one trial only.
     None,
     /// Arrivals, work and start-up times: another load of the same kind.
     Everything,
     /// Work and start-up times, as far as they are drawn; the arrivals are those of a trace.
     AllButArrivals,
-    /// Everything; arrivals by putting pieces of a trace together anew.
+    /// All randomness; arrivals by putting pieces of a trace together anew.
     Blocks,
 }
 
@@ -54,7 +54,7 @@ pub enum Noise {
 pub struct Comparison {
     /// The trials.
     pub trials: Trials,
-    /// What they vary.
+    /// The source of differences between the trials.
     pub noise: Noise,
     /// The settings, in the order they were given.
     pub contenders: Vec<Contender>,
@@ -63,7 +63,7 @@ pub struct Comparison {
 /// Settings, and what came of them in each trial.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Contender {
-    /// What the settings are called.
+    /// The name of the settings.
     pub name: String,
     /// One outcome for each trial.
     pub outcomes: Vec<Outcome>,
@@ -80,19 +80,19 @@ pub struct Difference {
     pub change: Interval,
     /// The change as a share of the baseline: -0.3 is 30 % less. `None` where the baseline is 0.
     pub relative: Option<Interval>,
-    /// What that means.
+    /// The meaning of the difference.
     pub verdict: Verdict,
 }
 
-/// What a difference means.
+/// The meaning of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The contender is better, beyond noise.
     Better,
-    /// It is worse, beyond noise.
+    /// The contender is worse, beyond noise.
     Worse,
-    /// It is different, beyond noise, in a metric of which neither more nor less is better.
+    /// The contender is different, beyond noise, in a metric of which neither more nor less is better.
     Different,
     /// Chance may have done it, or there was one trial only.
     Noise,
@@ -112,7 +112,7 @@ pub enum Verdict {
 /// let scenario = Scenario::new(load, minute, Duration::from_millis(100));
 /// let settings = [Settings::fixed("two pods", 2, 1), Settings::fixed("four pods", 4, 1)];
 /// let trials = Trials { first_seed: 1, count: 5, blocks: None };
-/// let comparison = compare(&scenario, &settings, trials, &mut Workers::all())?;
+/// let comparison = compare(&scenario, &settings, trials, &mut Workers::all());
 /// let wait = comparison.difference(1, "wait-p95").unwrap();
 /// assert_eq!(wait.verdict, Verdict::Better);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -122,7 +122,7 @@ pub fn compare(
     settings: &[Settings],
     trials: Trials,
     workers: &mut Workers<'_>,
-) -> Result<Comparison, Cancelled> {
+) -> Comparison {
     let noise = trials.noise(scenario);
     let worlds = trials.worlds(scenario);
     let mut contenders: Vec<Contender> = settings
@@ -135,16 +135,16 @@ pub fn compare(
         |index| {
             let world = index % worlds.len();
             let World { scenario, seed } = &worlds[world];
-            // What one trial was like over time is worth a look; of all of them it would be worth a library.
+            // A timeline of one trial is worth a look; of all of them it would be a library.
             let run = Run { seed: *seed, timeline: world == 0 };
             simulate(scenario, &settings[index / worlds.len()], run)
         },
         |index, outcome| contenders[index / worlds.len()].outcomes.push(outcome),
-    )?;
-    Ok(Comparison { trials, noise, contenders })
+    );
+    Comparison { trials, noise, contenders }
 }
 
-/// What a trial takes place in.
+/// The scenario and the seed of a trial.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
@@ -152,12 +152,12 @@ pub(crate) struct World {
 }
 
 impl Trials {
-    /// So many trials, from the first seed on, with the load as it is.
+    /// A number of trials, from the first seed on, with the load as it is.
     pub fn seeds(first_seed: u64, count: u32) -> Self {
         Trials { first_seed, count, blocks: None }
     }
 
-    /// What these trials of `scenario` vary.
+    /// The source of differences between these trials of `scenario`.
     pub fn noise(self, scenario: &Scenario) -> Noise {
         match &scenario.load {
             _ if self.count < 2 => Noise::None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pilotlight_core::Rng;
 
-pub(crate) use sampler::{Gamma as GammaSampler, exponential};
+pub(crate) use sampler::{GammaSampler, exponential};
 pub use text::{DistError, DistributionSpec, TimeUnit};
 
 /// A distribution of a time, ready to be sampled. Cheap to clone.

@@ -46,7 +46,7 @@ mod traffic;
 /// How to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What all randomness comes from.
+    /// The seed of all randomness.
     pub seed: u64,
     /// Whether the outcome has a timeline.
     pub timeline: bool,
@@ -105,7 +105,7 @@ struct Engine<'a> {
     events_seen: u64,
 }
 
-/// What is planned.
+/// An event that is planned.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// The work of a request is done, unless it is not under way any more.
@@ -118,11 +118,11 @@ enum Event {
     },
     /// The cluster has news.
     Cluster,
-    /// Everybody learns that a pod is ready.
+    /// The news that a pod is ready reaches everybody.
     Listed(PodId),
-    /// Everybody learns that a pod is not to be used any more.
+    /// The news that a pod is not to be used any more reaches everybody.
     Unlisted(PodId),
-    /// It may have been quiet long enough around a leaving pod.
+    /// A leaving pod may have been quiet for long enough.
     Quiet(PodId),
     /// A leaving pod has run out of time.
     Killed(PodId),
@@ -222,7 +222,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// What is true, and planned, from the beginning.
+    /// The state at the start, and the events that are planned from the start.
     fn begin(&mut self) {
         self.begin_control();
         if let Load::Closed(users) = &self.scenario.load {
@@ -332,13 +332,13 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Where nothing happens for longer than anything is remembered, the middle of that time is left out: whatever
+    /// Skips idle time: where nothing happens for longer than anything is remembered, the middle is left out. Whatever
     /// the last decisions before it, and the first after it, are made of, takes place.
     fn skip_idle_time(&mut self, busy_at: Time) {
         if self.requests.len() > 0 || self.now - self.calm_since < self.memory || busy_at == NEVER {
             return;
         }
-        // What was decided just now may have planned something.
+        // The last decision may have planned something.
         let busy_at = self.events.next_at().map_or(busy_at, |at| at.min(busy_at));
         let idle = (busy_at - self.memory) - self.now;
         let periods = idle.as_nanos() / TICK.period.as_nanos();

@@ -27,7 +27,7 @@ mod spec;
 pub use cpu::{CPU_RESOLUTION, CpuMeter, CpuReading, CpuUsage};
 pub use pace::Limit;
 pub use replicas::{NoProposal, PodSample, PodState, Proposal};
-pub use spec::{Behavior, HpaSpec, Measure, Metric, Policy, Rules, Select, Step};
+pub use spec::{Behavior, HpaMetric, HpaSpec, Measure, Policy, PolicyStep, Rules, Select};
 
 use pace::Pace;
 use replicas::{Tolerance, propose};
@@ -67,7 +67,7 @@ pub struct Hpa {
     pace: Pace,
 }
 
-/// What a sync came to.
+/// The result of a sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HpaDecision {
     /// The pods that had been asked for.
@@ -76,18 +76,18 @@ pub struct HpaDecision {
     pub desired: u32,
     /// Why.
     pub reason: Reason,
-    /// What each metric calls for, in the order of [`HpaSpec::metrics`]; empty where they were not looked at.
+    /// The proposal of each metric, in the order of [`HpaSpec::metrics`]; empty where they were not looked at.
     pub proposals: Vec<Result<Proposal, NoProposal>>,
 }
 
-/// What a decision follows from.
+/// The reason for a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// There are to be no pods: autoscaling is off until someone asks for one.
+    /// No pods are wanted: autoscaling is off until someone asks for one.
     Disabled,
-    /// There are more than the maximum; the metrics were not looked at.
+    /// More pods than the maximum; the metrics were not looked at.
     AboveMaximum,
-    /// There are fewer than the minimum; the metrics were not looked at.
+    /// Fewer pods than the minimum; the metrics were not looked at.
     BelowMinimum,
     /// No metric is known, or not all are and the others call for fewer pods: nothing is done.
     Unknown {
@@ -100,11 +100,11 @@ pub enum Reason {
     Metric {
         /// The one that calls for the most pods.
         metric: usize,
-        /// So many.
+        /// The pods it calls for.
         recommended: u32,
-        /// What stabilization made of it.
+        /// The pods after stabilization.
         stabilized: u32,
-        /// What kept it from that.
+        /// The limit that kept it from that.
         limit: Limit,
     },
 }
@@ -124,7 +124,7 @@ impl Hpa {
         Hpa { spec, pod_millicores, tolerance, pace }
     }
 
-    /// What it is to do.
+    /// The spec in force.
     pub fn spec(&self) -> &HpaSpec {
         &self.spec
     }
@@ -185,10 +185,10 @@ impl Hpa {
     pub fn explain(&self, decision: &HpaDecision) -> String {
         let &HpaDecision { current, desired, reason, ref proposals } = decision;
         let change = match current == desired {
-            true => format!("stays at {}", Pods(current)),
-            false => format!("{current} to {}", Pods(desired)),
+            true => format!("stays at {}", PodCount(current)),
+            false => format!("{current} to {}", PodCount(desired)),
         };
-        let of = |metric: usize| self.spec.metrics.get(metric).map_or("a metric", Metric::name);
+        let of = |metric: usize| self.spec.metrics.get(metric).map_or("a metric", HpaMetric::name);
         match reason {
             Reason::Disabled => "no pods are asked for: autoscaling is off".to_owned(),
             Reason::AboveMaximum => format!("above the maximum: {change}"),
@@ -217,28 +217,28 @@ impl Hpa {
     }
 }
 
-impl Metric {
+impl HpaMetric {
     fn name(&self) -> &str {
         match self {
-            Metric::CpuUtilization { .. } | Metric::Cpu { .. } => "cpu",
-            Metric::Pods { name, .. } => name,
+            HpaMetric::CpuUtilization { .. } | HpaMetric::Cpu { .. } => "cpu",
+            HpaMetric::Pods { name, .. } => name,
         }
     }
 
     fn measured(&self, &Proposal { average, target, .. }: &Proposal) -> String {
         match self {
-            Metric::CpuUtilization { .. } => format!(" is at {average}% (target {target}%)"),
-            Metric::Cpu { .. } => format!(" is at {average}m (target {target}m)"),
-            Metric::Pods { .. } => {
+            HpaMetric::CpuUtilization { .. } => format!(" is at {average}% (target {target}%)"),
+            HpaMetric::Cpu { .. } => format!(" is at {average}m (target {target}m)"),
+            HpaMetric::Pods { .. } => {
                 format!(" is at {} (target {})", average as f64 / 1e3, target as f64 / 1e3)
             }
         }
     }
 }
 
-struct Pods(u32);
+struct PodCount(u32);
 
-impl fmt::Display for Pods {
+impl fmt::Display for PodCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} pod{}", self.0, if self.0 == 1 { "" } else { "s" })
     }

@@ -27,5 +27,5 @@ pub use engine::{Run, simulate};
 pub use outcome::{
     Better, METRICS, Metric, Outcome, PodUse, Point, QUANTILES, Quantiles, SCHEMA, Scaling, Timeline, Unit,
 };
-pub use replay::{Difference, Replay, ReplayError, replay};
+pub use replay::{Deviation, Replay, ReplayError, replay};
 pub use scenario::{Scenario, Settings};

@@ -1,4 +1,4 @@
-//! What came of a run, in numbers that mean the same in a table, in JSON and in an assertion.
+//! The results of a run, in numbers that mean the same in a table, in JSON and in an assertion.
 //!
 //! Times are in seconds, as floats, because these values are for people and for comparing; nothing is decided
 //! with them in the simulation itself.
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Everything one run came to. Its JSON form is versioned by [`SCHEMA`].
+/// All results of one run. The JSON form is versioned by [`SCHEMA`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
     /// The seed all randomness came from: the same seed gives the same outcome, byte for byte.
@@ -44,11 +44,11 @@ pub struct Outcome {
     /// The share of requests that kept the objective, if one was set; those that failed did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slo_fraction: Option<f64>,
-    /// What the pods cost and did.
+    /// The cost of pods, and their work.
     pub pods: PodUse,
-    /// What the autoscaler went through.
+    /// The autoscaler's decisions, in counts.
     pub scaling: Scaling,
-    /// What it was like over time; only when it was asked for.
+    /// The run over time; only when it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
     /// Events the run consisted of.
@@ -74,7 +74,7 @@ pub struct Quantiles {
     pub max: f64,
 }
 
-/// What pods cost, and what they did for it.
+/// The cost of pods, and their work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PodUse {
     /// The time all pods together existed, from their start to their end: what is paid for.
@@ -97,14 +97,14 @@ pub struct PodUse {
     pub node_seconds: f64,
     /// Work done over what ready pods could have done: 1.0 is full.
     pub utilization: f64,
-    /// What an autoscaler that knows every request beforehand would have needed: for each second, just enough
+    /// Pod-seconds of an autoscaler that knows every request beforehand: for each second, just enough
     /// pods for its load.
     pub oracle_pod_seconds: f64,
     /// `pod_seconds` over `oracle_pod_seconds`; 0 where there was no load.
     pub over_provision: f64,
 }
 
-/// What the autoscaler decided, in counts.
+/// The autoscaler's decisions, in counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Scaling {
     /// Evaluations that led to a decision.
@@ -121,7 +121,7 @@ pub struct Scaling {
     pub proxied_seconds: f64,
 }
 
-/// What it was like over time, in equal steps. Their length doubles as a run grows longer, so that there are
+/// A run over time, in equal steps. Their length doubles as a run grows longer, so that there are
 /// never more than a few thousand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Timeline {
@@ -134,7 +134,7 @@ pub struct Timeline {
 /// One step of a timeline. Counts of things that are there (pods, requests in flight) are averages over the step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Point {
-    /// Where the step begins, in seconds from the start.
+    /// The beginning of the step, in seconds from the start.
     pub at_s: f64,
     /// Requests that arrived, per second.
     pub arrivals_per_s: f64,
@@ -144,9 +144,9 @@ pub struct Point {
     pub failures_per_s: f64,
     /// Requests between arrival and answer.
     pub in_flight: f64,
-    /// Those of them that wait, wherever that is.
+    /// Requests in flight that wait, wherever that is.
     pub queued: f64,
-    /// What the ready pods are meant to carry: their number times the target.
+    /// The load the ready pods are meant to carry: their number times the target.
     pub target: f64,
     /// Pods the autoscaler wants, at the end of the step.
     pub wanted: f64,
@@ -241,15 +241,15 @@ impl Quantiles {
 pub struct Metric {
     /// The name [`Outcome::metric`] knows it by; in the table it may stand for a family of names.
     pub name: &'static str,
-    /// What it is measured in.
+    /// The unit.
     pub unit: Unit,
-    /// What is better.
+    /// The better direction.
     pub better: Better,
-    /// What it is, in a few words.
+    /// The meaning, in a few words.
     pub about: &'static str,
 }
 
-/// What a metric is measured in, and so how its values are written and read.
+/// The unit of a metric, and so how its values are written and read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// A time in seconds: `412 ms`. Written with a unit in expressions.
@@ -260,18 +260,18 @@ pub enum Unit {
     Fraction,
     /// How many: `1,234`.
     Count,
-    /// Something over something, or an average: `1.34`.
+    /// A ratio, or an average: `1.34`.
     Ratio,
 }
 
-/// Which way a metric improves.
+/// The direction in which a metric improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// Less is better.
     Lower,
     /// More is better.
     Higher,
-    /// It is what it is.
+    /// No direction is better.
     Neither,
 }
 

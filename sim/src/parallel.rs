@@ -9,42 +9,35 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-/// On how many cores to work, who wants to know how far it is, and whether to stop.
+/// On how many cores to work, and who wants to know how far it is.
 ///
 /// ```
 /// use pilotlight_sim::parallel::Workers;
 /// let mut done = 0;
 /// let mut workers = Workers::all().on_progress(|progress| done = progress.done);
-/// let squares = workers.map("squares", &[1, 2, 3], |_, n| n * n)?;
+/// let squares = workers.map("squares", &[1, 2, 3], |_, n| n * n);
 /// drop(workers);
 /// assert_eq!((squares, done), (vec![1, 4, 9], 3));
-/// # Ok::<(), pilotlight_sim::parallel::Cancelled>(())
 /// ```
 pub struct Workers<'a> {
     threads: NonZeroUsize,
-    cancelled: Option<&'a AtomicBool>,
     on_progress: Option<Box<dyn FnMut(Progress) + 'a>>,
 }
 
 /// How far some work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done, in a word or two.
+    /// The stage of the work, in a word or two.
     pub stage: &'static str,
     /// Pieces that are done.
     pub done: usize,
     /// Pieces there are.
     pub total: usize,
 }
-
-/// Somebody wanted it to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cancelled")]
-pub struct Cancelled;
 
 impl<'a> Workers<'a> {
     /// All cores there are.
@@ -54,13 +47,7 @@ impl<'a> Workers<'a> {
 
     /// As many threads as said.
     pub fn threads(threads: NonZeroUsize) -> Self {
-        Workers { threads, cancelled: None, on_progress: None }
-    }
-
-    /// Stops soon after `cancelled` becomes true, with [`Cancelled`].
-    #[must_use]
-    pub fn cancelled_by(self, cancelled: &'a AtomicBool) -> Self {
-        Workers { cancelled: Some(cancelled), ..self }
+        Workers { threads, on_progress: None }
     }
 
     /// Calls `tell`, on the caller's thread, whenever a result is handed on.
@@ -75,15 +62,15 @@ impl<'a> Workers<'a> {
         stage: &'static str,
         items: &[T],
         run: impl Fn(usize, &T) -> R + Sync,
-    ) -> Result<Vec<R>, Cancelled> {
+    ) -> Vec<R> {
         let mut results = Vec::with_capacity(items.len());
         self.for_each(
             stage,
             items.len(),
             |index| run(index, &items[index]),
             |_, result| results.push(result),
-        )?;
-        Ok(results)
+        );
+        results
     }
 
     /// `run` for each of `0..count`, and `take` with each result, in order and as soon as all before it are there.
@@ -93,18 +80,16 @@ impl<'a> Workers<'a> {
         count: usize,
         run: impl Fn(usize) -> R + Sync,
         mut take: impl FnMut(usize, R),
-    ) -> Result<(), Cancelled> {
+    ) {
         let next = AtomicUsize::new(0);
-        let cancelled = self.cancelled;
-        let is_cancelled = move || cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed));
         thread::scope(|scope| {
             let (sender, results) = mpsc::sync_channel(QUEUE);
             for _ in 0..self.threads.get().min(count) {
                 let (sender, next, run) = (sender.clone(), &next, &run);
                 scope.spawn(move || {
-                    while !is_cancelled() {
+                    loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
-                        // Nobody takes results any more if `take` panicked.
+                        // The receiver is gone if `take` panicked.
                         if index >= count || sender.send((index, run(index))).is_err() {
                             return;
                         }
@@ -124,8 +109,7 @@ impl<'a> Workers<'a> {
                     }
                 }
             }
-            if done == count { Ok(()) } else { Err(Cancelled) }
-        })
+        });
     }
 }
 
@@ -150,9 +134,7 @@ mod tests {
         let expected: Vec<u64> = (0..200).map(slow_at_first).collect();
         for threads in [1, 2, 7] {
             let mut seen = Vec::new();
-            workers(threads)
-                .for_each("", 200, slow_at_first, |index, result| seen.push((index, result)))
-                .unwrap();
+            workers(threads).for_each("", 200, slow_at_first, |index, result| seen.push((index, result)));
             assert_eq!(seen, expected.iter().copied().enumerate().collect::<Vec<_>>(), "{threads} threads");
         }
     }
@@ -161,33 +143,13 @@ mod tests {
     fn progress_is_told_once_for_each_result() {
         let mut told = Vec::new();
         let mut watched = workers(3).on_progress(|progress| told.push((progress.done, progress.total)));
-        watched.map("", &[(); 20], |index, ()| slow_at_first(index)).unwrap();
+        watched.map("", &[(); 20], |index, ()| slow_at_first(index));
         drop(watched);
         assert_eq!(told, (1..=20).map(|done| (done, 20)).collect::<Vec<_>>());
     }
 
     #[test]
-    fn what_is_cancelled_hands_nothing_on_any_more() {
-        let cancelled = AtomicBool::new(false);
-        let mut taken = 0;
-        let result = workers(2).cancelled_by(&cancelled).for_each(
-            "",
-            100_000,
-            |index| index,
-            |_, _| {
-                taken += 1;
-                if taken == 5 {
-                    cancelled.store(true, Ordering::Relaxed);
-                }
-            },
-        );
-        assert_eq!(result, Err(Cancelled));
-        // Those that were done already are still handed on.
-        assert!((5..100_000).contains(&taken), "{taken}");
-    }
-
-    #[test]
     fn nothing_to_do_is_done_at_once() {
-        assert_eq!(workers(4).map("", &[] as &[u8], |_, n| *n), Ok(Vec::new()));
+        assert_eq!(workers(4).map("", &[] as &[u8], |_, n| *n), Vec::<u8>::new());
     }
 }

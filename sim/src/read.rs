@@ -21,7 +21,7 @@ pub(crate) fn scalar(node: &Node<'_>, findings: &mut Findings) -> Option<String>
     Some(shown(value))
 }
 
-/// Whatever has a grammar of its own.
+/// A value with a grammar of its own.
 pub(crate) fn parsed<T: FromStr<Err: Display>>(node: &Node<'_>, findings: &mut Findings) -> Option<T> {
     let text = scalar(node, findings)?;
     text.parse().inspect_err(|error| findings.fault(&node.path, &text, format!("is wrong: {error}"))).ok()
@@ -38,7 +38,7 @@ pub(crate) fn time(node: &Node<'_>, findings: &mut Findings) -> Option<Duration>
 pub(crate) fn positive_time(node: &Node<'_>, findings: &mut Findings) -> Option<Duration> {
     let time = time(node, findings)?;
     if time.is_zero() {
-        findings.fault(&node.path, "0s", "must be longer than nothing");
+        findings.fault(&node.path, "0s", "must be above 0s");
     }
     Some(time).filter(|time| !time.is_zero())
 }

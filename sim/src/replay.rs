@@ -6,7 +6,7 @@ use std::io::{self, BufRead};
 use pilotlight_core::{Evaluation, Gap, Record, Revision, RevisionId};
 use serde::Serialize;
 
-/// What a replay found.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Replay {
     /// Evaluations that were decided again.
@@ -18,15 +18,15 @@ pub struct Replay {
     /// Evaluations that came out differently.
     pub differing: u64,
     /// The first of them.
-    pub first_difference: Option<Box<Difference>>,
+    pub first_difference: Option<Box<Deviation>>,
 }
 
 /// An evaluation that came out differently.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Difference {
+pub struct Deviation {
     /// The journal's line, from 1.
     pub line: u64,
-    /// Whose it is.
+    /// The revision whose decision it is.
     pub revision: RevisionId,
     /// As it was written.
     pub recorded: Evaluation,
@@ -37,7 +37,7 @@ pub struct Difference {
 /// Why a journal cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// It cannot be read.
+    /// Unreadable journal.
     #[error("line {line}")]
     Unreadable {
         /// The line, from 1.
@@ -109,7 +109,7 @@ pub fn replay(journal: impl BufRead) -> Result<Replay, ReplayError> {
             let replayed = revision.evaluation().cloned();
             result
                 .first_difference
-                .get_or_insert_with(|| Box::new(Difference { line, revision: id, recorded, replayed }));
+                .get_or_insert_with(|| Box::new(Deviation { line, revision: id, recorded, replayed }));
         }
     }
     result.revisions = revisions.len();

@@ -1,4 +1,4 @@
-//! What simulations came to, for people and for programs: a [`Page`] as text, JSON, CSV or HTML.
+//! Reports of simulations, for people and for programs: a [`Page`] as text, JSON, CSV or HTML.
 //!
 //! A page holds one run, several runs of the same load, or a search for settings. Everything about how numbers are
 //! written, how axes are divided and how many points a chart has is shared by all its forms.
@@ -17,10 +17,10 @@ use serde::Serialize;
 
 use crate::outcome::{Better, Metric, Outcome};
 
-/// What is reported.
+/// The contents of a report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Page {
-    /// What was simulated, in a few words.
+    /// The scenario, in a few words.
     pub title: String,
     /// A sentence more about it: the load, the settings. May be empty.
     pub subtitle: String,
@@ -30,19 +30,19 @@ pub struct Page {
     pub seed: u64,
     /// The scenario as text, as it can be run again; empty if flags said it all.
     pub scenario: String,
-    /// What was run: one, or several side by side. The others are compared with the first.
-    pub runs: Vec<Run>,
-    /// What a search for settings found.
+    /// The runs: one, or several side by side. The others are compared with the first.
+    pub runs: Vec<ReportedRun>,
+    /// The result of a search for settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Tuning>,
 }
 
 /// A run and its name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Run {
-    /// What tells it from the others: `defaults`, `window=30s`.
+pub struct ReportedRun {
+    /// The name that tells it from the others: `defaults`, `window=30s`.
     pub name: String,
-    /// What it came to.
+    /// The outcome.
     pub outcome: Outcome,
     /// By how much the named metrics vary from seed to seed: half the width of the 95 % interval around the mean.
     /// Empty if there was one seed.
@@ -53,25 +53,25 @@ pub struct Run {
 /// A search for better settings: what was tried, what was chosen, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Tuning {
-    /// What was found, as one would tell a colleague.
+    /// The finding, as one would tell a colleague.
     pub reason: String,
-    /// What was searched: `240 settings of 4 parameters, 3 seeds each`.
+    /// The extent of the search: `240 settings of 4 parameters, 3 seeds each`.
     pub searched: String,
     /// The metric that is the cost: the front's horizontal axis.
     pub cost_metric: String,
     /// The metric that is paid for: its vertical axis.
     pub latency_metric: String,
-    /// Everything that was tried.
+    /// Every candidate that was tried.
     pub candidates: Vec<Candidate>,
-    /// Which of the candidates is the defaults.
+    /// The index of the defaults among the candidates.
     pub defaults: Option<usize>,
-    /// Which of them is the choice; the defaults again, if nothing beats them.
+    /// The index of the choice; that of the defaults, if nothing beats them.
     pub chosen: Option<usize>,
     /// How the choice did on the part of the load it was not chosen on.
     pub gains: Vec<Gain>,
-    /// Which settings mattered, and how much.
+    /// Settings that mattered, and how much.
     pub sensitivities: Vec<Sensitivity>,
-    /// What to write into the cluster: annotations or a ConfigMap. Empty if the defaults stay.
+    /// The patch for the cluster: annotations or a ConfigMap. Empty if the defaults stay.
     pub patch: String,
 }
 
@@ -80,9 +80,9 @@ pub struct Tuning {
 pub struct Candidate {
     /// The settings, as far as they are not defaults.
     pub name: String,
-    /// What it costs, in the cost metric.
+    /// The cost, in the cost metric.
     pub cost: f64,
-    /// What one gets for it, in the latency metric.
+    /// The latency, in the latency metric.
     pub latency: f64,
     /// Whether it keeps the constraints.
     pub is_feasible: bool,
@@ -109,14 +109,14 @@ pub struct Sensitivity {
     pub setting: String,
     /// The share of the variation between candidates that it explains, from 0 to 1.
     pub effect_fraction: f64,
-    /// What it does, in a few words: `longer: fewer cold starts`. May be empty.
+    /// The effect, in a few words: `longer: fewer cold starts`. May be empty.
     pub about: String,
 }
 
-impl Run {
+impl ReportedRun {
     /// A run with one seed.
-    pub fn new(name: impl Into<String>, outcome: Outcome) -> Run {
-        Run { name: name.into(), outcome, margins: BTreeMap::new() }
+    pub fn new(name: impl Into<String>, outcome: Outcome) -> ReportedRun {
+        ReportedRun { name: name.into(), outcome, margins: BTreeMap::new() }
     }
 
     /// A metric with its unit, and how sure it is if that is known: `412 ms ±12 ms`; `–` if it was not measured.
@@ -135,9 +135,9 @@ impl Run {
     }
 
     /// Whether it is better than `first` in a metric, or worse; `None` if that cannot be told, or not from chance.
-    fn improves_on(&self, first: &Run, metric: &str) -> Option<bool> {
+    fn improves_on(&self, first: &ReportedRun, metric: &str) -> Option<bool> {
         let (base, value) = (first.outcome.metric(metric)?, self.outcome.metric(metric)?);
-        let noise = |run: &Run| run.margins.get(metric).copied().unwrap_or_default();
+        let noise = |run: &ReportedRun| run.margins.get(metric).copied().unwrap_or_default();
         // Half a percent is no difference that anybody would act on.
         let least = (noise(first) + noise(self)).max(base.abs() * 0.005);
         if (value - base).abs() <= least {
@@ -200,7 +200,7 @@ struct Group {
     metrics: &'static [&'static str],
 }
 
-/// What tables of several runs show, in this order.
+/// Rows of tables of several runs, in this order.
 const GROUPS: [Group; 5] = [
     group("Latency", true, &["p50", "p90", "p95", "p99", "p99.9", "max"]),
     group("Wait", true, &["wait-mean", "wait-p95", "wait-p99", "queue-p95", "cold-p95", "service-p95"]),
@@ -228,7 +228,7 @@ const fn group(title: &'static str, is_of_times: bool, metrics: &'static [&'stat
 }
 
 /// Metrics that are listed only where one of the runs has something to say.
-fn is_worth_a_row(metric: &str, runs: &[Run]) -> bool {
+fn is_worth_a_row(metric: &str, runs: &[ReportedRun]) -> bool {
     let is_quiet = matches!(
         metric,
         "errors"
@@ -245,7 +245,7 @@ fn is_worth_a_row(metric: &str, runs: &[Run]) -> bool {
     !is_quiet || runs.iter().any(|run| run.outcome.metric(metric).is_some_and(|value| value != 0.0))
 }
 
-/// What a metric is, for the reader who points at it.
+/// The meaning of a metric, for the reader who points at it.
 fn about(metric: &str) -> &'static str {
     Metric::named(metric).map_or("", |metric| metric.about)
 }

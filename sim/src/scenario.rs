@@ -1,4 +1,4 @@
-//! What is simulated: load, app, cluster and control plane ([`Scenario`]), and the settings under trial
+//! Simulated worlds: load, app, cluster and control plane ([`Scenario`]), and the settings under trial
 //! ([`Settings`]). Everything here is loaded and legal; [`mod@file`] reads it from what people write.
 
 pub mod file;
@@ -15,27 +15,27 @@ use crate::traffic::Traffic;
 /// The world a service lives in: everything but its settings. Cheap to clone; many runs share it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// What it is called.
+    /// The name.
     pub name: String,
-    /// Who sends requests.
+    /// The source of requests.
     pub load: Load,
     /// For how long they are sent. What is under way then is still answered.
     pub duration: Duration,
-    /// What clients do when there is no good answer.
+    /// The clients' reaction to bad answers.
     pub clients: Clients,
-    /// What the app does with a request.
+    /// The app's work for a request.
     pub app: App,
     /// How pods come and go.
     pub pods: Pods,
-    /// Where pods can run.
+    /// The cluster that pods run in.
     pub cluster: ClusterSpec,
-    /// What stands between clients, pods and the autoscaler.
+    /// The platform between clients, pods and the autoscaler.
     pub platform: Platform,
     /// Answers later than this miss the objective; `None`: no objective is set.
     pub objective: Option<Duration>,
 }
 
-/// Who sends requests.
+/// The source of requests.
 #[derive(Clone, Debug)]
 pub enum Load {
     /// Requests come whether earlier ones were answered or not.
@@ -56,7 +56,7 @@ pub struct Users {
 /// From a time on, so many users.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UserStep {
-    /// When they begin to come, or to go.
+    /// The time at which they begin to come, or to go.
     pub at: Time,
     /// How many there are to be.
     pub users: u32,
@@ -64,7 +64,7 @@ pub struct UserStep {
     pub spawn_rate: Option<f64>,
 }
 
-/// What clients do when there is no good answer.
+/// The clients' reaction to bad answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clients {
     /// How long they wait for one attempt; `None`: for ever.
@@ -75,18 +75,18 @@ pub struct Clients {
     pub backoff: Duration,
 }
 
-/// What the app does with a request.
+/// The app's work for a request.
 #[derive(Clone, Debug)]
 pub struct App {
     /// The time a request takes alone on a pod, where the load does not say.
     pub service_time: Distribution,
-    /// What several at once do to each other.
+    /// The slowdown of several requests at once.
     pub slowdown: Slowdown,
     /// The share of requests that the app answers with status 500.
     pub error_fraction: f64,
 }
 
-/// What requests on the same pod do to each other. The universal scalability law, and a number of cores.
+/// The slowdown of requests on the same pod: the universal scalability law, and a number of cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Slowdown {
     /// The share of the work that only one request can do at a time (sigma).
@@ -139,7 +139,7 @@ pub struct FailingStarts {
     pub reason: TroubleReason,
 }
 
-/// What stands between clients, pods and the autoscaler.
+/// The platform between clients, pods and the autoscaler.
 #[derive(Clone, Debug)]
 pub struct Platform {
     /// Whether the activator may leave the request path.
@@ -156,7 +156,7 @@ pub struct Platform {
     pub scrape_loss_fraction: f64,
     /// Times at which the autoscaler goes away, and for how long.
     pub autoscaler_outages: Vec<Outage>,
-    /// Which pod goes when there are too many.
+    /// The pod that goes when there are too many.
     pub victim: Victim,
     /// How an activator chooses among pods.
     pub balancing: Balancing,
@@ -174,15 +174,15 @@ pub enum Balancing {
 /// Whether the activator may leave the request path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// It is always in it, as under `pilotlight run`.
+    /// Always in the path, as under `pilotlight run`.
     Always,
-    /// It leaves when the plan says so, as in Knative.
+    /// Out of the path when the plan says so, as in Knative.
     ByPlan,
-    /// There is none, as under a HorizontalPodAutoscaler: without a ready pod, requests fail.
+    /// No activator, as under a HorizontalPodAutoscaler: without a ready pod, requests fail.
     Never,
 }
 
-/// Which pod goes when there are too many. One that is not ready yet goes before all others.
+/// The pod that goes when there are too many. One that is not ready yet goes before all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
     /// The one with the fewest requests by the latest scrape, as under `pilotlight run`.
@@ -194,7 +194,7 @@ pub enum Victim {
 /// The autoscaler goes away, and comes back without its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// When.
+    /// The beginning.
     pub at: Time,
     /// For how long.
     pub lasts: Duration,
@@ -203,22 +203,22 @@ pub struct Outage {
 /// The settings under trial.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What they are called.
+    /// The name.
     pub name: String,
-    /// Who decides on the number of pods.
+    /// The scaler, which decides on the number of pods.
     pub scaler: Scaler,
     /// How many requests a pod works on at once.
     pub container_concurrency: ConcurrencyLimit,
 }
 
-/// Who decides on the number of pods.
+/// The scaler, which decides on the number of pods.
 #[derive(Clone, Debug)]
 pub enum Scaler {
     /// Requests do: Knative's algorithm.
     Requests(Box<RevisionSpec>),
     /// A HorizontalPodAutoscaler does.
     Hpa(Box<HpaSpec>),
-    /// Nobody: there are always this many.
+    /// No scaler: there are always this many pods.
     Fixed(u32),
 }
 

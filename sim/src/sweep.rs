@@ -14,11 +14,11 @@ use serde::{Serialize, Serializer};
 use crate::compare::{Interval, Trials, World};
 use crate::engine::{Run, simulate};
 use crate::outcome::Outcome;
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::scenario::Scenario;
 
 pub use knob::{Knob, KnobError};
-pub(crate) use knob::{Place, shown};
+pub(crate) use knob::{KnobPlace, shown};
 pub use written::Written;
 
 /// Every combination of the values of some settings.
@@ -34,8 +34,8 @@ pub enum GridError {
     /// A setting is varied twice.
     #[error("{0} is varied twice")]
     Twice(&'static str),
-    /// There are more combinations than anybody waits for.
-    #[error("there are {0} combinations, more than 1,000,000")]
+    /// More combinations than anybody waits for.
+    #[error("{0} combinations are more than 1,000,000: vary fewer settings, or fewer values")]
     TooLarge(u128),
     /// Values, or the settings they are varied from, that the parsers refuse.
     #[error(transparent)]
@@ -45,11 +45,11 @@ pub enum GridError {
 /// One combination, and what came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Its place in the grid, from 0.
+    /// The place in the grid, from 0.
     pub index: usize,
     /// The settings that are varied, with the values they had.
     pub settings: Vec<(&'static str, String)>,
-    /// What came of each trial; or why the parsers refuse the combination.
+    /// The outcome of each trial; or why the parsers refuse the combination.
     pub outcomes: Result<Vec<Outcome>, Faults>,
 }
 
@@ -137,7 +137,7 @@ fn refused(base: &Written, knob: &Knob) -> Vec<Fault> {
 /// sweep(&scenario, &grid, Trials::seeds(1, 2), &mut Workers::all(), |row| {
 ///     print!("{}", row.csv(&["wait-p95", "pod-seconds"]));
 ///     rows += 1;
-/// })?;
+/// });
 /// assert_eq!(rows, 6);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -147,7 +147,7 @@ pub fn sweep(
     trials: Trials,
     workers: &mut Workers<'_>,
     mut each: impl FnMut(Row),
-) -> Result<(), Cancelled> {
+) {
     let worlds = trials.worlds(scenario);
     let row = |index| {
         let (settings, written) = grid.combination(index);

@@ -28,7 +28,7 @@ use pilotlight_core::Time;
 
 pub use description::{Description, Dispersion, Gap, ServiceQuantiles, Silence};
 pub use process::{Process, ProcessError};
-pub use spec::{MarkovState, Operator, Source, Step, TrafficError, TrafficSpec};
+pub use spec::{MarkovState, Operator, RateStep, Source, TrafficError, TrafficSpec};
 pub use stream::Arrivals;
 pub use trace::{Format, Loaded, Stamp, TokenCost, TraceSpec};
 
@@ -40,7 +40,7 @@ use trace::Services;
 /// A request that arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// When, from the start of the traffic, which is [`Time::EPOCH`].
+    /// The time from the start of the traffic, which is [`Time::EPOCH`].
     pub at: Time,
     /// How long serving it takes, where a trace knows that.
     pub service: Option<Duration>,
@@ -65,7 +65,7 @@ pub struct Traffic {
     loaded: Arc<[Loaded]>,
 }
 
-/// What a traffic is made of. Scaling and speed are pushed down to the leaves as it is built.
+/// The parts of a traffic. Scaling and speed are pushed down to the leaves as it is built.
 #[derive(Debug)]
 enum Tree {
     Leaf(Leaf),
@@ -87,7 +87,7 @@ struct Leaf {
     speed: f64,
 }
 
-/// Where arrivals come from.
+/// The origin of arrivals.
 #[derive(Debug)]
 enum Origin {
     Silence,
@@ -169,7 +169,7 @@ impl Traffic {
         Traffic::sequence(vec![Traffic::of(Origin::Silence, by), self.clone()])
     }
 
-    /// So many times, one after the other; a random pattern is random anew each time.
+    /// The traffic so many times, one after the other; a random pattern is random anew each time.
     #[must_use]
     pub fn repeat(&self, times: u32) -> Traffic {
         Traffic::sequence(vec![self.clone(); times as usize])
@@ -181,7 +181,7 @@ impl Traffic {
         Traffic { duration, loaded: all_loaded(&parts), tree: Arc::new(Tree::Merge(parts)) }
     }
 
-    /// These one after the other.
+    /// Several traffics, one after the other.
     pub fn sequence(parts: Vec<Traffic>) -> Traffic {
         let duration = parts.iter().map(Traffic::duration).fold(Duration::ZERO, Duration::saturating_add);
         Traffic { duration, loaded: all_loaded(&parts), tree: Arc::new(Tree::Sequence(parts)) }
@@ -192,7 +192,7 @@ impl Traffic {
         &self.loaded
     }
 
-    /// Its shape in numbers and words, as it arrives with this seed.
+    /// A description in numbers and words, of the arrivals of this seed.
     pub fn describe(&self, seed: u64) -> Description {
         Description::of(self, seed)
     }
@@ -213,10 +213,10 @@ impl Traffic {
         Ok(requests)
     }
 
-    /// The same rate, in requests a second, throughout.
+    /// A constant rate, in requests a second.
     pub fn constant(rate: f64, duration: Duration, arrivals: Process) -> Result<Traffic, TrafficError> {
         let source = Source::Constant { rate, length: duration, arrivals };
-        // It names no file.
+        // A constant rate names no file.
         TrafficSpec::from(source).load(Path::new(""))
     }
 

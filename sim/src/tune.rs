@@ -1,4 +1,4 @@
-//! Which settings should it have? A search over what Knative's algorithm can be told, honest about what it found.
+//! A search for settings: over what Knative's algorithm can be told, honest about what it found.
 //!
 //! Settings are chosen on one part of the load and judged on another that the search has not seen. They are recommended
 //! only if they beat the defaults there beyond noise, and do no harm to a load without bursts; otherwise the answer is
@@ -23,24 +23,24 @@ use serde::Serialize;
 
 use crate::assert::Expression;
 use crate::outcome::{Better, Metric};
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::report;
 use crate::scenario::Scenario;
 use crate::sweep::GridError;
-use search::{KEPT_FRACTION, Search, Standing};
+use search::{KEPT_FRACTION, Standing, TuneSearch};
 
 pub use judge::{Judgement, Smooth};
 pub use space::Space;
 
-/// What a search is for. The default is both: less `pod-seconds` and less `wait-p95`.
+/// The goal of a search. The default is both: less `pod-seconds` and less `wait-p95`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     /// The metric that is the cost. Less is better.
     pub cost: String,
     /// The metric that is paid for. Less is better.
     pub latency: String,
-    /// What must hold; then the cost is to be as low as it can be. `None`: neither axis may get worse, and what counts
-    /// is the gain on both together.
+    /// The objective that must hold; then the cost is to be as low as it can be. `None`: neither axis may get worse, and
+    /// what counts is the gain on both together.
     pub slo: Option<Expression>,
 }
 
@@ -62,17 +62,17 @@ pub struct Effort {
 /// How to tune.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What for.
+    /// The goal.
     pub goal: Goal,
     /// The share of the load, from its beginning, that settings are chosen on.
     pub training_fraction: f64,
     /// How hard to search.
     pub effort: Effort,
-    /// What all randomness comes from.
+    /// The seed of all randomness.
     pub seed: u64,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tuned {
     /// Whether to use [`Tuned::settings`], or to keep the defaults.
@@ -81,11 +81,11 @@ pub struct Tuned {
     pub settings: Vec<(String, String)>,
     /// How the choice did on the part of the load it was not chosen on; `None` if there is none.
     pub judgement: Option<Judgement>,
-    /// Everything the report shows: the front, the reason, the patch, which settings mattered.
+    /// The contents of the report: the front, the reason, the patch, which settings mattered.
     pub report: report::Tuning,
     /// Runs that were simulated.
     pub runs: usize,
-    /// What all randomness came from.
+    /// The seed of all randomness.
     pub seed: u64,
 }
 
@@ -101,9 +101,6 @@ pub enum TuneError {
     /// Settings that are refused.
     #[error(transparent)]
     Settings(#[from] GridError),
-    /// Somebody wanted it to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
 }
 
 impl From<Faults> for TuneError {
@@ -141,15 +138,15 @@ pub fn tune(
     let Plan { goal, effort, seed, .. } = plan;
     let parts = load::Parts::of(scenario, plan.training_fraction, *seed);
     let worlds = load::worlds(&parts.training, *seed, effort.worlds.max(1));
-    let mut search = Search::new(space, goal, &worlds, &parts.smooth);
-    let choice = search.run(*effort, *seed, workers)?;
+    let mut search = TuneSearch::new(space, goal, &worlds, &parts.smooth);
+    let choice = search.run(*effort, *seed, workers);
     let judgement = if choice == *space.defaults() {
         None
     } else {
-        Some(judge::judge(&parts, space, &choice, plan, &search, workers)?)
+        Some(judge::judge(&parts, space, &choice, plan, &search, workers))
     };
     let is_recommended = judgement.as_ref().is_some_and(|judgement| judgement.is_recommended);
-    let report = explain::report(&parts, space, &choice, plan, &search, judgement.as_ref(), workers)?;
+    let report = explain::report(&parts, space, &choice, plan, &search, judgement.as_ref(), workers);
     let settings = space.changes(&choice).into_iter();
     Ok(Tuned {
         is_recommended,
@@ -193,7 +190,7 @@ impl Goal {
             return standing.kept_fraction - 1.0;
         }
         if self.slo.is_some() {
-            // Whatever keeps the objective is better than what does not; then what is cheaper.
+            // Outcomes that keep the objective come before those that do not; then the cheaper.
             return 1.0 / (1.0 - cheaper).max(f64::MIN_POSITIVE);
         }
         let (worst, best) = (cheaper.min(faster), cheaper.max(faster));
@@ -208,5 +205,5 @@ impl Goal {
     }
 }
 
-/// What counts as no worse, as a share of the defaults: seeds differ by more.
+/// The change that counts as no worse, as a share of the defaults: seeds differ by more.
 const EVEN: f64 = 1e-9;

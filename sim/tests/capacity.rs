@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pilotlight_core::Time;
 use pilotlight_sim::assert::Expression;
-use pilotlight_sim::capacity::{CapacityError, Question, Unit, load_carried, pods_needed};
+use pilotlight_sim::capacity::{CapacityError, LoadUnit, Question, load_carried, pods_needed};
 use pilotlight_sim::parallel::Workers;
 use pilotlight_sim::scenario::{Load, Scenario, Settings, UserStep, Users};
 use pilotlight_sim::traffic::{Process, Traffic};
@@ -46,7 +46,7 @@ fn one_server_carries_what_the_theory_of_queues_says() {
         &mut Workers::all(),
     )
     .unwrap();
-    assert_eq!(answer.unit, Unit::RequestsPerSecond);
+    assert_eq!(answer.unit, LoadUnit::RequestsPerSecond);
     // All five of five minutes each must keep it: a little less than on average.
     assert!((5.5..7.1).contains(&answer.value.unwrap()), "{:?}", answer.value);
     let (at, beyond) = (answer.at.unwrap(), answer.beyond.unwrap());
@@ -61,7 +61,7 @@ fn a_closed_loop_counts_users_and_twice_the_pods_carry_about_twice_as_many() {
     let carried = |pods| {
         let answer =
             load_carried(&users(), &Settings::fixed("", pods, 1), &question, &mut Workers::all()).unwrap();
-        assert_eq!((answer.unit, answer.is_monotonic), (Unit::Users, true));
+        assert_eq!((answer.unit, answer.is_monotonic), (LoadUnit::Users, true));
         let (at, beyond) = (answer.at.unwrap().value, answer.beyond.unwrap().value);
         assert_eq!(beyond, at + 1.0, "to the user");
         at
@@ -79,7 +79,7 @@ fn the_pods_a_load_needs_carry_it_and_one_less_does_not() {
     let question = Question::new(slo("p99<200ms"), 64.0);
     let answer =
         pods_needed(&scenario, |pods| Settings::fixed("", pods, 1), &question, &mut Workers::all()).unwrap();
-    assert_eq!((answer.unit, answer.value, answer.is_monotonic), (Unit::Pods, Some(4.0), true));
+    assert_eq!((answer.unit, answer.value, answer.is_monotonic), (LoadUnit::Pods, Some(4.0), true));
     assert_eq!(answer.beyond.unwrap().value, 3.0);
 }
 

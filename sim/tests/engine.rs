@@ -234,14 +234,14 @@ fn pods_that_are_there_from_the_beginning_are_no_restart() {
     assert_eq!((outcome.scaling.panics, outcome.scaling.panic_seconds), (1, 60.0));
 }
 
-/// knative/serving#10355: initialScale 3 and scaleDownDelay 10m. Two of the pods go as soon as the revision is ready: the
-/// initial scale is the reconciler's, the delay's window has never seen it.
+/// knative/serving#10355: initialScale 3 and scaleDownDelay 10m. Two of the pods go as soon as the revision is ready:
+/// the initial scale is the reconciler's, the delay's window has never seen it.
 #[test]
 fn a_scale_down_delay_does_not_hold_the_pods_of_the_initial_scale() {
     let mut scenario = Scenario::new(at(&[]), secs(1_200), ms(100));
     let spec = RevisionSpec { initial_scale: 3, scale_down_delay: secs(600), ..spec() };
     let warm = under(spec.clone(), &scenario);
-    // The tick at 1.9 s decides on 3 / 2 = 1 pod, that at 601.9 s on none: the delay's last slot with a 1 in it is over.
+    // The tick at 1.9 s decides on 3 / 2 = 1 pod, that at 601.9 s on none: the delay's last slot with a 1 is over.
     // The activator stands in the path, so the last pod goes with the next step, a millisecond later.
     assert!((warm.pods.ready_seconds - (3.0 * 1.9 + 600.001)).abs() < 1e-6, "{:?}", warm.pods);
     assert_eq!((warm.pods.peak, warm.scaling.panics), (3, 0));

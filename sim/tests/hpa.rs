@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pilotlight_core::Time;
 use pilotlight_sim::hpa::{
-    Behavior, CpuUsage, Hpa, HpaDecision, HpaSpec, Limit, Measure, Metric, NoProposal, PodSample, PodState,
-    Policy, Reason, Rules, SYNC_PERIOD, Select, Step,
+    Behavior, CpuUsage, Hpa, HpaDecision, HpaMetric, HpaSpec, Limit, Measure, NoProposal, PodSample,
+    PodState, Policy, PolicyStep, Reason, Rules, SYNC_PERIOD, Select,
 };
 
 /// Late enough for everything to be past its beginnings.
@@ -20,15 +20,15 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn cpu_percent(target_percent: u32) -> HpaSpec {
-    spec(vec![Metric::CpuUtilization { target_percent }])
+    spec(vec![HpaMetric::CpuUtilization { target_percent }])
 }
 
-fn spec(metrics: Vec<Metric>) -> HpaSpec {
+fn spec(metrics: Vec<HpaMetric>) -> HpaSpec {
     HpaSpec { name: None, min_replicas: 1, max_replicas: 1_000, metrics, behavior: None }
 }
 
-fn in_flight(target: u64) -> Metric {
-    Metric::Pods { name: "in_flight".to_owned(), measure: Measure::InFlight, target_milli: target * 1_000 }
+fn in_flight(target: u64) -> HpaMetric {
+    HpaMetric::Pods { name: "in_flight".to_owned(), measure: Measure::InFlight, target_milli: target * 1_000 }
 }
 
 fn with(behavior: Behavior) -> HpaSpec {
@@ -60,7 +60,7 @@ fn once(spec: HpaSpec, current: u32, pods: &[PodSample]) -> HpaDecision {
     Hpa::new(spec, 1_000).sync(at(LATE), current, pods)
 }
 
-/// What the metrics call for, before anything limits it.
+/// The call of the metrics, before anything limits it.
 fn recommended(decision: &HpaDecision) -> u32 {
     match decision.reason {
         Reason::Metric { recommended, .. } => recommended,
@@ -104,7 +104,7 @@ impl Script {
 fn twice_the_target_doubles_and_half_of_it_halves_the_pods() {
     assert_eq!(once(cpu_percent(80), 4, &[using(1_600); 4]).desired, 8);
     // The documentation's: 200m where 100m are wanted doubles, 50m halves.
-    let plain = || spec(vec![Metric::Cpu { target_millicores: 100 }]);
+    let plain = || spec(vec![HpaMetric::Cpu { target_millicores: 100 }]);
     assert_eq!(once(plain(), 2, &[using(200); 2]).desired, 4);
     assert_eq!(recommended(&once(plain(), 2, &[using(50); 2])), 1);
 }
@@ -172,11 +172,11 @@ fn pods_that_are_not_measured_speak_against_every_change() {
         let decision = once(cpu_percent(target), pods.len() as u32, pods);
         assert_eq!(recommended(&decision), expected, "case {number}");
     }
-    // Where more than all is wanted, they count as using that.
+    // Pods count as using all of their request where more than that is wanted.
     let pods = [using(1_500), missing];
     assert_eq!(recommended(&once(cpu_percent(200), 2, &pods)), 2);
     // And so they do where it is no percentage.
-    let plain = spec(vec![Metric::Cpu { target_millicores: 100 }]);
+    let plain = spec(vec![HpaMetric::Cpu { target_millicores: 100 }]);
     assert_eq!(recommended(&once(plain, 4, &[using(10), using(10), missing, missing])), 3);
 }
 
@@ -206,10 +206,10 @@ fn a_pod_that_lost_its_readiness_still_counts_unless_it_never_had_it() {
         matches!(decision.reason, Reason::Metric { .. })
     };
     assert!(counts(LATE - 100));
-    // What changed within 30 s of its start was no loss: it was never ready.
+    // A change within 30 s of its start was no loss: it was never ready.
     assert!(!counts(LATE - 971));
     assert!(counts(LATE - 970));
-    // None of this holds for what pods measure themselves.
+    // Metrics that pods measure themselves know none of this.
     let state = PodState::Running { started_at: at(LATE - 10), is_ready: false, since: at(LATE - 10) };
     let pod = PodSample { state, in_flight: Some(20.0), ..idle() };
     assert_eq!(recommended(&once(spec(vec![in_flight(10)]), 1, &[pod])), 2);
@@ -223,7 +223,7 @@ fn pods_that_go_do_not_count() {
 
 #[test]
 fn the_metric_that_calls_for_the_most_pods_decides() {
-    let metrics = || vec![Metric::CpuUtilization { target_percent: 50 }, in_flight(10)];
+    let metrics = || vec![HpaMetric::CpuUtilization { target_percent: 50 }, in_flight(10)];
     let pod = |millicores, requests| PodSample { in_flight: Some(requests), ..using(millicores) };
     let decision = once(spec(metrics()), 4, &[pod(500, 15.0); 4]);
     assert_eq!((recommended(&decision), decision.proposals.len()), (6, 2));
@@ -235,7 +235,7 @@ fn the_metric_that_calls_for_the_most_pods_decides() {
 
 #[test]
 fn a_metric_that_is_not_known_stands_in_the_way_of_fewer_pods_and_not_of_more() {
-    let metrics = || vec![Metric::CpuUtilization { target_percent: 50 }, in_flight(10)];
+    let metrics = || vec![HpaMetric::CpuUtilization { target_percent: 50 }, in_flight(10)];
     let decision = once(spec(metrics()), 4, &[using(1_000); 4]);
     assert_eq!(decision.desired, 8);
     let decision = once(spec(metrics()), 4, &[using(100); 4]);
@@ -302,11 +302,11 @@ fn by_default_behavior_adds_four_pods_or_doubles_them_every_sync() {
 fn by_default_behavior_waits_five_minutes_and_then_goes_all_the_way() {
     let mut script = Script::new(with(Behavior::default()), 8);
     script.load(8);
-    // Here a recommendation exactly as old as the window no longer counts.
+    // A recommendation exactly as old as the window no longer counts here.
     assert_eq!(script.syncs(20, 2), [[8; 19].as_slice(), &[2]].concat());
 }
 
-fn rules(window: u64, select: Select, policies: &[(Step, u64)]) -> Rules {
+fn rules(window: u64, select: Select, policies: &[(PolicyStep, u64)]) -> Rules {
     let policy = |&(step, period)| Policy { step, period: secs(period) };
     Rules {
         stabilization_window: secs(window),
@@ -320,25 +320,25 @@ fn rules(window: u64, select: Select, policies: &[(Step, u64)]) -> Rules {
 #[test]
 fn pods_grow_as_fast_and_shrink_as_slowly_as_policies_say() {
     // As fast as possible: nine times as many more, every minute.
-    let scale_up = rules(0, Select::Max, &[(Step::Percent(900), 60)]);
+    let scale_up = rules(0, Select::Max, &[(PolicyStep::Percent(900), 60)]);
     let mut script = Script::new(with(Behavior { scale_up, ..Behavior::default() }), 1);
     assert_eq!(script.syncs(12, 1_000), [[10; 4], [100; 4], [1_000; 4]].concat());
 
     // One pod a minute, both ways; four syncs each.
-    let one = || rules(0, Select::Max, &[(Step::Pods(1), 60)]);
+    let one = || rules(0, Select::Max, &[(PolicyStep::Pods(1), 60)]);
     let mut script = Script::new(with(Behavior { scale_up: one(), scale_down: one() }), 2);
     assert_eq!(script.syncs(12, 50), [[3; 4], [4; 4], [5; 4]].concat());
     assert_eq!(script.syncs(8, 1), [[4; 4], [3; 4]].concat());
 
     // Never down.
-    let scale_down = rules(0, Select::Disabled, &[(Step::Percent(100), 15)]);
+    let scale_down = rules(0, Select::Disabled, &[(PolicyStep::Percent(100), 15)]);
     let mut script = Script::new(with(Behavior { scale_down, ..Behavior::default() }), 9);
     assert_eq!(script.syncs(50, 1), [9; 50]);
 }
 
 #[test]
 fn of_several_policies_the_chosen_one_counts() {
-    let policies = [(Step::Pods(4), 60), (Step::Percent(10), 60)];
+    let policies = [(PolicyStep::Pods(4), 60), (PolicyStep::Percent(10), 60)];
     let first = |from: u32, load: u32, select| {
         let (scale_up, scale_down) = (rules(0, select, &policies), rules(0, select, &policies));
         Script::new(with(Behavior { scale_up, scale_down }), from).load(load).desired
@@ -371,7 +371,7 @@ fn growing_waits_for_the_lowest_recommendation_of_its_window() {
 
 #[test]
 fn what_was_removed_lately_may_come_back_at_once() {
-    let slow = || rules(0, Select::Max, &[(Step::Pods(2), 60)]);
+    let slow = || rules(0, Select::Max, &[(PolicyStep::Pods(2), 60)]);
     let mut script = Script::new(with(Behavior { scale_up: slow(), scale_down: slow() }), 10);
     assert_eq!(script.load(1).desired, 8);
     // Ten a minute ago: twelve are allowed now.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pilotlight_sim::hpa::{Behavior, HpaSpec, Measure, Metric, Policy, Rules, Select, Step};
+use pilotlight_sim::hpa::{Behavior, HpaMetric, HpaSpec, Measure, Policy, PolicyStep, Rules, Select};
 
 fn read(text: &str) -> HpaSpec {
     HpaSpec::read("hpa.yaml", text).value.unwrap_or_else(|faults| panic!("{faults}"))
@@ -63,14 +63,14 @@ status: { currentReplicas: 3 }
 ",
     );
     let pods =
-        |name: &str, measure, target_milli| Metric::Pods { name: name.to_owned(), measure, target_milli };
+        |name: &str, measure, target_milli| HpaMetric::Pods { name: name.to_owned(), measure, target_milli };
     let expected = HpaSpec {
         name: Some("web".to_owned()),
         min_replicas: 2,
         max_replicas: 12,
         metrics: vec![
-            Metric::CpuUtilization { target_percent: 80 },
-            Metric::Cpu { target_millicores: 500 },
+            HpaMetric::CpuUtilization { target_percent: 80 },
+            HpaMetric::Cpu { target_millicores: 500 },
             pods("http_requests_per_second", Measure::RequestsPerSecond, 1_000_000),
             pods("concurrency", Measure::InFlight, 7_500),
         ],
@@ -79,8 +79,8 @@ status: { currentReplicas: 3 }
                 stabilization_window: Duration::from_secs(60),
                 select: Select::Min,
                 policies: vec![
-                    Policy { step: Step::Pods(4), period: Duration::from_secs(15) },
-                    Policy { step: Step::Percent(100), period: Duration::from_secs(1_800) },
+                    Policy { step: PolicyStep::Pods(4), period: Duration::from_secs(15) },
+                    Policy { step: PolicyStep::Percent(100), period: Duration::from_secs(1_800) },
                 ],
                 tolerance_fraction: Some(0.05),
             },
@@ -92,7 +92,7 @@ status: { currentReplicas: 3 }
 
 #[test]
 fn what_is_not_written_is_as_in_kubernetes() {
-    let cpu = |target_percent| vec![Metric::CpuUtilization { target_percent }];
+    let cpu = |target_percent| vec![HpaMetric::CpuUtilization { target_percent }];
     let spec = read(&v2(""));
     assert_eq!((spec.min_replicas, spec.max_replicas, spec.metrics, spec.behavior), (1, 10, cpu(80), None));
     let v1 = |spec: &str| {
@@ -116,7 +116,7 @@ fn what_cannot_be_simulated_is_passed_over_as_long_as_something_remains() {
     let cpu =
         "{ type: Resource, resource: { name: cpu, target: { type: Utilization, averageUtilization: 70 } } }";
     let text = v2(&format!("  metrics: [{memory}, {queue}, {cpu}]"));
-    assert_eq!(read(&text).metrics, [Metric::CpuUtilization { target_percent: 70 }]);
+    assert_eq!(read(&text).metrics, [HpaMetric::CpuUtilization { target_percent: 70 }]);
     let passed_over = [
         "hpa.yaml: spec.metrics[0].resource.name: memory cannot be simulated; the metric is passed over",
         "hpa.yaml: spec.metrics[1]: External metrics cannot be simulated; it is passed over",
@@ -221,10 +221,7 @@ fn what_is_no_autoscaler_at_all_is_said_in_one_line() {
         "hpa.yaml: apiVersion: \"autoscaling/v2beta1\" must be autoscaling/v2 or autoscaling/v1"
     );
     let none = v2("").replace("apiVersion", "version");
-    assert_eq!(
-        one(&none),
-        "hpa.yaml: apiVersion: must be autoscaling/v2 or autoscaling/v1; there is nothing"
-    );
+    assert_eq!(one(&none), "hpa.yaml: apiVersion: is missing: autoscaling/v2 or autoscaling/v1");
     assert_eq!(
         one(&v2("  minReplicas: 0")),
         "hpa.yaml: spec.minReplicas: \"0\" needs an Object or External metric, which cannot be simulated: \

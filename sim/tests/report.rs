@@ -9,7 +9,7 @@ mod samples;
 #[path = "report/text.rs"]
 mod text;
 
-use pilotlight_sim::report::{Candidate, Page, Run, Sensitivity, Tuning};
+use pilotlight_sim::report::{Candidate, Page, ReportedRun, Sensitivity, Tuning};
 use pilotlight_sim::{Outcome, Point, Timeline};
 
 /// Text that means something to every format there is.
@@ -50,7 +50,7 @@ fn hostile() -> Page {
         command: text(),
         scenario: text(),
         seed: u64::MAX,
-        runs: vec![Run::new(text(), outcome.clone()), Run::new(text(), outcome)],
+        runs: vec![ReportedRun::new(text(), outcome.clone()), ReportedRun::new(text(), outcome)],
         tuning: Some(Tuning {
             reason: text(),
             searched: text(),
@@ -73,7 +73,7 @@ fn hostile() -> Page {
 
 /// Pages there may be: the usual ones, and those at the edge.
 fn all_pages() -> Vec<(&'static str, Page)> {
-    let one_run = |outcome| Page { runs: vec![Run::new("", outcome)], ..Page::default() };
+    let one_run = |outcome| Page { runs: vec![ReportedRun::new("", outcome)], ..Page::default() };
     let mut one_of_hostile = hostile();
     one_of_hostile.runs.truncate(1);
     let short = Outcome {

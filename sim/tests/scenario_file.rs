@@ -153,7 +153,7 @@ settings: [{pods: 1, hpa: {}}, {annotations: {target: ten, windw: 6s}}]
         "s.yaml: laod: unknown field; did you mean `load`?",
         "s.yaml: load.users.think: \"gauss\" is not a distribution: ",
         "s.yaml: load.users.steps[1].users: \"-1\" is not a whole number between 0 and 10000000",
-        "s.yaml: duration: is missing: users come for as long as one says",
+        "s.yaml: duration: is missing: a load of users has no duration of its own",
         "s.yaml: app.service-time: \"5\": a number needs a unit, such as 5s",
         "s.yaml: app.errors: \"120%\" is not a share, such as 0.05 or 5%",
         "s.yaml: app.cores: \"many\" is not a number of cores, such as 2, 0.5 or 500m",
@@ -161,7 +161,7 @@ settings: [{pods: 1, hpa: {}}, {annotations: {target: ten, windw: 6s}}]
         "s.yaml: cluster.nodes: stands beside `pods`, which says how much room there is in all",
         "s.yaml: cluster.pods: \"0\" is not a whole number between 1 and 4294967295",
         "s.yaml: platform: \"knativ\" is not one of local, knative, kubernetes (did you mean \"knative\"?)",
-        "s.yaml: clients.timeout: \"0s\" must be longer than nothing",
+        "s.yaml: clients.timeout: \"0s\" must be above 0s",
         "s.yaml: slo: \"p95\" is wrong: ",
         "s.yaml: settings[0].hpa: stands beside `settings[0].pods`, and one of them is needed",
         "s.yaml: settings[1].annotations.target: \"ten\" ",
@@ -244,7 +244,7 @@ spec: {maxReplicas: 9, scaleTargetRef: {kind: Deployment, name: web, apiVersion:
     assert_eq!(file.settings[0].container_concurrency, 50.into());
     let Scaler::Hpa(spec) = &file.settings[1].scaler else { panic!("{:?}", file.settings) };
     assert_eq!((file.settings[1].name.as_str(), spec.max_replicas), ("cpu", 9));
-    // What a search begins with resolves to the same.
+    // The settings that a search begins with resolve to the same.
     let again = file.written.unwrap().resolve("hello").unwrap();
     let (Scaler::Requests(again), Scaler::Requests(first)) = (&again.scaler, &file.settings[0].scaler) else {
         panic!("{again:?}")

@@ -1,4 +1,4 @@
-//! Where queueing theory has an answer, the simulator gives the same.
+//! Queueing theory and the simulator give the same answers, where the former has one.
 
 use std::time::Duration;
 

@@ -338,8 +338,8 @@ fn what_cannot_be_meant_is_refused() {
     for (text, more, expected) in [
         ("a,b\n1,2\n", "", "its format is not recognised; name it with `format:`, one of plain, per-second"),
         ("", "", "its format is not recognised"),
-        ("t_start_s\n", "", "there is not a single request in it"),
-        ("n\n0\n0\n", ", format: per-minute", "there is not a single request in it"),
+        ("t_start_s\n", "", "it holds no requests"),
+        ("n\n0\n0\n", ", format: per-minute", "it holds no requests"),
         ("t_start_s\n1\n", ", format: hey", "there is no column \"offset\"; there are t_start_s"),
         ("time,a,b\n1,2,3\n", ", format: per-second", "name the one with the counts by `column:`"),
         ("time,ab,b\n1,2,3\n", ", format: per-second, column: ac", "did you mean \"ab\""),

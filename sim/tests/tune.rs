@@ -62,7 +62,7 @@ fn an_objective_that_the_defaults_miss_is_kept_by_staying_awake_at_the_least_cos
         "{}",
         tuned.report.patch
     );
-    assert!(tuned.report.reason.contains("on load it was not chosen on"), "{}", tuned.report.reason);
+    assert!(tuned.report.reason.contains("on the load held out"), "{}", tuned.report.reason);
 }
 
 #[test]

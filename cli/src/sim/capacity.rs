@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pilotlight_sim::assert::Expression;
-use pilotlight_sim::capacity::{Answer, CapacityError, Question, Step, Unit, load_carried, pods_needed};
+use pilotlight_sim::capacity::{Answer, LoadTrial, LoadUnit, Question, load_carried, pods_needed};
 use pilotlight_sim::compare::Trials;
 use pilotlight_sim::scenario::Settings;
-use pilotlight_sim::{Metric, Unit as MetricUnit};
+use pilotlight_sim::{Metric, Unit};
 use serde_json::json;
 
 use super::patience::Patience;
@@ -68,7 +68,6 @@ pub(super) fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
         };
         match answer {
             Ok(answer) => answers.push((settings.name.as_str(), answer)),
-            Err(error @ CapacityError::Cancelled(_)) => return Err(error.into()),
             Err(error) => {
                 drop(patience);
                 return super::refuse(&error);
@@ -106,7 +105,7 @@ fn describe(name: &str, answer: &Answer, slo: &Expression, args: &CapacityArgs) 
         (None, false) => writeln!(text, "{name}: not even the least load is within {slo}"),
         (None, true) => writeln!(text, "{} are not enough for {slo}", amount(args.most, answer.unit)),
     };
-    let mut steps: Vec<&Step> = [&answer.at, &answer.beyond].into_iter().flatten().collect();
+    let mut steps: Vec<&LoadTrial> = [&answer.at, &answer.beyond].into_iter().flatten().collect();
     steps.sort_by(|a, b| a.value.total_cmp(&b.value));
     for step in steps {
         let measured = slo.evaluate(&pilotlight_sim::Outcome::mean(&step.outcomes));
@@ -130,19 +129,19 @@ fn describe(name: &str, answer: &Answer, slo: &Expression, args: &CapacityArgs) 
     text
 }
 
-fn amount(value: f64, unit: Unit) -> String {
+fn amount(value: f64, unit: LoadUnit) -> String {
     let is_one = value == 1.0;
     match unit {
-        Unit::Users => format!("{value} user{}", if is_one { "" } else { "s" }),
-        Unit::RequestsPerSecond => format!("{value:.1} requests/s"),
-        Unit::Pods => format!("{value} pod{}", if is_one { "" } else { "s" }),
+        LoadUnit::Users => format!("{value} user{}", if is_one { "" } else { "s" }),
+        LoadUnit::RequestsPerSecond => format!("{value:.1} requests/s"),
+        LoadUnit::Pods => format!("{value} pod{}", if is_one { "" } else { "s" }),
     }
 }
 
 /// `p95 912 ms (880 ms to 944 ms)`.
-fn shown(step: &Step, metric: &str) -> Option<String> {
+fn shown(step: &LoadTrial, metric: &str) -> Option<String> {
     let interval = step.metric(metric)?;
-    let unit = Metric::named(metric).map_or(MetricUnit::Ratio, |metric| metric.unit);
+    let unit = Metric::named(metric).map_or(Unit::Ratio, |metric| metric.unit);
     let range =
         interval.range.map(|(low, high)| format!(" ({} to {})", unit.show(low.max(0.0)), unit.show(high)));
     Some(format!("{metric} {}{}", unit.show(interval.mean), range.unwrap_or_default()))

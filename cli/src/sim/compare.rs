@@ -37,7 +37,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let patience = Patience::with("comparing");
     let trials = Trials::seeds(args.seed, args.runs);
     let comparison =
-        compare::compare(&world.file.scenario, &world.file.settings, trials, &mut patience.workers())?;
+        compare::compare(&world.file.scenario, &world.file.settings, trials, &mut patience.workers());
     drop(patience);
     args.show.show(&world, args.seed, &comparison.contenders, &differences(&comparison))
 }

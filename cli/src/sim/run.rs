@@ -53,7 +53,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             )
         },
         |index, outcome| contenders[index / runs].outcomes.push(outcome),
-    )?;
+    );
     drop(patience);
     args.show.show(&world, args.seed, &contenders, "")
 }

@@ -135,29 +135,29 @@ pub(super) fn page(world: &World, seed: u64, contenders: &[Contender]) -> Page {
 }
 
 /// The trials of some settings as one: means, and how sure they are.
-fn run(contender: &Contender) -> report::Run {
+fn run(contender: &Contender) -> report::ReportedRun {
     let margins: BTreeMap<String, f64> = pilotlight_sim::Metric::names()
         .filter_map(|metric| {
             let margin = Interval::of_mean(&contender.values(&metric)?).margin()?;
             Some((metric, margin))
         })
         .collect();
-    report::Run { name: contender.name.clone(), outcome: Outcome::mean(&contender.outcomes), margins }
+    report::ReportedRun { name: contender.name.clone(), outcome: Outcome::mean(&contender.outcomes), margins }
 }
 
 /// Every trial by itself.
-fn each(contenders: &[Contender]) -> Vec<report::Run> {
+fn each(contenders: &[Contender]) -> Vec<report::ReportedRun> {
     let runs = contenders.iter().flat_map(|Contender { name, outcomes }| {
-        outcomes.iter().map(|outcome| report::Run::new(name.clone(), outcome.clone()))
+        outcomes.iter().map(|outcome| report::ReportedRun::new(name.clone(), outcome.clone()))
     });
     runs.collect()
 }
 
 /// Whether each run keeps the objective.
-fn slo_lines(slo: Option<Slo>, runs: &[report::Run]) -> String {
+fn slo_lines(slo: Option<Slo>, runs: &[report::ReportedRun]) -> String {
     let Some(slo) = slo else { return String::new() };
     let mut text = String::from("\n");
-    for report::Run { name, outcome, .. } in runs {
+    for report::ReportedRun { name, outcome, .. } in runs {
         let (Some(share), Some(is_kept)) = (outcome.slo_fraction, slo.is_kept(outcome)) else { continue };
         let verdict = if is_kept { "kept" } else { "missed" };
         let shown = pilotlight_sim::Unit::Fraction.show(share);

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use pilotlight_sim::assert::Direction;
-use pilotlight_sim::assert::Objective;
+use pilotlight_sim::assert;
 use pilotlight_sim::compare::Trials;
 use pilotlight_sim::sweep::{Grid, Knob, Row, sweep};
 use pilotlight_sim::{Metric, Unit};
@@ -68,24 +67,19 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     }
     let mut result = Ok(());
     let patience = Patience::with("sweeping");
-    sweep(
-        &world.file.scenario,
-        &grid,
-        Trials::seeds(args.seed, args.runs),
-        &mut patience.workers(),
-        |row| {
-            let line = match args.format {
-                Format::Text => table.row(&row),
-                Format::Csv => row.csv(&metrics),
-                // An object a line: rows come while the sweep goes on.
-                Format::Json => serde_json::to_string(&row.json(&metrics))
-                    .map_or_else(|_| String::new(), |row| row + "\n"),
-            };
-            if result.is_ok() {
-                result = patience.aside(|| print(&line));
+    sweep(&world.file.scenario, &grid, Trials::seeds(args.seed, args.runs), &mut patience.workers(), |row| {
+        let line = match args.format {
+            Format::Text => table.row(&row),
+            Format::Csv => row.csv(&metrics),
+            // An object a line: rows come while the sweep goes on.
+            Format::Json => {
+                serde_json::to_string(&row.json(&metrics)).map_or_else(|_| String::new(), |row| row + "\n")
             }
-        },
-    )?;
+        };
+        if result.is_ok() {
+            result = patience.aside(|| print(&line));
+        }
+    });
     drop(patience);
     result?;
     if args.format == Format::Text {
@@ -136,8 +130,7 @@ impl<'a> Table<'a> {
 
 /// A metric by its name.
 pub(super) fn metric(name: &str) -> Result<String, String> {
-    let known = Objective::new(Direction::Minimize, name).map_err(|error| error.reason)?;
-    Ok(known.metric)
+    assert::metric(name).map(|_| name.to_owned()).map_err(|error| error.reason)
 }
 
 const COLUMN: usize = 15;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use pilotlight_sim::compare::Contender;
 use pilotlight_sim::sweep::{Grid, Knob};
-use pilotlight_sim::tune::{Effort, Goal, Plan, Space, TuneError, tune};
+use pilotlight_sim::tune::{Effort, Goal, Plan, Space, tune};
 use pilotlight_sim::{Run, simulate};
 
 use super::patience::Patience;
@@ -86,11 +86,10 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let patience = Patience::with("searching");
     let tuned = match tune(scenario, &space, &plan, &mut patience.workers()) {
         Ok(tuned) => tuned,
-        Err(error @ (TuneError::Goal(_) | TuneError::Parts(_) | TuneError::Settings(_))) => {
+        Err(error) => {
             drop(patience);
             return super::refuse(&error);
         }
-        Err(error) => return Err(error.into()),
     };
     // What they do under the whole load, for the tables and charts.
     let mut trials = vec![("as they are".to_owned(), written.resolve("as they are")?)];

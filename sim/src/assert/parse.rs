@@ -10,10 +10,10 @@
 use pilotlight_config::duration;
 use pilotlight_config::spelling::nearest;
 
-use super::{Comparison, Direction, ExpressionError, Node, Objective, Relation, Slo};
+use super::{Clause, Condition, ExpressionError, Relation, Slo};
 use crate::outcome::{Metric, Unit};
 
-pub(super) fn expression(text: &str) -> Result<Node, ExpressionError> {
+pub(super) fn expression(text: &str) -> Result<Clause, ExpressionError> {
     let mut parser = Parser::new(text)?;
     let root = parser.any(0)?;
     parser.end()?;
@@ -39,20 +39,6 @@ pub(super) fn slo(text: &str) -> Result<Slo, ExpressionError> {
     let threshold = duration::parse(written).map_err(|wrong| error(column, wrong.to_string()))?;
     parser.end()?;
     Ok(Slo { quantile, threshold, includes_threshold })
-}
-
-pub(super) fn objective(text: &str) -> Result<Objective, ExpressionError> {
-    let mut parser = Parser::new(text)?;
-    let (verb, column) = parser.word("minimize or maximize")?;
-    let direction = match verb {
-        "minimize" => Direction::Minimize,
-        "maximize" => Direction::Maximize,
-        _ => return Err(error(column, format!("say minimize or maximize, not {verb:?}"))),
-    };
-    let (name, column) = parser.word("the name of a metric")?;
-    metric(name, column)?;
-    parser.end()?;
-    Ok(Objective { direction, metric: name.to_owned() })
 }
 
 /// The metric that goes by `name`, or what is wrong with it.
@@ -89,7 +75,7 @@ fn number(text: &str, column: usize, name: &str, unit: Unit) -> Result<f64, Expr
     };
     match (unit, shifted(digits, places), suffix) {
         (Unit::Seconds, Some(0.0), "") => Ok(0.0),
-        // Of a time, 300 alone would be ambiguous, and 5 minutes of errors is what that costs.
+        // 300 alone would be ambiguous for a time, and 5 minutes of errors is what that costs.
         (Unit::Seconds, Some(value), "") => wrong(&format!("a time: write {value}ms or {value}s")),
         (Unit::SecondsInAll | Unit::Count | Unit::Ratio, Some(value), "") => Ok(value),
         (Unit::SecondsInAll | Unit::Count, Some(value), "k" | "M") => Ok(value),
@@ -156,28 +142,28 @@ impl<'a> Parser<'a> {
         Ok(Parser { tokens, next: 0, end: column })
     }
 
-    fn any(&mut self, depth: usize) -> Result<Node, ExpressionError> {
+    fn any(&mut self, depth: usize) -> Result<Clause, ExpressionError> {
         let mut nodes = vec![self.all(depth)?];
         while self.take(Token::Or) {
             nodes.push(self.all(depth)?);
         }
-        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::Any(nodes) })
+        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Clause::Any(nodes) })
     }
 
-    fn all(&mut self, depth: usize) -> Result<Node, ExpressionError> {
+    fn all(&mut self, depth: usize) -> Result<Clause, ExpressionError> {
         let mut nodes = vec![self.one(depth)?];
         while self.take(Token::And) {
             nodes.push(self.one(depth)?);
         }
-        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::All(nodes) })
+        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Clause::All(nodes) })
     }
 
-    fn one(&mut self, depth: usize) -> Result<Node, ExpressionError> {
+    fn one(&mut self, depth: usize) -> Result<Clause, ExpressionError> {
         if depth > MAX_DEPTH {
             return Err(error(self.column(), "too many parentheses inside each other"));
         }
         if self.take(Token::Not) {
-            return Ok(Node::Not(Box::new(self.one(depth + 1)?)));
+            return Ok(Clause::Not(Box::new(self.one(depth + 1)?)));
         }
         let opened = self.column();
         if self.take(Token::Open) {
@@ -190,13 +176,13 @@ impl<'a> Parser<'a> {
         self.comparison()
     }
 
-    fn comparison(&mut self) -> Result<Node, ExpressionError> {
+    fn comparison(&mut self) -> Result<Clause, ExpressionError> {
         let (name, column) = self.word("a comparison such as p99<300ms")?;
         let metric = metric(name, column)?;
         let (relation, _) = self.relation()?;
         let (text, at) = self.word("a number")?;
         let value = number(text, at, name, metric.unit)?;
-        Ok(Node::Compare(Comparison { metric: name.to_owned(), relation, value, column }))
+        Ok(Clause::Compare(Condition { metric: name.to_owned(), relation, value, column }))
     }
 
     fn relation(&mut self) -> Result<(Relation, usize), ExpressionError> {
@@ -238,7 +224,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Where the next token is.
+    /// The column of the next token.
     fn column(&self) -> usize {
         self.tokens.get(self.next).map_or(self.end, |&(_, column)| column)
     }

@@ -23,20 +23,20 @@ pub(super) struct Nodes {
 
 #[derive(Clone, Debug)]
 struct Node {
-    /// When it came up, or will.
+    /// The time the node came up, or will.
     up_at: Time,
     is_up: bool,
     /// Pods that have their place here.
     pods: u32,
-    /// Those of them that are starting.
+    /// Pods on the node that are starting.
     starting: u32,
     /// Since when there has been none; `None` while there are pods, and until it is up.
     empty_since: Option<Time>,
-    /// When the image was, or will have been, pulled for the first time.
+    /// The time the image was, or will have been, pulled for the first time.
     image_at: Option<Time>,
 }
 
-/// What came of a scan.
+/// Nodes that a scan adds and removes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan {
     /// The number of the first node that was asked for, and how many.
@@ -76,7 +76,7 @@ impl Nodes {
         let with_room = self.nodes.iter_mut().filter(|(_, node)| node.is_up && node.pods < self.room);
         let (&number, node) = match self.placement {
             Placement::Spread => with_room.min_by_key(|(_, node)| node.pods),
-            // Of equals the last one is taken, hence the order turned round.
+            // Equals: the last one is taken, hence the order turned round.
             Placement::Pack => with_room.rev().max_by_key(|(_, node)| node.pods),
         }?;
         node.pods += 1;
@@ -106,7 +106,7 @@ impl Nodes {
         self.node(number).starting -= 1;
     }
 
-    /// When the image is there for a pod that starts now, and whether it had to be fetched. Whoever comes while
+    /// The time the image is there for a pod that starts now, and whether it had to be fetched. A pod that comes while
     /// another fetches it waits for that.
     pub(super) fn pull(
         &mut self,
@@ -131,7 +131,7 @@ impl Nodes {
         (node.is_up, node.empty_since) = (true, Some(now));
     }
 
-    /// When the next scan would change something, if nothing else happens.
+    /// The time of the next scan that would change something, if nothing else happens.
     pub(super) fn next_scan(&self, now: Time, pending: usize) -> Option<Time> {
         let group = self.group?;
         if self.wanted(&group, pending) > 0 {
@@ -179,13 +179,6 @@ impl Nodes {
     pub(super) fn up_and_coming(&self) -> (u32, u32) {
         let up = self.nodes.values().filter(|node| node.is_up).count() as u32;
         (up, self.count() - up)
-    }
-
-    /// How long all nodes have been up, together.
-    pub(super) fn time_up(&self, now: Time) -> Duration {
-        // A node that is still to come has been up for no time at all.
-        let present: u128 = self.nodes.values().map(|node| now.since(node.up_at).as_nanos()).sum();
-        Duration::from_nanos(u64::try_from(self.past_nanos + present).unwrap_or(u64::MAX))
     }
 
     /// How many nodes the pending pods need beyond those that are coming.

@@ -1,4 +1,4 @@
-//! What a simulated cluster is made of, as a user describes it, and what is wrong with such a description.
+//! The parts of a simulated cluster, as a user describes it, and what is wrong with such a description.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use pilotlight_config::{Fault, Faults};
 pub struct ClusterSpec {
     /// How many pods have room.
     pub capacity: Capacity,
-    /// Which node a pod goes to.
+    /// The node that a pod goes to.
     pub placement: Placement,
     /// How many pods may start (pull, initialise, become ready) at once in the whole cluster; `None`: any number.
     pub max_starting: Option<u32>,
-    /// The same on each node.
+    /// Pods that may be starting at once on each node; `None`: any number.
     pub max_starting_per_node: Option<u32>,
     /// Whether the nodes that are there from the beginning have the image already. Nodes that come later never do.
     pub image_on_first_nodes: bool,
@@ -40,7 +40,7 @@ pub enum Capacity {
 /// How many pods have room on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// So many.
+    /// A number of pods.
     Pods(u32),
     /// As many as their requests fit into its cores.
     Cores {
@@ -69,9 +69,9 @@ impl Room {
 pub struct NodeGroup {
     /// How many nodes there are at the beginning.
     pub initial: u32,
-    /// There are never fewer.
+    /// The fewest nodes.
     pub min: u32,
-    /// There are never more.
+    /// The most nodes.
     pub max: u32,
     /// The room on each.
     pub room: Room,
@@ -95,7 +95,7 @@ pub const DEFAULT_SCAN: Duration = Duration::from_secs(10);
 /// goes within 10 minutes of the last addition.
 pub const DEFAULT_IDLE: Duration = Duration::from_secs(15 * 60);
 
-/// Which of the nodes with room a pod goes to. Among equals it is the oldest.
+/// The choice among nodes with room. Among equals it is the oldest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
     /// The one with the fewest pods, as Kubernetes does unless told otherwise (`LeastAllocated`).
@@ -158,7 +158,7 @@ impl NodeGroup {
             faults.push(Fault::new("initial", initial.to_string(), rule));
         }
         if self.scan.is_zero() {
-            faults.push(Fault::new("scan", "0s", "must be longer than nothing"));
+            faults.push(Fault::new("scan", "0s", "must be above 0s"));
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct Interval {
     /// The mean over the trials.
     pub mean: f64,
-    /// Where the interval begins and ends; `None` if there was one trial only.
+    /// The ends of the interval; `None` if there was one trial only.
     pub range: Option<(f64, f64)>,
 }
 
@@ -32,7 +32,7 @@ impl Interval {
         Interval { mean, range: Some((mean - half, mean + half)) }
     }
 
-    /// What a bootstrap came to: `values` are one for each resampled load, and 95 % of them are in the interval.
+    /// The result of a bootstrap: `values` are one for each resampled load, and 95 % of them are in the interval.
     ///
     /// # Panics
     /// If there is no value.
@@ -73,7 +73,7 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Of sorted values; straight lines between them.
+/// A quantile of sorted values, on straight lines between them.
 fn quantile(sorted: &[f64], at: f64) -> f64 {
     let place = at * (sorted.len() - 1) as f64;
     let below = place.floor();

@@ -34,7 +34,7 @@ pub fn resample(traffic: &Traffic, block: Duration, seed: u64) -> Traffic {
     Traffic::recorded(arrivals, length)
 }
 
-/// So that pieces are not drawn with the numbers that the load itself was.
+/// Salt, so that pieces are not drawn with the numbers that the load itself was.
 const BLOCKS: u64 = 0x626c_6f63_6b73;
 
 #[cfg(test)]

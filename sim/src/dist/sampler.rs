@@ -56,7 +56,7 @@ pub(crate) fn normal(rng: &mut Rng) -> f64 {
 
 /// Draws gamma-distributed numbers with scale 1: mean and variance equal the shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Gamma {
+pub(crate) struct GammaSampler {
     /// `shape - 1/3`, of the shape moved above 1.
     d: f64,
     c: f64,
@@ -64,12 +64,12 @@ pub(crate) struct Gamma {
     boost: Option<f64>,
 }
 
-impl Gamma {
+impl GammaSampler {
     /// `shape` is finite and above zero.
     pub(crate) fn new(shape: f64) -> Self {
         let boost = (shape < 1.0).then(|| 1.0 / shape);
         let d = if shape < 1.0 { shape + 1.0 } else { shape } - 1.0 / 3.0;
-        Gamma { d, c: 1.0 / (9.0 * d).sqrt(), boost }
+        GammaSampler { d, c: 1.0 / (9.0 * d).sqrt(), boost }
     }
 
     /// One number.
@@ -156,7 +156,7 @@ static NORMAL: LazyLock<Layers> = LazyLock::new(|| {
 
 const LAYERS: usize = 256;
 
-// Where the tails begin, so that 256 layers of equal area end at the top: the published values for this number.
+// The tails begin here, so that 256 layers of equal area end at the top: the published values for this number.
 const EXPONENTIAL_TAIL: f64 = 7.697_117_470_131_05;
 const NORMAL_TAIL: f64 = 3.654_152_885_361_009;
 
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn gamma_numbers_follow_their_distribution_for_shapes_on_both_sides_of_one() {
         for (seed, shape) in [(13, 0.25), (14, 1.0), (15, 4.0), (16, 50.0)] {
-            let (mut rng, gamma) = (Rng::new(seed), Gamma::new(shape));
+            let (mut rng, gamma) = (Rng::new(seed), GammaSampler::new(shape));
             let points =
                 [0.01, 0.1, 0.5, 0.9, 0.99].map(|q| (super::super::special::gamma_quantile(shape, q), q));
             follows(|| gamma.sample(&mut rng), &points);
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_seed_yields_the_same_numbers_for_ever() {
         let mut rng = Rng::new(7);
-        let drawn = [exponential(&mut rng), normal(&mut rng), Gamma::new(0.5).sample(&mut rng)];
+        let drawn = [exponential(&mut rng), normal(&mut rng), GammaSampler::new(0.5).sample(&mut rng)];
         let expected = [0.272_632_300_042_768_84, 0.041_285_914_494_439, 2.629_053_955_128_690_7];
         for (found, expected) in drawn.into_iter().zip(expected) {
             assert!((found - expected).abs() < 1e-12, "{drawn:?}");

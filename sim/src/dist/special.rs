@@ -119,7 +119,7 @@ fn ln_gamma(x: f64) -> f64 {
     (x - 0.5) * x.ln() - x + 0.5 * (2.0 * PI).ln() + series - f64::ln(product)
 }
 
-/// Where `is_below` turns false between `low` and `high`, to the last digit.
+/// The place between `low` and `high` at which `is_below` turns false, to the last digit.
 fn bisect(mut low: f64, mut high: f64, is_below: impl Fn(f64) -> bool) -> f64 {
     loop {
         let middle = 0.5 * (low + high);

@@ -64,7 +64,7 @@ pub enum DistError {
     /// A time that is none.
     #[error("{text:?}: {source}")]
     Time {
-        /// What was written.
+        /// The text as it was written.
         text: String,
         /// Why it is none.
         source: DurationError,
@@ -72,9 +72,9 @@ pub enum DistError {
     /// A number that is none.
     #[error("{name}: {text:?} is not a number above zero")]
     Number {
-        /// What it is for.
+        /// The parameter.
         name: String,
-        /// What was written.
+        /// The text as it was written.
         text: String,
     },
     /// The arguments are not those of the distribution.
@@ -88,7 +88,7 @@ pub enum DistError {
     /// A time that must be above zero.
     #[error("{name} must be above zero")]
     Zero {
-        /// Which.
+        /// The parameter.
         name: &'static str,
     },
     /// A shape out of range.
@@ -100,9 +100,9 @@ pub enum DistError {
     /// Two times in the wrong order.
     #[error("{high} is below {low}")]
     Order {
-        /// What should be lower.
+        /// The parameter that should be lower.
         low: &'static str,
-        /// What should be higher.
+        /// The parameter that should be higher.
         high: &'static str,
     },
     /// A percentile that is none.
@@ -111,14 +111,14 @@ pub enum DistError {
     /// A unit that is none.
     #[error("{unit:?} is not a unit here: use s, ms, us or ns")]
     Unit {
-        /// What was written.
+        /// The text as it was written.
         unit: String,
     },
     /// The distribution lies in a file where none can be read.
     #[error("an empirical distribution lies in a file, which must be loaded first")]
     NotLoaded,
-    /// Nothing to draw from.
-    #[error("there is not a single value")]
+    /// No samples to draw from.
+    #[error("no values are given")]
     NoSamples,
     /// The file cannot be opened.
     #[error("{file}: {source}")]
@@ -143,7 +143,7 @@ pub enum DistError {
         file: String,
         /// The column asked for.
         column: String,
-        /// Those there are.
+        /// The columns of the file.
         columns: Vec<String>,
     },
     /// A value of the column is no time.
@@ -155,11 +155,11 @@ pub enum DistError {
         line: u64,
         /// The column.
         column: String,
-        /// What is there.
+        /// The value in the file.
         value: String,
     },
     /// Every line of the column is empty.
-    #[error("{file}: there is not a single value in column {column:?}")]
+    #[error("{file}: column {column:?} holds no values")]
     EmptyColumn {
         /// The file.
         file: String,
@@ -238,7 +238,7 @@ impl TimeUnit {
         u64::try_from((parts + scale / 2) / scale).ok().map(Duration::from_nanos)
     }
 
-    /// Its length in nanoseconds.
+    /// The unit's length in nanoseconds.
     pub(crate) fn nanos(self) -> f64 {
         match self {
             TimeUnit::Seconds => 1e9,
@@ -499,7 +499,7 @@ mod tests {
             error("at,took\n1,2\n2,-3\n", "took"),
             "f, line 3: took is \"-3\", not a number of at least zero"
         );
-        assert_eq!(error("at,took\n1,\n", "took"), "f: there is not a single value in column \"took\"");
+        assert_eq!(error("at,took\n1,\n", "took"), "f: column \"took\" holds no values");
     }
 
     #[test]

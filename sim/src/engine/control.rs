@@ -1,4 +1,4 @@
-//! What the autoscaler learns, what it decides, and what that does.
+//! The autoscaler's inputs, its decisions, and their effects.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use super::{Engine, Event};
 use crate::hpa::{CpuMeter, CpuReading, Hpa, PodSample, PodState};
 use crate::scenario::{Path, Scaler, Scenario, Settings, Victim};
 
-/// Whoever decides on the number of pods, and what they were told last.
+/// The scaler, and what it was told last.
 pub(super) struct Control {
     scaler: ScalerState,
     /// The autoscaler does not run.
     away: bool,
-    /// What it knows of the pods, and whether that may have changed.
+    /// The pod counts it was told, and whether they may have changed.
     told: PodCounts,
     pods_changed: bool,
     path: ActivatorPath,
@@ -80,13 +80,13 @@ impl Control {
                 let RevisionSpec { stable_window, scale_down_delay, .. } = revision.spec();
                 *stable_window * 2 + *scale_down_delay + MARGIN
             }
-            // It remembers more than one window; and it decides rarely.
+            // The controller remembers more than one window, and decides rarely.
             ScalerState::Hpa(_) => Duration::MAX,
             ScalerState::Fixed(_) => MARGIN,
         }
     }
 
-    /// What one pod is meant to carry, of whatever is measured.
+    /// The target per pod, of whatever is measured.
     pub(super) fn target_per_pod(&self) -> f64 {
         match &self.scaler {
             ScalerState::Requests(revision) => revision.spec().target,

@@ -6,58 +6,12 @@ use pilotlight_core::Time;
 use pilotlight_histogram::{Durations, MICROSECOND};
 
 use super::oracle::Oracle;
-use super::timeline::Recorder;
+use super::timeline::{Levels, Recorder};
 use crate::outcome::{Outcome, Quantiles};
-
-/// How much of something there is, and how much there was, added up over time.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Level {
-    value: f64,
-    since: Time,
-    integral: f64,
-}
-
-impl Level {
-    pub(super) fn set(&mut self, now: Time, value: f64) {
-        if value != self.value {
-            self.integral = self.integral(now);
-            (self.value, self.since) = (value, now);
-        }
-    }
-
-    pub(super) fn add(&mut self, now: Time, by: f64) {
-        self.set(now, self.value + by);
-    }
-
-    pub(super) fn value(&self) -> f64 {
-        self.value
-    }
-
-    /// Value times seconds, up to now.
-    pub(super) fn integral(&self, now: Time) -> f64 {
-        self.integral + self.value * (now - self.since).as_secs_f64()
-    }
-}
-
-/// Everything whose average over time is of interest.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Levels {
-    pub(super) in_flight: Level,
-    /// Of those, at work.
-    pub(super) at_work: Level,
-    pub(super) ready: Level,
-    pub(super) starting: Level,
-    pub(super) pending: Level,
-    pub(super) terminating: Level,
-    pub(super) nodes: Level,
-    pub(super) panicking: Level,
-    pub(super) proxied: Level,
-    pub(super) wanted: Level,
-}
 
 /// How an attempt that was answered went.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
+pub(super) struct Served {
     pub(super) status: u16,
     /// From the client's first sending to the answer.
     pub(super) latency: Duration,
@@ -120,8 +74,8 @@ impl Meter {
         }
     }
 
-    pub(super) fn answered(&mut self, now: Time, answer: Answer) {
-        let Answer { status, latency, service, cold } = answer;
+    pub(super) fn answered(&mut self, now: Time, answer: Served) {
+        let Served { status, latency, service, cold } = answer;
         self.ended(now, status == 200, latency);
         self.count_status(status);
         if status != 200 {
@@ -142,7 +96,7 @@ impl Meter {
         self.ended(now, false, after);
     }
 
-    /// What pods have cost by now. Counted once: what comes after the load is not part of its price.
+    /// Counts the cost of pods until now, once: the time after the load is not part of its price.
     pub(super) fn count_costs(&mut self, now: Time) {
         if std::mem::replace(&mut self.costs_counted, true) {
             return;

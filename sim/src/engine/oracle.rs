@@ -1,4 +1,4 @@
-//! What an autoscaler would need that knows every request beforehand: in each second, just enough pods for the
+//! The pods of an autoscaler that knows every request beforehand: in each second, just enough for the
 //! work that was asked for in it.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use pilotlight_core::Time;
 /// Adds up the pods needed, second by second, in memory of the longest request.
 #[derive(Clone, Debug)]
 pub(super) struct Oracle {
-    /// What one pod can carry at once.
+    /// The load one pod can carry at once.
     per_pod: f64,
     /// The second the front of `seconds` stands for.
     first: u64,
@@ -56,7 +56,7 @@ impl Oracle {
     fn close_until(&mut self, second: u64) {
         while self.first < second {
             let Some(closed) = self.seconds.pop_front() else {
-                // Nothing runs: all changes have been taken back.
+                // No request runs: all changes have been taken back.
                 self.first = second;
                 self.level = 0.0;
                 return;

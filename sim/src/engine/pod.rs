@@ -2,9 +2,9 @@
 
 use pilotlight_core::{Breaker, ConcurrencyLimit, RequestStats, Stat, Ticket, Time, TroubleReason};
 
-use super::meter::Level;
 use super::processor::Processor;
 use super::requests::RequestId;
+use super::timeline::Level;
 use crate::scenario::Slowdown;
 
 /// Names a pod: its place in the fleet, which a later pod may take, and which of those it is.
@@ -24,7 +24,7 @@ pub(super) enum Phase {
     Ready,
     // Leaving => Gone
     Leaving,
-    /// It does not exist any more; requests may still be sent to it until everybody knows.
+    /// Gone; requests may still be sent to the pod until everybody knows.
     Gone,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct Pod {
     pub(super) ready_since: Option<Time>,
     /// Set if its start fails.
     pub(super) fails: Option<TroubleReason>,
-    /// What its queue-proxy counts, and the latest report of that.
+    /// The queue-proxy's counters, and its latest report.
     pub(super) stats: RequestStats,
     pub(super) report: Stat,
     breaker: Option<Breaker>,
-    /// Who holds which ticket of the breaker.
+    /// The request that holds each ticket of the breaker, by the ticket's index.
     waiting: Vec<Option<RequestId>>,
     /// `None` where requests do nothing to each other: each ends when its work is done.
     pub(super) processor: Option<Processor>,
@@ -55,8 +55,8 @@ pub(super) struct Pod {
     pub(super) busy_cores: Level,
 }
 
-/// What the queue-proxy says to a request.
-pub(super) enum Entry {
+/// The queue-proxy's answer to a request.
+pub(super) enum PodEntry {
     Work,
     Queue(Ticket),
     Full,
@@ -85,24 +85,24 @@ impl Pod {
         }
     }
 
-    /// Its containers run.
+    /// Whether the pod's containers run.
     pub(super) fn runs(&self) -> bool {
         !matches!(self.phase, Phase::Pending | Phase::Gone)
     }
 
     /// A request asks to be worked on.
-    pub(super) fn enter(&mut self, request: RequestId) -> Entry {
-        let Some(breaker) = &mut self.breaker else { return Entry::Work };
+    pub(super) fn enter(&mut self, request: RequestId) -> PodEntry {
+        let Some(breaker) = &mut self.breaker else { return PodEntry::Work };
         match breaker.acquire() {
-            Ok(pilotlight_core::Admission::Granted) => Entry::Work,
+            Ok(pilotlight_core::Admission::Granted) => PodEntry::Work,
             Ok(pilotlight_core::Admission::Queued(ticket)) => {
                 if self.waiting.len() <= ticket.index() {
                     self.waiting.resize(ticket.index() + 1, None);
                 }
                 self.waiting[ticket.index()] = Some(request);
-                Entry::Queue(ticket)
+                PodEntry::Queue(ticket)
             }
-            Err(_) => Entry::Full,
+            Err(_) => PodEntry::Full,
         }
     }
 

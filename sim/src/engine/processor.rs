@@ -20,7 +20,7 @@ pub(super) struct Processor {
     progress: f64,
     updated: Time,
     running: u32,
-    /// Who is done at which progress; those that left early stay in until they would have been done.
+    /// Requests by the progress at which they are done; those that left early stay in until they would have been done.
     ends: BinaryHeap<Reverse<End>>,
     arrivals: u64,
 }
@@ -68,7 +68,7 @@ impl Processor {
         if self.running > 0 {
             self.progress += (now - self.updated).as_secs_f64() * self.speed();
         } else {
-            // Nobody is there to notice; small numbers are exact ones.
+            // An idle processor starts over: small numbers are exact ones.
             self.progress = 0.0;
             self.ends.clear();
         }

@@ -1,4 +1,4 @@
-//! What will happen, in order of time; what happens at the same time, in the order it was planned.
+//! Future events in order of time; events of the same time, in the order they were planned.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -45,7 +45,7 @@ impl<E> EventQueue<E> {
         Some((Time::from_nanos(at), event))
     }
 
-    /// When the next event is.
+    /// The time of the next event.
     pub fn next_at(&self) -> Option<Time> {
         self.heap.peek().map(|planned| Time::from_nanos(planned.at))
     }

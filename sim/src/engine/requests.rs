@@ -15,11 +15,11 @@ pub(super) struct RequestId {
 /// A request, from when its client first sends it until the client has its answer, or gives up.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    /// When the client sent it first.
+    /// The time the client sent it first.
     pub(super) sent: Time,
-    /// When this attempt was sent.
+    /// The time this attempt was sent.
     pub(super) attempt_sent: Time,
-    /// When a pod began to work on it, in this attempt.
+    /// The time a pod began to work on it, in this attempt.
     pub(super) started: Option<Time>,
     /// How long the service had been without a pod altogether when this attempt was sent.
     pub(super) cold_before: Duration,
@@ -43,7 +43,7 @@ pub(super) struct LinePlace {
     pub(super) ticket: balance::Ticket,
 }
 
-/// Where a request is.
+/// The place of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     /// Between two attempts, or not on its way yet.

@@ -4,8 +4,53 @@ use std::time::Duration;
 
 use pilotlight_core::Time;
 
-use super::meter::{Level, Levels};
 use crate::outcome::{Point, Timeline};
+
+/// How much of something there is, and how much there was, added up over time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Level {
+    value: f64,
+    since: Time,
+    integral: f64,
+}
+
+impl Level {
+    pub(super) fn set(&mut self, now: Time, value: f64) {
+        if value != self.value {
+            self.integral = self.integral(now);
+            (self.value, self.since) = (value, now);
+        }
+    }
+
+    pub(super) fn add(&mut self, now: Time, by: f64) {
+        self.set(now, self.value + by);
+    }
+
+    pub(super) fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// Value times seconds, up to now.
+    pub(super) fn integral(&self, now: Time) -> f64 {
+        self.integral + self.value * (now - self.since).as_secs_f64()
+    }
+}
+
+/// Levels whose average over time is of interest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Levels {
+    pub(super) in_flight: Level,
+    /// Requests at work, of those in flight.
+    pub(super) at_work: Level,
+    pub(super) ready: Level,
+    pub(super) starting: Level,
+    pub(super) pending: Level,
+    pub(super) terminating: Level,
+    pub(super) nodes: Level,
+    pub(super) panicking: Level,
+    pub(super) proxied: Level,
+    pub(super) wanted: Level,
+}
 
 /// Collects what happens within a step, and what there is on average.
 pub(super) struct Recorder {
@@ -14,13 +59,13 @@ pub(super) struct Recorder {
     next: Time,
     /// The levels at the beginning of the step under way.
     at_start: Sums,
-    steps: Vec<Step>,
-    now: Step,
+    steps: Vec<TimelineStep>,
+    now: TimelineStep,
 }
 
 /// One step: sums that can be added to those of its neighbour.
 #[derive(Clone)]
-struct Step {
+struct TimelineStep {
     sums: Sums,
     wanted: f64,
     target_per_pod: f64,
@@ -44,13 +89,13 @@ impl Default for Recorder {
             next: Time::EPOCH + SHORTEST_STEP,
             at_start: Sums::default(),
             steps: Vec::new(),
-            now: Step::default(),
+            now: TimelineStep::default(),
         }
     }
 }
 
 impl Recorder {
-    /// When the step under way ends.
+    /// The end of the step under way.
     pub(super) fn next(&self) -> Time {
         self.next
     }
@@ -119,9 +164,9 @@ impl Recorder {
     }
 }
 
-impl Step {
-    fn with(&self, next: &Step) -> Step {
-        Step {
+impl TimelineStep {
+    fn with(&self, next: &TimelineStep) -> TimelineStep {
+        TimelineStep {
             sums: self.sums + next.sums,
             wanted: next.wanted,
             target_per_pod: next.target_per_pod,
@@ -159,9 +204,9 @@ impl Step {
     }
 }
 
-impl Default for Step {
+impl Default for TimelineStep {
     fn default() -> Self {
-        Step {
+        TimelineStep {
             sums: Sums::default(),
             wanted: 0.0,
             target_per_pod: 0.0,

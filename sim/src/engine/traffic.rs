@@ -7,13 +7,13 @@ use std::time::Duration;
 use pilotlight_core::balance::{Gate, Policy, Refusals, share_of_pods};
 use pilotlight_core::{Place as ActivatorPlace, Reporter, RequestKind, Time};
 
-use super::meter::Answer;
-use super::pod::{Entry, Phase, PodId};
+use super::meter::Served;
+use super::pod::{Phase, PodEntry, PodId};
 use super::requests::{LinePlace, Place, Request, RequestId};
 use super::{Engine, Event, NEVER};
 use crate::scenario::{Balancing, Load, Path, Scenario, Settings};
 
-/// What stands in front of the pods.
+/// The activators in front of the pods.
 pub(super) struct Front {
     activators: Vec<Activator>,
     /// How many of them the service may use.
@@ -30,7 +30,7 @@ pub(super) struct Front {
     patience: Duration,
     /// Pods do not come up, and whoever waits for one is answered.
     gives_up: bool,
-    /// It is the client who gives up.
+    /// Whether it is the client who gives up.
     client_gives_up: bool,
     /// How long there was no pod to send to, altogether, and since when there has been none.
     cold_time: Duration,
@@ -206,12 +206,12 @@ impl Engine<'_> {
         pod.last_arrival = now;
         pod.stats.request_started(now, kind);
         match pod.enter(id) {
-            Entry::Work => {
+            PodEntry::Work => {
                 request.place = Place::App { pod: index };
                 self.begin_work(id, index);
             }
-            Entry::Queue(ticket) => request.place = Place::Queue { pod: index, ticket },
-            Entry::Full => {
+            PodEntry::Queue(ticket) => request.place = Place::Queue { pod: index, ticket },
+            PodEntry::Full => {
                 // Turned away at the door.
                 request.place = Place::Door { pod: index };
                 self.finish_attempt(id, Ending::Status(503));
@@ -289,14 +289,14 @@ impl Engine<'_> {
     pub(super) fn work_done(&mut self, id: RequestId) {
         let fails = self.scenario.app.error_fraction;
         let failed = fails > 0.0 && self.random.errors.unit() < fails;
-        // What comes after the load is not counted; neither is the time in which it is done.
+        // Work after the end of the load is not counted; neither is the time in which it is done.
         if self.now <= self.end {
             self.fleet.work_done += self.requests.at(id).work.as_secs_f64();
         }
         self.finish_attempt(id, Ending::Status(if failed { 500 } else { 200 }));
     }
 
-    /// When somebody loses patience next.
+    /// The next deadline of a request.
     pub(super) fn next_deadline(&self) -> Time {
         let first = self.requests.first_with_deadline();
         first.map_or(NEVER, |(_, sent)| sent + self.front.patience)
@@ -308,7 +308,7 @@ impl Engine<'_> {
         self.finish_attempt(id, ending);
     }
 
-    /// Everything a pod had is lost with it.
+    /// Ends all requests of a pod that is gone: they are lost with it.
     pub(super) fn lose_requests_of(&mut self, index: u32) {
         for id in self.requests.of_pod(index) {
             debug_assert!(self.requests.contains(id));
@@ -349,7 +349,7 @@ impl Engine<'_> {
                 if let Some(processor) = &mut pod.processor {
                     processor.leave(now);
                 }
-                // Nobody gets on at a pod that is gone.
+                // A pod that is gone works on no queued request.
                 if pod.phase != Phase::Gone {
                     next = pod.release();
                 }
@@ -406,7 +406,7 @@ impl Engine<'_> {
             Ending::Status(status) => {
                 let service = request.started.map_or(Duration::ZERO, |started| now - started);
                 let cold = request.waited_cold;
-                self.meter.answered(now, Answer { status, latency, service, cold });
+                self.meter.answered(now, Served { status, latency, service, cold });
             }
             Ending::ClientLeft => self.meter.abandoned(now, latency),
         }
@@ -482,7 +482,7 @@ impl Engine<'_> {
         }
     }
 
-    /// What each activator has to tell for the last second; after an outage of the autoscaler, anew.
+    /// Pushes each activator's report of the last second; after an outage of the autoscaler, anew.
     pub(super) fn report_of_activators(&mut self, anew: bool) {
         let now = self.now;
         for activator in 0..self.front.activators.len() {

@@ -1,4 +1,4 @@
-//! What metrics-server knows of the CPU that pods use: averages between its last two looks at each.
+//! The CPU usage of pods as metrics-server knows it: averages between its last two looks at each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,10 +31,10 @@ pub struct CpuMeter {
     pods: BTreeMap<u32, Looks>,
 }
 
-/// What one look at a pod shows.
+/// One look at a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuReading {
-    /// When its container started.
+    /// The start of its container.
     pub running_since: Time,
     /// The CPU time it has used since.
     pub used: Duration,
@@ -80,7 +80,7 @@ impl CpuMeter {
         }
     }
 
-    /// What a pod used; `None`: that is not known (yet).
+    /// The usage of a pod; `None`: not known (yet).
     pub fn usage(&self, pod: u32) -> Option<CpuUsage> {
         let &Looks { previous, last } = self.pods.get(&pod)?;
         let previous = previous?;

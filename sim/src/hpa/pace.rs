@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use pilotlight_core::Time;
 
-use super::spec::{Behavior, DEFAULT_SCALE_DOWN_STABILIZATION, Rules, Select, Step};
+use super::spec::{Behavior, DEFAULT_SCALE_DOWN_STABILIZATION, PolicyStep, Rules, Select};
 
-/// What kept it from what the metrics call for, after stabilization.
+/// The limit that kept it from what the metrics call for, after stabilization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Nothing.
+    /// No limit.
     None,
     /// The speed towards more pods (`ScaleUpLimit`).
     ScaleUpSpeed,
@@ -44,7 +44,7 @@ impl Pace {
         Pace { min, max, behavior, recommended, added, removed }
     }
 
-    /// What it finds at first counts as recommended.
+    /// The number of pods at first counts as recommended.
     pub(super) fn begin(&mut self, now: Time, current: u32) {
         if self.recommended.is_empty() {
             self.recommended.push_back((now, current));
@@ -149,13 +149,13 @@ impl Pace {
         let reach = rules.policies.iter().map(|policy| {
             let at_start = self.at_start_of(now, policy.period, current);
             match policy.step {
-                Step::Pods(pods) if is_up => at_start + i64::from(pods),
-                Step::Pods(pods) => at_start - i64::from(pods),
+                PolicyStep::Pods(pods) if is_up => at_start + i64::from(pods),
+                PolicyStep::Pods(pods) => at_start - i64::from(pods),
                 // Up, the rest counts as a pod, or one pod could never become two; down, the rest stays.
-                Step::Percent(percent) if is_up => {
+                PolicyStep::Percent(percent) if is_up => {
                     (at_start as f64 * (1.0 + f64::from(percent) / 100.0)).ceil() as i64
                 }
-                Step::Percent(percent) => (at_start as f64 * (1.0 - f64::from(percent) / 100.0)) as i64,
+                PolicyStep::Percent(percent) => (at_start as f64 * (1.0 - f64::from(percent) / 100.0)) as i64,
             }
         });
         let furthest = match (rules.select, is_up) {

@@ -33,7 +33,7 @@ impl Quantity {
         let milli = match ten {
             Some(ten) if power >= 0 => scaled.checked_mul(ten)?,
             Some(ten) => scaled.div_ceil(ten),
-            // So small a part of one, or so much, that only zero stays what it is.
+            // A part of one this small, or a multiple this large, leaves only zero what it is.
             None if power < 0 || self.mantissa == 0 => u128::from(self.mantissa > 0),
             None => return None,
         };

@@ -7,14 +7,14 @@ use pilotlight_config::workload::manifest::{self, Document, Node, shown};
 use pilotlight_config::{Fault, Findings, Parsed};
 
 use super::quantity::Quantity;
-use super::spec::{Behavior, HpaSpec, Measure, Metric, Policy, Rules, Select, Step};
+use super::spec::{Behavior, HpaMetric, HpaSpec, Measure, Policy, PolicyStep, Rules, Select};
 
 const DEFAULT_CPU_PERCENT: u32 = 80;
 const MAX_PERIOD_SECONDS: u32 = 1_800;
 const MAX_STABILIZATION_SECONDS: u32 = 3_600;
 const MAX_INT32: u32 = i32::MAX as u32;
 
-/// What exporters, meshes and adapters call what pods measure.
+/// Names that exporters, meshes and adapters give to what pods measure.
 const MEASURES: &[(&str, Measure)] = &[
     ("http_requests_per_second", Measure::RequestsPerSecond),
     ("http_requests_in_flight", Measure::InFlight),
@@ -79,7 +79,7 @@ fn object(node: &Node<'_>, findings: &mut Findings) -> HpaSpec {
             spec.only(&["scaleTargetRef", "minReplicas", "maxReplicas", percentage], findings);
             let target_percent = whole(&spec.child(percentage), 1, MAX_INT32, findings);
             let target_percent = target_percent.unwrap_or(DEFAULT_CPU_PERCENT);
-            (vec![Metric::CpuUtilization { target_percent }], None)
+            (vec![HpaMetric::CpuUtilization { target_percent }], None)
         }
         Some("autoscaling/v2" | "autoscaling/v2beta2") => {
             spec.only(&["scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior"], findings);
@@ -90,17 +90,17 @@ fn object(node: &Node<'_>, findings: &mut Findings) -> HpaSpec {
             (Vec::new(), None)
         }
         None => {
-            version.fault("must be autoscaling/v2 or autoscaling/v1; there is nothing", findings);
+            version.fault("is missing: autoscaling/v2 or autoscaling/v1", findings);
             (Vec::new(), None)
         }
     };
     HpaSpec { name, min_replicas, max_replicas: max_replicas.unwrap_or(min_replicas), metrics, behavior }
 }
 
-fn metrics(node: &Node<'_>, findings: &mut Findings) -> Vec<Metric> {
+fn metrics(node: &Node<'_>, findings: &mut Findings) -> Vec<HpaMetric> {
     let items = node.items(findings);
     if items.is_empty() {
-        return vec![Metric::CpuUtilization { target_percent: DEFAULT_CPU_PERCENT }];
+        return vec![HpaMetric::CpuUtilization { target_percent: DEFAULT_CPU_PERCENT }];
     }
     let (before, mut metrics) = (findings.faults.len(), Vec::new());
     for item in items {
@@ -113,8 +113,8 @@ fn metrics(node: &Node<'_>, findings: &mut Findings) -> Vec<Metric> {
     metrics
 }
 
-/// What a simulated pod cannot measure is passed over, with a warning.
-fn metric(node: &Node<'_>, findings: &mut Findings) -> Option<Metric> {
+/// Reads a metric. One that a simulated pod cannot measure is passed over, with a warning.
+fn metric(node: &Node<'_>, findings: &mut Findings) -> Option<HpaMetric> {
     let kind = node.child("type");
     if !required(&kind, findings) {
         return None;
@@ -144,7 +144,7 @@ fn metric(node: &Node<'_>, findings: &mut Findings) -> Option<Metric> {
     }
 }
 
-fn resource_metric(node: &Node<'_>, findings: &mut Findings) -> Option<Metric> {
+fn resource_metric(node: &Node<'_>, findings: &mut Findings) -> Option<HpaMetric> {
     // The simulated pod has a single container, so a container's usage is the pod's.
     node.only(&["name", "container", "target"], findings);
     let name = node.child("name");
@@ -171,14 +171,14 @@ fn resource_metric(node: &Node<'_>, findings: &mut Findings) -> Option<Metric> {
         }
         (true, false) => {
             let target_percent = whole(&percent, 1, MAX_INT32, findings)?;
-            return Some(Metric::CpuUtilization { target_percent });
+            return Some(HpaMetric::CpuUtilization { target_percent });
         }
-        (false, true) => return Some(Metric::Cpu { target_millicores: milli(&value, findings)? }),
+        (false, true) => return Some(HpaMetric::Cpu { target_millicores: milli(&value, findings)? }),
     }
     None
 }
 
-fn pods_metric(node: &Node<'_>, findings: &mut Findings) -> Option<Metric> {
+fn pods_metric(node: &Node<'_>, findings: &mut Findings) -> Option<HpaMetric> {
     node.only(&["metric", "target"], findings);
     let metric = node.child("metric");
     metric.only(&["name", "selector"], findings);
@@ -199,7 +199,7 @@ fn pods_metric(node: &Node<'_>, findings: &mut Findings) -> Option<Metric> {
         findings.fault(&name.path, &name_text, rule);
         return None;
     };
-    Some(Metric::Pods { name: name_text, measure, target_milli: target_milli? })
+    Some(HpaMetric::Pods { name: name_text, measure, target_milli: target_milli? })
 }
 
 const TARGET_FIELDS: &[&str] = &["type", "averageUtilization", "averageValue", "value"];
@@ -262,8 +262,11 @@ fn policy(node: &Node<'_>, findings: &mut Findings) -> Option<Policy> {
     }
     let value = whole(&value, 1, MAX_INT32, findings);
     let period = whole(&period, 1, MAX_PERIOD_SECONDS, findings);
-    let step =
-        one_of::<fn(u32) -> Step>(&kind, &[("Pods", Step::Pods), ("Percent", Step::Percent)], findings);
+    let step = one_of::<fn(u32) -> PolicyStep>(
+        &kind,
+        &[("Pods", PolicyStep::Pods), ("Percent", PolicyStep::Percent)],
+        findings,
+    );
     Some(Policy { step: step?(value?), period: seconds(period?) })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pilotlight_core::Time;
 
 use super::cpu::CpuUsage;
-use super::spec::{Measure, Metric};
+use super::spec::{HpaMetric, Measure};
 
 /// A pod as the controller sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,35 +28,35 @@ pub enum PodState {
     Pending,
     /// Containers run.
     Running {
-        /// When it was bound to its node.
+        /// The time it was bound to its node.
         started_at: Time,
         /// Whether it is ready.
         is_ready: bool,
         /// Since when it is so; if it has never been ready, since it was started.
         since: Time,
     },
-    /// It was told to stop, and no longer counts.
+    /// Terminating: the pod was told to stop, and no longer counts.
     Terminating,
 }
 
-/// What one metric calls for.
+/// The proposal of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// So many pods.
+    /// The pods it calls for.
     pub replicas: u32,
-    /// What the pods that count measure on average: percent of the request, or thousandths.
+    /// The average of the pods that count: percent of the request, or thousandths.
     pub average: u64,
-    /// What it should be, in the same unit.
+    /// The target, in the same unit.
     pub target: u64,
 }
 
 /// Why a metric calls for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoProposal {
-    /// There are no pods to look at.
+    /// No pods to look at.
     #[error("there are no pods")]
     NoPods,
-    /// There are, but no measurement of any that counts.
+    /// No measurement of any pod that counts.
     #[error("no pod that counts has been measured")]
     NotMeasured,
     /// A share of nothing.
@@ -80,7 +80,7 @@ impl Tolerance {
 /// The number of pods `metric` calls for, when `current` were asked for last.
 pub(super) fn propose(
     now: Time,
-    metric: &Metric,
+    metric: &HpaMetric,
     pod_millicores: u32,
     tolerance: Tolerance,
     current: u32,
@@ -89,7 +89,7 @@ pub(super) fn propose(
     if pods.is_empty() {
         return Err(NoProposal::NoPods);
     }
-    let scale = Scale::new(metric, pod_millicores);
+    let scale = MetricScale::new(metric, pod_millicores);
     let Groups { measured, unready, missing } = Groups::new(now, metric, pods);
     if measured.pods == 0 {
         return Err(NoProposal::NotMeasured);
@@ -106,7 +106,7 @@ pub(super) fn propose(
         return propose(ceil(ratio * measured.pods as f64));
     }
 
-    // Whoever was not measured is assumed to speak against the change: on the target where it is downwards, idle
+    // A pod that was not measured is assumed to speak against the change: on the target where it is downwards, idle
     // where it is upwards.
     let mut assumed = measured;
     if ratio < 1.0 {
@@ -127,24 +127,24 @@ pub(super) fn propose(
     propose(if turned { current } else { replicas })
 }
 
-/// What a metric is measured by.
-struct Scale {
-    /// What each pod requests, if it is a percentage of that.
+/// The scale of a metric.
+struct MetricScale {
+    /// The request of each pod, if the metric is a percentage of that.
     request: Option<u64>,
     target: u64,
-    /// What a pod that was not measured counts as, where there would be fewer pods.
+    /// The value of a pod that was not measured, where there would be fewer pods.
     missing: u64,
 }
 
-impl Scale {
-    fn new(metric: &Metric, pod_millicores: u32) -> Self {
+impl MetricScale {
+    fn new(metric: &HpaMetric, pod_millicores: u32) -> Self {
         match *metric {
-            Metric::CpuUtilization { target_percent } => {
+            HpaMetric::CpuUtilization { target_percent } => {
                 let (request, target) = (u64::from(pod_millicores), u64::from(target_percent));
-                Scale { request: Some(request), target, missing: request * target.max(100) / 100 }
+                MetricScale { request: Some(request), target, missing: request * target.max(100) / 100 }
             }
-            Metric::Cpu { target_millicores: target } | Metric::Pods { target_milli: target, .. } => {
-                Scale { request: None, target, missing: target }
+            HpaMetric::Cpu { target_millicores: target } | HpaMetric::Pods { target_milli: target, .. } => {
+                MetricScale { request: None, target, missing: target }
             }
         }
     }
@@ -178,13 +178,13 @@ impl Sum {
 #[derive(Debug, Default)]
 struct Groups {
     measured: Sum,
-    /// They are not ready, or their CPU is that of their start.
+    /// Pods that are not ready, or whose CPU is that of their start.
     unready: u64,
     missing: u64,
 }
 
 impl Groups {
-    fn new(now: Time, metric: &Metric, pods: &[PodSample]) -> Self {
+    fn new(now: Time, metric: &HpaMetric, pods: &[PodSample]) -> Self {
         let mut groups = Groups::default();
         for pod in pods {
             match (pod.state, pod.milli(metric)) {
@@ -202,23 +202,25 @@ impl Groups {
 }
 
 impl PodSample {
-    /// What it measures, in thousandths.
-    fn milli(&self, metric: &Metric) -> Option<u64> {
+    /// The pod's measurement, in thousandths.
+    fn milli(&self, metric: &HpaMetric) -> Option<u64> {
         // The adapters cut the rest of a thousandth off.
         let cut = |value: f64| (value * 1_000.0) as u64;
         match metric {
-            Metric::CpuUtilization { .. } | Metric::Cpu { .. } => self.cpu.map(|usage| usage.millicores),
-            Metric::Pods { measure: Measure::RequestsPerSecond, .. } => self.requests_per_second.map(cut),
-            Metric::Pods { measure: Measure::InFlight, .. } => self.in_flight.map(cut),
+            HpaMetric::CpuUtilization { .. } | HpaMetric::Cpu { .. } => {
+                self.cpu.map(|usage| usage.millicores)
+            }
+            HpaMetric::Pods { measure: Measure::RequestsPerSecond, .. } => self.requests_per_second.map(cut),
+            HpaMetric::Pods { measure: Measure::InFlight, .. } => self.in_flight.map(cut),
         }
     }
 
     /// Whether its CPU must not be taken for that of its work.
-    fn is_cpu_unusable(&self, now: Time, metric: &Metric) -> bool {
+    fn is_cpu_unusable(&self, now: Time, metric: &HpaMetric) -> bool {
         let (PodState::Running { started_at, is_ready, since }, Some(cpu)) = (self.state, self.cpu) else {
             return false;
         };
-        if matches!(metric, Metric::Pods { .. }) {
+        if matches!(metric, HpaMetric::Pods { .. }) {
             return false;
         }
         if now < started_at + CPU_INITIALIZATION {

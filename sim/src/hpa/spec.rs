@@ -7,24 +7,24 @@ use pilotlight_config::Parsed;
 
 use super::read;
 
-/// What a HorizontalPodAutoscaler is to do.
+/// The settings of a HorizontalPodAutoscaler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HpaSpec {
-    /// Its name; `None` where none is written.
+    /// The name; `None` where none is written.
     pub name: Option<String>,
-    /// There are never fewer pods.
+    /// The fewest pods.
     pub min_replicas: u32,
-    /// There are never more.
+    /// The most pods.
     pub max_replicas: u32,
-    /// What it looks at; the one that calls for the most pods decides.
-    pub metrics: Vec<Metric>,
+    /// The metrics; the one that calls for the most pods decides.
+    pub metrics: Vec<HpaMetric>,
     /// How fast it may go; `None`: the controller's older rules, which differ from the defaults of this.
     pub behavior: Option<Behavior>,
 }
 
 /// One thing to look at, and what it should be on average over the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Metric {
+pub enum HpaMetric {
     /// Used CPU, in hundredths of what the pods request.
     CpuUtilization {
         /// The percentage aimed for.
@@ -35,18 +35,18 @@ pub enum Metric {
         /// The thousandths of a core aimed for in each pod.
         target_millicores: u64,
     },
-    /// Something the pods measure themselves.
+    /// A metric that pods measure themselves.
     Pods {
-        /// Its name as it was written.
+        /// The metric's name as it was written.
         name: String,
-        /// What it is.
+        /// The measurement behind the name.
         measure: Measure,
         /// The thousandths aimed for in each pod.
         target_milli: u64,
     },
 }
 
-/// What simulated pods measure.
+/// Measurements of simulated pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
     /// Requests a second.
@@ -67,9 +67,9 @@ pub struct Behavior {
 /// How fast it may go in one direction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// Whatever was recommended within this time, it goes no further than the most careful of it.
+    /// The stabilization window: the most careful recommendation within it is the limit.
     pub stabilization_window: Duration,
-    /// Which of the policies counts.
+    /// The policy that counts.
     pub select: Select,
     /// The limits on the speed.
     pub policies: Vec<Policy>,
@@ -77,7 +77,7 @@ pub struct Rules {
     pub tolerance_fraction: Option<f64>,
 }
 
-/// Which of several policies counts.
+/// The choice among several policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Select {
     /// The one that lets it go the furthest.
@@ -85,7 +85,7 @@ pub enum Select {
     Max,
     /// The one that lets it go the least far.
     Min,
-    /// None: it does not go this way at all.
+    /// Disabled: the number does not go this way at all.
     Disabled,
 }
 
@@ -93,17 +93,17 @@ pub enum Select {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How far.
-    pub step: Step,
+    pub step: PolicyStep,
     /// In which time.
     pub period: Duration,
 }
 
 /// How far a policy lets it go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// So many pods.
+pub enum PolicyStep {
+    /// A number of pods.
     Pods(u32),
-    /// So many hundredths of the pods there were.
+    /// Hundredths of the pods there were.
     Percent(u32),
 }
 
@@ -118,8 +118,8 @@ impl Rules {
     /// is more.
     pub fn scale_up() -> Self {
         let policies = vec![
-            Policy { step: Step::Pods(4), period: DEFAULT_PERIOD },
-            Policy { step: Step::Percent(100), period: DEFAULT_PERIOD },
+            Policy { step: PolicyStep::Pods(4), period: DEFAULT_PERIOD },
+            Policy { step: PolicyStep::Percent(100), period: DEFAULT_PERIOD },
         ];
         Rules {
             stabilization_window: Duration::ZERO,
@@ -131,7 +131,7 @@ impl Rules {
 
     /// Kubernetes' defaults towards fewer pods: as many as five minutes have called for, at any speed.
     pub fn scale_down() -> Self {
-        let policies = vec![Policy { step: Step::Percent(100), period: DEFAULT_PERIOD }];
+        let policies = vec![Policy { step: PolicyStep::Percent(100), period: DEFAULT_PERIOD }];
         Rules {
             stabilization_window: DEFAULT_SCALE_DOWN_STABILIZATION,
             select: Select::Max,

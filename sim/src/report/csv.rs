@@ -7,12 +7,12 @@
 use csv::{Terminator, WriterBuilder};
 
 use crate::outcome::{Metric, Point};
-use crate::report::Run;
+use crate::report::ReportedRun;
 
 /// One row per run: its name, its seed, for how long there was load, and every metric there is.
-pub fn outcomes(runs: &[Run]) -> String {
+pub fn outcomes(runs: &[ReportedRun]) -> String {
     let metrics: Vec<String> = Metric::names().collect();
-    let mut table = Table::new();
+    let mut table = CsvTable::new();
     table.row(["name", "seed", "duration_s"].into_iter().chain(metrics.iter().map(String::as_str)));
     for run in runs {
         let lead = [run.name.clone(), run.outcome.seed.to_string(), run.outcome.duration_s.to_string()];
@@ -24,8 +24,8 @@ pub fn outcomes(runs: &[Run]) -> String {
 }
 
 /// One row per step of each run's timeline; nothing but the header if no run has one.
-pub fn timelines(runs: &[Run]) -> String {
-    let mut table = Table::new();
+pub fn timelines(runs: &[ReportedRun]) -> String {
+    let mut table = CsvTable::new();
     table.row(["name"].into_iter().chain(POINT_COLUMNS.iter().map(|column| column.name)));
     for run in runs {
         for point in run.outcome.timeline.iter().flat_map(|timeline| &timeline.points) {
@@ -41,7 +41,7 @@ pub fn timelines(runs: &[Run]) -> String {
 pub struct PointColumn {
     /// The field's name in [`Point`].
     pub name: &'static str,
-    /// Its value.
+    /// The value in a point.
     pub value: fn(&Point) -> f64,
 }
 
@@ -70,11 +70,11 @@ pub const POINT_COLUMNS: &[PointColumn] = &[
     column("latency_max_s", |p| p.latency_max_s),
 ];
 
-struct Table(csv::Writer<Vec<u8>>);
+struct CsvTable(csv::Writer<Vec<u8>>);
 
-impl Table {
+impl CsvTable {
     fn new() -> Self {
-        Table(WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new()))
+        CsvTable(WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new()))
     }
 
     fn row(&mut self, fields: impl Iterator<Item = impl AsRef<str>>) {

@@ -10,7 +10,7 @@ mod tables;
 mod tuning;
 
 use crate::report::number::{amount, percent, seconds, with_commas};
-use crate::report::{Page, Run};
+use crate::report::{Page, ReportedRun};
 use markup::escaped;
 
 /// The page, whole.
@@ -21,7 +21,7 @@ pub fn page(page: &Page) -> String {
     whole(page)
 }
 
-/// The same with a number before each name: long names are cut off beside charts, and may all begin alike.
+/// Names with a number before each: long names are cut off beside charts, and may all begin alike.
 fn numbered(page: &Page) -> Page {
     let mut page = page.clone();
     for (at, run) in page.runs.iter_mut().enumerate() {
@@ -99,7 +99,7 @@ fn code(label: &str, content: &str) -> String {
 }
 
 /// The verdict at a glance: what was asked of the service, and what that cost.
-fn tiles(run: &Run) -> String {
+fn tiles(run: &ReportedRun) -> String {
     let outcome = &run.outcome;
     let metric = |name| outcome.metric(name).unwrap_or_default();
     let errors = metric("errors");

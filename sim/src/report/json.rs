@@ -5,9 +5,6 @@ use serde::Serialize;
 use crate::outcome::SCHEMA;
 use crate::report::Page;
 
-/// The JSON Schema of what [`page`] writes.
-pub const JSON_SCHEMA: &str = include_str!("../../schema/outcome.v1.json");
-
 /// The page as one JSON document, indented, with a line end.
 pub fn page(page: &Page) -> String {
     let document = Document { schema: SCHEMA, page };

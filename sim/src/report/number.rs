@@ -40,7 +40,7 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
-/// The same in at most 10 characters, for columns: `12.6 min` where `12 min 38 s` is too much.
+/// The value in at most 10 characters, for columns: `12.6 min` where `12 min 38 s` is too much.
 pub(crate) fn short_seconds(value: f64) -> String {
     let shown = seconds(value);
     match value {
@@ -118,7 +118,7 @@ pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
     // By way of an integer power in each direction: multiplying with 0.01 would not be exact.
     let unit = 10f64.powi(places.abs());
     let rounded = if places >= 0 { (value * unit).round() / unit } else { (value / unit).round() * unit };
-    // So small that its power is beyond all numbers.
+    // A value so small that its power is beyond all numbers.
     if rounded.is_finite() { rounded } else { 0.0 }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::report::number;
 
-/// What an axis shows, and so how its ticks are chosen and written.
+/// The quantity on an axis, and so how its ticks are chosen and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Axis {
     /// A count or an amount.
@@ -73,7 +73,7 @@ impl Scale {
         Scale { axis: Axis::Clock, low: 0.0, high: length_s, is_log: false, ticks, step }
     }
 
-    /// Where `value` lies: 0 at the low end, 1 at the high one. What is beyond an end is put there.
+    /// The place of `value`: 0 at the low end, 1 at the high one. A value beyond an end is put there.
     pub(crate) fn at(&self, value: f64) -> f64 {
         let share = if self.is_log {
             (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()
@@ -93,7 +93,7 @@ impl Scale {
         self.is_log
     }
 
-    /// What to write beside a tick.
+    /// The text beside a tick.
     pub(crate) fn label(&self, tick: f64) -> String {
         match self.axis {
             Axis::Number if tick.abs() >= 1e6 => format!("{} M", number::amount(tick / 1e6)),

@@ -194,7 +194,7 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
     rows.text
 }
 
-/// What a search found, with its front.
+/// The result of a search, with its front.
 pub fn tuning(tuning: &Tuning, style: Style) -> String {
     let mut text = String::from("\n");
     for line in wrapped(&printable(&tuning.reason), style.columns()) {

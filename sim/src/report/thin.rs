@@ -3,7 +3,7 @@
 use crate::outcome::{Point, Timeline};
 
 impl Timeline {
-    /// The same in at most `most` steps, each as long as a whole number of the old ones.
+    /// The timeline in at most `most` steps, each as long as a whole number of the old ones.
     ///
     /// What was an average stays one; the wanted pods are those at the end; of latencies, the longest is the
     /// longest, and quantiles are averaged by the requests that ended, which is as near as can be told.
@@ -16,7 +16,7 @@ impl Timeline {
         Timeline { step_s: self.step_s * merge as f64, points }
     }
 
-    /// Where the last step ends, in seconds from the start.
+    /// The end of the last step, in seconds from the start.
     pub fn end_s(&self) -> f64 {
         self.points.last().map_or(0.0, |last| last.at_s + self.step_s)
     }

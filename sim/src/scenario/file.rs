@@ -36,13 +36,13 @@ pub use fields::{Field, SECTIONS, Section, markdown};
 pub struct ScenarioFile {
     /// The world.
     pub scenario: Scenario,
-    /// What it is about, as it is written; may be empty.
+    /// The description as it is written; may be empty.
     pub description: String,
     /// The settings, at least one: Knative's defaults where none are written.
     pub settings: Vec<Settings>,
     /// The first of them that go by Knative's algorithm, as they are written: what can be varied.
     pub written: Option<Written>,
-    /// What is expected of latencies, where that is written.
+    /// The objective for latencies, where one is written.
     pub slo: Option<Slo>,
 }
 

@@ -23,14 +23,14 @@ use pilotlight_config::spelling::nearest;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Knob {
     name: &'static str,
-    place: Place,
+    place: KnobPlace,
     /// `None`: as it is written without the knob.
     values: Vec<Option<String>>,
 }
 
-/// Where a setting is written.
+/// The place where a setting is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum KnobPlace {
     Annotation(&'static str),
     Config(&'static str),
 }
@@ -38,15 +38,15 @@ pub(crate) enum Place {
 /// Why a text is not a knob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KnobError {
-    /// There is no `=` in it, or nothing on one of its sides.
+    /// No `=` in the text, or nothing on one of its sides.
     #[error("{0:?} is not NAME=VALUE,VALUE,... or NAME=FIRST..LAST:STEP")]
     Form(String),
-    /// There is no such setting.
+    /// Unknown setting.
     #[error("unknown setting {name:?}; {advice}")]
     Unknown {
-        /// What was written.
+        /// The name as it was written.
         name: String,
-        /// What to write instead.
+        /// The advice: what to write instead.
         advice: String,
     },
     /// A range that leads nowhere.
@@ -56,7 +56,7 @@ pub enum KnobError {
         name: &'static str,
         /// The range as it was written.
         range: String,
-        /// What is wrong with it.
+        /// The rule it breaks.
         rule: &'static str,
     },
     /// A value that is there already.
@@ -80,11 +80,6 @@ impl Knob {
         &self.values
     }
 
-    /// Whether it is a key of the ConfigMap, and so changes every service of the cluster.
-    pub fn is_cluster_wide(&self) -> bool {
-        matches!(self.place, Place::Config(_))
-    }
-
     /// A setting that takes `values`.
     pub fn new(name: &str, values: Vec<Option<String>>) -> Result<Self, KnobError> {
         let (name, place) = find(name).ok_or_else(|| unknown(name))?;
@@ -96,7 +91,7 @@ impl Knob {
         Ok(Knob { name, place, values })
     }
 
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> KnobPlace {
         self.place
     }
 }
@@ -132,25 +127,25 @@ pub(crate) fn shown(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or(DEFAULT)
 }
 
-/// What stands for leaving a setting as it is.
+/// The word for leaving a setting as it is.
 const DEFAULT: &str = "default";
 
 /// The most values a range may come to.
 const MOST: usize = 10_000;
 
-fn find(name: &str) -> Option<(&'static str, Place)> {
+fn find(name: &str) -> Option<(&'static str, KnobPlace)> {
     known().find(|&(known, place)| {
-        let (Place::Annotation(key) | Place::Config(key)) = place;
+        let (KnobPlace::Annotation(key) | KnobPlace::Config(key)) = place;
         known == name || key == name
     })
 }
 
 /// All settings by the names they go by here.
-fn known() -> impl Iterator<Item = (&'static str, Place)> {
+fn known() -> impl Iterator<Item = (&'static str, KnobPlace)> {
     let annotations = annotation::ALL.iter().map(|key| key.name());
-    let annotations =
-        annotations.map(|key| (key.rsplit_once('/').map_or(key, |(_, name)| name), Place::Annotation(key)));
-    annotations.chain(config_map::ALL.iter().map(|key| (key.name(), Place::Config(key.name()))))
+    let annotations = annotations
+        .map(|key| (key.rsplit_once('/').map_or(key, |(_, name)| name), KnobPlace::Annotation(key)));
+    annotations.chain(config_map::ALL.iter().map(|key| (key.name(), KnobPlace::Config(key.name()))))
 }
 
 fn unknown(name: &str) -> KnobError {
@@ -172,10 +167,11 @@ fn unknown(name: &str) -> KnobError {
 fn range(name: &'static str, text: &str, first: &str, rest: &str) -> Result<Vec<String>, KnobError> {
     let fault = |rule| KnobError::Range { name, range: text.to_owned(), rule };
     let (last, step) = rest.split_once(':').ok_or_else(|| fault("has no step, as in 5..50:5 or 1..64:x2"))?;
-    let quantity = |text| Quantity::parse(text).ok_or_else(|| fault("is not made of numbers or durations"));
+    let quantity =
+        |text| KnobQuantity::parse(text).ok_or_else(|| fault("is not made of numbers or durations"));
     let (first, last) = (quantity(first)?, quantity(last)?);
     let (factor, step) = match step.strip_prefix('x') {
-        Some(factor) => (Quantity::parse(factor).map_or(f64::NAN, |factor| factor.value), None),
+        Some(factor) => (KnobQuantity::parse(factor).map_or(f64::NAN, |factor| factor.value), None),
         None => (1.0, Some(quantity(step)?)),
     };
     if [Some(last), step].into_iter().flatten().any(|other| other.is_time != first.is_time) {
@@ -193,7 +189,7 @@ fn range(name: &'static str, text: &str, first: &str, rest: &str) -> Result<Vec<
         if values.len() == MOST {
             return Err(fault("comes to more than 10,000 values"));
         }
-        values.push(Quantity { value: number, is_time: first.is_time }.to_string());
+        values.push(KnobQuantity { value: number, is_time: first.is_time }.to_string());
         // From the beginning, not from the last: rounding must not add up.
         let steps = values.len() as f64;
         number = if step > 0.0 { first.value + steps * step } else { first.value * factor.powf(steps) };
@@ -203,23 +199,23 @@ fn range(name: &'static str, text: &str, first: &str, rest: &str) -> Result<Vec<
 
 /// A number, or a duration in nanoseconds.
 #[derive(Clone, Copy)]
-struct Quantity {
+struct KnobQuantity {
     value: f64,
     is_time: bool,
 }
 
-impl Quantity {
+impl KnobQuantity {
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if let Ok(value) = text.parse::<f64>() {
-            return value.is_finite().then_some(Quantity { value, is_time: false });
+            return value.is_finite().then_some(KnobQuantity { value, is_time: false });
         }
         let time = duration::parse(text).ok()?;
-        Some(Quantity { value: time.as_nanos() as f64, is_time: true })
+        Some(KnobQuantity { value: time.as_nanos() as f64, is_time: true })
     }
 }
 
-impl fmt::Display for Quantity {
+impl fmt::Display for KnobQuantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_time {
             return f.write_str(&duration::format(Duration::from_nanos(self.value.round() as u64)));
@@ -254,11 +250,17 @@ mod tests {
     #[test]
     fn a_setting_is_known_by_its_short_name_and_its_whole_key() {
         let knob: Knob = "autoscaling.knative.dev/min-scale=1".parse().unwrap();
-        assert_eq!((knob.name(), knob.is_cluster_wide()), ("min-scale", false));
+        assert_eq!(
+            (knob.name(), knob.place()),
+            ("min-scale", KnobPlace::Annotation("autoscaling.knative.dev/min-scale"))
+        );
         let knob: Knob = "max-scale-up-rate=2,10".parse().unwrap();
-        assert_eq!((knob.name(), knob.is_cluster_wide()), ("max-scale-up-rate", true));
+        assert_eq!(
+            (knob.name(), knob.place()),
+            ("max-scale-up-rate", KnobPlace::Config("max-scale-up-rate"))
+        );
         let knob: Knob = "stable-window=30s".parse().unwrap();
-        assert!(knob.is_cluster_wide());
+        assert_eq!(knob.place(), KnobPlace::Config("stable-window"));
     }
 
     #[test]

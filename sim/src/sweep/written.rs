@@ -6,7 +6,7 @@ use pilotlight_config::keys::annotation;
 use pilotlight_config::{AutoscalerConfig, Fault, Faults, Verdict, resolve};
 use pilotlight_core::{ConcurrencyLimit, Reachability};
 
-use super::knob::Place;
+use super::knob::KnobPlace;
 use crate::scenario::Settings;
 
 /// Settings as they are written: what a sweep changes, and a search begins with. The default is Knative's.
@@ -23,10 +23,10 @@ pub struct Written {
 impl Written {
     /// With one thing written differently.
     #[must_use]
-    pub(crate) fn with(mut self, place: Place, value: &str) -> Self {
+    pub(crate) fn with(mut self, place: KnobPlace, value: &str) -> Self {
         match place {
-            Place::Annotation(key) => self.annotations.insert(key.to_owned(), value.to_owned()),
-            Place::Config(key) => self.config.insert(key.to_owned(), value.to_owned()),
+            KnobPlace::Annotation(key) => self.annotations.insert(key.to_owned(), value.to_owned()),
+            KnobPlace::Config(key) => self.config.insert(key.to_owned(), value.to_owned()),
         };
         self
     }

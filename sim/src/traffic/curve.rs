@@ -141,7 +141,7 @@ impl Walk {
         walk
     }
 
-    /// When the next request is due; `None` if that is never.
+    /// The time at which the next request is due; `None` if that is never.
     #[inline]
     pub(super) fn next(&mut self, rng: &mut Rng) -> Option<Time> {
         let Origin::Curve { curve, .. } = &*self.origin else { return None };

@@ -1,4 +1,4 @@
-//! What traffic is like: how much, how bursty, how long it is silent, and what that means for scaling.
+//! Descriptions of traffic: how much, how bursty, how long it is silent, and what that means for scaling.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,7 +53,7 @@ pub struct Dispersion {
 pub struct Gap {
     /// How long.
     pub length_s: f64,
-    /// When it begins.
+    /// The beginning of the gap.
     pub start_s: f64,
 }
 
@@ -81,13 +81,13 @@ pub struct ServiceQuantiles {
     pub p90_s: f64,
     /// 99 % take no longer.
     pub p99_s: f64,
-    /// None takes longer.
+    /// The longest.
     pub max_s: f64,
 }
 
 impl Description {
     pub(super) fn of(traffic: &Traffic, seed: u64) -> Self {
-        let mut gaps = Gaps::default();
+        let mut gaps = GapMeter::default();
         let mut counts = [1, 10, 60].map(Bins::new);
         let mut services = Durations::<NANOSECOND, 3>::default();
         let mut requests = 0u64;
@@ -129,12 +129,12 @@ impl Description {
         }
     }
 
-    /// What this means for scaling, in plain words; empty if there is nothing to say.
+    /// The consequences for scaling, in plain words; empty if there are none.
     pub fn advice(&self) -> Vec<String> {
         let mut advice = Vec::new();
         let hours = self.duration_s / 3_600.0;
         if self.requests == 0 {
-            return vec!["There is not a single request.".to_owned()];
+            return vec!["The traffic has no requests.".to_owned()];
         }
         let Silence { longer_than_s, times, time_fraction } = self.silence;
         if times == 0 {
@@ -166,7 +166,7 @@ impl Description {
             && minute.index > 3.0 * second.index
         {
             advice.push(
-                "Counts vary more the longer one counts: the rate itself rises and falls, and following it pays."
+                "The rate itself rises and falls: counts per minute vary more than counts per second. Autoscaling pays."
                     .to_owned(),
             );
         }
@@ -246,7 +246,7 @@ fn short(value: f64) -> String {
 
 /// Gaps between requests as they come.
 #[derive(Debug, Default)]
-struct Gaps {
+struct GapMeter {
     last: Option<Time>,
     /// Welford's running mean and sum of squares.
     count: u64,
@@ -257,7 +257,7 @@ struct Gaps {
     longest: Vec<(Duration, Time)>,
 }
 
-impl Gaps {
+impl GapMeter {
     fn arrive(&mut self, at: Time) {
         if let Some(last) = self.last {
             let gap = (at - last).as_secs_f64();
@@ -358,5 +358,5 @@ impl Bins {
 /// The default stable window.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// So many gaps are told.
+/// The number of gaps that are told.
 const LONGEST: usize = 5;

@@ -7,7 +7,7 @@ use pilotlight_config::workload::manifest::{self, Node};
 use pilotlight_config::{Fault, Faults, Findings, duration as go};
 use serde_json::Value;
 
-use super::spec::{MarkovState, Operator, Source, Step, TrafficSpec, rule};
+use super::spec::{MarkovState, Operator, RateStep, Source, TrafficSpec, rule};
 use super::trace::{FORMATS, Stamp, TokenCost, TraceSpec};
 use super::{Process, ProcessError};
 use crate::dist::TimeUnit;
@@ -29,7 +29,7 @@ impl TrafficSpec {
         }
     }
 
-    /// The same where `others` may be written in the place of traffic: one of them may be what was meant.
+    /// Reads traffic where `others` may be written in its place: one of them may be what was meant.
     pub(crate) fn read_beside(
         node: &Node<'_>,
         others: &[&str],
@@ -72,12 +72,12 @@ fn source(node: &Node<'_>, others: &[&str], findings: &mut Findings) -> Option<S
         "merge" => Source::Merge(parts(findings)?),
         "sequence" => Source::Sequence(parts(findings)?),
         "mmpp" => {
-            let mut fields = Fields::of(&body, &["states", "for"], findings);
+            let mut fields = KnownFields::of(&body, &["states", "for"], findings);
             let (states, length) = (fields.list("states", state), fields.length("for"));
             Source::Mmpp { states: states?, length: length? }
         }
         "concurrent" => {
-            let mut fields = Fields::of(&body, &["requests", "every", "for"], findings);
+            let mut fields = KnownFields::of(&body, &["requests", "every", "for"], findings);
             let (requests, every, length) =
                 (fields.requests("requests"), fields.length("every"), fields.length("for"));
             Source::Concurrent { requests: requests?, every: every?, length: length? }
@@ -89,7 +89,7 @@ fn source(node: &Node<'_>, others: &[&str], findings: &mut Findings) -> Option<S
 /// A pattern whose rate is known at every time.
 fn curve(kind: &str, body: &Node<'_>, findings: &mut Findings) -> Option<Source> {
     let (_, names) = CURVES.iter().find(|(name, _)| *name == kind)?;
-    let mut fields = Fields::of(body, names, findings);
+    let mut fields = KnownFields::of(body, names, findings);
     let arrivals = fields.arrivals();
     match kind {
         "constant" => {
@@ -127,14 +127,14 @@ fn curve(kind: &str, body: &Node<'_>, findings: &mut Findings) -> Option<Source>
     }
 }
 
-fn step(node: &Node<'_>, findings: &mut Findings) -> Option<Step> {
-    let mut fields = Fields::of(node, &["rate", "for"], findings);
+fn step(node: &Node<'_>, findings: &mut Findings) -> Option<RateStep> {
+    let mut fields = KnownFields::of(node, &["rate", "for"], findings);
     let (rate, length) = (fields.rate("rate"), fields.length("for"));
-    Some(Step { rate: rate?, length: length? })
+    Some(RateStep { rate: rate?, length: length? })
 }
 
 fn state(node: &Node<'_>, findings: &mut Findings) -> Option<MarkovState> {
-    let mut fields = Fields::of(node, &["rate", "mean"], findings);
+    let mut fields = KnownFields::of(node, &["rate", "mean"], findings);
     let (rate, mean) = (fields.rate("rate"), fields.length("mean"));
     Some(MarkovState { rate: rate?, mean: mean? })
 }
@@ -147,7 +147,7 @@ fn operator(node: &Node<'_>, findings: &mut Findings) -> Option<Operator> {
         "stretch" => legal(&body, rule::factor, findings).map(Operator::Stretch),
         "shift" => needed(&body, findings).and_then(|()| read::time(&body, findings)).map(Operator::Shift),
         "cut" => {
-            let fields = Fields::of(&body, &["from", "to"], findings);
+            let fields = KnownFields::of(&body, &["from", "to"], findings);
             let (from, to) = (fields.node.child("from"), fields.node.child("to"));
             let optional = |node: &Node<'_>, findings: &mut Findings| match node.is_present() {
                 true => read::time(node, findings).map(Some),
@@ -161,7 +161,7 @@ fn operator(node: &Node<'_>, findings: &mut Findings) -> Option<Operator> {
 }
 
 fn trace(node: &Node<'_>, findings: &mut Findings) -> Option<TraceSpec> {
-    let mut fields = Fields::of(node, TRACE, findings);
+    let mut fields = KnownFields::of(node, TRACE, findings);
     let file = fields.text("file");
     if !fields.has("file") {
         fields.missing("file");
@@ -186,24 +186,24 @@ fn trace(node: &Node<'_>, findings: &mut Findings) -> Option<TraceSpec> {
 }
 
 fn token_cost(node: &Node<'_>, findings: &mut Findings) -> TokenCost {
-    let fields = Fields::of(node, &["base", "prompt", "generated"], findings);
+    let fields = KnownFields::of(node, &["base", "prompt", "generated"], findings);
     let mut time = |name| read::time(&fields.node.child(name), fields.findings).unwrap_or_default();
     TokenCost { base: time("base"), prompt: time("prompt"), generated: time("generated") }
 }
 
 /// A map that has been found to hold known fields only.
-struct Fields<'a, 'f> {
+struct KnownFields<'a, 'f> {
     node: Node<'a>,
     findings: &'f mut Findings,
 }
 
-impl<'a, 'f> Fields<'a, 'f> {
+impl<'a, 'f> KnownFields<'a, 'f> {
     fn of(node: &Node<'a>, names: &[&str], findings: &'f mut Findings) -> Self {
         if node.value.is_some_and(|value| !value.is_object()) {
             node.fault(format!("is not a map of {}", names.join(", ")), findings);
         }
         node.only(names, findings);
-        Fields { node: node.clone(), findings }
+        KnownFields { node: node.clone(), findings }
     }
 
     fn has(&self, name: &str) -> bool {

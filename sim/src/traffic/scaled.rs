@@ -10,7 +10,7 @@ use super::Arrival;
 
 /// Thins or repeats arrivals so that their rate is multiplied.
 #[derive(Clone, Debug)]
-pub(super) struct Scaling {
+pub(super) struct ScaledStream {
     by: f64,
     /// Copies that are still to come. They lag by up to [`LAG`], so these are never more than come in that time.
     copies: BinaryHeap<Reverse<Pending>>,
@@ -25,9 +25,9 @@ struct Pending {
     service: Option<Duration>,
 }
 
-impl Scaling {
+impl ScaledStream {
     pub(super) fn new(by: f64) -> Self {
-        Scaling { by, copies: BinaryHeap::new(), next: None, is_started: false }
+        ScaledStream { by, copies: BinaryHeap::new(), next: None, is_started: false }
     }
 
     /// The next arrival before `to`, from the `originals`.

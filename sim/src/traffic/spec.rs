@@ -29,16 +29,16 @@ use crate::dist::DistError;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrafficSpec {
-    /// Where it comes from.
+    /// The source.
     pub source: Source,
-    /// What is done to it, in order.
+    /// The operators, in order.
     pub then: Vec<Operator>,
 }
 
-/// Where traffic comes from. Rates are in requests per second.
+/// A source of traffic. Rates are in requests per second.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// The same rate throughout.
+    /// A constant rate.
     Constant {
         /// The rate.
         rate: f64,
@@ -50,7 +50,7 @@ pub enum Source {
     /// One rate after the other.
     Steps {
         /// The rates and how long each holds.
-        steps: Vec<Step>,
+        steps: Vec<RateStep>,
         /// How arrivals follow the rate.
         arrivals: Process,
     },
@@ -122,7 +122,7 @@ pub enum Source {
         /// How long.
         length: Duration,
     },
-    /// What was recorded.
+    /// A recorded trace.
     Trace(TraceSpec),
     /// Several at the same time.
     Merge(Vec<TrafficSpec>),
@@ -132,7 +132,7 @@ pub enum Source {
 
 /// A rate and how long it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
+pub struct RateStep {
     /// Requests per second.
     pub rate: f64,
     /// How long.
@@ -148,7 +148,7 @@ pub struct MarkovState {
     pub mean: Duration,
 }
 
-/// What is done to traffic.
+/// An operator on traffic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operator {
     /// [`Traffic::scale`]: the rate times this.
@@ -176,11 +176,11 @@ pub enum TrafficError {
     /// A number that cannot be meant.
     #[error("{field}: {value:?} {rule}")]
     Setting {
-        /// Its place in the traffic, such as `constant.rate` or `[1].cut.to`.
+        /// The place in the traffic, such as `constant.rate` or `[1].cut.to`.
         field: String,
         /// The number.
         value: String,
-        /// What it must be.
+        /// The rule it breaks.
         rule: &'static str,
     },
     /// A setting that does nothing for the format of the trace.
@@ -208,7 +208,7 @@ pub enum TrafficError {
         file: String,
         /// The line, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A file that is, as a whole, not what it should be.
@@ -216,7 +216,7 @@ pub enum TrafficError {
     File {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A file whose format is not recognised.
@@ -244,7 +244,7 @@ impl TrafficError {
         }
     }
 
-    /// The same of traffic that is a part of other traffic.
+    /// The error, of traffic that is a part of other traffic.
     fn below(self, path: &str) -> TrafficError {
         match self {
             TrafficError::Setting { field, value, rule } => {
@@ -401,7 +401,7 @@ pub(super) fn setting(field: &str, value: impl fmt::Display, rule: &'static str)
     TrafficError::Setting { field: field.to_owned(), value: value.to_string(), rule }
 }
 
-/// What the numbers of traffic must be, whether they are read or come from code.
+/// Rules for the numbers of traffic, whether they are read or come from code.
 pub(super) mod rule {
     use std::time::Duration;
 

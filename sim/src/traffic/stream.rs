@@ -10,7 +10,7 @@ use pilotlight_core::{Rng, Time};
 use super::counts::Placing;
 use super::curve::Walk;
 use super::markov::Wandering;
-use super::scaled::Scaling;
+use super::scaled::ScaledStream;
 use super::trace::Services;
 use super::{Arrival, Leaf, Origin, Traffic, Tree, scaled_duration};
 
@@ -72,7 +72,7 @@ impl Stream {
 #[derive(Clone, Debug)]
 struct LeafStream {
     arrivals: OriginStream,
-    scaling: Option<Box<Scaling>>,
+    scaling: Option<Box<ScaledStream>>,
     from: Time,
     to: Time,
     speed: f64,
@@ -126,7 +126,7 @@ impl LeafStream {
             arrivals,
             OriginStream::Silence | OriginStream::Walk { .. } | OriginStream::Wandering { .. }
         );
-        let scaling = (is_recorded && leaf.scale != 1.0).then(|| Box::new(Scaling::new(leaf.scale)));
+        let scaling = (is_recorded && leaf.scale != 1.0).then(|| Box::new(ScaledStream::new(leaf.scale)));
         LeafStream { arrivals, scaling, from: leaf.from, to: leaf.to, speed: leaf.speed, rng, is_over: false }
     }
 

@@ -32,7 +32,7 @@ pub(super) use recognise::{FORMATS, format_names};
 pub struct TraceSpec {
     /// Path of the file, from wherever the scenario lies.
     pub file: String,
-    /// Its format; recognised by its first line if left out.
+    /// The format; recognised by the first line if left out.
     pub format: Option<Format>,
     /// Whether to pass over lines that are not of the format, and count them.
     pub skip_bad_lines: bool,
@@ -44,7 +44,7 @@ pub struct TraceSpec {
     pub function: Option<String>,
     /// The file with the percentiles of durations: beside Azure's counts per minute.
     pub durations: Option<String>,
-    /// What a request takes by its tokens: in traces of language models.
+    /// The service time by tokens: in traces of language models.
     pub tokens: Option<TokenCost>,
     /// The field with the time: in JSON lines. Dots lead into objects.
     pub time: Option<String>,
@@ -62,7 +62,7 @@ pub struct TraceSpec {
 /// How long a request to a language model takes: `base + prompt * context tokens + generated * generated tokens`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenCost {
-    /// What any request takes.
+    /// The time of any request.
     pub base: Duration,
     /// For each token of its context.
     pub prompt: Duration,
@@ -70,7 +70,7 @@ pub struct TokenCost {
     pub generated: Duration,
 }
 
-/// What a log's time is the time of.
+/// The event that a log's time belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stamp {
     /// The request's arrival.
@@ -102,9 +102,9 @@ pub enum Format {
     Envoy,
     /// An object a line, with fields as named.
     JsonLines,
-    /// What `vegeta encode --to csv` writes.
+    /// Output of `vegeta encode --to csv`.
     Vegeta,
-    /// What `hey -o csv` writes.
+    /// Output of `hey -o csv`.
     Hey,
     /// The answer to a range query of Prometheus: requests per second over time.
     Prometheus,
@@ -117,7 +117,7 @@ pub enum Format {
 pub struct Loaded {
     /// The file, as it was named.
     pub file: String,
-    /// Its format.
+    /// The format.
     pub format: Format,
     /// Whether the format was recognised rather than named.
     pub is_recognised: bool,
@@ -127,21 +127,21 @@ pub struct Loaded {
     pub bad_lines: u64,
     /// The first of them and what is wrong with it.
     pub first_bad_line: Option<(u64, String)>,
-    /// What else one should know.
+    /// Notes on how it was read.
     pub notes: Vec<String>,
 }
 
-/// What a file holds.
+/// The contents of a file.
 enum Content {
     /// Requests, in any order.
-    Events(Vec<Event>),
+    Events(Vec<TraceEvent>),
     /// Requests per interval. Whole numbers are counts, others are rates.
     Intervals { width: Duration, values: Vec<f64>, services: Option<Services> },
 }
 
 /// A request in a file: start in nanoseconds, since 1970 or since the trace began.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Event {
+struct TraceEvent {
     start_nanos: i64,
     service: Option<Duration>,
 }
@@ -200,19 +200,20 @@ pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, Traffic
 
 impl Reading<'_> {
     /// Requests in order, from the start of the trace.
-    fn recorded(&mut self, mut events: Vec<Event>) -> Result<(Origin, Duration, u64), TrafficError> {
+    fn recorded(&mut self, mut events: Vec<TraceEvent>) -> Result<(Origin, Duration, u64), TrafficError> {
         // Stable: what a file says happened at the same time stays in its order.
         events.sort_by_key(|event| event.start_nanos);
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            return Err(self.problem("there is not a single request in it"));
+            return Err(self.problem("it holds no requests"));
         };
         // Times since 1970 are moved to the start of the trace, by whole seconds: requests stay where they were
         // within the autoscaler's one-second buckets. Other times are since the trace began.
         let start = if first.start_nanos >= SINCE_1970 { first.start_nanos / SECOND * SECOND } else { 0 };
-        let nanos = |event: &Event| event.start_nanos.saturating_sub(start).max(0) as u64;
+        let nanos = |event: &TraceEvent| event.start_nanos.saturating_sub(start).max(0) as u64;
         // The second of the last request belongs to the trace.
         let duration = Duration::from_secs(nanos(last) / SECOND as u64 + 1);
-        let arrival = |event: &Event| Arrival { at: Time::from_nanos(nanos(event)), service: event.service };
+        let arrival =
+            |event: &TraceEvent| Arrival { at: Time::from_nanos(nanos(event)), service: event.service };
         let recorded: Box<[Arrival]> = events.iter().map(arrival).collect();
         let requests = recorded.len() as u64;
         Ok((Origin::Recorded(recorded), duration, requests))
@@ -227,7 +228,7 @@ impl Reading<'_> {
     ) -> Result<(Origin, Duration, u64), TrafficError> {
         let total: f64 = values.iter().sum();
         if total <= 0.0 {
-            return Err(self.problem("there is not a single request in it"));
+            return Err(self.problem("it holds no requests"));
         }
         let duration = width.saturating_mul(u32::try_from(values.len()).unwrap_or(u32::MAX));
         let arrivals = self.spec.arrivals.unwrap_or_default();
@@ -249,7 +250,7 @@ impl Reading<'_> {
         Ok(BufReader::with_capacity(1 << 16, opened))
     }
 
-    /// What a line holds, `None` if it is to be passed over.
+    /// The value of a line; `None` if the line is to be passed over.
     fn accept<T>(&mut self, line: u64, parsed: Result<T, String>) -> Result<Option<T>, TrafficError> {
         match parsed {
             Ok(value) => Ok(Some(value)),
@@ -295,7 +296,7 @@ impl Reading<'_> {
 
 /// Times in a log are often whole seconds. Requests of the same second are spread over it at random, the same way
 /// for the same file: otherwise they would arrive as a batch that never was.
-fn spread_whole_seconds(events: &mut [Event], reading: &mut Reading<'_>) {
+fn spread_whole_seconds(events: &mut [TraceEvent], reading: &mut Reading<'_>) {
     let are_whole = events.iter().all(|event| event.start_nanos % SECOND == 0);
     if !are_whole || events.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! What was found, in words: the reason, the patch, the gains, and which settings mattered.
+//! The finding in words: the reason, the patch, the gains, and which settings mattered.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,37 +7,37 @@ use std::time::Duration;
 use pilotlight_config::duration;
 
 use super::Plan;
-use super::judge::{Gain, Judgement};
+use super::judge::{AxisGain, Judgement};
 use super::load::{Parts, silences};
-use super::search::{Search, Standing};
-use super::space::{Point, Space};
+use super::search::{Standing, TuneSearch};
+use super::space::{GridPoint, Space};
 use crate::compare::{Interval, Trials, compare};
 use crate::outcome::{Metric, Outcome, Unit};
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::report;
 use crate::scenario::{Scaler, Settings};
-use crate::sweep::{Knob, Place};
+use crate::sweep::{Knob, KnobPlace};
 
 pub(super) fn report(
     parts: &Parts,
     space: &Space,
-    choice: &Point,
+    choice: &GridPoint,
     plan: &Plan,
-    search: &Search<'_>,
+    search: &TuneSearch<'_>,
     judgement: Option<&Judgement>,
     workers: &mut Workers<'_>,
-) -> Result<report::Tuning, Cancelled> {
+) -> report::Tuning {
     let goal = &plan.goal;
     let (cost, latency) = search.defaults();
-    let all: Vec<(&Point, Standing)> = search.all().collect();
+    let all: Vec<(&GridPoint, Standing)> = search.all().collect();
     let candidates = all.iter().map(|(point, standing)| report::Candidate {
         name: space.name(point),
         cost: cost * standing.cost,
-        // Where the defaults do not wait at all there is no share of it.
+        // No wait at the defaults: there is no share of it.
         latency: if latency > 0.0 { latency * standing.latency } else { 0.0 },
         is_feasible: standing.is_feasible(),
     });
-    let place = |wanted: &Point| all.iter().position(|(point, _)| *point == wanted);
+    let place = |wanted: &GridPoint| all.iter().position(|(point, _)| *point == wanted);
     let is_recommended = judgement.is_some_and(|judgement| judgement.is_recommended);
     let chosen = if is_recommended { choice } else { space.defaults() };
     let changed = space.changes(choice);
@@ -46,18 +46,18 @@ pub(super) fn report(
         let contenders =
             [space.defaults(), choice].map(|point| space.settings(point).expect("both were tried"));
         let trials = Trials::seeds(plan.seed, plan.effort.worlds.max(1));
-        let comparison = compare(&parts.training, &contenders, trials, workers)?;
+        let comparison = compare(&parts.training, &contenders, trials, workers);
         let [defaults, chosen] = [0, 1].map(|contender| &comparison.contenders[contender].outcomes[0]);
         reason += &load_in_words(parts, &contenders[0], plan.seed);
         reason += &effects_in_words(&changed, &contenders, defaults, chosen);
     }
-    let gain = |metric: &String, gain: &Gain| report::Gain {
+    let gain = |metric: &String, gain: &AxisGain| report::Gain {
         metric: metric.clone(),
         defaults: gain.defaults,
         chosen: gain.chosen,
         interval: gain.change.and_then(|change| change.range),
     };
-    Ok(report::Tuning {
+    report::Tuning {
         reason,
         searched: searched(space, &all, plan, search),
         cost_metric: goal.cost.clone(),
@@ -70,10 +70,10 @@ pub(super) fn report(
         }),
         sensitivities: sensitivities(space, choice, plan, &all, search),
         patch: if is_recommended { patch(&changed) } else { String::new() },
-    })
+    }
 }
 
-fn searched(space: &Space, all: &[(&Point, Standing)], plan: &Plan, search: &Search<'_>) -> String {
+fn searched(space: &Space, all: &[(&GridPoint, Standing)], plan: &Plan, search: &TuneSearch<'_>) -> String {
     format!(
         "{} settings of {} knobs in {} runs on the first {} % of the load; finalists in {} worlds, judged in {} on \
          the rest",
@@ -101,10 +101,10 @@ fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bo
     let (cost, latency) = (in_words(judgement.cost.change), in_words(judgement.latency.change));
     let names = names.join(", ");
     let mut text = if judgement.is_recommended {
-        format!("Set {names}: on load it was not chosen on, {}.", judgement.because)
+        format!("Set {names}: on the load held out, {}.", judgement.because)
     } else {
         format!(
-            "Keep the defaults: {names} looked best, but on load it was not chosen on, {}.",
+            "Keep the defaults: {names} did best in the search, but on the load held out {}.",
             judgement.because
         )
     };
@@ -119,7 +119,7 @@ fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bo
 fn in_words(change: Option<Interval>) -> String {
     let percent = |share: f64| format!("{:+.0}", 100.0 * share);
     match change {
-        None => "an amount that is no share of 0".to_owned(),
+        None => "an amount that has no percentage, from 0".to_owned(),
         Some(Interval { mean, range: None }) => format!("{} %", percent(mean)),
         Some(Interval { mean, range: Some((low, high)) }) => {
             format!("{} % ({} to {})", percent(mean), percent(low), percent(high))
@@ -127,7 +127,7 @@ fn in_words(change: Option<Interval>) -> String {
     }
 }
 
-/// What is peculiar about the load, if it is.
+/// The peculiarities of the load, if it has any.
 fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     let Scaler::Requests(spec) = &defaults.scaler else { return String::new() };
     let idle = spec.time_to_zero().unwrap_or(Duration::MAX);
@@ -138,8 +138,8 @@ fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     let per_hour = f64::from(found.long) / hours;
     if found.long > 0 {
         format!(
-            " The load falls silent {per_hour:.0} times an hour for longer than the last pod stays after a request \
-             ({}), for up to {}: so often the last pod goes.",
+            " {per_hour:.0} times an hour the load is silent for longer than the last pod stays after a request ({}), \
+             for up to {}: then the service scales to zero.",
             seconds(idle),
             seconds(found.longest),
         )
@@ -154,7 +154,7 @@ fn load_in_words(parts: &Parts, defaults: &Settings, seed: u64) -> String {
     }
 }
 
-/// What each change does, and what that came to where it was chosen.
+/// The effect of each change, and what that came to where it was chosen.
 fn effects_in_words(
     changed: &[(&Knob, &str)],
     contenders: &[Settings; 2],
@@ -200,7 +200,7 @@ fn measure(knob: &str, settings: &Settings) -> f64 {
     }
 }
 
-/// What more (or less) of a setting does.
+/// The effect of more (or less) of a setting.
 fn effect(knob: &str, more: bool) -> Option<&'static str> {
     Some(match (knob, more) {
         ("window" | "stable-window", true) => "The longer window remembers a burst until the next one comes.",
@@ -241,7 +241,7 @@ fn effect(knob: &str, more: bool) -> Option<&'static str> {
     })
 }
 
-/// What to write into the cluster: annotations for the template of a Service, and a ConfigMap for what is set for
+/// The patch for the cluster: annotations for the template of a Service, and a ConfigMap for what is set for
 /// the whole cluster.
 fn patch(changed: &[(&Knob, &str)]) -> String {
     let mut annotations = String::new();
@@ -249,8 +249,8 @@ fn patch(changed: &[(&Knob, &str)]) -> String {
     for (knob, value) in changed {
         // In quotes: annotations and ConfigMaps hold text.
         let _ = match knob.place() {
-            Place::Annotation(key) => writeln!(annotations, "        {key}: {value:?}"),
-            Place::Config(key) => writeln!(config, "  {key}: {value:?}"),
+            KnobPlace::Annotation(key) => writeln!(annotations, "        {key}: {value:?}"),
+            KnobPlace::Config(key) => writeln!(config, "  {key}: {value:?}"),
         };
     }
     let mut documents = Vec::new();
@@ -273,10 +273,10 @@ fn patch(changed: &[(&Knob, &str)]) -> String {
 /// were changed, what is lost without.
 fn sensitivities(
     space: &Space,
-    choice: &Point,
+    choice: &GridPoint,
     plan: &Plan,
-    all: &[(&Point, Standing)],
-    search: &Search<'_>,
+    all: &[(&GridPoint, Standing)],
+    search: &TuneSearch<'_>,
 ) -> Vec<report::Sensitivity> {
     let chosen = search.standing(choice);
     let about = |at: usize| {
@@ -307,7 +307,7 @@ fn sensitivities(
 }
 
 /// The share of a value's variance that goes with one setting: between the means of its values, over all of it.
-fn explained(all: &[(&Point, Standing)], at: usize, value: fn(&Standing) -> f64) -> f64 {
+fn explained(all: &[(&GridPoint, Standing)], at: usize, value: fn(&Standing) -> f64) -> f64 {
     // Ten times the defaults is as bad as a hundred times: one outlier must not be all there is to say.
     let value = |standing: &Standing| value(standing).clamp(0.0, 10.0);
     let mut groups: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
@@ -363,7 +363,8 @@ spec:
     fn a_setting_explains_what_its_values_differ_in() {
         let standing = |cost| Standing { cost, ..Standing::default() };
         let points = [vec![0, 0], vec![0, 1], vec![1, 0], vec![1, 1]];
-        let all: Vec<(&Point, Standing)> = points.iter().zip([1.0, 1.0, 2.0, 2.0].map(standing)).collect();
+        let all: Vec<(&GridPoint, Standing)> =
+            points.iter().zip([1.0, 1.0, 2.0, 2.0].map(standing)).collect();
         assert_eq!(explained(&all, 0, |standing| standing.cost), 1.0);
         assert_eq!(explained(&all, 1, |standing| standing.cost), 0.0);
         assert_eq!(explained(&all, 0, |standing| standing.latency), 0.0, "nothing to explain");

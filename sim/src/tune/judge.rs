@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::Plan;
 use super::load::{Parts, blocks};
-use super::search::{HARM, KEPT_FRACTION, Search, is_harmless};
-use super::space::{Point, Space};
+use super::search::{HARM, KEPT_FRACTION, TuneSearch, is_harmless};
+use super::space::{GridPoint, Space};
 use crate::compare::{Comparison, Difference, Interval, Noise, Trials, Verdict, compare};
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 
 /// How a choice did on load it was not chosen on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,13 +17,13 @@ pub struct Judgement {
     /// Why, or why not.
     pub because: String,
     /// Cost on the held-out part as it was.
-    pub cost: Gain,
+    pub cost: AxisGain,
     /// Latency on the held-out part as it was.
-    pub latency: Gain,
+    pub latency: AxisGain,
     /// How often the objective is kept on the held-out part and others like it: by the defaults and by the choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slo_kept: Option<(f64, f64)>,
-    /// What the intervals are about.
+    /// The source of differences that the intervals are about.
     pub noise: Noise,
     /// How it does on a load as great on average that has neither bursts nor silences.
     pub smooth: Smooth,
@@ -31,7 +31,7 @@ pub struct Judgement {
 
 /// One metric of the choice against the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Gain {
+pub struct AxisGain {
     /// With the defaults.
     pub defaults: f64,
     /// With the choice.
@@ -40,7 +40,8 @@ pub struct Gain {
     pub change: Option<Interval>,
 }
 
-/// Both on smooth loads: pairs of cost and latency, the latter as clients feel it (`p95` for `wait-p95`).
+/// Results of both contenders on smooth loads: pairs of cost and latency, the latter as clients feel it (`p95` for
+/// `wait-p95`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Smooth {
     /// With the defaults.
@@ -54,23 +55,23 @@ pub struct Smooth {
 pub(super) fn judge(
     parts: &Parts,
     space: &Space,
-    choice: &Point,
+    choice: &GridPoint,
     plan: &Plan,
-    search: &Search<'_>,
+    search: &TuneSearch<'_>,
     workers: &mut Workers<'_>,
-) -> Result<Judgement, Cancelled> {
+) -> Judgement {
     let contenders = [space.defaults(), choice].map(|point| space.settings(point).expect("both were tried"));
     // Seeds that the search has not used.
     let first_seed = plan.seed.wrapping_add(u64::from(plan.effort.worlds)).wrapping_add(FRESH);
     let as_it_was = Trials::seeds(first_seed, plan.effort.trials.clamp(2, AS_IT_WAS));
-    let as_it_was = compare(&parts.held_out, &contenders, as_it_was, workers)?;
+    let as_it_was = compare(&parts.held_out, &contenders, as_it_was, workers);
     let like_it = Trials {
         blocks: blocks(&parts.held_out, first_seed),
         ..Trials::seeds(first_seed, plan.effort.trials.max(2))
     };
-    let like_it = compare(&parts.held_out, &contenders, like_it, workers)?;
+    let like_it = compare(&parts.held_out, &contenders, like_it, workers);
     let goal = &plan.goal;
-    let axis = |metric: &str| Axis {
+    let axis = |metric: &str| GoalAxis {
         as_it_was: difference(&as_it_was, metric),
         like_it: difference(&like_it, metric),
     };
@@ -93,7 +94,7 @@ pub(super) fn judge(
     } else {
         verdict(&cost, &latency, slo_kept)
     };
-    Ok(Judgement {
+    Judgement {
         is_recommended: verdict.is_ok(),
         because: verdict.unwrap_or_else(|reason| reason).to_owned(),
         cost: cost.gain(),
@@ -101,20 +102,20 @@ pub(super) fn judge(
         slo_kept,
         noise: like_it.noise,
         smooth: Smooth { defaults, chosen, is_unharmed },
-    })
+    }
 }
 
 /// One metric of both contenders.
-struct Axis {
+struct GoalAxis {
     /// On the held-out part.
     as_it_was: Difference,
     /// On others like it.
     like_it: Difference,
 }
 
-impl Axis {
-    fn gain(&self) -> Gain {
-        Gain {
+impl GoalAxis {
+    fn gain(&self) -> AxisGain {
+        AxisGain {
             defaults: self.as_it_was.baseline.mean,
             chosen: self.as_it_was.contender.mean,
             change: self.like_it.relative,
@@ -130,7 +131,11 @@ impl Axis {
     }
 }
 
-fn verdict(cost: &Axis, latency: &Axis, slo_kept: Option<(f64, f64)>) -> Result<&'static str, &'static str> {
+fn verdict(
+    cost: &GoalAxis,
+    latency: &GoalAxis,
+    slo_kept: Option<(f64, f64)>,
+) -> Result<&'static str, &'static str> {
     if let Some((defaults, chosen)) = slo_kept {
         return if chosen < KEPT_FRACTION {
             Err("it does not keep the objective surely enough")

@@ -1,4 +1,4 @@
-//! Which load is learned from, which is judged on, and which must not suffer.
+//! The loads of a search: one to learn from, one to judge on, and one that must not suffer.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::traffic::{Arrival, Traffic};
 pub(super) struct Parts {
     pub(super) training: Scenario,
     pub(super) held_out: Scenario,
-    /// The same requests, spread evenly: whatever is gained from bursts must not be lost on a load that has none.
+    /// The requests, spread evenly: whatever is gained from bursts must not be lost on a load that has none.
     pub(super) smooth: Vec<World>,
 }
 
@@ -39,7 +39,7 @@ impl Parts {
     }
 }
 
-/// The same scenario under a load that is as great on average and has neither bursts nor silences.
+/// The scenario under a load that is as great on average and has neither bursts nor silences.
 fn smoothed(scenario: &Scenario, seed: u64) -> Scenario {
     let load = match &scenario.load {
         Load::Open(traffic) => Load::Open(spread_out(traffic, scenario.duration, seed)),
@@ -52,7 +52,7 @@ fn smoothed(scenario: &Scenario, seed: u64) -> Scenario {
     Scenario { load, ..scenario.clone() }
 }
 
-/// The same requests in another order and at independent times: a Poisson process, given how many there are.
+/// The requests in another order and at independent times: a Poisson process, given how many there are.
 fn spread_out(traffic: &Traffic, duration: Duration, seed: u64) -> Traffic {
     let end = Time::EPOCH + duration;
     let mut work: Vec<Option<Duration>> = traffic
@@ -119,7 +119,7 @@ pub(super) fn silences(scenario: &Scenario, seed: u64, longer_than: Duration) ->
 /// Smooth loads: one alone may lie at the edge of one pod more.
 const SMOOTH_WORLDS: u64 = 4;
 
-/// So that times are not drawn with the numbers that the load itself was.
+/// Salt, so that times are not drawn with the numbers that the load itself was.
 const SMOOTH: u64 = 0x736d_6f6f_7468;
 
 #[cfg(test)]

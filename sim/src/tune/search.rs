@@ -8,21 +8,21 @@ use std::collections::BTreeMap;
 
 use pilotlight_core::Rng;
 
-use super::space::{Point, Space};
+use super::space::{GridPoint, Space};
 use super::{Effort, Goal};
 use crate::compare::World;
 use crate::engine::{Run, simulate};
 use crate::outcome::Outcome;
-use crate::parallel::{Cancelled, Workers};
+use crate::parallel::Workers;
 use crate::scenario::Settings;
 
-/// What has been tried so far, and how it went.
-pub(super) struct Search<'a> {
+/// The points tried so far, and how they did.
+pub(super) struct TuneSearch<'a> {
     space: &'a Space,
     goal: &'a Goal,
     worlds: &'a [World],
     smooth: &'a [World],
-    tried: BTreeMap<Point, Tried>,
+    tried: BTreeMap<GridPoint, Tried>,
     pub(super) runs: usize,
 }
 
@@ -35,7 +35,7 @@ struct Tried {
 
 /// One run to do.
 struct Job<'a> {
-    point: &'a Point,
+    point: &'a GridPoint,
     world: &'a World,
     settings: &'a Settings,
     is_smooth: bool,
@@ -57,46 +57,41 @@ pub(super) struct Standing {
     /// As shares of what the defaults have: 0.7 is 30 % less.
     pub(super) cost: f64,
     pub(super) latency: f64,
-    /// The same, a standard error to the worse.
+    /// Cost and latency, a standard error to the worse.
     pub(super) cautious_cost: f64,
     pub(super) cautious_latency: f64,
     /// The share of worlds in which it keeps the objective; 1 if there is none.
     pub(super) kept_fraction: f64,
-    /// It fails no more requests, and does no harm to a smooth load.
+    /// Whether it fails no more requests, and does no harm to a smooth load.
     pub(super) is_harmless: bool,
 }
 
-impl<'a> Search<'a> {
+impl<'a> TuneSearch<'a> {
     pub(super) fn new(space: &'a Space, goal: &'a Goal, worlds: &'a [World], smooth: &'a [World]) -> Self {
-        Search { space, goal, worlds, smooth, tried: BTreeMap::new(), runs: 0 }
+        TuneSearch { space, goal, worlds, smooth, tried: BTreeMap::new(), runs: 0 }
     }
 
     /// Searches, and says which point is best; the defaults, if nothing is better.
-    pub(super) fn run(
-        &mut self,
-        effort: Effort,
-        seed: u64,
-        workers: &mut Workers<'_>,
-    ) -> Result<Point, Cancelled> {
+    pub(super) fn run(&mut self, effort: Effort, seed: u64, workers: &mut Workers<'_>) -> GridPoint {
         let all = self.worlds.len();
         let (few, some) = (2.min(all), 6.min(all));
-        self.evaluate("trying", vec![self.space.defaults().clone()], all, workers)?;
+        self.evaluate("trying", vec![self.space.defaults().clone()], all, workers);
         let mut first = self.space.one_at_a_time();
         first.extend(self.space.spread(effort.points, &mut Rng::new(seed)));
-        self.evaluate("trying", first, few, workers)?;
-        self.evaluate("trying again", self.best(effort.points / 4, few), some, workers)?;
+        self.evaluate("trying", first, few, workers);
+        self.evaluate("trying again", self.best(effort.points / 4, few), some, workers);
         for _ in 0..effort.rounds {
             let best = self.best(effort.finalists, some);
-            self.evaluate("refining", self.around(&best), some, workers)?;
+            self.evaluate("refining", self.around(&best), some, workers);
             if self.best(effort.finalists, some) == best {
                 break;
             }
         }
-        // What a few worlds say of the best is flattering: more than are wanted have to prove themselves in all.
-        self.evaluate("finalists", self.best(3 * effort.finalists, some), all, workers)?;
+        // The best of a few worlds are flattered: more than are wanted have to prove themselves in all.
+        self.evaluate("finalists", self.best(3 * effort.finalists, some), all, workers);
         for _ in 0..effort.rounds {
             let winner = self.winner();
-            self.evaluate("finalists", self.around(std::slice::from_ref(&winner)), all, workers)?;
+            self.evaluate("finalists", self.around(std::slice::from_ref(&winner)), all, workers);
             if self.winner() == winner {
                 break;
             }
@@ -106,14 +101,14 @@ impl<'a> Search<'a> {
     }
 
     /// Leaves alone again what makes no difference: every setting that is changed has to be understood by somebody.
-    fn simplify(&mut self, mut point: Point, workers: &mut Workers<'_>) -> Result<Point, Cancelled> {
+    fn simplify(&mut self, mut point: GridPoint, workers: &mut Workers<'_>) -> GridPoint {
         for at in 0..point.len() {
             let mut simpler = point.clone();
             simpler[at] = self.space.defaults()[at];
             if simpler == point {
                 continue;
             }
-            self.evaluate("simplifying", vec![simpler.clone()], self.worlds.len(), workers)?;
+            self.evaluate("simplifying", vec![simpler.clone()], self.worlds.len(), workers);
             let (Some(with), Some(without)) = (self.standing(&point), self.standing(&simpler)) else {
                 continue;
             };
@@ -125,17 +120,17 @@ impl<'a> Search<'a> {
                 point = simpler;
             }
         }
-        // What each of the changes that are left is good for.
+        // The point without each of the changes that are left shows what the change is good for.
         let without = (0..point.len()).map(|at| {
             let mut simpler = point.clone();
             simpler[at] = self.space.defaults()[at];
             simpler
         });
-        self.evaluate("simplifying", without.collect(), self.worlds.len(), workers)?;
-        Ok(point)
+        self.evaluate("simplifying", without.collect(), self.worlds.len(), workers);
+        point
     }
 
-    fn around(&self, points: &[Point]) -> Vec<Point> {
+    fn around(&self, points: &[GridPoint]) -> Vec<GridPoint> {
         points.iter().flat_map(|point| self.space.neighbours(point)).collect()
     }
 
@@ -143,10 +138,10 @@ impl<'a> Search<'a> {
     fn evaluate(
         &mut self,
         stage: &'static str,
-        mut points: Vec<Point>,
+        mut points: Vec<GridPoint>,
         worlds: usize,
         workers: &mut Workers<'_>,
-    ) -> Result<(), Cancelled> {
+    ) {
         points.sort_unstable();
         points.dedup();
         for point in &points {
@@ -170,18 +165,18 @@ impl<'a> Search<'a> {
             let run = Run { seed: job.world.seed, timeline: false };
             let latency = if job.is_smooth { self.goal.felt_latency() } else { &self.goal.latency };
             Trial::of(&simulate(&job.world.scenario, job.settings, run), self.goal, latency)
-        })?;
-        let places: Vec<(Point, bool)> = jobs.iter().map(|job| (job.point.clone(), job.is_smooth)).collect();
+        });
+        let places: Vec<(GridPoint, bool)> =
+            jobs.iter().map(|job| (job.point.clone(), job.is_smooth)).collect();
         self.runs += trials.len();
         for ((point, is_smooth), trial) in places.into_iter().zip(trials) {
             let tried = self.tried.get_mut(&point).expect("it was put there");
             if is_smooth { tried.smooth.push(trial) } else { tried.trials.push(trial) }
         }
-        Ok(())
     }
 
     /// How a point stands to the defaults; `None` if it was not tried.
-    pub(super) fn standing(&self, point: &Point) -> Option<Standing> {
+    pub(super) fn standing(&self, point: &GridPoint) -> Option<Standing> {
         let tried = self.tried.get(point)?;
         let defaults = &self.tried[self.space.defaults()];
         let (trials, same) = (&tried.trials, &defaults.trials[..tried.trials.len()]);
@@ -198,7 +193,7 @@ impl<'a> Search<'a> {
 
     /// The best points that were tried in so many worlds at least: of those that are not dominated first those that
     /// serve the goal best, then of the rest.
-    fn best(&self, count: usize, worlds: usize) -> Vec<Point> {
+    fn best(&self, count: usize, worlds: usize) -> Vec<GridPoint> {
         let mut rest = self.distinct(worlds);
         rest.sort_by(|(_, a), (_, b)| self.goal.merit(b).total_cmp(&self.goal.merit(a)));
         let mut best = Vec::new();
@@ -215,9 +210,9 @@ impl<'a> Search<'a> {
         best
     }
 
-    /// Of those tried in all worlds, the one that serves the goal best.
-    fn winner(&self) -> Point {
-        let merit = |(_, standing): &(&Point, Standing)| self.goal.merit(standing);
+    /// The point that serves the goal best, of those tried in all worlds.
+    fn winner(&self) -> GridPoint {
+        let merit = |(_, standing): &(&GridPoint, Standing)| self.goal.merit(standing);
         let candidates = self.harmless(self.worlds.len()).into_iter();
         let winner = candidates.max_by(|a, b| merit(a).total_cmp(&merit(b)));
         winner
@@ -227,11 +222,11 @@ impl<'a> Search<'a> {
     }
 
     /// One of all that do exactly the same, and the one that changes least: there is nothing to learn from the others.
-    fn distinct(&self, worlds: usize) -> Vec<(&Point, Standing)> {
-        let mut seen: BTreeMap<(u64, u64), (&Point, Standing)> = BTreeMap::new();
+    fn distinct(&self, worlds: usize) -> Vec<(&GridPoint, Standing)> {
+        let mut seen: BTreeMap<(u64, u64), (&GridPoint, Standing)> = BTreeMap::new();
         for (point, standing) in self.harmless(worlds) {
             let key = (standing.cost.to_bits(), standing.latency.to_bits());
-            let changes = |point: &Point| self.space.changes(point).len();
+            let changes = |point: &GridPoint| self.space.changes(point).len();
             let entry = seen.entry(key).or_insert((point, standing));
             if changes(point) < changes(entry.0) {
                 *entry = (point, standing);
@@ -240,24 +235,24 @@ impl<'a> Search<'a> {
         seen.into_values().collect()
     }
 
-    fn harmless(&self, worlds: usize) -> Vec<(&Point, Standing)> {
+    fn harmless(&self, worlds: usize) -> Vec<(&GridPoint, Standing)> {
         let tried = self.tried.iter().filter(|(_, tried)| tried.trials.len() >= worlds);
         let standings = tried.filter_map(|(point, _)| Some((point, self.standing(point)?)));
         standings.filter(|(_, standing)| standing.is_harmless).collect()
     }
 
-    /// Everything that was tried.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Point, Standing)> {
+    /// Every point that was tried, and how it did.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&GridPoint, Standing)> {
         self.tried.keys().filter_map(|point| Some((point, self.standing(point)?)))
     }
 
-    /// What the defaults have, on average over all worlds: cost and latency.
+    /// The defaults' average over all worlds: cost and latency.
     pub(super) fn defaults(&self) -> (f64, f64) {
         means(&self.tried[self.space.defaults()].trials)
     }
 
     /// On smooth loads, on average: cost and latency, of the defaults and of a point.
-    pub(super) fn smooth(&self, point: &Point) -> Option<((f64, f64), (f64, f64))> {
+    pub(super) fn smooth(&self, point: &GridPoint) -> Option<((f64, f64), (f64, f64))> {
         let smooth = &self.tried.get(point)?.smooth;
         let defaults = &self.tried[self.space.defaults()].smooth;
         Some((means(&defaults[..smooth.len()]), means(smooth)))
@@ -334,7 +329,7 @@ pub(super) const KEPT_FRACTION: f64 = 0.9;
 /// Requests that may fail more than with the defaults: none, but for chance.
 const FEW_FRACTION: f64 = 1e-3;
 
-/// What a smooth load may lose, and a wait nobody feels.
+/// The loss that a smooth load may have, and the wait nobody feels.
 pub(super) const HARM: f64 = 1.05;
 const SUSPECTED_HARM: f64 = 1.15;
 const UNFELT_SECONDS: f64 = 0.001;

@@ -1,4 +1,4 @@
-//! What a search may change: settings, and for each an ordered list of values.
+//! The space of a search: settings, and for each an ordered list of values.
 
 use pilotlight_core::{Aggregation, ConcurrencyLimit, RevisionSpec, Rng, ScalingMetric};
 
@@ -12,11 +12,11 @@ pub struct Space {
     base: Written,
     knobs: Vec<Knob>,
     /// For each knob, which of its values is the base's.
-    defaults: Point,
+    defaults: GridPoint,
 }
 
 /// For each knob, which of its values.
-pub(super) type Point = Vec<u16>;
+pub(super) type GridPoint = Vec<u16>;
 
 impl Space {
     /// The settings given, with the values given; the base's own values come first where they are not among them.
@@ -64,7 +64,7 @@ impl Space {
         Space::new(base, knobs)
     }
 
-    /// What is written where nothing is changed.
+    /// The settings as they are written where nothing is changed.
     pub fn base(&self) -> &Written {
         &self.base
     }
@@ -75,35 +75,35 @@ impl Space {
     }
 
     /// The settings of a point that are not the base's, by name and value.
-    pub(super) fn changes(&self, point: &Point) -> Vec<(&Knob, &str)> {
+    pub(super) fn changes(&self, point: &GridPoint) -> Vec<(&Knob, &str)> {
         let chosen = self.knobs.iter().zip(point).map(|(knob, &at)| (knob, &knob.values()[usize::from(at)]));
         chosen.filter(|(_, value)| value.is_some()).map(|(knob, value)| (knob, shown(value))).collect()
     }
 
-    pub(super) fn written(&self, point: &Point) -> Written {
+    pub(super) fn written(&self, point: &GridPoint) -> Written {
         let changes = self.changes(point).into_iter();
         changes.fold(self.base.clone(), |written, (knob, value)| written.with(knob.place(), value))
     }
 
     /// `None`: the parsers refuse the combination.
-    pub(super) fn settings(&self, point: &Point) -> Option<Settings> {
+    pub(super) fn settings(&self, point: &GridPoint) -> Option<Settings> {
         self.written(point).resolve(&self.name(point)).ok()
     }
 
     /// `window=30s min-scale=2`, or `defaults`.
-    pub(super) fn name(&self, point: &Point) -> String {
+    pub(super) fn name(&self, point: &GridPoint) -> String {
         let changes: Vec<String> =
             self.changes(point).iter().map(|(knob, value)| format!("{}={value}", knob.name())).collect();
         if changes.is_empty() { "defaults".to_owned() } else { changes.join(" ") }
     }
 
-    pub(super) fn defaults(&self) -> &Point {
+    pub(super) fn defaults(&self) -> &GridPoint {
         &self.defaults
     }
 
     /// `count` points spread over the space: each value of a knob as often as another (a Latin hypercube), except
     /// that every knob is left alone in half of them. Most good settings change few things.
-    pub(super) fn spread(&self, count: usize, rng: &mut Rng) -> Vec<Point> {
+    pub(super) fn spread(&self, count: usize, rng: &mut Rng) -> Vec<GridPoint> {
         let mut points = vec![self.defaults.clone(); count];
         let mut order: Vec<usize> = (0..count).collect();
         for (at, knob) in self.knobs.iter().enumerate() {
@@ -117,7 +117,7 @@ impl Space {
     }
 
     /// All points that differ from this in one knob by one step.
-    pub(super) fn neighbours(&self, point: &Point) -> Vec<Point> {
+    pub(super) fn neighbours(&self, point: &GridPoint) -> Vec<GridPoint> {
         let moved = |at: usize, value: u16| {
             let mut neighbour = point.clone();
             neighbour[at] = value;
@@ -136,7 +136,7 @@ impl Space {
     }
 
     /// All points that differ from the base in one knob.
-    pub(super) fn one_at_a_time(&self) -> Vec<Point> {
+    pub(super) fn one_at_a_time(&self) -> Vec<GridPoint> {
         let all = |(at, knob): (usize, &Knob)| {
             let values = 0..knob.values().len() as u16;
             let changed = values.filter(move |&value| value != self.defaults[at]);
@@ -164,7 +164,7 @@ fn ordered(name: &str, values: &[(f64, &str)], current: f64) -> Knob {
 /// A setting, its values in rising order, and which of them is in force.
 type Dimension = (&'static str, &'static [(f64, &'static str)], fn(&RevisionSpec) -> f64);
 
-/// What [`Space::annotations`] searches. Durations in seconds.
+/// The default space of [`Space::annotations`]. Durations in seconds.
 const DIMENSIONS: &[Dimension] = &[
     ("window", WINDOWS, |spec| spec.stable_window.as_secs_f64()),
     ("target", TARGETS, |spec| spec.total),

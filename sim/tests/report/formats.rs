@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pilotlight_sim::report::csv::{POINT_COLUMNS, outcomes, timelines};
-use pilotlight_sim::report::{Page, Run, json};
+use pilotlight_sim::report::{Page, ReportedRun, json};
 use pilotlight_sim::{Metric, Outcome, Point};
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ impl Walk<'_> {
 }
 
 fn walked(page: &Page) -> (Vec<String>, Vec<String>) {
-    let schema: Value = serde_json::from_str(json::JSON_SCHEMA).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../schema/outcome.v1.json")).unwrap();
     let document: Value = serde_json::from_str(&json::page(page)).unwrap();
     let mut walk = Walk { schema: &schema, met: BTreeSet::new(), wrong: Vec::new() };
     walk.check("", &schema, &document);
@@ -121,7 +121,7 @@ fn the_schema_has_every_field_of_a_page_and_no_other() {
 
 #[test]
 fn a_page_without_anything_optional_is_as_the_schema_says_too() {
-    let bare = Page { runs: vec![Run::new("", Outcome::default())], ..Page::default() };
+    let bare = Page { runs: vec![ReportedRun::new("", Outcome::default())], ..Page::default() };
     assert_eq!(walked(&bare).0, Vec::<String>::new());
 }
 
@@ -174,7 +174,8 @@ fn the_columns_of_a_timeline_are_the_fields_of_a_point() {
 
 #[test]
 fn a_row_has_a_field_for_every_column_and_quotes_what_needs_it() {
-    let runs = [Run::new("a, \"b\"", samples::SKETCH.outcome(1)), Run::new("c", Outcome::default())];
+    let runs =
+        [ReportedRun::new("a, \"b\"", samples::SKETCH.outcome(1)), ReportedRun::new("c", Outcome::default())];
     let text = outcomes(&runs);
     let rows: Vec<&str> = text.split_terminator("\r\n").collect();
     assert_eq!(rows.len(), 3);

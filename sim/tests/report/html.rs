@@ -1,7 +1,7 @@
 //! The page is parsed as XML, which is stricter than any browser.
 
 use pilotlight_sim::report::html::page;
-use pilotlight_sim::report::{Page, Run};
+use pilotlight_sim::report::{Page, ReportedRun};
 use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::samples::{self, SKETCH, Sketch};
@@ -134,8 +134,8 @@ fn runs_side_by_side_share_their_charts() {
 
 #[test]
 fn more_runs_than_can_be_told_apart_are_listed_but_not_drawn() {
-    let runs: Vec<Run> = (0..40)
-        .map(|at| Run::new(format!("run {at}"), Sketch { seconds: 60, ..SKETCH }.outcome(at)))
+    let runs: Vec<ReportedRun> = (0..40)
+        .map(|at| ReportedRun::new(format!("run {at}"), Sketch { seconds: 60, ..SKETCH }.outcome(at)))
         .collect();
     let html = page(&Page { runs, ..Page::default() });
     assert!(html.contains("Of 40 runs, 6 are drawn."));
@@ -145,8 +145,9 @@ fn more_runs_than_can_be_told_apart_are_listed_but_not_drawn() {
 #[test]
 fn long_names_that_begin_alike_are_told_apart_by_numbers() {
     let sketch = Sketch { seconds: 60, ..SKETCH };
-    let runs = [30, 60]
-        .map(|window| Run::new(format!("a name that goes on until window={window}s"), sketch.outcome(1)));
+    let runs = [30, 60].map(|window| {
+        ReportedRun::new(format!("a name that goes on until window={window}s"), sketch.outcome(1))
+    });
     let html = page(&Page { runs: runs.to_vec(), ..Page::default() });
     assert!(html.contains("<span>#2 a name that goes on until window=60s</span>"));
 }
@@ -193,7 +194,7 @@ fn nothing_is_loaded_from_anywhere() {
 #[test]
 fn the_same_page_is_the_same_bytes_and_not_many() {
     let runs = (0..6)
-        .map(|at| Run::new(format!("run {at}"), Sketch { seconds: 4_000, ..SKETCH }.outcome(at)))
+        .map(|at| ReportedRun::new(format!("run {at}"), Sketch { seconds: 4_000, ..SKETCH }.outcome(at)))
         .collect();
     let of = Page { runs, ..samples::search() };
     let html = page(&of);

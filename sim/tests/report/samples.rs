@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pilotlight_core::Rng;
-use pilotlight_sim::report::{Candidate, Gain, Page, Run, Sensitivity, Tuning};
+use pilotlight_sim::report::{Candidate, Gain, Page, ReportedRun, Sensitivity, Tuning};
 use pilotlight_sim::{Outcome, PodUse, Point, Quantiles, Scaling, Timeline};
 
 /// A service as the sketch sees it.
@@ -151,7 +151,7 @@ pub(crate) fn single() -> Page {
         scenario: "load:\n  sine: { low: 0, high: 60, period: 10m }\n  burst: { at: 12m24s, factor: 3.2, for: 48s }\n\
                    service:\n  time: { p50: 390ms, p99: 520ms }\n  start-up: 14s\nannotations:\n  target: \"10\"\n"
             .into(),
-        runs: vec![Run::new("defaults", SKETCH.outcome(7))],
+        runs: vec![ReportedRun::new("defaults", SKETCH.outcome(7))],
         tuning: None,
     }
 }
@@ -162,8 +162,8 @@ pub(crate) fn comparison() -> Page {
         ("min-scale=2", Sketch { min_scale: 2.0, ..SKETCH }),
         ("target=5", Sketch { target: 3.5, max_scale: 24.0, ..SKETCH }),
     ];
-    let mut runs: Vec<Run> =
-        sketches.iter().map(|(name, sketch)| Run::new(*name, sketch.outcome(7))).collect();
+    let mut runs: Vec<ReportedRun> =
+        sketches.iter().map(|(name, sketch)| ReportedRun::new(*name, sketch.outcome(7))).collect();
     for run in &mut runs {
         for metric in ["p50", "p95", "p99", "wait-p95", "pod-seconds", "mean-pods"] {
             let value = run.outcome.metric(metric).unwrap_or_default();
@@ -237,7 +237,10 @@ pub(crate) fn search() -> Page {
         title: "Settings for a model that loads for 14 s".into(),
         subtitle: "Searched for the lowest p95 wait at no more pod-seconds than the defaults.".into(),
         command: "pilotlight sim tune burst.yaml --minimize wait-p95 --report tune.html".into(),
-        runs: vec![Run::new("defaults", SKETCH.outcome(3)), Run::new("chosen", chosen.outcome(3))],
+        runs: vec![
+            ReportedRun::new("defaults", SKETCH.outcome(3)),
+            ReportedRun::new("chosen", chosen.outcome(3)),
+        ],
         tuning: Some(tuning),
         ..single()
     }

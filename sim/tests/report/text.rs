@@ -9,7 +9,7 @@ const PLAIN: Style = Style { color: false, width: 80, charts: true };
 fn nothing_is_wider_than_the_terminal() {
     for width in [80, 132] {
         for (name, of) in all_pages() {
-            // What is to be copied is not cut.
+            // Lines that are to be copied are not cut.
             let patch = of.tuning.as_ref().map(|tuning| tuning.patch.clone()).unwrap_or_default();
             for line in page(&of, Style { width, ..PLAIN }).lines().filter(|line| !patch.contains(line)) {
                 assert!(

@@ -1,4 +1,4 @@
-//! What several tests build scenarios of.
+//! Parts that several tests build scenarios of.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::time::Duration;

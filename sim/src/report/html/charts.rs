@@ -1,9 +1,9 @@
-//! Which charts a page has: of one run, what it was like; of several, where they differ.
+//! The charts of a page: of one run, the run over time; of several, the quantities in which they differ.
 
 use super::markup::{coordinate, escaped};
 use super::plot::{Color, Layer, Plot, Shape};
 use crate::outcome::{Point, Timeline};
-use crate::report::Run;
+use crate::report::ReportedRun;
 use crate::report::number::{significant, with_commas};
 use crate::report::scale::{Axis, Scale};
 
@@ -18,7 +18,7 @@ pub(super) struct Drawn {
 struct DrawnRun {
     name: String,
     timeline: Timeline,
-    /// When there was panic, in seconds.
+    /// Intervals of panic, in seconds.
     panics: Vec<(f64, f64)>,
 }
 
@@ -30,8 +30,8 @@ struct Series {
 }
 
 impl Drawn {
-    pub(super) fn of(runs: &[Run]) -> Drawn {
-        let with_timeline = |run: &Run| {
+    pub(super) fn of(runs: &[ReportedRun]) -> Drawn {
+        let with_timeline = |run: &ReportedRun| {
             let timeline = run.outcome.timeline.as_ref().filter(|timeline| !timeline.points.is_empty())?;
             let thin = timeline.thinned(MOST_POINTS);
             let panics = panics(&thin);
@@ -135,7 +135,7 @@ pub(super) fn of_one(drawn: &Drawn) -> String {
     text + "</section>\n"
 }
 
-/// The same quantity of every run in one chart.
+/// A quantity of every run in one chart.
 pub(super) fn of_several(drawn: &Drawn) -> String {
     if drawn.runs.is_empty() {
         return String::new();
@@ -173,7 +173,7 @@ pub(super) fn of_several(drawn: &Drawn) -> String {
     text + "</section>\n"
 }
 
-/// When each run was in panic: a lane each.
+/// Intervals of panic of each run: a lane each.
 fn lanes(drawn: &Drawn) -> String {
     if drawn.runs.iter().all(|run| run.panics.is_empty()) {
         return String::new();
@@ -226,7 +226,7 @@ fn stacked(layers: Vec<Layer>) -> Vec<Layer> {
     stacked
 }
 
-/// When there was panic; what is next to each other is one.
+/// Intervals of panic; neighbours are one.
 fn panics(timeline: &Timeline) -> Vec<(f64, f64)> {
     let mut bands: Vec<(f64, f64)> = Vec::new();
     for point in timeline.points.iter().filter(|point| point.panic_fraction > 0.0) {

@@ -10,13 +10,13 @@ use crate::report::scale::Scale;
 /// A chart over time.
 pub(super) struct Plot<'a> {
     pub(super) title: String,
-    /// What the values are, beside the title: `per second`.
+    /// The unit, beside the title: `per second`.
     pub(super) note: &'a str,
     pub(super) across: &'a Scale,
     pub(super) up: Scale,
     /// From when to when the background is shaded, in seconds.
     pub(super) bands: &'a [(f64, f64)],
-    /// What lies lower comes first.
+    /// The lowest series comes first.
     pub(super) layers: Vec<Layer>,
 }
 
@@ -25,15 +25,15 @@ pub(super) struct Layer {
     pub(super) name: String,
     pub(super) color: Color,
     pub(super) shape: Shape,
-    /// Where the script finds the values: the run and the series.
+    /// The run and the series in which the script finds the values.
     pub(super) source: (usize, &'static str),
     /// How the script writes them.
     pub(super) unit: &'static str,
-    /// When each step begins, and the last ends, in seconds: one more than there are values.
+    /// The beginning of each step and the end of the last, in seconds: one more than there are values.
     pub(super) times: Vec<f64>,
     /// The values, one a step; `None` where there is none.
     pub(super) values: Vec<Option<f64>>,
-    /// What an area stands on; empty: the axis.
+    /// The series an area stands on; empty: the axis.
     pub(super) floor: Vec<f64>,
 }
 
@@ -262,7 +262,7 @@ fn x_labels(across: &Scale) -> String {
     across.ticks.iter().enumerate().map(label).collect()
 }
 
-/// Where there are values, without a gap.
+/// Ranges of values without a gap.
 fn spans(values: &[Option<f64>]) -> Vec<std::ops::Range<usize>> {
     let mut spans: Vec<std::ops::Range<usize>> = Vec::new();
     for (at, _) in values.iter().enumerate().filter(|(_, value)| value.is_some()) {
@@ -298,7 +298,7 @@ fn spread(wanted: &[f64]) -> Vec<f64> {
         heights[at] = wanted[at].max(lowest);
         lowest = heights[at] + gap;
     }
-    // Those pushed out at the top come down again, and push the others.
+    // Labels pushed out at the top come down again, and push the others.
     let mut highest = 1.0 - gap / 2.0;
     for &at in order.iter().rev() {
         heights[at] = f64::min(heights[at], highest);

@@ -2,10 +2,10 @@
 
 use super::markup::escaped;
 use crate::report::number::{self, seconds};
-use crate::report::{GROUPS, Run, about, is_worth_a_row};
+use crate::report::{GROUPS, ReportedRun, about, is_worth_a_row};
 
 /// The few metrics that tell runs apart: what to read first.
-pub(super) fn glance(runs: &[Run]) -> String {
+pub(super) fn glance(runs: &[ReportedRun]) -> String {
     let Some((first, others)) = runs.split_first() else {
         return String::new();
     };
@@ -24,7 +24,7 @@ pub(super) fn glance(runs: &[Run]) -> String {
 
 /// The metrics of every run: with one, what each means (times have a table of their own); with several, how they
 /// differ from the first.
-pub(super) fn metrics(runs: &[Run]) -> String {
+pub(super) fn metrics(runs: &[ReportedRun]) -> String {
     let Some((first, others)) = runs.split_first() else {
         return String::new();
     };
@@ -47,7 +47,7 @@ pub(super) fn metrics(runs: &[Run]) -> String {
     text + "</table></div>\n" + margin_note(runs) + "</section>\n"
 }
 
-fn head(first: &Run, others: &[Run]) -> String {
+fn head(first: &ReportedRun, others: &[ReportedRun]) -> String {
     let mut text = String::from("<thead><tr><th scope=\"col\">Metric</th>");
     text += &format!("<th scope=\"col\" class=\"number\">{}</th>", escaped(&first.name));
     for run in others {
@@ -56,7 +56,7 @@ fn head(first: &Run, others: &[Run]) -> String {
     text + "</tr></thead>\n"
 }
 
-fn row(metric: &str, first: &Run, others: &[Run]) -> String {
+fn row(metric: &str, first: &ReportedRun, others: &[ReportedRun]) -> String {
     let mut text = format!(
         "<tr><th scope=\"row\" title=\"{}\">{metric}</th><td class=\"number\">{}</td>",
         escaped(&meaning(metric)),
@@ -75,7 +75,7 @@ fn row(metric: &str, first: &Run, others: &[Run]) -> String {
     text + "</tr>\n"
 }
 
-fn margin_note(runs: &[Run]) -> &'static str {
+fn margin_note(runs: &[ReportedRun]) -> &'static str {
     match runs.iter().any(|run| !run.margins.is_empty()) {
         true => {
             "<p class=\"note\">± is half the 95 % interval over the seeds; a change within it has no colour.</p>\n"
@@ -84,8 +84,8 @@ fn margin_note(runs: &[Run]) -> &'static str {
     }
 }
 
-/// Where the time of requests went.
-pub(super) fn latency(run: &Run) -> String {
+/// The parts of the time of requests.
+pub(super) fn latency(run: &ReportedRun) -> String {
     let outcome = &run.outcome;
     let mut text = format!(
         "<section class=\"kept\"><h2>Where the time went{}</h2>\n<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>\
@@ -114,7 +114,7 @@ pub(super) fn latency(run: &Run) -> String {
     text + "</tbody></table></div></section>\n"
 }
 
-fn change(metric: &str, first: &Run, run: &Run) -> String {
+fn change(metric: &str, first: &ReportedRun, run: &ReportedRun) -> String {
     let (Some(base), Some(value)) = (first.outcome.metric(metric), run.outcome.metric(metric)) else {
         return "<td></td>".to_owned();
     };
@@ -126,7 +126,7 @@ fn change(metric: &str, first: &Run, run: &Run) -> String {
     format!("<td class=\"{class}\">{}</td>", number::change(base, value).unwrap_or_default())
 }
 
-/// What a name says, where the table's entry stands for all of its family.
+/// The meaning of a name, where the table's entry stands for all of its family.
 fn meaning(metric: &str) -> String {
     match metric.parse::<u16>() {
         Ok(status) => format!("requests that ended with status {status}"),

@@ -1,4 +1,4 @@
-//! What a search found: the answer, its proof on other load, the front, what mattered, and the patch.
+//! The result of a search: the answer, its proof on other load, the front, what mattered, and the patch.
 
 use std::collections::BTreeSet;
 

@@ -90,7 +90,7 @@ impl Chart<'_> {
         for (mark, values) in self.marks {
             let value = values.get(at).copied().unwrap_or_default();
             let row = row_of(eighths(value));
-            // Where the area ends in the same row, its edge says it already.
+            // The area ends in the same row: its edge says it already.
             if value > 0.0 && (low == 0 || row != row_of(low)) {
                 cells[row] = *mark;
             }
@@ -120,7 +120,7 @@ fn axis_below(origin: &str, length_s: f64, columns: usize) -> String {
     format!("{origin:>0$} └{line}\n{1:GUTTER$}{labels}\n", GUTTER - 2, "")
 }
 
-/// What a search tried, cost against latency.
+/// The candidates of a search, cost against latency.
 pub(super) fn front(tuning: &Tuning, style: Style) -> String {
     let columns = style.columns() - GUTTER - 2;
     let shown: Vec<_> =

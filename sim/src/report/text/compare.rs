@@ -2,10 +2,10 @@
 //! compared with it.
 
 use super::{Paint, Style, clipped, printable};
-use crate::report::{GROUPS, Run, is_worth_a_row, number};
+use crate::report::{GROUPS, ReportedRun, is_worth_a_row, number};
 
 /// The metrics of several runs, and by how much each differs from the first.
-pub fn table(runs: &[Run], style: Style) -> String {
+pub fn table(runs: &[ReportedRun], style: Style) -> String {
     // `412 ms ±12 ms`, or without what varies from seed to seed.
     let wide = if runs.iter().all(|run| run.margins.is_empty()) { 12 } else { 20 };
     let per_block = ((style.columns() - NAME_WIDTH - wide) / (wide + CHANGE_WIDTH)).max(1);
@@ -20,20 +20,20 @@ pub fn table(runs: &[Run], style: Style) -> String {
     text
 }
 
-/// What stands above the columns: the names if they are short, otherwise numbers, and before them which is whose.
-fn heads(runs: &[Run], wide: usize, style: Style) -> (String, Vec<String>) {
+/// The header above the columns: the names if they are short, otherwise numbers, and before them which is whose.
+fn heads(runs: &[ReportedRun], wide: usize, style: Style) -> (String, Vec<String>) {
     if runs.iter().all(|run| run.name.chars().count() <= wide) {
         return (String::new(), runs.iter().map(|run| printable(&run.name)).collect());
     }
     let heads: Vec<String> = (1..=runs.len()).map(|number| format!("#{number}")).collect();
-    let key = |(run, head): (&Run, &String)| {
+    let key = |(run, head): (&ReportedRun, &String)| {
         format!("{}\n", clipped(&format!("{head:>4}  {}", run.name), style.columns()))
     };
     ("\n".to_owned() + &runs.iter().zip(&heads).map(key).collect::<String>(), heads)
 }
 
 /// The columns of some of the runs; the first of them is what the others are compared with.
-fn block(all: &[Run], heads: &[String], columns: &[usize], wide: usize, style: Style) -> String {
+fn block(all: &[ReportedRun], heads: &[String], columns: &[usize], wide: usize, style: Style) -> String {
     let first = &all[columns[0]];
     let mut text = format!("\n{:NAME_WIDTH$}{:>wide$}", "", heads[columns[0]]);
     for &column in &columns[1..] {
@@ -58,7 +58,7 @@ fn block(all: &[Run], heads: &[String], columns: &[usize], wide: usize, style: S
 }
 
 /// By how much `run` differs from `first`, painted if it is for better or for worse by more than chance.
-fn change(metric: &str, first: &Run, run: &Run, style: Style) -> String {
+fn change(metric: &str, first: &ReportedRun, run: &ReportedRun, style: Style) -> String {
     let (Some(base), Some(value)) = (first.outcome.metric(metric), run.outcome.metric(metric)) else {
         return " ".repeat(CHANGE_WIDTH);
     };

@@ -8,24 +8,24 @@ use pilotlight_config::workload::manifest::Node;
 /// A map of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
-    /// Where it is: `app`, `load.users.steps[]`; empty for the whole.
+    /// The place: `app`, `load.users.steps[]`; empty for the whole.
     pub path: &'static str,
-    /// What it says.
+    /// The meaning.
     pub about: &'static str,
-    /// What may be in it.
+    /// The fields that may be in it.
     pub fields: &'static [Field],
 }
 
 /// A field of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What its value looks like.
+    /// The form of its value.
     pub value: &'static str,
-    /// What is true where it is not written.
+    /// The value in force where none is written.
     pub default: &'static str,
-    /// What it says.
+    /// The meaning.
     pub about: &'static str,
 }
 

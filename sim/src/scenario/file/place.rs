@@ -21,7 +21,7 @@ pub(super) fn put(root: &mut Value, path: &str, value: Value) -> Result<(), Faul
         };
         place = fields.entry(name.to_owned()).or_insert(Value::Null);
         walked = if walked.is_empty() { name.to_owned() } else { format!("{walked}.{name}") };
-        // What follows the first bracket: `0]`, or `0][1]`.
+        // Indices, after the first bracket: `0]`, or `0][1]`.
         for index in indices.split_terminator('[').filter(|_| !indices.is_empty()) {
             let index = index.strip_suffix(']').and_then(|digits| digits.parse::<usize>().ok());
             let index = index.ok_or_else(|| fault("has a bracket without a number, as in [0]".to_owned()))?;

@@ -19,7 +19,7 @@ use crate::scenario::Settings;
 use crate::sweep::Written;
 
 /// Settings, and what they came from if that can be varied.
-type Entry = (Settings, Option<Written>);
+type NamedSettings = (Settings, Option<Written>);
 
 /// All settings, Knative's defaults where none are written; and the first that can be varied, as they are written.
 pub(super) fn all(
@@ -45,7 +45,7 @@ pub(super) fn all(
     (settings, first_written)
 }
 
-fn entry(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<Entry> {
+fn entry(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Vec<NamedSettings> {
     fields::SETTINGS.check(node, findings);
     let name = node.child("name").text(findings);
     let limit = node.child("container-concurrency");
@@ -91,7 +91,7 @@ fn requests(
     limit: ConcurrencyLimit,
     config: Config,
     findings: &mut Findings,
-) -> Option<Entry> {
+) -> Option<NamedSettings> {
     let short = node.bare_strings(findings);
     let name = name.unwrap_or_else(|| {
         let all: Vec<String> = short.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -181,7 +181,7 @@ fn config_beside(text: &str) -> BTreeMap<String, String> {
     if has_map { data_of(text) } else { BTreeMap::new() }
 }
 
-/// Everything a manifest names: workloads, or a HorizontalPodAutoscaler.
+/// Settings from a manifest: of its workloads, or of a HorizontalPodAutoscaler.
 fn from_file(
     node: &Node<'_>,
     name: Option<&str>,
@@ -189,7 +189,7 @@ fn from_file(
     config: Option<Config>,
     base_dir: &Path,
     findings: &mut Findings,
-) -> Vec<Entry> {
+) -> Vec<NamedSettings> {
     let Some((file, text)) = node.text(findings).and_then(|name| text_of(node, &name, base_dir, findings))
     else {
         return Vec::new();
@@ -272,7 +272,7 @@ fn absorb<T>(
     parsed.value.map_err(&mut refuse).ok()
 }
 
-/// What all annotations of the autoscaler begin with.
+/// The prefix of the autoscaler's annotations.
 const PREFIX: &str = "autoscaling.knative.dev/";
 
 /// Knative's own bound.

@@ -1,4 +1,4 @@
-//! Everything of a scenario but its cluster and its settings: load, app, pods, clients, platform.
+//! The parts of a scenario apart from cluster and settings: load, app, pods, clients, platform.
 
 use std::path::Path as FilePath;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::traffic::TrafficSpec;
 
 pub(super) fn load(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings) -> Option<Load> {
     if !node.is_present() {
-        node.fault("is missing: who sends requests, such as `constant: {rate: 10, for: 5m}`", findings);
+        node.fault("is missing: the source of requests, such as `constant: {rate: 10, for: 5m}`", findings);
         return None;
     }
     if node.child("users").is_present() {
@@ -27,7 +27,7 @@ pub(super) fn load(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings
     }
     let before = findings.faults.len();
     let spec = TrafficSpec::read_beside(node, &["users"], findings)?;
-    // What is known to be wrong need not be loaded to be told once more.
+    // Faulty traffic is not loaded: loading would tell the same faults once more.
     if findings.faults.len() > before {
         return None;
     }
@@ -47,7 +47,7 @@ fn users(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings) -> Optio
     let steps: Vec<UserStep> =
         list.items(findings).iter().filter_map(|item| user_step(item, findings)).collect();
     if !list.is_present() || list.value.and_then(|value| value.as_array()).is_some_and(Vec::is_empty) {
-        list.fault("is missing: how many users there are from when on", findings);
+        list.fault("is missing: the number of users, and from which time on", findings);
         return None;
     }
     for (at, pair) in steps.windows(2).enumerate() {
@@ -71,14 +71,14 @@ fn user_step(node: &Node<'_>, findings: &mut Findings) -> Option<UserStep> {
     Some(UserStep { at: Time::EPOCH + at, users: whole(&number_of, 0, MOST_USERS, findings)?, spawn_rate })
 }
 
-/// That of the load where none is written.
+/// The duration; the load's where none is written.
 pub(super) fn duration(root: &Node<'_>, load: Option<&Load>, findings: &mut Findings) -> Option<Duration> {
     let node = root.child("duration");
     match (node.is_present(), load) {
         (true, _) => positive_time(&node, findings),
         (false, Some(Load::Open(traffic))) => Some(traffic.duration()),
         (false, Some(Load::Closed(_))) => {
-            node.fault("is missing: users come for as long as one says", findings);
+            node.fault("is missing: a load of users has no duration of its own", findings);
             None
         }
         (false, None) => None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pilotlight_core::Rng;
 
-use super::events::Table;
+use super::events::TraceTable;
 use super::{Content, Reading, TrafficError, stamp};
 use crate::dist::{Distribution, TimeUnit};
 
@@ -49,7 +49,7 @@ pub(super) fn read_table(
     width: Duration,
     reading: &mut Reading<'_>,
 ) -> Result<Content, TrafficError> {
-    let mut table = Table::new(source, true, reading)?;
+    let mut table = TraceTable::new(source, true, reading)?;
     let times = TIME_COLUMNS.iter().find_map(|name| table.optional_column(name));
     let column = match reading.spec.column.clone() {
         Some(name) => table.column(&name, reading)?,
@@ -117,7 +117,7 @@ fn by_interval(
 
 /// Azure Functions 2019: a line a function, a column a minute.
 pub(super) fn read_azure(source: impl Read, reading: &mut Reading<'_>) -> Result<Content, TrafficError> {
-    let mut table = Table::new(source, true, reading)?;
+    let mut table = TraceTable::new(source, true, reading)?;
     let function = table.column("HashFunction", reading)?;
     let owner = table.optional_column("HashOwner");
     let app = table.optional_column("HashApp");
@@ -178,7 +178,7 @@ fn read_percentiles(
     // Lines of this file are told apart from those of the counts by its name.
     let spec = super::TraceSpec { file: file.to_owned(), ..reading.spec.clone() };
     let mut beside = Reading { spec: &spec, notes: Vec::new(), first_bad_line: None, ..*reading };
-    let mut table = Table::new(source, true, &beside)?;
+    let mut table = TraceTable::new(source, true, &beside)?;
     let ids = ["HashOwner", "HashApp", "HashFunction"].map(|name| table.optional_column(name));
     table.column("HashFunction", &beside)?;
     let mut columns = Vec::new();
@@ -195,7 +195,7 @@ fn read_percentiles(
             let text = row.get(column).unwrap_or("");
             let time = TimeUnit::Millis.parse(text);
             let time = time.ok_or_else(|| format!("a percentile is {text:?}, not milliseconds"))?;
-            // They are averages of percentiles, and sometimes out of order by a little.
+            // Averages of percentiles are sometimes out of order by a little.
             highest = highest.max(time);
             known.push((share, highest));
         }

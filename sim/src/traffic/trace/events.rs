@@ -6,7 +6,7 @@ use std::time::Duration;
 use csv::{Position, Reader, ReaderBuilder, StringRecord, Trim};
 use pilotlight_config::spelling::hint;
 
-use super::{Content, Event, Format, Reading, TokenCost, TrafficError, spread_whole_seconds, stamp};
+use super::{Content, Format, Reading, TokenCost, TraceEvent, TrafficError, spread_whole_seconds, stamp};
 use crate::dist::TimeUnit;
 
 pub(super) fn read(
@@ -14,7 +14,7 @@ pub(super) fn read(
     format: Format,
     reading: &mut Reading<'_>,
 ) -> Result<Content, TrafficError> {
-    let mut table = Table::new(source, format != Format::Vegeta, reading)?;
+    let mut table = TraceTable::new(source, format != Format::Vegeta, reading)?;
     let mut events = Vec::new();
     match format {
         Format::Plain => {
@@ -35,7 +35,7 @@ pub(super) fn read(
                             took.map(|took| time(row, "duration_s", took, TimeUnit::Seconds)).transpose()?
                         }
                     };
-                    Ok(Some(Event { start_nanos, service }))
+                    Ok(Some(TraceEvent { start_nanos, service }))
                 },
                 &mut events,
             )?;
@@ -55,9 +55,9 @@ pub(super) fn read(
                     }
                     let end_nanos = positive(row, "end_timestamp", end, TimeUnit::Seconds)?;
                     let service = time(row, "duration", took, TimeUnit::Seconds)?;
-                    // What was under way as the trace began, began with it.
+                    // Requests under way as the trace began are taken to begin with it.
                     let start_nanos = end_nanos.saturating_sub(service.as_nanos() as i64).max(0);
-                    Ok(Some(Event { start_nanos, service: Some(service) }))
+                    Ok(Some(TraceEvent { start_nanos, service: Some(service) }))
                 },
                 &mut events,
             )?;
@@ -77,7 +77,7 @@ pub(super) fn read(
                     let context = count(row, "ContextTokens", context)?;
                     let generated = count(row, "GeneratedTokens", generated)?;
                     let service = cost.map(|cost| cost.of(context, generated));
-                    Ok(Some(Event { start_nanos, service }))
+                    Ok(Some(TraceEvent { start_nanos, service }))
                 },
                 &mut events,
             )?;
@@ -90,7 +90,7 @@ pub(super) fn read(
                 |row| {
                     let start_nanos = date(row, "gmt_create", at)?;
                     let service = Some(time(row, "exec_time_seconds", took, TimeUnit::Seconds)?);
-                    Ok(Some(Event { start_nanos, service }))
+                    Ok(Some(TraceEvent { start_nanos, service }))
                 },
                 &mut events,
             )?;
@@ -104,7 +104,7 @@ pub(super) fn read(
                 |row| {
                     let start_nanos = positive(row, "offset", at, TimeUnit::Seconds)?;
                     let service = Some(time(row, "response-time", took, TimeUnit::Seconds)?);
-                    Ok(Some(Event { start_nanos, service }))
+                    Ok(Some(TraceEvent { start_nanos, service }))
                 },
                 &mut events,
             )?;
@@ -118,7 +118,7 @@ pub(super) fn read(
                 let start_nanos =
                     start_nanos.ok_or_else(|| format!("the time {at:?} is not in nanoseconds"))?;
                 let service = Some(time(row, "the latency", 2, TimeUnit::Nanos)?);
-                Ok(Some(Event { start_nanos, service }))
+                Ok(Some(TraceEvent { start_nanos, service }))
             },
             &mut events,
         )?,
@@ -140,12 +140,12 @@ impl TokenCost {
 }
 
 /// A CSV file and the names of its columns.
-pub(super) struct Table<R> {
+pub(super) struct TraceTable<R> {
     reader: Reader<R>,
     pub(super) header: StringRecord,
 }
 
-impl<R: Read> Table<R> {
+impl<R: Read> TraceTable<R> {
     pub(super) fn new(source: R, has_header: bool, reading: &Reading<'_>) -> Result<Self, TrafficError> {
         let mut reader =
             ReaderBuilder::new().has_headers(has_header).flexible(true).trim(Trim::All).from_reader(source);
@@ -154,7 +154,7 @@ impl<R: Read> Table<R> {
         } else {
             StringRecord::new()
         };
-        Ok(Table { reader, header })
+        Ok(TraceTable { reader, header })
     }
 
     /// The column with this name, whatever its case.

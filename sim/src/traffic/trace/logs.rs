@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Content, Event, Format, Reading, SINCE_1970, Stamp, TrafficError, spread_whole_seconds, stamp};
+use super::{
+    Content, Format, Reading, SINCE_1970, Stamp, TraceEvent, TrafficError, spread_whole_seconds, stamp,
+};
 use crate::dist::TimeUnit;
 
 pub(super) fn read(
@@ -34,7 +36,7 @@ pub(super) fn read(
 }
 
 /// nginx's times are of the end: they are spread first, and then what the request took is taken off.
-fn spread_ends(events: &mut [Event], reading: &mut Reading<'_>) {
+fn spread_ends(events: &mut [TraceEvent], reading: &mut Reading<'_>) {
     spread_whole_seconds(events, reading);
     for event in events {
         event.start_nanos -= event.service.map_or(0, |service| service.as_nanos() as i64);
@@ -44,7 +46,7 @@ fn spread_ends(events: &mut [Event], reading: &mut Reading<'_>) {
 /// `$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer"
 /// "$http_user_agent"`, and behind it, somewhere, `$request_time`: the first number in seconds, as such or behind
 /// a name and an equals sign.
-fn nginx(line: &str) -> Result<Event, String> {
+fn nginx(line: &str) -> Result<TraceEvent, String> {
     let parts = split(line);
     let stamp_at = parts.iter().position(|part| part.kind == Kind::Bracketed);
     let stamp_at = stamp_at.ok_or("there is no [time] in it")?;
@@ -58,12 +60,12 @@ fn nginx(line: &str) -> Result<Event, String> {
         let number = part.text.rsplit_once('=').map_or(part.text, |(_, number)| number);
         TimeUnit::Seconds.parse(number)
     });
-    Ok(Event { start_nanos, service })
+    Ok(TraceEvent { start_nanos, service })
 }
 
 /// `[%START_TIME%] "method path protocol" code flags received sent duration ...`; Istio has three more fields
 /// behind the flags.
-fn envoy(line: &str) -> Result<Event, String> {
+fn envoy(line: &str) -> Result<TraceEvent, String> {
     let parts = split(line);
     let stamp = parts.first().filter(|part| part.kind == Kind::Bracketed);
     let stamp = stamp.ok_or("it does not begin with a [time]")?.text;
@@ -74,12 +76,12 @@ fn envoy(line: &str) -> Result<Event, String> {
     let text = parts.get(duration_at).map_or("", |part| part.text);
     let service = text.parse().ok().and_then(|millis| TimeUnit::Millis.time(millis));
     match service {
-        Some(_) => Ok(Event { start_nanos, service }),
+        Some(_) => Ok(TraceEvent { start_nanos, service }),
         None => Err(format!("field {} is {text:?}, not the duration in milliseconds", duration_at + 1)),
     }
 }
 
-/// Which fields of an object say when and how long.
+/// The fields of an object that say when and how long.
 struct Fields {
     time: Option<String>,
     duration: Option<String>,
@@ -97,7 +99,7 @@ impl Fields {
         }
     }
 
-    fn event(&self, line: &str) -> Result<Event, String> {
+    fn event(&self, line: &str) -> Result<TraceEvent, String> {
         let object: Value = serde_json::from_str(line).map_err(|error| format!("it is not JSON: {error}"))?;
         let (name, at) = match &self.time {
             Some(name) => (name.as_str(), field(&object, name)),
@@ -122,7 +124,7 @@ impl Fields {
         if self.stamped == Stamp::End {
             start_nanos = start_nanos.saturating_sub(service.map_or(0, |service| service.as_nanos() as i64));
         }
-        Ok(Event { start_nanos, service })
+        Ok(TraceEvent { start_nanos, service })
     }
 
     /// A number in the unit, the same as text, or a duration as Go writes it.
@@ -211,7 +213,7 @@ fn split(line: &str) -> Vec<Part<'_>> {
     parts
 }
 
-/// Where the quote ends, or the text.
+/// The end of the quote, or of the text.
 fn closing_quote(text: &str) -> usize {
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate() {

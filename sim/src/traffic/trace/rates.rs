@@ -13,7 +13,7 @@ use super::{Content, Reading, TrafficError};
 
 /// The answer of Prometheus to a range query, as far as it matters here.
 #[derive(Deserialize)]
-struct Answer {
+struct RangeAnswer {
     #[serde(default)]
     error: Option<String>,
     #[serde(default)]
@@ -29,7 +29,7 @@ struct Data {
 }
 
 #[derive(Deserialize)]
-struct Series {
+struct PrometheusSeries {
     values: Vec<(f64, String)>,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn read_prometheus(
     source: impl BufRead,
     reading: &mut Reading<'_>,
 ) -> Result<Content, TrafficError> {
-    let answer: Answer = serde_json::from_reader(source)
+    let answer: RangeAnswer = serde_json::from_reader(source)
         .map_err(|error| reading.problem(format!("it is not the answer to a query: {error}")))?;
     let Some(data) = answer.data else {
         let error = answer.error.unwrap_or_else(|| "there is no data in it".to_owned());
@@ -49,7 +49,7 @@ pub(super) fn read_prometheus(
         let kind = data.result_type;
         return Err(reading.problem(format!("it is a {kind}, not a matrix: ask query_range, not query")));
     }
-    let series: Vec<Series> = serde_json::from_value(data.result)
+    let series: Vec<PrometheusSeries> = serde_json::from_value(data.result)
         .map_err(|error| reading.problem(format!("its series are not as Prometheus writes them: {error}")))?;
     let mut rates: BTreeMap<i64, f64> = BTreeMap::new();
     for (at, text) in series.iter().flat_map(|series| &series.values) {

@@ -1,4 +1,4 @@
-//! Which format a file is in, by its first line, and which settings mean something for it.
+//! The format of a file, by its first line, and the settings that mean something for it.
 
 use super::{Format, TraceSpec, TrafficError};
 
