@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
 use pilotlight_autoscaler::{Change, RevisionStatus};
 use pilotlight_core::{Record, Time};
@@ -63,10 +63,9 @@ struct Explained {
 
 async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Explained> {
     let decisions = Get::new("/v1/decisions").within(PATIENCE).at_most(MAX_DECISIONS_BYTES);
-    let answer = once::get(admin, &decisions).await.map_err(|error| {
-        // The words of the error end with those of its source.
-        anyhow!("nothing answers on the admin port {admin} (name another with --admin): {error}")
-    })?;
+    let answer = once::get(admin, &decisions)
+        .await
+        .with_context(|| format!("nothing answers on the admin port {admin} (name another with --admin)"))?;
     let not_ours = || {
         format!(
             "{admin} is not the admin port of an autoscaler: `pilotlight run` prints its own at the start, for --admin"

@@ -256,7 +256,7 @@ pub(crate) fn method_label(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
-/// Durations of requests by method and status, with the labels of their owner: the first of [`SERVER`]'s histograms,
+/// Durations of requests by method and status, with the labels of their owner: [`NAME`](RequestDurations::NAME),
 /// where the operator has not asked for all of them.
 #[derive(Debug)]
 pub struct RequestDurations {

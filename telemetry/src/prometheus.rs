@@ -10,9 +10,9 @@ use pilotlight_net::tls::{CertificateFiles, PolicyError, ServerTls, TlsError, Tl
 pub enum PrometheusError {
     /// A version, cipher suite or curve that does not exist.
     #[error("METRICS_PROMETHEUS_{0}")]
-    Policy(#[from] PolicyError),
+    Policy(PolicyError),
     /// A certificate, its key or an authority cannot be used.
-    #[error("cannot serve metrics over TLS: {0}")]
+    #[error("cannot serve metrics over TLS")]
     Certificate(#[from] TlsError),
 }
 
@@ -25,7 +25,8 @@ pub fn prometheus_tls(asked: &PrometheusTls) -> Result<Arc<ServerTls>, Prometheu
         max_version: &asked.words.max_version,
         cipher_suites: &asked.words.cipher_suites,
         curve_preferences: &asked.words.curve_preferences,
-    })?;
+    })
+    .map_err(PrometheusError::Policy)?;
     let policy = match &asked.clients {
         PrometheusClients::Any => policy,
         PrometheusClients::Optional(authorities) => policy.with_clients(authorities, true)?,

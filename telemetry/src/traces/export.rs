@@ -37,14 +37,14 @@ use crate::lines::Lines;
 #[non_exhaustive]
 pub enum TraceError {
     /// TLS to the collector cannot be set up.
-    #[error("cannot send traces over TLS: {0}")]
+    #[error("cannot send traces over TLS")]
     Tls(#[from] TlsError),
     /// A header for the collector is malformed.
     #[error("cannot send traces with the header `{0}`: it is not legal")]
     Header(String),
     /// Standard output cannot be written to.
-    #[error("cannot write traces to standard output: {0}")]
-    Stdout(io::Error),
+    #[error("cannot write traces to standard output")]
+    Stdout(#[source] io::Error),
 }
 
 /// Takes spans as they end.
