@@ -2,8 +2,7 @@
 //!
 //! A comparison has the name of a metric on its left (see [`METRICS`](crate::METRICS)) and a number with its unit on
 //! its right: `wait-p95 <= 0.5s`, `success >= 99.9%`, `requests > 10k`, `503 == 0`. Comparisons are joined by `&&`,
-//! `||`, `!` and parentheses. Here is also what goes with it: the objective a latency is held to ([`Slo`]), and what
-//! a search is to make as small, or as large, as it can ([`Objective`]).
+//! `||`, `!` and parentheses. The objective a latency is held to ([`Slo`]) is a comparison, too.
 
 mod parse;
 

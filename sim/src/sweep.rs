@@ -159,7 +159,7 @@ pub fn sweep(
         });
         Row { index, settings, outcomes }
     };
-    workers.for_each("sweeping", grid.size(), row, |_, row| each(row))
+    workers.for_each("sweeping", grid.size(), row, |_, row| each(row));
 }
 
 impl Row {
