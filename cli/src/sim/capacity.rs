@@ -37,7 +37,7 @@ pub(super) struct CapacityArgs {
     /// How many seeds; the objective must be kept with all of them
     #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     runs: u32,
-    /// What the answer looks like
+    /// Form of the answer
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }

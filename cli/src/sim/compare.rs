@@ -42,7 +42,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     args.show.show(&world, args.seed, &comparison.contenders, &differences(&comparison))
 }
 
-/// What is better and what is worse than the first, beyond chance.
+/// Differences to the first that are beyond chance.
 fn differences(comparison: &Comparison) -> String {
     let mut text = String::new();
     let first = &comparison.contenders[0].name;
@@ -78,7 +78,7 @@ fn signed(unit: Unit, value: f64) -> String {
     format!("{sign}{}", unit.show(value.abs()))
 }
 
-/// What differences are told of.
+/// Differences that are told of.
 const JUDGED: &[&str] = &[
     "p50",
     "p95",

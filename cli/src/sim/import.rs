@@ -21,7 +21,7 @@ use crate::output::print;
 pub(super) struct ImportArgs {
     /// The trace: an access log, CSV, JSON lines, an answer of Prometheus, a journal
     file: PathBuf,
-    /// Its format, where it is not recognised: nginx, envoy, plain, azure-llm, ...
+    /// Format of the log, where it is not recognised: nginx, envoy, plain, azure-llm, ...
     #[arg(long, value_name = "FORMAT")]
     trace_format: Option<String>,
     /// More that must be known of it, as under `trace:` in a scenario: skip-bad-lines=true, column=requests
@@ -30,10 +30,10 @@ pub(super) struct ImportArgs {
     /// Write its requests to this file, as CSV with t_start_s and duration_s
     #[arg(long, value_name = "FILE.csv")]
     out: Option<PathBuf>,
-    /// What randomness comes from, where only rates or counts are known
+    /// Seed of all randomness, where only rates or counts are known
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-    /// What the description looks like
+    /// Form of the description
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }

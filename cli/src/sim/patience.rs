@@ -20,7 +20,7 @@ pub(super) struct Patience {
 struct Shared {
     begun: Instant,
     is_over: AtomicBool,
-    /// What is said; the lock also keeps writers apart.
+    /// The text; its lock also keeps writers apart.
     line: Mutex<String>,
 }
 

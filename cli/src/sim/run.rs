@@ -18,7 +18,7 @@ use super::world::WorldArgs;
 pub(super) struct RunArgs {
     #[command(flatten)]
     world: WorldArgs,
-    /// What all randomness comes from
+    /// Seed of all randomness
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// How many times, each with the next seed; numbers are then means, with the 95 % interval

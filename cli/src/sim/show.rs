@@ -1,4 +1,4 @@
-//! What comes out: tables and charts, JSON, CSV, a page to look at; and whether it is as expected.
+//! Output: tables and charts, JSON, CSV, a page to look at; and whether it is as expected.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ use crate::screen::terminal_size;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct ShowArgs {
-    /// What results look like on standard output
+    /// Form of results on standard output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(super) format: Format,
     /// Do not draw charts
@@ -39,7 +39,7 @@ pub(super) struct ShowArgs {
     assertions: Vec<Expression>,
 }
 
-/// What results look like.
+/// Form of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// Tables and charts.

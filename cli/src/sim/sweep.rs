@@ -24,7 +24,7 @@ pub(super) struct SweepArgs {
     /// A setting and its values: window=30s,60s,2m or target=5..50:5 or target=1..64:x2
     #[arg(long, required = true, value_name = "SETTING=VALUES")]
     vary: Vec<Knob>,
-    /// What to tell of each
+    /// Figures to tell of each
     #[arg(
         long,
         value_name = "METRIC,...",
@@ -39,7 +39,7 @@ pub(super) struct SweepArgs {
     /// How many seeds; numbers are their means
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     runs: u32,
-    /// What results look like on standard output
+    /// Form of results on standard output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }

@@ -21,10 +21,10 @@ use super::world::WorldArgs;
 pub(super) struct TuneArgs {
     #[command(flatten)]
     world: WorldArgs,
-    /// What it costs
+    /// Metric of the cost, to be made small
     #[arg(long, value_name = "METRIC", value_parser = metric, default_value = "pod-seconds")]
     minimize: String,
-    /// What is paid for
+    /// Metric that the cost buys, to be made small as well
     #[arg(long, value_name = "METRIC", value_parser = metric, default_value = "wait-p95")]
     latency: String,
     /// Only these settings, with these values; otherwise all annotations that make a difference
@@ -36,7 +36,7 @@ pub(super) struct TuneArgs {
     /// How hard to search
     #[arg(long, value_name = "HOW", default_value = "usual")]
     effort: HowHard,
-    /// What all randomness comes from
+    /// Seed of all randomness
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub(super) struct TuneArgs {
 enum HowHard {
     /// A quick look: about a tenth of the usual.
     Little,
-    /// What most loads need.
+    /// Enough for most loads.
     Usual,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
             return super::refuse(&error);
         }
     };
-    // What they do under the whole load, for the tables and charts.
+    // Their outcome under the whole load, for the tables and charts.
     let mut trials = vec![("as they are".to_owned(), written.resolve("as they are")?)];
     if !tuned.settings.is_empty() {
         let values = |(name, value): &(String, String)| Knob::new(name, vec![Some(value.clone())]);

@@ -1,4 +1,4 @@
-//! What is simulated: a scenario from a file, or one that flags describe, or the first with changes by the second.
+//! The simulated world: a scenario from a file, or one that flags describe, or the first with changes by the second.
 //! Flags become the fields of a scenario and go through its reader: there is one set of rules.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::run::ServiceArgs;
 
-/// What is simulated.
+/// The simulated world.
 #[derive(Debug, Args)]
 pub(super) struct WorldArgs {
     /// The scenario, in YAML; without it, flags say what comes and what there is
@@ -20,7 +20,7 @@ pub(super) struct WorldArgs {
     /// Change a field of the scenario: app.service-time=200ms, settings[0].annotations.target=5
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     changes: Vec<String>,
-    /// What is expected of latencies, such as p95<500ms
+    /// Expectation of latencies, such as p95<500ms
     #[arg(long, value_name = "EXPR")]
     slo: Option<String>,
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub(super) struct WorldArgs {
     service: ServiceArgs,
 }
 
-/// Who sends requests, and what there is to answer them.
+/// Clients, and the pods that answer them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load and app (instead of the scenario's)")]
 struct LoadArgs {
@@ -48,7 +48,7 @@ struct LoadArgs {
     /// Users, each of whom waits for an answer before the next request
     #[arg(long, value_name = "NUMBER", conflicts_with = "trace", requires = "length")]
     users: Option<u32>,
-    /// What was recorded: access logs, CSV, Prometheus, a journal; `sim import` says what is in it
+    /// Recorded traffic: access logs, CSV, Prometheus, a journal; `sim import` says what is in it
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// For how long
@@ -76,7 +76,7 @@ pub(super) struct World {
     pub(super) file: ScenarioFile,
     /// As text, with what flags have changed.
     pub(super) text: String,
-    /// What a search found, if there was one.
+    /// Result of a search, if there was one.
     pub(super) tuning: Option<Tuning>,
 }
 
@@ -117,7 +117,7 @@ impl WorldArgs {
         Ok(draft)
     }
 
-    /// What flags say of the settings; they take the place of those in the scenario.
+    /// Settings given by flags; they take the place of those in the scenario.
     fn settings(&self) -> Result<Option<Value>, Fault> {
         if self.service.readiness_path.is_some() {
             return Err(Fault::without_value("--readiness-path", "means nothing in a simulation"));
