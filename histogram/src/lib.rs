@@ -25,8 +25,8 @@ pub struct Durations<const UNIT_NANOS: u64, const DIGITS: u8> {
     /// Durations of zero are counted only: where waits are recorded, most are none.
     zeros: u64,
     sum_nanos: u128,
-    min: Duration,
-    max: Duration,
+    min_nanos: u64,
+    max_nanos: u64,
 }
 
 /// The nanoseconds of a microsecond.
@@ -36,26 +36,25 @@ pub const NANOSECOND: u64 = 1;
 
 impl<const UNIT_NANOS: u64, const DIGITS: u8> Default for Durations<UNIT_NANOS, DIGITS> {
     fn default() -> Self {
-        Durations { histogram: None, zeros: 0, sum_nanos: 0, min: Duration::MAX, max: Duration::ZERO }
+        Durations { histogram: None, zeros: 0, sum_nanos: 0, min_nanos: u64::MAX, max_nanos: 0 }
     }
 }
 
 impl<const UNIT_NANOS: u64, const DIGITS: u8> Durations<UNIT_NANOS, DIGITS> {
-    /// Adds a duration.
+    /// Adds a duration; one of more than 584 years counts as that long.
     #[inline]
     pub fn record(&mut self, duration: Duration) {
-        self.min = self.min.min(duration);
-        if duration.is_zero() {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.min_nanos = self.min_nanos.min(nanos);
+        if nanos == 0 {
             self.zeros += 1;
             return;
         }
-        self.max = self.max.max(duration);
-        let nanos = duration.as_nanos();
-        self.sum_nanos += nanos;
-        let units = nanos / u128::from(UNIT_NANOS);
-        // Grows by itself, up to units that make centuries.
+        self.max_nanos = self.max_nanos.max(nanos);
+        self.sum_nanos += u128::from(nanos);
+        // The histogram grows by itself, up to units that make centuries.
         if let Some(histogram) = self.made() {
-            let _ = histogram.record(u64::try_from(units).unwrap_or(u64::MAX));
+            let _ = histogram.record(nanos / UNIT_NANOS);
         }
     }
 
@@ -63,8 +62,8 @@ impl<const UNIT_NANOS: u64, const DIGITS: u8> Durations<UNIT_NANOS, DIGITS> {
     pub fn add(&mut self, other: &Self) {
         self.zeros += other.zeros;
         self.sum_nanos += other.sum_nanos;
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
+        self.min_nanos = self.min_nanos.min(other.min_nanos);
+        self.max_nanos = self.max_nanos.max(other.max_nanos);
         if let Some(theirs) = &other.histogram
             && let Some(ours) = self.made()
         {
@@ -89,7 +88,7 @@ impl<const UNIT_NANOS: u64, const DIGITS: u8> Durations<UNIT_NANOS, DIGITS> {
         let rank = (rank - self.zeros) as f64 - 0.5;
         let units = histogram.value_at_quantile(rank / histogram.len() as f64);
         // A step of the histogram is named by its upper end, which may lie above the longest.
-        Some(Duration::from_nanos(units.saturating_mul(UNIT_NANOS)).min(self.max))
+        Some(Duration::from_nanos(units.saturating_mul(UNIT_NANOS).min(self.max_nanos)))
     }
 
     /// The sum of all.
@@ -105,12 +104,12 @@ impl<const UNIT_NANOS: u64, const DIGITS: u8> Durations<UNIT_NANOS, DIGITS> {
 
     /// The shortest; `None` if there are none.
     pub fn min(&self) -> Option<Duration> {
-        (self.count() > 0).then_some(self.min)
+        (self.count() > 0).then_some(Duration::from_nanos(self.min_nanos))
     }
 
     /// The longest; `None` if there are none.
     pub fn max(&self) -> Option<Duration> {
-        (self.count() > 0).then_some(self.max)
+        (self.count() > 0).then_some(Duration::from_nanos(self.max_nanos))
     }
 
     /// The histogram, made now if need be; `None` only for more than five digits.
