@@ -147,10 +147,7 @@ impl<P: Clone + Ord> Pods<P> {
                 commands.extend(self.count_failure(now, now, reason));
             }
             Event::Ready(pod) => commands.extend(self.note_ready(now, pod)),
-            Event::Load(pod, load) => {
-                self.note_load(&pod, load);
-                return commands;
-            }
+            Event::Load(pod, load) => self.note_load(&pod, load),
             Event::Stopped(pod) => {
                 self.pods.remove(&pod);
             }

@@ -28,7 +28,7 @@ pub(super) fn of_request(version: Version, headers: &mut HeaderMap) -> Result<Le
             headers.remove(header::CONTENT_LENGTH);
             Ok(Length::Chunked)
         }
-        Coding::Chunked => Err(HeadError::Malformed("Transfer-Encoding in an HTTP/1.0 message")),
+        Coding::Chunked => Err(HeadError::Malformed("Transfer-Encoding in an old version of HTTP")),
         Coding::Other => Err(HeadError::Malformed("malformed Transfer-Encoding")),
     }
 }

@@ -2,6 +2,7 @@
 
 mod circles;
 mod comments;
+mod dependencies;
 mod names;
 mod source;
 mod waits;
