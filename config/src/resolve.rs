@@ -76,9 +76,10 @@ impl Origin {
 ///
 /// ```
 /// use pilotlight_config::{AutoscalerConfig, Verdict, resolve};
-/// use pilotlight_core::Reachability;
+/// use pilotlight_core::{ConcurrencyLimit, Reachability};
 /// let annotations = [("autoscaling.knative.dev/target".to_owned(), "10".to_owned())].into();
-/// let parsed = resolve(&AutoscalerConfig::default(), &annotations, 0, Reachability::Reachable);
+/// let unlimited = ConcurrencyLimit::UNLIMITED;
+/// let parsed = resolve(&AutoscalerConfig::default(), &annotations, unlimited, Reachability::Reachable);
 /// let Verdict::Resolved(resolved) = parsed.value? else { unreachable!("the class is ours") };
 /// assert_eq!(resolved.spec.target, 7.0);
 /// # Ok::<(), pilotlight_config::Faults>(())
