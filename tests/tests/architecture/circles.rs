@@ -146,7 +146,7 @@ impl Reader<'_> {
             let is_start = at == 0 || !["::", "."].contains(&self.token(at - 1));
             match self.token(at) {
                 "mod" if self.token(at + 2) == "{" && self.token(at + 1) == "tests" => {
-                    at = self.block_end(at + 2)
+                    at = self.block_end(at + 2);
                 }
                 "mod" if self.token(at + 2) == "{" => {
                     inline.push(depth);
@@ -170,7 +170,7 @@ impl Reader<'_> {
                         at += 2;
                         path.push(self.token(at).into());
                     }
-                    self.add(line, path, None, false);
+                    self.add(line, &path, None, false);
                 }
                 _ => {}
             }
@@ -200,7 +200,7 @@ impl Reader<'_> {
                         let last = if word == "*" { "*" } else { prefix.last().map_or("", String::as_str) };
                         let alias = if self.token(at) == "as" { self.token(at + 1) } else { last };
                         let name = Some(alias.to_owned());
-                        self.add(line, prefix.clone(), name, is_re_export);
+                        self.add(line, &prefix, name, is_re_export);
                         while ![",", ";", "}", ""].contains(&self.token(at)) {
                             at += 1;
                         }
@@ -211,14 +211,14 @@ impl Reader<'_> {
     }
 
     /// Adds a path, as seen from the root of the crate, if it begins in this crate.
-    fn add(&mut self, line: usize, path: Module, name: Option<String>, is_re_export: bool) {
+    fn add(&mut self, line: usize, path: &[String], name: Option<String>, is_re_export: bool) {
         let supers = path.iter().take_while(|segment| *segment == "super").count();
         let (base, rest) = match path[0].as_str() {
             "crate" => (&self.module[..0], &path[1..]),
             "self" => (&self.module[..], &path[1..]),
             "super" => (&self.module[..self.module.len().saturating_sub(supers)], &path[supers..]),
             child if self.modules.files.contains_key(&[&self.module[..], &[child.to_owned()]].concat()) => {
-                (&self.module[..], &path[..])
+                (&self.module[..], path)
             }
             _ => return,
         };

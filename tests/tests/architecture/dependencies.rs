@@ -37,7 +37,7 @@ fn every_crate_comes_from_the_registry() {
     let ours: BTreeSet<_> = metadata.workspace_packages().iter().map(|package| &package.id).collect();
     let of_others = metadata.packages.iter().filter(|package| !ours.contains(&package.id));
     let elsewhere: Vec<&str> = of_others
-        .filter(|it| !it.source.as_ref().is_some_and(|source| source.is_crates_io()))
+        .filter(|it| !it.source.as_ref().is_some_and(cargo_metadata::Source::is_crates_io))
         .map(name)
         .collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
