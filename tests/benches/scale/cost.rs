@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Cost {
     pub revisions: usize,
-    /// CPU time of a change that comes by itself, in microseconds.
+    /// CPU time of one change, in microseconds.
     pub change_us: f64,
-    /// The same of many changes at once.
-    pub burst_us: f64,
     /// Share of one core while nothing changes.
     pub rest_percent: f64,
     /// Share of one core at 200 changes a second.
@@ -32,12 +30,12 @@ pub(crate) trait Changing {
     async fn caught_up(&mut self);
 }
 
-/// Measures a component that has been started with its revisions, in this order: at rest, many changes
-/// at once, changes one by one.
+/// Measures a component that has been started with its revisions, in this order: at rest, changes as fast as they are
+/// taken, changes at a pace.
 pub(crate) async fn measure(revisions: usize, empty_mib: f64, component: &mut impl Changing) -> Cost {
     component.caught_up().await;
     // The first seconds still belong to the start.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let resident_mib = resident_mib();
     let rest_percent = share_of_a_core(async || tokio::time::sleep(PERIOD).await).await;
 
@@ -49,28 +47,21 @@ pub(crate) async fn measure(revisions: usize, empty_mib: f64, component: &mut im
             component.caught_up().await;
         }
     }
-    let burst_us = (cpu() - before).as_secs_f64() * 1e6 / CHANGES as f64;
+    let change_us = (cpu() - before).as_secs_f64() * 1e6 / CHANGES as f64;
 
-    // A timer that changes nothing has its cost, too.
-    let pace_percent = at_a_pace(|_| {}).await;
-    let busy_percent = at_a_pace(|number| component.change(nth(number, revisions))).await;
-    let change_us = (busy_percent - pace_percent) / 100.0 * PACE.as_secs_f64() * 1e6;
-    Cost { revisions, change_us, burst_us, rest_percent, busy_percent, empty_mib, resident_mib }
-}
-
-async fn at_a_pace(mut act: impl FnMut(usize)) -> f64 {
-    share_of_a_core(async || {
-        let mut every = tokio::time::interval(PACE);
+    let busy_percent = share_of_a_core(async || {
+        let mut every = tokio::time::interval(Duration::from_millis(5));
         let started = Instant::now();
         for number in 0.. {
             every.tick().await;
             if started.elapsed() >= PERIOD {
                 return;
             }
-            act(number);
+            component.change(nth(number, revisions));
         }
     })
-    .await
+    .await;
+    Cost { revisions, change_us, rest_percent, busy_percent, empty_mib, resident_mib }
 }
 
 async fn share_of_a_core(during: impl AsyncFnOnce()) -> f64 {
@@ -99,6 +90,4 @@ pub(crate) fn resident_mib() -> f64 {
 
 const CHANGES: usize = 20_000;
 const TOGETHER: usize = 10;
-/// 200 a second.
-const PACE: Duration = Duration::from_millis(5);
 const PERIOD: Duration = Duration::from_secs(5);
