@@ -255,7 +255,7 @@ impl Entry {
         self.metrics.set(evaluation, evaluation.decision.as_ref());
         let changed = effects.board.show(id, &self.spec, evaluation);
         if let Some(change) = &changed {
-            info!(revision = %id, from = change.from, to = change.to, reason = %change.reason, why = %change.why, "Scaling revision");
+            info!(revision = %id, from = change.from.unwrap_or(0), to = change.to, reason = %change.reason, why = %change.why, "Scaling revision");
         }
         if let Some(journal) = &mut effects.journal
             && (evaluation.decided || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
