@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
 use metrics::{Gauge, Histogram, Label, Unit, describe_gauge, describe_histogram, gauge, histogram};
-use pilotlight_core::{Decision, Evaluation, RevisionId, ScalingMetric};
+use pilotlight_core::{Evaluation, RevisionId, ScalingMetric};
 
 /// Pods wanted after the scale-down delay, before minimum and maximum.
 const PODS_DESIRED: &str = "kn_revision_pods_desired";
@@ -94,8 +94,8 @@ impl RevisionMetrics {
         }
     }
 
-    pub(crate) fn set(&self, evaluation: &Evaluation, decision: Option<&Decision>) {
-        if let Some(decision) = decision {
+    pub(crate) fn set(&self, evaluation: &Evaluation) {
+        if let Some(decision) = &evaluation.decision {
             self.desired.set(decision.desired);
             self.capacity_excess.set(decision.excess_burst_capacity);
             self.panic_mode.set(f64::from(u8::from(decision.is_panicking())));

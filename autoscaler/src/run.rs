@@ -252,7 +252,7 @@ impl Entry {
         effects.wake_at(id, &mut self.wake_at, plan.wake_at);
         let evaluation = self.revision.evaluation().expect("a plan comes from an evaluation");
         effects.cluster.apply(id, evaluation);
-        self.metrics.set(evaluation, evaluation.decision.as_ref());
+        self.metrics.set(evaluation);
         let changed = effects.board.show(id, &self.spec, evaluation);
         if let Some(change) = &changed {
             info!(revision = %id, from = change.from.unwrap_or(0), to = change.to, reason = %change.reason, why = %change.why, "Scaling revision");

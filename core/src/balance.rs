@@ -148,7 +148,7 @@ fn around(start: usize, len: usize) -> impl Iterator<Item = usize> {
     (start..len).chain(0..start)
 }
 
-/// Which of `pods` (counted in an order all activators agree on) the activator at `self_index` of `activators`
+/// The pods among `pods` (counted in an order all activators agree on) that the activator at `self_index` of `activators`
 /// may use, so that limits hold without the activators talking to each other.
 ///
 /// Each gets an equal run of neighbours; what cannot be divided goes one each to the first activators. With
@@ -175,7 +175,7 @@ pub fn assign_pods(pods: usize, self_index: Option<usize>, activators: usize) ->
     (index * share..(index + 1) * share).chain(extra).collect()
 }
 
-/// Which of `pods` (counted in an order all activators agree on) an activator sends to. Without a limit no pod can be
+/// The pods among `pods` (counted in an order all activators agree on) that an activator sends to. Without a limit no pod can be
 /// overrun, so every activator uses every pod; under one, each has its own ([`assign_pods`]).
 ///
 /// ```

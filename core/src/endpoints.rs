@@ -1,6 +1,6 @@
 //! Revisions as the data plane knows them: the limits of each, and the addresses of its pods.
 //!
-//! Whoever runs pods (the local driver, later the Kubernetes watches) publishes each revision by itself, through a feed
+//! The publisher, which runs pods (the local driver, later the Kubernetes watches), publishes each revision by itself, through a feed
 //! of changes; [`EndpointLine`] carries the same changes over a process boundary. Plain data.
 
 use std::collections::{BTreeMap, BTreeSet};

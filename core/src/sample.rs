@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn half_a_sum_is_no_sum() {
-        // Of ten pods, seven are asked.
+        // Seven of ten pods are asked.
         let answers = vec![Stat::default(); 7];
         assert!(extrapolate(&answers, 10).is_some());
         assert_eq!(extrapolate(&answers[..6], 10), None);

@@ -67,7 +67,7 @@ impl Script {
         self.step(Event::Failed(pod, reason))
     }
 
-    /// So many pods have been started since the beginning.
+    /// Asserts how many pods have been started since the beginning.
     fn has_started(&mut self, pods: u32) -> &mut Self {
         assert_eq!(self.started, pods, "started by {:?}", self.now);
         self

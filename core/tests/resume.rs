@@ -148,7 +148,7 @@ fn without_any_history_the_initial_scale_is_wanted_again() {
 }
 
 #[test]
-fn asleep() {
+fn at_zero_for_ten_minutes() {
     let script =
         Script::start(spec()).load(3.0).live(4).ready(1).live(60).load(0.0).live(150).ready(0).live(600);
     assert_eq!(script.scale, Some(0));
@@ -165,7 +165,7 @@ fn asleep() {
 }
 
 #[test]
-fn asleep_and_woken_right_after_the_restart() {
+fn at_zero_and_woken_right_after_the_restart() {
     let script =
         Script::start(spec()).load(3.0).live(4).ready(1).live(60).load(0.0).live(150).ready(0).live(600);
     let status = script.revision.evaluation().expect("evaluated").history();

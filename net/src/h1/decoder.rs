@@ -23,13 +23,13 @@ pub(super) struct Decoder {
 /// The part that is read next. Any state goes to Failed at an error.
 #[derive(Debug)]
 enum DecoderState {
-    /// So many bytes of the body. Goes to Counted or Ended.
+    /// Bytes of the body that are still to come. Goes to Counted or Ended.
     Counted(u64),
     /// Bytes until EOF. Goes to UntilClose or Ended.
     UntilClose,
     /// The size of a chunk and its extensions. Goes to Chunk, or to Trailers at the last chunk.
     ChunkHead,
-    /// So many bytes of a chunk. Goes to Chunk or ChunkTail.
+    /// Bytes of a chunk that are still to come. Goes to Chunk or ChunkTail.
     Chunk(u64),
     /// The CRLF behind a chunk. Goes to ChunkHead.
     ChunkTail,

@@ -3,7 +3,7 @@
 use crate::source::Source;
 use crate::{Crate, crates};
 
-/// Of all comments of a crate, at most one in so many may open without its noun.
+/// The share of a crate's comments that may open without their noun: at most one in so many.
 const ONE_IN: usize = 20;
 
 /// Crates that are not there yet, with the most per cent of comments each may have. Lower it; never raise it.
