@@ -12,7 +12,9 @@ use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsError, TlsPoli
 use pilotlight_net::{Clock, Request, Target};
 use pilotlight_process::flags::{AdminArgs, CheckArgs, LogArgs, address};
 use pilotlight_process::{LogSettings, WrongSettings, admin_address, chain};
-use pilotlight_telemetry::{Registry, RevisionNames, Telemetry, TelemetryParams, TraceError, prometheus_tls};
+use pilotlight_telemetry::{
+    Registry, RevisionNames, Telemetry, TelemetryParams, TraceError, program_resource, prometheus_tls,
+};
 
 use crate::{ActivatorParams, BufferLimits, IdleConnections, PodsOverTls, ProbeParams};
 
@@ -204,14 +206,7 @@ impl ActivatorArgs {
 
     /// Attributes that all spans and series have in common, by OpenTelemetry's names.
     fn resource(&self, env: &TelemetryEnv) -> Vec<(&'static str, String)> {
-        let resource = [
-            ("service.name", env.service_name.clone().unwrap_or_else(|| "activator".to_owned())),
-            ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("service.instance.id", self.pod_name.clone()),
-            ("k8s.namespace.name", self.system_namespace.clone()),
-            ("k8s.pod.name", self.pod_name.clone()),
-        ];
-        resource.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+        program_resource(env, "activator", &self.pod_name, &self.system_namespace)
     }
 
     fn params(&self, autoscaler: &Target) -> ActivatorParams {

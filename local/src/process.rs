@@ -19,7 +19,7 @@ use pilotlight_process::{
     AdminPort, FAILURE, MetricsPage, StopSignals, WrongSettings, admin_address, admin_routes, end,
     print_valid, start_logs,
 };
-use pilotlight_telemetry::{Registry, prometheus_tls};
+use pilotlight_telemetry::{Registry, program_resource, prometheus_tls};
 use tracing::{Level, info, warn};
 
 use crate::guard::{Guard, intercept};
@@ -159,14 +159,7 @@ impl AutoscalerArgs {
     }
 
     fn resource(&self, env: &TelemetryEnv) -> Vec<(&'static str, String)> {
-        let resource = [
-            ("service.name", env.service_name.clone().unwrap_or_else(|| "autoscaler".to_owned())),
-            ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("service.instance.id", self.pod_name.clone()),
-            ("k8s.namespace.name", self.system_namespace.clone()),
-            ("k8s.pod.name", self.pod_name.clone()),
-        ];
-        resource.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+        program_resource(env, "autoscaler", &self.pod_name, &self.system_namespace)
     }
 }
 

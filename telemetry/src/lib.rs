@@ -35,7 +35,7 @@ use pilotlight_net::Request;
 pub use crate::call::{Call, OverTls, Sending};
 use crate::http_metrics::HttpMetrics;
 pub use crate::http_metrics::RequestDurations;
-pub use crate::names::RevisionNames;
+pub use crate::names::{RevisionNames, program_resource};
 pub use crate::prometheus::{PrometheusError, prometheus_tls};
 pub use crate::registry::Registry;
 use crate::request_log::RequestLog;
