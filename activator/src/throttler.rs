@@ -11,7 +11,9 @@ use http::HeaderValue;
 use metrics::Gauge;
 use parking_lot::Mutex;
 use pilotlight_core::backends::Destinations;
-use pilotlight_core::balance::{Capacity, Gate, Policy, Refusals, Ticket, revision_capacity, share_of_pods};
+use pilotlight_core::balance::{
+    Capacity, Gate, GateTicket, Policy, Refusals, revision_capacity, share_of_pods,
+};
 use pilotlight_core::{ConcurrencyLimit, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -237,7 +239,7 @@ impl Throttler {
 #[derive(Debug)]
 pub(crate) struct PlaceInLine {
     throttler: Arc<Throttler>,
-    ticket: Ticket,
+    ticket: GateTicket,
     found_no_pods: bool,
 }
 

@@ -19,5 +19,6 @@ mod status;
 pub use cluster::Cluster;
 pub use journal::{Journal, JournalError};
 pub use report::{Forwarded, Owner, Owners};
-pub use run::{Autoscaler, AutoscalerParams, OnPodStat};
+pub use run::{Autoscaler, AutoscalerParams};
+pub use scrape::OnPodStat;
 pub use status::{Board, Change, RevisionStatus};

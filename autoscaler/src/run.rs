@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pilotlight_core::cadence::TICK;
 use pilotlight_core::{
-    ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time,
+    ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Time,
 };
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::Clock;
@@ -17,6 +17,7 @@ use crate::cluster::{Cluster, RevisionView};
 use crate::journal::Journal;
 use crate::metrics::RevisionMetrics;
 use crate::report::{Forwarded, Intake, Owners, Report, Source};
+use crate::scrape::{self, OnPodStat};
 use crate::status::Board;
 
 /// The parts of an autoscaler.
@@ -37,9 +38,6 @@ impl AutoscalerParams {
         AutoscalerParams { clock, journal: None, owners: None, on_pod_stat: None }
     }
 }
-
-/// Hears of a revision's pod, by name, and what it measured.
-pub type OnPodStat = Arc<dyn Fn(&RevisionId, &str, &Stat) + Send + Sync>;
 
 /// A running autoscaler. Clones are the same one.
 #[derive(Clone)]
@@ -65,7 +63,7 @@ impl Autoscaler {
             deciding.run(changes, inbox, stopped).await;
             let _ = done.send(true);
         });
-        tokio::spawn(crate::scrape::run(clock, pods, reports.clone(), on_pod_stat));
+        tokio::spawn(scrape::run(clock, pods, reports.clone(), on_pod_stat));
         let intake = Intake { reports, owners, is_behind: Arc::default() };
         Autoscaler { intake, board, finished, stop }
     }

@@ -24,7 +24,9 @@ use tracing::{debug, info, warn};
 use crate::cluster::{PodPhase, RevisionView};
 use crate::metrics::scrape_duration;
 use crate::report::{Report, Source};
-use crate::run::OnPodStat;
+
+/// Hears of a revision's pod, by name, and what it measured.
+pub type OnPodStat = Arc<dyn Fn(&RevisionId, &str, &Stat) + Send + Sync>;
 
 /// Why one pod's stat could not be had.
 #[derive(Debug, thiserror::Error)]

@@ -35,7 +35,7 @@ pub struct SimArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Run(Box<run::RunArgs>),
+    Run(Box<run::SimRunArgs>),
     Compare(Box<compare::CompareArgs>),
     Sweep(Box<sweep::SweepArgs>),
     Tune(Box<tune::TuneArgs>),

@@ -10,7 +10,7 @@ mod gate;
 mod refused;
 mod subset;
 
-pub use gate::{Gate, Ticket};
+pub use gate::{Gate, GateTicket};
 pub use refused::{FIRST_PAUSE, LONGEST_PAUSE, Refusals};
 pub use subset::{choose_subset, owner};
 

@@ -23,7 +23,7 @@ pub struct Breaker {
     waiting: usize,
     // The queue: a doubly linked list threaded through a slab, so that a waiter in the middle leaves in O(1)
     // and memory never exceeds what the longest queue so far needed.
-    places: Vec<Place>,
+    places: Vec<QueuePlace>,
     first: Option<u32>,
     last: Option<u32>,
     first_free: Option<u32>,
@@ -68,7 +68,7 @@ impl std::fmt::Display for QueueFull {
 impl std::error::Error for QueueFull {}
 
 #[derive(Clone, Debug)]
-struct Place {
+struct QueuePlace {
     // Counts the waiters that have held this place; a ticket of an earlier one no longer matches.
     generation: u64,
     // In the queue, both neighbours; in the free list, only `next`.
@@ -172,7 +172,7 @@ impl Breaker {
                 place
             }
             None => {
-                self.places.push(Place { generation: 0, previous: None, next: None });
+                self.places.push(QueuePlace { generation: 0, previous: None, next: None });
                 (self.places.len() - 1) as u32
             }
         };
@@ -188,7 +188,7 @@ impl Breaker {
     }
 
     fn remove(&mut self, place: u32) {
-        let Place { previous, next, .. } = self.places[place as usize];
+        let QueuePlace { previous, next, .. } = self.places[place as usize];
         match previous {
             Some(previous) => self.places[previous as usize].next = next,
             None => self.first = next,

@@ -2,8 +2,10 @@
 //!
 //! Knative's name for this is the metric collection (pkg/autoscaler/metrics).
 
-use crate::history::WindowPairHistory;
-use crate::{RevisionSpec, ScalingMetric, Stat, Time, Window};
+use serde::{Deserialize, Serialize};
+
+use crate::window::{Window, WindowHistory};
+use crate::{RevisionSpec, ScalingMetric, Stat, Time};
 
 /// The windows of one revision. Knows when it knows nothing.
 #[derive(Clone, Debug)]
@@ -19,6 +21,15 @@ pub struct Averages {
     pub stable: f64,
     /// Over the panic window.
     pub panic: f64,
+}
+
+/// One metric in its stable and its panic window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WindowPairHistory {
+    /// The stable window.
+    pub stable: WindowHistory,
+    /// The panic window.
+    pub panic: WindowHistory,
 }
 
 impl Collector {

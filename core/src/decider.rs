@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::LoadHistory;
+use crate::collector::WindowPairHistory;
 use crate::window::DelayWindow;
 use crate::{Averages, RevisionSpec, Time};
 
@@ -32,6 +32,22 @@ pub enum ScalingMode {
         /// When demand last exceeded the threshold; panic ends one stable window after it.
         since: Time,
     },
+}
+
+/// Memory of [`Collector`](crate::Collector) and [`Decider`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadHistory {
+    /// Requests in flight.
+    pub concurrency: WindowPairHistory,
+    /// Requests a second.
+    pub requests: WindowPairHistory,
+    /// The window that leads.
+    pub mode: ScalingMode,
+    /// The floor while there is panic: the most pods decided on since it began.
+    pub max_panic_pods: u32,
+    /// The numbers that `scale-down-delay` still holds: two-second slot and pods, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delayed: Vec<(u64, u32)>,
 }
 
 /// One decision, with every number that led to it.

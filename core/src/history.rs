@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActivatorPath, Activity, Decision, ScalingMode};
+use crate::decider::LoadHistory;
+use crate::{ActivatorPath, Activity, Decision};
 
 /// Memory of a revision. The default is an empty history: the revision is seen for the first time.
 ///
@@ -40,42 +41,4 @@ pub struct History {
     /// whole stable window, as if there were panic.
     #[serde(default)]
     pub load: Option<LoadHistory>,
-}
-
-/// Memory of [`Collector`](crate::Collector) and [`Decider`](crate::Decider).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoadHistory {
-    /// Requests in flight.
-    pub concurrency: WindowPairHistory,
-    /// Requests a second.
-    pub requests: WindowPairHistory,
-    /// The window that leads.
-    pub mode: ScalingMode,
-    /// The floor while there is panic: the most pods decided on since it began.
-    pub max_panic_pods: u32,
-    /// The numbers that `scale-down-delay` still holds: two-second slot and pods, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub delayed: Vec<(u64, u32)>,
-}
-
-/// One metric in its stable and its panic window.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct WindowPairHistory {
-    /// The stable window.
-    pub stable: WindowHistory,
-    /// The panic window.
-    pub panic: WindowHistory,
-}
-
-/// The buckets of one [`Window`](crate::Window). The default is a window that was never written to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct WindowHistory {
-    /// The window's length in seconds.
-    pub seconds: u64,
-    /// The second of the oldest value that counts; `None`: the window counts as full.
-    pub oldest: Option<i64>,
-    /// The second of the newest value; `None`: there is none.
-    pub newest: Option<i64>,
-    /// One value a second, the newest last. Leading zeros are left out.
-    pub values: Vec<f64>,
 }

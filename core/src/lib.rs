@@ -32,12 +32,12 @@ mod why;
 mod window;
 
 pub use breaker::{Admission, Breaker, QueueFull, Ticket};
-pub use collector::{Averages, Collector};
-pub use decider::{Decider, Decision, Rule, ScalingMode};
+pub use collector::{Averages, Collector, WindowPairHistory};
+pub use decider::{Decider, Decision, LoadHistory, Rule, ScalingMode};
 pub use endpoints::{
     EndpointLine, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble, TroubleReason,
 };
-pub use history::{History, LoadHistory, WindowHistory, WindowPairHistory};
+pub use history::History;
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 pub use limits::{ConcurrencyLimit, Timeouts};
@@ -50,4 +50,4 @@ pub use spec::{
 };
 pub use stat::{RequestKind, RequestStats, Stat};
 pub use time::Time;
-pub use window::{DelayWindow, Window};
+pub use window::{DelayWindow, Window, WindowHistory};

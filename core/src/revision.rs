@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 use crate::spec::{ServingMode, num_activators};
-use crate::{Collector, Decider, Decision, History, LoadHistory, RevisionId, RevisionSpec, Stat, Time, why};
+use crate::{Collector, Decider, Decision, History, LoadHistory, RevisionId, RevisionSpec, Stat, Time};
 
 /// One revision: what is known about it, and what was decided.
 ///
@@ -334,11 +334,6 @@ impl Evaluation {
             path: self.path,
             load: None,
         }
-    }
-
-    /// The evaluation in a sentence, for people: which number, from what, and which rule bound it.
-    pub fn why(&self, spec: &RevisionSpec) -> String {
-        why::sentence(self, spec)
     }
 
     /// A machine-readable word for what bound the number of pods.

@@ -6,18 +6,21 @@ use std::time::Duration;
 use crate::lifecycle::Bound;
 use crate::{Decision, Evaluation, RevisionSpec, Rule, ScalingMetric, Trigger};
 
-/// Each part begins in lower case, since it stands behind a colon or a number of pods.
-pub(crate) fn sentence(evaluation: &Evaluation, spec: &RevisionSpec) -> String {
-    let demand = match (evaluation.new_decision(), evaluation.outcome.bound) {
-        (Some(decision), _) => demand(decision, evaluation.trigger, spec),
-        (None, Some(bound)) => return after_demand(bound, spec),
-        (None, None) if evaluation.decision.is_none() => "idle: no request yet".to_owned(),
-        (None, None) if evaluation.trigger == Trigger::Change => "demand unchanged".to_owned(),
-        (None, None) => "no report from the pods: the last decision stands".to_owned(),
-    };
-    match evaluation.outcome.bound {
-        Some(bound) => format!("{demand}; {}", after_demand(bound, spec)),
-        None => demand,
+impl Evaluation {
+    /// The evaluation in a sentence, for people: which number, from what, and which rule bound it. Each part begins in
+    /// lower case, since it stands behind a colon or a number of pods.
+    pub fn why(&self, spec: &RevisionSpec) -> String {
+        let demand = match (self.new_decision(), self.outcome.bound) {
+            (Some(decision), _) => demand(decision, self.trigger, spec),
+            (None, Some(bound)) => return after_demand(bound, spec),
+            (None, None) if self.decision.is_none() => "idle: no request yet".to_owned(),
+            (None, None) if self.trigger == Trigger::Change => "demand unchanged".to_owned(),
+            (None, None) => "no report from the pods: the last decision stands".to_owned(),
+        };
+        match self.outcome.bound {
+            Some(bound) => format!("{demand}; {}", after_demand(bound, spec)),
+            None => demand,
+        }
     }
 }
 

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cadence::TICK;
-use crate::history::WindowHistory;
 use crate::{Aggregation, Time};
 
 /// A sliding window over one-second buckets. What lands in the same second adds up; the average is per second.
@@ -34,6 +35,19 @@ pub struct Window {
     last_write: Option<i64>,
     /// The sum of all buckets, kept up to date so that a linear average need not add them up.
     total: f64,
+}
+
+/// The buckets of one [`Window`]. The default is a window that was never written to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WindowHistory {
+    /// The window's length in seconds.
+    pub seconds: u64,
+    /// The second of the oldest value that counts; `None`: the window counts as full.
+    pub oldest: Option<i64>,
+    /// The second of the newest value; `None`: there is none.
+    pub newest: Option<i64>,
+    /// One value a second, the newest last. Leading zeros are left out.
+    pub values: Vec<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]

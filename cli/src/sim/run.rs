@@ -15,7 +15,7 @@ use super::world::WorldArgs;
 /// All settings of the scenario are tried, side by side, on the same requests.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct RunArgs {
+pub(super) struct SimRunArgs {
     #[command(flatten)]
     world: WorldArgs,
     /// Seed of all randomness
@@ -28,7 +28,7 @@ pub(super) struct RunArgs {
     show: ShowArgs,
 }
 
-pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &SimRunArgs) -> anyhow::Result<ExitCode> {
     let world = match args.world.load() {
         Ok(world) => world,
         Err(faults) => return super::refuse(&faults),

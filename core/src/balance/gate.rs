@@ -11,7 +11,7 @@ use crate::breaker::QueueFull;
 
 /// A request's place in the line. Smaller came earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct GateTicket(u64);
 
 /// Requests on one side, pods `P` on the other, first come first served; `W` is what to call a waiter by.
 ///
@@ -37,7 +37,7 @@ pub struct Gate<P, W> {
     loads: Vec<Load>,
     /// Pods that are not listed any more, with the requests they still carry.
     leaving: Vec<(P, u32)>,
-    waiting: BTreeMap<Ticket, W>,
+    waiting: BTreeMap<GateTicket, W>,
     next_ticket: u64,
     queue_depth: usize,
 }
@@ -58,19 +58,19 @@ impl<P: Clone + PartialEq, W> Gate<P, W> {
     }
 
     /// The next place in the line. A request keeps its ticket when it has to try again.
-    pub fn ticket(&mut self) -> Ticket {
+    pub fn ticket(&mut self) -> GateTicket {
         self.next_ticket += 1;
-        Ticket(self.next_ticket)
+        GateTicket(self.next_ticket)
     }
 
     /// A pod for the holder of `ticket`, if one has room and nobody came earlier.
-    pub fn enter(&mut self, ticket: Ticket) -> Option<P> {
+    pub fn enter(&mut self, ticket: GateTicket) -> Option<P> {
         let is_first = self.waiting.first_key_value().is_none_or(|(&first, _)| ticket < first);
         if is_first { self.take() } else { None }
     }
 
     /// Puts the holder of `ticket` in line.
-    pub fn wait(&mut self, ticket: Ticket, waiter: W) -> Result<(), QueueFull> {
+    pub fn wait(&mut self, ticket: GateTicket, waiter: W) -> Result<(), QueueFull> {
         let waiting = self.waiting.len();
         if waiting >= self.queue_depth {
             return Err(QueueFull { waiting });
@@ -80,7 +80,7 @@ impl<P: Clone + PartialEq, W> Gate<P, W> {
     }
 
     /// Takes a waiter out of the line; `None` if it was not in it any more.
-    pub fn leave(&mut self, ticket: Ticket) -> Option<W> {
+    pub fn leave(&mut self, ticket: GateTicket) -> Option<W> {
         self.waiting.remove(&ticket)
     }
 
@@ -304,7 +304,7 @@ mod tests {
         #[test]
         fn nobody_is_lost_and_order_is_kept(ops in prop::collection::vec(op(), 0..120)) {
             let mut gate = TestGate::new(8);
-            let mut line: Vec<(u64, Ticket)> = Vec::new();
+            let mut line: Vec<(u64, GateTicket)> = Vec::new();
             let mut running: Vec<u32> = Vec::new();
             for (name, op) in (0u64..).zip(ops) {
                 let called = match op {

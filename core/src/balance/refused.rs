@@ -1,7 +1,7 @@
 //! Pods that refuse connections: for how long nothing more is sent to one of them.
 //!
 //! A pod may have died a moment ago, with the list of pods not yet saying so. A request that it refused was not sent:
-//! the request keeps its [`Ticket`](super::Ticket), hence its place in the line, and goes to the next pod that has
+//! the request keeps its [`GateTicket`](super::GateTicket), hence its place in the line, and goes to the next pod that has
 //! room. The pod is taken back after [`FIRST_PAUSE`]; if it refuses again, after twice as long, up to
 //! [`LONGEST_PAUSE`]. A new list ends every pause, and an answered request makes the next pause the first again.
 

@@ -40,7 +40,7 @@ pub(super) struct Request {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinePlace {
     pub(super) activator: u32,
-    pub(super) ticket: balance::Ticket,
+    pub(super) ticket: balance::GateTicket,
 }
 
 /// The place of a request.

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Cost {
     pub revisions: usize,
-    /// CPU time of one change, in microseconds.
+    /// CPU time of one change among many that follow each other, in microseconds.
     pub change_us: f64,
+    /// CPU time of one change that finds the processor's caches emptied, in microseconds.
+    pub lone_change_us: f64,
     /// Share of one core while nothing changes.
     pub rest_percent: f64,
     /// Share of one core at 200 changes a second.
@@ -31,7 +33,7 @@ pub(crate) trait Changing {
 }
 
 /// Measures a component that has been started with its revisions, in this order: at rest, changes as fast as they are
-/// taken, changes at a pace.
+/// taken, changes one by one with cold caches, changes at a pace.
 pub(crate) async fn measure(revisions: usize, empty_mib: f64, component: &mut impl Changing) -> Cost {
     component.caught_up().await;
     // The first seconds still belong to the start.
@@ -49,6 +51,18 @@ pub(crate) async fn measure(revisions: usize, empty_mib: f64, component: &mut im
     }
     let change_us = (cpu() - before).as_secs_f64() * 1e6 / CHANGES as f64;
 
+    let mut caches = Caches::default();
+    let mut used = Duration::ZERO;
+    for number in 0..LONE_CHANGES {
+        caches.empty();
+        let before = cpu();
+        component.change(nth(number, revisions));
+        component.caught_up().await;
+        used += cpu() - before;
+    }
+    drop(caches);
+    let lone_change_us = used.as_secs_f64() * 1e6 / LONE_CHANGES as f64;
+
     let busy_percent = share_of_a_core(async || {
         let mut every = tokio::time::interval(Duration::from_millis(5));
         let started = Instant::now();
@@ -61,7 +75,25 @@ pub(crate) async fn measure(revisions: usize, empty_mib: f64, component: &mut im
         }
     })
     .await;
-    Cost { revisions, change_us, rest_percent, busy_percent, empty_mib, resident_mib }
+    Cost { revisions, change_us, lone_change_us, rest_percent, busy_percent, empty_mib, resident_mib }
+}
+
+/// More memory than the caches of a processor's core hold.
+struct Caches(Vec<u64>);
+
+impl Default for Caches {
+    fn default() -> Self {
+        Caches(vec![1; CACHES_BYTES / size_of::<u64>()])
+    }
+}
+
+impl Caches {
+    /// Has other data take the place of what is cached, as it does between two changes of a cluster.
+    fn empty(&mut self) {
+        for line in self.0.chunks_mut(64 / size_of::<u64>()) {
+            line[0] = std::hint::black_box(line[0] + 1);
+        }
+    }
 }
 
 async fn share_of_a_core(during: impl AsyncFnOnce()) -> f64 {
@@ -90,4 +122,6 @@ pub(crate) fn resident_mib() -> f64 {
 
 const CHANGES: usize = 20_000;
 const TOGETHER: usize = 10;
+const LONE_CHANGES: usize = 1_000;
+const CACHES_BYTES: usize = 64 << 20;
 const PERIOD: Duration = Duration::from_secs(5);

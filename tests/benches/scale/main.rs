@@ -3,8 +3,11 @@
 //!
 //! Each figure comes from a process of its own, in which the autoscaler's loop or the activator runs with 10, 1,000,
 //! 5,000 or 10,000 revisions. CPU time is the process's, user and system, all threads; the side that publishes the
-//! changes is in it. Changes come in bursts of ten: ten revisions stay in the processor's caches, and ten thousand do not,
-//! which is what is left of the difference between them. Goals are checked; the exit code says whether all were met.
+//! changes is in it. Goals are checked; the exit code says whether all were met.
+//!
+//! A change is measured twice. Among many that follow each other, ten revisions stay in the processor's caches and ten
+//! thousand do not: the difference between those figures is the processor's. A change of its own, as a cluster has it,
+//! finds its revision in no cache, however few there are: those figures show whether work grows with the revisions.
 
 mod activator;
 mod autoscaler;
@@ -33,7 +36,10 @@ fn main() -> ExitCode {
     for component in ["autoscaler", "activator"] {
         let costs: Vec<Cost> = SIZES.map(|revisions| in_a_process_of_its_own(component, revisions)).into();
         for cost in &costs {
-            println!("{component}: {:.1} us a change at {} revisions", cost.change_us, cost.revisions);
+            println!(
+                "{component}: {:.1} us a change at {} revisions ({:.1} us with cold caches)",
+                cost.change_us, cost.revisions, cost.lone_change_us
+            );
         }
         for cost in costs.iter().filter(|cost| cost.revisions >= 5_000) {
             println!(
@@ -49,7 +55,7 @@ fn main() -> ExitCode {
             many.rest_percent, many.busy_percent
         );
         let worst = costs.iter().map(|cost| cost.change_us).fold(0.0, f64::max);
-        let compared = costs.iter().filter(|cost| cost.revisions != 5_000).map(|cost| cost.change_us);
+        let compared = costs.iter().filter(|cost| cost.revisions != 5_000).map(|cost| cost.lone_change_us);
         let (least, most) =
             compared.fold((f64::MAX, 0f64), |(least, most), us| (least.min(us), most.max(us)));
         goals.check(component, "CPU of a change, us", worst, 50.0);
