@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
-use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Event, Listing};
+use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Fact, Listing};
 use pilotlight_core::{Place, RevisionEndpoints, RevisionId, Time};
 use pilotlight_net::once::{BodyError, Get};
 use pilotlight_net::{Clock, Upstreams, headers};
@@ -107,12 +107,12 @@ impl Prober {
         }
         state.endpoints = endpoints.cloned();
         let listing = endpoints.map_or_else(Listing::default, |endpoints| Listing::from(&**endpoints));
-        let effects = state.backends.step(self.context.clock.now(), Event::Listed(listing));
+        let effects = state.backends.step(self.context.clock.now(), Fact::Listed(listing));
         self.supply(&state);
         self.follow(&mut state, effects);
     }
 
-    fn tell(&self, input: Event) {
+    fn tell(&self, input: Fact) {
         let mut state = self.state.lock();
         let effects = state.backends.step(self.context.clock.now(), input);
         if effects.iter().any(|effect| matches!(effect, Effect::Use(_))) {
@@ -154,7 +154,7 @@ impl Prober {
         let task = tokio::spawn(async move {
             sleep_until(instant).await;
             if let Some(prober) = me.upgrade() {
-                prober.tell(Event::Tick);
+                prober.tell(Fact::Tick);
             }
         });
         ProbeTimer { at, task: task.abort_handle() }
@@ -172,7 +172,7 @@ impl Prober {
             let mut answers = probes.ready_chunks(count);
             while let Some(answers) = answers.next().await {
                 let Some(prober) = me.upgrade() else { return };
-                prober.tell(Event::Answered(answers));
+                prober.tell(Fact::Answered(answers));
             }
         });
     }
@@ -183,7 +183,7 @@ impl Prober {
         tokio::spawn(async move {
             let passed = probe(&upstreams, address, limit).await == Answer::Passed;
             if let Some(prober) = me.upgrade() {
-                prober.tell(Event::ClusterIpAnswered { address, passed });
+                prober.tell(Fact::ClusterIpAnswered { address, passed });
             }
         });
     }

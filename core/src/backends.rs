@@ -37,9 +37,9 @@ pub enum Answer {
     Silent,
 }
 
-/// An event.
+/// A fact about the backends, or an occasion to think again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Fact {
     /// The cluster says something new. The default listing, no pods, says that there is nothing to do any more.
     Listed(Listing),
     /// Pods have answered, or their time is over.
@@ -89,18 +89,18 @@ impl Default for Destinations {
 /// Finds out where requests can go.
 ///
 /// ```
-/// use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Event, Listing};
+/// use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Fact, Listing};
 /// use pilotlight_core::Time;
 /// use std::time::Duration;
 ///
 /// let pod = "10.0.0.1:8012".parse().unwrap();
 /// let mut backends = Backends::new(Duration::from_millis(200));
 /// let listing = Listing { not_ready: [pod].into(), trust_probes: true, ..Listing::default() };
-/// let effects = backends.step(Time::EPOCH, Event::Listed(listing));
+/// let effects = backends.step(Time::EPOCH, Fact::Listed(listing));
 /// assert_eq!(effects, [Effect::Probe(vec![pod])]);
 ///
 /// // It answers before the cluster says that it is ready.
-/// let effects = backends.step(Time::from_millis(5), Event::Answered(vec![(pod, Answer::Passed)]));
+/// let effects = backends.step(Time::from_millis(5), Fact::Answered(vec![(pod, Answer::Passed)]));
 /// assert_eq!(effects, [Effect::Use(Destinations::Pods([pod].into()))]);
 /// assert_eq!(backends.wake_at(), None);
 /// ```
@@ -159,26 +159,26 @@ impl Backends {
     }
 
     /// Takes note of what happened and says what is to be done.
-    pub fn step(&mut self, now: Time, event: Event) -> Vec<Effect> {
+    pub fn step(&mut self, now: Time, fact: Fact) -> Vec<Effect> {
         let mut effects = Vec::new();
-        match event {
-            Event::Listed(listing) => {
+        match fact {
+            Fact::Listed(listing) => {
                 self.list(listing);
                 effects.extend(self.check(now));
             }
-            Event::Tick => {
+            Fact::Tick => {
                 if self.wake_at().is_some_and(|at| at <= now) {
                     effects.extend(self.check(now));
                 }
             }
-            Event::Answered(answers) => {
+            Fact::Answered(answers) => {
                 let is_round = !self.asked.is_empty();
                 answers.into_iter().for_each(|(pod, answer)| self.note(pod, answer));
                 if is_round && self.asked.is_empty() {
                     effects.extend(self.end_round());
                 }
             }
-            Event::ClusterIpAnswered { address, passed } => self.note_cluster_ip(address, passed),
+            Fact::ClusterIpAnswered { address, passed } => self.note_cluster_ip(address, passed),
         }
         let destinations = self.destinations();
         if self.using != destinations {
@@ -193,7 +193,7 @@ impl Backends {
         &self.using
     }
 
-    /// When to [`Tick`](Event::Tick); `None` while answers are awaited, or if there is nothing to find out.
+    /// When to [`Tick`](Fact::Tick); `None` while answers are awaited, or if there is nothing to find out.
     pub fn wake_at(&self) -> Option<Time> {
         if self.listing.is_empty() || !self.asked.is_empty() || self.asked_cluster_ip.is_some() {
             return None;

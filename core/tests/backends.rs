@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Event, Listing};
+use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Fact, Listing};
 use pilotlight_core::{MeshMode, Time};
 use proptest::prelude::*;
 
@@ -50,7 +50,7 @@ impl Script {
         self
     }
 
-    fn step(&mut self, input: Event) {
+    fn step(&mut self, input: Fact) {
         for effect in self.backends.step(self.now, input) {
             match effect {
                 Effect::Probe(pods) => self.asked.extend(pods),
@@ -65,7 +65,7 @@ impl Script {
 
     fn list(&mut self, ready: &[u16], not_ready: &[u16]) -> &mut Self {
         (self.listing.ready, self.listing.not_ready) = (pods(ready), pods(not_ready));
-        self.step(Event::Listed(self.listing.clone()));
+        self.step(Fact::Listed(self.listing.clone()));
         self
     }
 
@@ -76,19 +76,19 @@ impl Script {
 
     fn answer(&mut self, id: u16, answer: Answer) -> &mut Self {
         assert!(self.asked.remove(&pod(id)), "{id} was not asked");
-        self.step(Event::Answered(vec![(pod(id), answer)]));
+        self.step(Fact::Answered(vec![(pod(id), answer)]));
         self
     }
 
     fn cluster_ip_answers(&mut self, passed: bool) -> &mut Self {
         assert!(std::mem::take(&mut self.asked_cluster_ip), "the ClusterIP was not asked");
-        self.step(Event::ClusterIpAnswered { address: cluster_ip(), passed });
+        self.step(Fact::ClusterIpAnswered { address: cluster_ip(), passed });
         self
     }
 
     fn tick(&mut self) -> &mut Self {
         self.now = self.backends.wake_at().expect("something to find out");
-        self.step(Event::Tick);
+        self.step(Fact::Tick);
         self
     }
 
@@ -146,7 +146,7 @@ fn who_fails_is_asked_again_after_the_interval_and_no_sooner() {
     assert_eq!(script.backends.wake_at(), None, "the answer may still come");
     script.answer(1, Refused).uses(&[]);
     assert_eq!(script.backends.wake_at(), Some(script.now + INTERVAL));
-    script.step(Event::Tick);
+    script.step(Fact::Tick);
     script.asks(&[]);
     script.tick().asks(&[1]).answer(1, Passed).uses(&[1]).rests();
 }
@@ -312,7 +312,7 @@ struct World {
 }
 
 impl World {
-    fn step(&mut self, backends: &mut Backends, input: Event) -> Result<(), TestCaseError> {
+    fn step(&mut self, backends: &mut Backends, input: Fact) -> Result<(), TestCaseError> {
         for effect in backends.step(self.now, input) {
             match effect {
                 Effect::Probe(pods) => {
@@ -373,13 +373,13 @@ impl World {
     }
 
     fn list(&mut self, backends: &mut Backends) -> Result<(), TestCaseError> {
-        self.step(backends, Event::Listed(self.listing.clone()))
+        self.step(backends, Fact::Listed(self.listing.clone()))
     }
 
     fn tick(&mut self, backends: &mut Backends) -> Result<(), TestCaseError> {
         if let Some(at) = backends.wake_at() {
             self.now = at;
-            self.step(backends, Event::Tick)?;
+            self.step(backends, Fact::Tick)?;
         }
         Ok(())
     }
@@ -412,11 +412,11 @@ proptest! {
                             batch.push((world.asked.swap_remove(i % world.asked.len()), answer));
                         }
                     }
-                    world.step(&mut backends, Event::Answered(batch))?;
+                    world.step(&mut backends, Fact::Answered(batch))?;
                 }
                 Op::AnswerClusterIp(passed) => {
                     if let Some(address) = world.asked_cluster_ip.pop() {
-                        world.step(&mut backends, Event::ClusterIpAnswered { address, passed })?;
+                        world.step(&mut backends, Fact::ClusterIpAnswered { address, passed })?;
                     }
                 }
                 Op::Wait => world.tick(&mut backends)?,
@@ -425,10 +425,10 @@ proptest! {
         // Peace: everybody who is asked passes.
         for _ in 0..4 {
             while let Some(pod) = world.asked.pop() {
-                world.step(&mut backends, Event::Answered(vec![(pod, Passed)]))?;
+                world.step(&mut backends, Fact::Answered(vec![(pod, Passed)]))?;
             }
             while let Some(address) = world.asked_cluster_ip.pop() {
-                world.step(&mut backends, Event::ClusterIpAnswered { address, passed: true })?;
+                world.step(&mut backends, Fact::ClusterIpAnswered { address, passed: true })?;
             }
             world.tick(&mut backends)?;
         }
