@@ -49,7 +49,7 @@ pub use clock::Clock;
 pub use dial::connect;
 pub use drain::Drain;
 pub use error::{Error, Fault, RequestBodyError};
-pub use forward::{SendError, UpstreamParams, Upstreams};
+pub use forward::{Pings, SendError, UpstreamParams, Upstreams};
 pub use handler::Handler;
 pub use headers::{is_kubelet_probe, is_probe};
 pub use hold::hold_while;
