@@ -21,16 +21,18 @@ use crate::support::{
     Answer, Client, GET, Server, bounded, nobody, soon, start, start_proxy, until, upstreams,
 };
 
-type Sender = http2::SendRequest<Body>;
+pub(crate) type Sender = http2::SendRequest<Body>;
 
-async fn connect(to: SocketAddr) -> Sender {
+pub(crate) async fn connect(to: SocketAddr) -> Sender {
     let stream = TcpStream::connect(to).await.unwrap();
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.max_header_list_size(4 << 20);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-fn grpc(path: &str, body: Body) -> Request {
+pub(crate) fn grpc(path: &str, body: Body) -> Request {
     let request = http::Request::post(format!("http://hello.example{path}")).version(Version::HTTP_2);
     let request = request.header("content-type", "application/grpc").header("te", "trailers");
     request.body(body).unwrap()
