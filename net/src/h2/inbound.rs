@@ -4,12 +4,12 @@
 //! kept from it: the frames are the same to every reader, but
 //!
 //! * DATA without content is left out (h2 takes 100 such frames in the life of a connection);
-//! * DATA for a stream that we have reset is marked as its last (h2 charges small frames to the connection until their
-//!   reader takes them, and nobody takes these);
+//! * DATA for a stream that we have reset is marked as its last, and small DATA that comes together is joined (h2 charges
+//!   small frames to the connection until their reader takes them, and nobody takes those of a stream that was reset);
 //! * the pieces of a header list are joined to frames of full size (h2 takes a number of pieces, however small).
 //!
-//! Each only at a rate, or up to a number, that a flood exceeds: then the frames pass as they are, and the library's own
-//! limits hold. Nothing here looks into a payload.
+//! A flood exceeds a rate, or a number: then its frames pass as they are, and the library's own limits hold. Nothing here
+//! looks into a payload.
 
 use bytes::BytesMut;
 use tokio::time::Instant;
@@ -39,6 +39,8 @@ pub(super) struct Inbound {
     empty_frames: Allowance,
     heads: u64,
     ready: BytesMut,
+    /// The last of the frames that are ready, and where it begins, if more of its stream may be joined to it.
+    open: Option<(FrameHead, usize)>,
 }
 
 /// A header list that has begun and not ended.
@@ -61,6 +63,7 @@ impl Inbound {
             empty_frames: Allowance::new(now, MAX_EMPTY_FRAMES, EMPTY_FRAMES_PER_SECOND),
             heads: 0,
             ready: BytesMut::new(),
+            open: None,
         }
     }
 
@@ -74,8 +77,9 @@ impl Inbound {
         passed
     }
 
-    /// Reads what comes after the bytes that [passed](Inbound::pass).
+    /// Reads what comes after the bytes that [passed](Inbound::pass), when no more frames are ready.
     pub(super) fn read(&mut self, mut bytes: &[u8], resets: &Resets, now: Instant) {
+        self.open = None;
         while !bytes.is_empty() {
             let wanted = if self.rest > 0 { self.rest } else { HEAD_BYTES - self.head.len() };
             let (read, later) = bytes.split_at(wanted.min(bytes.len()));
@@ -87,7 +91,7 @@ impl Inbound {
             self.head.extend_from_slice(read);
             if let Some(head) = FrameHead::parse(&self.head) {
                 self.head.clear();
-                self.begin(head, resets, now);
+                self.begin(head, bytes.len(), resets, now);
             }
         }
     }
@@ -113,7 +117,8 @@ impl Inbound {
         }
     }
 
-    fn begin(&mut self, mut head: FrameHead, resets: &Resets, now: Instant) {
+    /// Begins a frame, of whose payload so many bytes are there.
+    fn begin(&mut self, mut head: FrameHead, there: usize, resets: &Resets, now: Instant) {
         self.rest = head.length;
         self.is_joined = self.list.as_mut().is_some_and(|list| list.begin_piece(head));
         if self.is_joined {
@@ -127,12 +132,26 @@ impl Inbound {
             match head.kind {
                 DATA if head.is_nothing() && self.empty_frames.take(now) => return,
                 DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
+                DATA if head.is_joinable(there) && self.is_joined_to_last(head) => return,
                 HEADERS if head.flags & END_HEADERS == 0 => self.list = Some(HeaderList::of(head.stream)),
                 _ => {}
             }
         }
         self.heads += u64::from(head.kind == HEADERS);
+        self.open = head.is_joinable(there).then_some((head, self.ready.len()));
         head.write(&mut self.ready);
+    }
+
+    /// Has a frame go on where the last one ends, if that is of the same stream.
+    fn is_joined_to_last(&mut self, next: FrameHead) -> bool {
+        let Some((last, at)) = &mut self.open else { return false };
+        let length = last.length + next.length;
+        if last.stream != next.stream || length > MAX_FRAME_BYTES as usize {
+            return false;
+        }
+        last.length = length;
+        self.ready[*at..][..3].copy_from_slice(&last.length_bytes());
+        true
     }
 
     fn end_piece(&mut self) {
@@ -186,12 +205,20 @@ impl FrameHead {
     }
 
     fn write(self, into: &mut BytesMut) {
-        let FrameHead { length, kind, flags, stream } = self;
-        // A length has 24 bits: it was read from as many, or is that of a frame of ours.
-        let [_, length @ ..] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-        into.extend_from_slice(&length);
-        into.extend_from_slice(&[kind, flags]);
-        into.extend_from_slice(&stream.to_be_bytes());
+        into.extend_from_slice(&self.length_bytes());
+        into.extend_from_slice(&[self.kind, self.flags]);
+        into.extend_from_slice(&self.stream.to_be_bytes());
+    }
+
+    /// The length, which has 24 bits: it was read from as many, or is that of a frame of ours.
+    fn length_bytes(self) -> [u8; 3] {
+        let [.., a, b, c] = self.length.to_be_bytes();
+        [a, b, c]
+    }
+
+    /// Whether this is plain DATA that is there as a whole: no frame waits for the rest of another.
+    fn is_joinable(self, there: usize) -> bool {
+        self.kind == DATA && self.flags == 0 && (1..=there).contains(&self.length)
     }
 
     /// Whether this is DATA of a stream that has no content and is not the last.
@@ -215,3 +242,116 @@ const EMPTY_FRAMES_PER_SECOND: u32 = 10_000;
 
 /// Pieces of one header list that are joined: enough for the largest in pieces of 512 bytes.
 const MAX_PIECES: u32 = super::MAX_READ_HEADER_BYTES / 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        FrameHead { length: payload.len(), kind, flags, stream }.write(&mut bytes);
+        [&bytes[..], payload].concat()
+    }
+
+    /// What the library reads if these bytes come in pieces of this size.
+    fn passed(bytes: &[u8], size: usize, resets: &Resets) -> Vec<u8> {
+        let now = Instant::now();
+        let (mut inbound, mut passed) = (Inbound::after(0, now), Vec::new());
+        for piece in bytes.chunks(size) {
+            let as_it_is = inbound.pass(piece.len());
+            passed.extend_from_slice(&piece[..as_it_is]);
+            inbound.read(&piece[as_it_is..], resets, now);
+            passed.extend_from_slice(&inbound.ready().split());
+        }
+        passed
+    }
+
+    const PING: u8 = 6;
+
+    #[test]
+    fn frames_of_a_usual_connection_pass_as_they_are_however_they_come() {
+        let bytes = [
+            frame(4, 0, 0, b""),
+            frame(HEADERS, END_HEADERS, 1, b"head"),
+            frame(DATA, 0, 1, b"one"),
+            frame(PING, 0, 0, b"12345678"),
+            frame(DATA, 0, 1, b"two"),
+            frame(DATA, 0, 3, b"of another"),
+            frame(DATA, 8, 3, b"\x01padded."),
+            frame(DATA, END_STREAM, 1, b""),
+            frame(HEADERS, 0, 3, b"half a list"),
+            frame(CONTINUATION, END_HEADERS, 3, b"and the other half"),
+        ]
+        .concat();
+        for size in 1..=bytes.len() {
+            assert_eq!(passed(&bytes, size, &Resets::default()), bytes, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn data_without_content_is_left_out_until_it_is_a_flood() {
+        let nothing = frame(DATA, 0, 1, b"");
+        assert_eq!(passed(&nothing.repeat(MAX_EMPTY_FRAMES as usize), 1000, &Resets::default()), b"");
+        let flood = nothing.repeat(MAX_EMPTY_FRAMES as usize + 200);
+        assert_eq!(passed(&flood, flood.len(), &Resets::default()), nothing.repeat(200));
+        // A fault of its own: there is no stream 0.
+        assert_eq!(passed(&frame(DATA, 0, 0, b""), 9, &Resets::default()), frame(DATA, 0, 0, b""));
+    }
+
+    #[test]
+    fn data_for_a_stream_that_was_reset_is_its_last() {
+        let mut resets = Resets::default();
+        resets.add(3);
+        let bytes = [frame(DATA, 0, 3, b"late"), frame(DATA, 0, 5, b"live"), frame(DATA, 0, 3, b"")].concat();
+        assert_eq!(
+            passed(&bytes, 7, &resets),
+            [frame(DATA, END_STREAM, 3, b"late"), frame(DATA, 0, 5, b"live")].concat()
+        );
+    }
+
+    #[test]
+    fn small_data_of_one_stream_that_comes_together_is_joined() {
+        let bytes = [frame(DATA, 0, 1, b"a"), frame(DATA, 0, 1, b"bc"), frame(DATA, END_STREAM, 1, b"d")];
+        let joined = [frame(DATA, 0, 1, b"abc"), frame(DATA, END_STREAM, 1, b"d")].concat();
+        assert_eq!(passed(&bytes.concat(), 100, &Resets::default()), joined);
+        // No frame waits for another.
+        assert_eq!(passed(&bytes.concat(), 15, &Resets::default()), bytes.concat());
+    }
+
+    #[test]
+    fn pieces_of_a_header_list_are_joined_to_full_frames() {
+        let full = MAX_FRAME_BYTES as usize;
+        let list: Vec<u8> = (0..=255).cycle().take(2 * full + 100).collect();
+        let pieces: Vec<Vec<u8>> = list.chunks(1000).map(|piece| frame(CONTINUATION, 0, 1, piece)).collect();
+        let [first, last] = [frame(HEADERS, 0, 1, b"first"), frame(CONTINUATION, END_HEADERS, 1, b"")];
+        let joined = [
+            first.clone(),
+            frame(CONTINUATION, 0, 1, &list[..full]),
+            frame(CONTINUATION, 0, 1, &list[full..2 * full]),
+            frame(CONTINUATION, END_HEADERS, 1, &list[2 * full..]),
+        ]
+        .concat();
+        let bytes = [first, pieces.concat(), last].concat();
+        for size in [1, 10, 999, 5000, bytes.len()] {
+            assert_eq!(passed(&bytes, size, &Resets::default()), joined, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn pieces_without_end_pass_as_they_are_in_the_end() {
+        let first = frame(HEADERS, 0, 1, b"");
+        let piece = frame(CONTINUATION, 0, 1, b"");
+        let flood = [first.clone(), piece.repeat(MAX_PIECES as usize + 200)].concat();
+        assert_eq!(passed(&flood, 1000, &Resets::default()), [first, piece.repeat(200)].concat());
+    }
+
+    #[test]
+    fn a_list_that_is_interrupted_is_seen_by_the_library() {
+        let first = frame(HEADERS, 0, 1, b"a");
+        for other in [frame(PING, 0, 0, b"12345678"), frame(CONTINUATION, END_HEADERS, 3, b"c"), frame(DATA, 0, 1, b"")]
+        {
+            let bytes = [first.clone(), frame(CONTINUATION, 0, 1, b"b"), other].concat();
+            assert_eq!(passed(&bytes, 4, &Resets::default()), bytes);
+        }
+    }
+}

@@ -87,4 +87,36 @@ const RST_STREAM: u8 = 3;
 const RESET_BYTES: usize = HEAD_BYTES + 4;
 
 /// Streams that are remembered: those of a few round trips on a busy connection.
-const MAX_RESETS: usize = 1024;
+const MAX_RESETS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_is_seen_between_other_frames_however_it_is_written() {
+        let bytes = [
+            &b"PREFACE"[..],
+            &[0, 0, 5, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5],
+            &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 7, 0, 0, 0, 8],
+            &[0, 0, 0, 4, 1, 0, 0, 0, 0],
+            &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 9, 0, 0, 0, 1],
+        ]
+        .concat();
+        for size in 1..=bytes.len() {
+            let (mut outbound, mut seen) = (Outbound::after(7), Vec::new());
+            for piece in bytes.chunks(size) {
+                outbound.wrote(piece, |reset| seen.push((reset.stream, reset.code)));
+            }
+            assert_eq!(seen, [(7, 8), (9, 1)], "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_last_resets_are_remembered() {
+        let mut resets = Resets::default();
+        let all = 0..2 * u32::try_from(MAX_RESETS).unwrap();
+        all.clone().for_each(|stream| resets.add(stream));
+        assert_eq!(all.filter(|stream| resets.contains(*stream)).count(), MAX_RESETS);
+    }
+}

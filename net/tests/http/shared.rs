@@ -215,7 +215,7 @@ async fn a_head_that_is_too_large_is_refused_on_its_stream() {
     let (server, go_on) = server().await;
     let mut client = connect(server.address).await;
     let waits = client.send_request(grpc("/wait", Body::empty()));
-    for length in [1 << 20, 3 << 19, 2 << 20, 5 << 19] {
+    for length in [1 << 20, 5 << 19] {
         let mut request = grpc("/", Body::empty());
         request.headers_mut().insert("x-long", "x".repeat(length).parse().unwrap());
         let response = soon("a response", client.send_request(request)).await.unwrap();
@@ -256,9 +256,8 @@ async fn a_response_head_passes_up_to_a_mebibyte_and_a_larger_one_fails_alone() 
         head(5, 1000 << 10, 16384),
         head(7, 1000 << 10, 1000),
         head(9, 1 << 20, 16384),
-        head(11, 2 << 20, 16384),
-        head(13, 5 << 19, 16384),
+        head(11, 5 << 19, 16384),
     ])
     .await;
-    assert_eq!((statuses, other.as_u16()), (vec![200, 200, 200, 502, 502, 502], 200));
+    assert_eq!((statuses, other.as_u16()), (vec![200, 200, 200, 502, 502], 200));
 }
