@@ -209,8 +209,7 @@ impl Http2Pool {
         if let Some(Pings { interval, timeout }) = self.pings {
             builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
         }
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(Error::Upstream)?;
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Error::Upstream)?;
         let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         let told = Arc::clone(&max_streams);
         tokio::spawn(async move {
@@ -254,8 +253,7 @@ impl Http2Connection {
 
     /// Whether new streams go to another connection; those under way stay, and it ends with the last of them.
     fn is_worn(&self) -> bool {
-        self.wear.resets() >= MAX_RESETS
-            || self.streams_in_all.load(Ordering::Relaxed) >= MAX_STREAMS_IN_ALL
+        self.wear.resets() >= MAX_RESETS || self.streams_in_all.load(Ordering::Relaxed) >= MAX_STREAMS_IN_ALL
     }
 }
 
@@ -334,10 +332,14 @@ fn is_ended_by_us(error: &hyper::Error) -> bool {
 
 /// Whether a connection broke the way it does if the peer closes it while it is idle, or has vanished.
 fn is_broken(error: &hyper::Error) -> bool {
-    error.is_canceled() || error.is_closed() || error.is_timeout() || cause(error).is_some_and(h2::Error::is_io) || {
-        let source = std::error::Error::source(error);
-        source.and_then(|cause| cause.downcast_ref::<std::io::Error>()).is_some()
-    }
+    error.is_canceled()
+        || error.is_closed()
+        || error.is_timeout()
+        || cause(error).is_some_and(h2::Error::is_io)
+        || {
+            let source = std::error::Error::source(error);
+            source.and_then(|cause| cause.downcast_ref::<std::io::Error>()).is_some()
+        }
 }
 
 fn cause(error: &hyper::Error) -> Option<&h2::Error> {

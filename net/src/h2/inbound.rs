@@ -348,8 +348,11 @@ mod tests {
     #[test]
     fn a_list_that_is_interrupted_is_seen_by_the_library() {
         let first = frame(HEADERS, 0, 1, b"a");
-        for other in [frame(PING, 0, 0, b"12345678"), frame(CONTINUATION, END_HEADERS, 3, b"c"), frame(DATA, 0, 1, b"")]
-        {
+        for other in [
+            frame(PING, 0, 0, b"12345678"),
+            frame(CONTINUATION, END_HEADERS, 3, b"c"),
+            frame(DATA, 0, 1, b""),
+        ] {
             let bytes = [first.clone(), frame(CONTINUATION, 0, 1, b"b"), other].concat();
             assert_eq!(passed(&bytes, 4, &Resets::default()), bytes);
         }

@@ -47,6 +47,13 @@ impl Peer {
         peer
     }
 
+    /// An app that takes one connection, under a clock that is paused: it would run out of any time to wait.
+    pub(crate) async fn accept_patiently(listener: &TcpListener) -> Self {
+        let mut peer = Peer::of(listener.accept().await.unwrap().0, PREFACE.len());
+        peer.writer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        peer
+    }
+
     fn of(stream: TcpStream, preface: usize) -> Self {
         stream.set_nodelay(true).unwrap();
         let (reader, writer) = stream.into_split();
@@ -66,6 +73,11 @@ impl Peer {
     /// The next frame; `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         soon("a frame", self.frames.recv()).await
+    }
+
+    /// The next frame, under a clock that is paused.
+    pub(crate) async fn next_patiently(&mut self) -> Option<Frame> {
+        self.frames.recv().await
     }
 
     /// The next frame of this kind on this stream, which must come before the connection ends.

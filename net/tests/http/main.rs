@@ -18,3 +18,4 @@ mod shared;
 mod stream;
 mod support;
 mod upgrade;
+mod wear;
