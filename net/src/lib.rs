@@ -23,6 +23,7 @@ mod handler;
 pub mod headers;
 mod hold;
 mod hop;
+mod keep_alive;
 mod listen;
 pub mod message;
 pub mod once;
