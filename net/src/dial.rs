@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::keep_alive::{UPSTREAMS, keep_alive};
 use crate::tls::{MaybeTls, PodTls, handshake_refusal};
 
 /// Opens the connections of one pool. They are all alike, so that a connection to a pod that has proved its namespace is
@@ -72,5 +73,6 @@ pub async fn connect(to: SocketAddr) -> Result<TcpStream, Error> {
         return Err(failed(io::ErrorKind::ConnectionRefused.into()));
     }
     stream.set_nodelay(true).map_err(failed)?;
+    keep_alive(&stream, UPSTREAMS).map_err(failed)?;
     Ok(stream)
 }

@@ -63,6 +63,9 @@ pub enum Error {
     /// The upstream's HTTP/2 connection or stream failed.
     #[error("{}", chain(.0))]
     Upstream(hyper::Error),
+    /// The upstream answered an HTTP/2 connection in HTTP/1.
+    #[error("the client speaks HTTP/2, the app does not")]
+    SpeaksHttp1,
     /// The upstream sent a `101` for a protocol that was not asked for (RFC 9110, 7.8).
     #[error("backend tried to switch protocol {switched:?} when {requested:?} was requested")]
     SwitchedProtocol {

@@ -38,6 +38,21 @@ pub struct UpstreamParams {
     pub connect_timeout: Duration,
 }
 
+/// PING frames to an upstream that has requests under way and says nothing: one that has vanished does not answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Pings {
+    /// Silence after which it is asked.
+    pub interval: Duration,
+    /// Time that it has to answer.
+    pub timeout: Duration,
+}
+
+impl Default for Pings {
+    fn default() -> Self {
+        Pings { interval: Duration::from_secs(15), timeout: Duration::from_secs(15) }
+    }
+}
+
 impl Upstreams {
     /// Pools without connections.
     pub fn new(params: UpstreamParams) -> Self {
@@ -53,7 +68,7 @@ impl Upstreams {
         let UpstreamParams { max_idle_per_host, idle_timeout, .. } = params;
         Upstreams {
             http1: h1::Http1Pool::new(dialer, max_idle_per_host, idle_timeout),
-            http2: h2::Http2Pool::new(dialer, idle_timeout),
+            http2: h2::Http2Pool::new(dialer, idle_timeout, Some(Pings::default())),
         }
     }
 
@@ -61,6 +76,11 @@ impl Upstreams {
     pub fn keep_no_more_than(self, max_idle: usize) -> Self {
         self.http1.keep_no_more_than(max_idle);
         self
+    }
+
+    /// Asks upstreams that say nothing at these times; `None`: never.
+    pub fn pinging(self, pings: Option<Pings>) -> Self {
+        Upstreams { http2: self.http2.pinging(pings), ..self }
     }
 
     /// Sends the request as it is (see [`prepare_forward`](crate::prepare_forward)) and returns when the head of the

@@ -1,6 +1,18 @@
-//! Limits of HTTP/2 connections, to clients and to upstreams.
+//! Limits of HTTP/2 connections, to clients and to upstreams, and what stands between a connection and the library.
+//!
+//! Many share one connection. So a limit is for one stream, or it fills again with time, or a new connection takes over
+//! before it is reached: what one stream does wrong, and what adds up in normal life, must not end the others' requests.
 
-/// Streams at once on one connection. Knative has Go's default.
+mod allowance;
+mod inbound;
+mod io;
+mod outbound;
+
+use http::{HeaderMap, Method, Uri};
+
+pub(crate) use self::io::{Http2Io, Wear};
+
+/// Streams at once on a client's connection. Knative has Go's default.
 pub(crate) const MAX_STREAMS: u32 = 250;
 
 /// Flow-control window of one stream: bytes that may be under way before its reader has taken them. Knative: 1 MiB.
@@ -11,8 +23,39 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// read to its end: a deadlock.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
 
-/// Bytes of the largest frame (SETTINGS_MAX_FRAME_SIZE).
-pub(crate) const MAX_FRAME_BYTES: u32 = 1 << 20;
+/// Bytes of the largest frame (SETTINGS_MAX_FRAME_SIZE): the least that is allowed, and what nearly everybody sends.
+pub(crate) const MAX_FRAME_BYTES: u32 = 16 * 1024;
 
-/// Bytes of the largest header list (SETTINGS_MAX_HEADER_LIST_SIZE). Go: `DefaultMaxHeaderBytes`.
-pub(crate) const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// Bytes of the largest header list that is served. Go: `DefaultMaxHeaderBytes`.
+const MAX_HEADER_BYTES: u32 = 1 << 20;
+
+/// Bytes of the largest header list that is read (SETTINGS_MAX_HEADER_LIST_SIZE). A list between the two limits is refused
+/// on its stream; a longer one costs the connection, as in Go (net/http, `readMetaFrame`).
+pub(crate) const MAX_READ_HEADER_BYTES: u32 = 2 * MAX_HEADER_BYTES;
+
+/// CONTINUATION frames that the library takes for one header list: a formula of its own (h2, `codec/framed_read.rs`).
+const MAX_CONTINUATIONS: u32 = {
+    let full = MAX_READ_HEADER_BYTES / MAX_FRAME_BYTES;
+    full + full / 4
+};
+
+// The two limits decide a third: a header list that may be read must fit in the frames that may come.
+const _: () = assert!(MAX_CONTINUATIONS * MAX_FRAME_BYTES >= MAX_READ_HEADER_BYTES);
+
+/// Streams that the client cancels while they wait to be looked at: a whole connection's may come and go in one read.
+pub(crate) const MAX_CANCELLED_AT_ONCE: usize = MAX_STREAMS as usize;
+
+/// Streams that were reset by us, and whose last frames may still be under way.
+pub(crate) const MAX_RESET_REMEMBERED: usize = 256;
+
+/// Whether a header list is longer than what is served, counted as SETTINGS_MAX_HEADER_LIST_SIZE is (RFC 9113, 6.5.2).
+pub(crate) fn is_too_large(target: Option<(&Method, &Uri)>, headers: &HeaderMap) -> bool {
+    const EACH: usize = 32;
+    let pseudo = target.map_or(0, |(method, uri)| {
+        let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+        let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+        method.as_str().len() + authority + path + 4 * EACH
+    });
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH).sum();
+    pseudo + fields > MAX_HEADER_BYTES as usize
+}

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, Version, header};
+use http::{Method, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -34,7 +34,7 @@ use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
-use crate::{Body, Client, Drain, Request, Response, h1, h2, hop};
+use crate::{Body, Client, Drain, Request, Response, h1, h2, hop, plain};
 
 /// A server to be awaited or spawned.
 pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -204,7 +204,7 @@ async fn serve_http2(
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;
-            let mut response = match refusal(&request) {
+            let mut response = match refusal(&request).or_else(|| too_large(&request)) {
                 Some(response) => response,
                 None => handler.answer(&client, request).await,
             };
@@ -220,8 +220,13 @@ async fn serve_http2(
         .initial_stream_window_size(h2::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(h2::CONNECTION_WINDOW_BYTES)
         .max_frame_size(h2::MAX_FRAME_BYTES)
-        .max_header_list_size(h2::MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_header_list_size(h2::MAX_READ_HEADER_BYTES)
+        .max_pending_accept_reset_streams(h2::MAX_CANCELLED_AT_ONCE)
+        // No limit: it would count for the life of the connection.
+        .max_local_error_reset_streams(None)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(TokioIo::new(h2::Http2Io::of_client(stream)), service);
     let alarm = Alarm::default();
     let graceful_shutdown = http2::Connection::graceful_shutdown;
     drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &alarm), ends.peer, drain).await;
@@ -267,6 +272,14 @@ fn name_host(request: &mut Request) {
     hop::to_origin_form(request);
 }
 
+/// The response to a request over HTTP/2 whose head is larger than what is served.
+fn too_large(request: &Request) -> Option<Response> {
+    let target = Some((request.method(), request.uri()));
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    h2::is_too_large(target, request.headers())
+        .then(|| plain(status, format!("{status}: the head is too large")))
+}
+
 /// Drops the body of a response to `HEAD`, and keeps its length (RFC 9110, 9.3.2). hyper does so over HTTP/1.1 only.
 fn without_body(response: &mut Response) {
     if let Some(length) = response.body().size_hint().exact() {
@@ -279,5 +292,10 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
+
+/// Silence after which an HTTP/2 client is asked for a sign of life, and the time that it has to answer: one that vanished
+/// with data under way would not be noticed by TCP for a quarter of an hour.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

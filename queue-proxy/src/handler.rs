@@ -174,7 +174,10 @@ impl Proxy {
                 max_idle_per_host: limit.get().map_or(1000, |limit| limit as usize),
                 idle_timeout: Duration::from_secs(90),
                 connect_timeout: Duration::from_secs(20),
-            }),
+            })
+            // The app is on the same machine and cannot vanish, and gRPC servers end connections that ping them more often
+            // than every five minutes.
+            .pinging(None),
             timeouts: env.timeouts,
             breaker: limit.get().zip(limit.queue_depth()).map(|(limit, queue)| Breaker::new(limit, queue)),
             body_bytes: ByteBudget::new(MAX_BODY_BYTES),

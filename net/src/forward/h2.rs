@@ -1,4 +1,8 @@
-//! The pool of HTTP/2 connections: many streams at once on each, and as few connections as that allows.
+//! The pool of HTTP/2 connections: some streams at once on each, and as few connections as that allows.
+//!
+//! A connection can fail, and takes its streams along. So there are [few](MAX_STREAMS) on each, a connection makes room for a
+//! new one before its [resets](MAX_RESETS) or its [streams](MAX_STREAMS_IN_ALL) add up to any limit, ours or the
+//! upstream's, and whatever may be sent again is.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -24,13 +28,18 @@ use super::kept::KeptRequest;
 use super::retry::{SendError, is_replayable};
 use crate::body::{Ending, UpstreamBody};
 use crate::dial::Dialer;
-use crate::h2::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, MAX_HEADER_BYTES, STREAM_WINDOW_BYTES};
-use crate::{Body, Error, Request, Response};
+use crate::error::chain;
+use crate::h2::{
+    CONNECTION_WINDOW_BYTES, Http2Io, MAX_FRAME_BYTES, MAX_READ_HEADER_BYTES, MAX_RESET_REMEMBERED,
+    STREAM_WINDOW_BYTES, Wear, is_too_large,
+};
+use crate::{Body, Error, Pings, Request, Response};
 
 #[derive(Debug)]
 pub(super) struct Http2Pool {
     dialer: Dialer,
     idle_timeout: Duration,
+    pings: Option<Pings>,
     hosts: Mutex<Hosts>,
 }
 
@@ -51,6 +60,8 @@ struct Host {
 struct Http2Connection {
     sender: http2::SendRequest<Body>,
     streams: AtomicUsize,
+    streams_in_all: AtomicUsize,
+    wear: Arc<Wear>,
     // SETTINGS_MAX_CONCURRENT_STREAMS of the upstream, as far as it has said so.
     max_streams: Arc<AtomicUsize>,
     idle_since: Mutex<Instant>,
@@ -93,8 +104,13 @@ struct Lease {
 }
 
 impl Http2Pool {
-    pub(super) fn new(dialer: &Dialer, idle_timeout: Duration) -> Arc<Self> {
-        Arc::new(Http2Pool { dialer: dialer.clone(), idle_timeout, hosts: Mutex::default() })
+    pub(super) fn new(dialer: &Dialer, idle_timeout: Duration, pings: Option<Pings>) -> Arc<Self> {
+        Arc::new(Http2Pool { dialer: dialer.clone(), idle_timeout, pings, hosts: Mutex::default() })
+    }
+
+    /// A pool without connections, and otherwise the same.
+    pub(super) fn pinging(&self, pings: Option<Pings>) -> Arc<Self> {
+        Http2Pool::new(&self.dialer, self.idle_timeout, pings)
     }
 
     pub(super) async fn send(
@@ -102,15 +118,17 @@ impl Http2Pool {
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
+        let mut is_alone = false;
         for attempt in 1.. {
-            let (lease, is_fresh) = match self.lease(to).await {
-                Ok(leased) => leased,
-                Err(source) => return Err(SendError::not_dialed(source)),
-            };
-            let replayable = !is_fresh && is_replayable(request);
+            let leased = if is_alone { self.lease_alone(to).await } else { self.lease(to).await };
+            let (lease, is_fresh) = leased.map_err(SendError::not_dialed)?;
+            let is_replayable = is_replayable(request);
             let (mut sent, kept) = KeptRequest::new(std::mem::take(request));
             complete_head(to, &mut sent);
             let mut failure = match lease.connection.sender.clone().try_send_request(sent).await {
+                Ok(response) if is_too_large(None, response.headers()) => {
+                    return Err(SendError::Failed { source: Error::Malformed("the head is too large") });
+                }
                 Ok(response) => {
                     kept.let_go();
                     return Ok(response.map(|incoming| {
@@ -119,12 +137,20 @@ impl Http2Pool {
                 }
                 Err(failure) => failure,
             };
-            let untouched = failure.take_message().is_some() || is_untouched(failure.error());
+            let has_message = failure.take_message().is_some();
             let error = failure.into_error();
-            let broke = replayable && is_broken(&error);
+            let untouched = has_message || is_untouched(&error);
+            let broke = is_replayable && !is_fresh && is_broken(&error);
+            // Another stream's response may have cost the connection, or the response to this very request: which of the
+            // two comes out on a connection of its own, where nobody else can be hurt.
+            let was_ended = is_replayable && !is_alone && is_ended_by_us(&error);
+            is_alone |= was_ended;
+            if lease.connection.wear.speaks_http_1() {
+                return Err(SendError::Failed { source: Error::SpeaksHttp1 });
+            }
             let source = kept.failure().unwrap_or_else(|| Error::from_client(error));
             match kept.restore() {
-                Some(whole) if untouched || broke => *request = whole,
+                Some(whole) if untouched || broke || was_ended => *request = whole,
                 _ => return Err(SendError::Failed { source }),
             }
             if attempt == MAX_ATTEMPTS {
@@ -161,17 +187,29 @@ impl Http2Pool {
         Ok((lease, true))
     }
 
+    /// A place on a connection of its own, that no other request will use.
+    async fn lease_alone(&self, to: SocketAddr) -> Result<(Lease, bool), Error> {
+        let connection = Arc::new(self.connect(to).await?);
+        Ok((Lease::new(&connection), true))
+    }
+
     async fn connect(&self, to: SocketAddr) -> Result<Http2Connection, Error> {
-        let stream = self.dialer.dial(to).await?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let stream = Http2Io::to_upstream(self.dialer.dial(to).await?);
+        let wear = stream.wear();
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
-            .max_header_list_size(MAX_HEADER_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Error::Upstream)?;
+            .max_header_list_size(MAX_READ_HEADER_BYTES)
+            .max_concurrent_reset_streams(MAX_RESET_REMEMBERED)
+            // No limit: it would count for the life of the connection.
+            .max_local_error_reset_streams(None);
+        if let Some(Pings { interval, timeout }) = self.pings {
+            builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
+        }
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Error::Upstream)?;
         let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         let told = Arc::clone(&max_streams);
         tokio::spawn(async move {
@@ -184,11 +222,17 @@ impl Http2Pool {
                 polled
             });
             if let Err(error) = ended.await {
-                debug!(%to, %error, "Upstream connection failed");
+                debug!(%to, error = %chain(&error), "Upstream connection failed");
             }
         });
-        let idle_since = Mutex::new(Instant::now());
-        Ok(Http2Connection { sender, streams: AtomicUsize::new(0), max_streams, idle_since })
+        Ok(Http2Connection {
+            sender,
+            streams: AtomicUsize::new(0),
+            streams_in_all: AtomicUsize::new(0),
+            wear,
+            max_streams,
+            idle_since: Mutex::new(Instant::now()),
+        })
     }
 }
 
@@ -196,20 +240,27 @@ impl Host {
     /// A place on the first connection that has room, so that the last ones can age.
     fn lease(&self) -> Option<Lease> {
         let mut connections = self.connections.lock();
-        connections.retain(|connection| connection.sender.is_ready());
+        connections.retain(|connection| connection.sender.is_ready() && !connection.is_worn());
         connections.iter().find(|connection| connection.has_room()).map(Lease::new)
     }
 }
 
 impl Http2Connection {
     fn has_room(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) < self.max_streams.load(Ordering::Relaxed)
+        let max_streams = self.max_streams.load(Ordering::Relaxed).min(MAX_STREAMS);
+        self.streams.load(Ordering::Relaxed) < max_streams
+    }
+
+    /// Whether new streams go to another connection; those under way stay, and it ends with the last of them.
+    fn is_worn(&self) -> bool {
+        self.wear.resets() >= MAX_RESETS || self.streams_in_all.load(Ordering::Relaxed) >= MAX_STREAMS_IN_ALL
     }
 }
 
 impl Lease {
     fn new(connection: &Arc<Http2Connection>) -> Self {
         connection.streams.fetch_add(1, Ordering::Relaxed);
+        connection.streams_in_all.fetch_add(1, Ordering::Relaxed);
         Lease { connection: Arc::clone(connection) }
     }
 }
@@ -273,17 +324,37 @@ fn is_untouched(error: &hyper::Error) -> bool {
     })
 }
 
-/// Whether a connection broke the way it does if the peer closes it while it is idle.
+/// Whether we have ended the connection, because of a stream that may be another's: the library takes a malformed head for
+/// a fault of the connection.
+fn is_ended_by_us(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|cause| cause.is_library() && cause.is_go_away())
+}
+
+/// Whether a connection broke the way it does if the peer closes it while it is idle, or has vanished.
 fn is_broken(error: &hyper::Error) -> bool {
-    error.is_canceled() || error.is_closed() || cause(error).is_some_and(h2::Error::is_io) || {
-        let source = std::error::Error::source(error);
-        source.and_then(|cause| cause.downcast_ref::<std::io::Error>()).is_some()
-    }
+    error.is_canceled()
+        || error.is_closed()
+        || error.is_timeout()
+        || cause(error).is_some_and(h2::Error::is_io)
+        || {
+            let source = std::error::Error::source(error);
+            source.and_then(|cause| cause.downcast_ref::<std::io::Error>()).is_some()
+        }
 }
 
 fn cause(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
+
+/// Streams at once on one connection: those that are lost with it.
+const MAX_STREAMS: usize = 32;
+
+/// Streams that we reset on one connection. Servers limit that: Netty to 200 in half a minute, nghttp2 (Node.js) to 1,000
+/// and then 33 a second; and they end the connection.
+const MAX_RESETS: usize = 100;
+
+/// Streams on one connection, one after the other. A connection has no more than 2^30 (RFC 9113, 5.1.1).
+const MAX_STREAMS_IN_ALL: usize = 100_000;
 
 /// Attempts to send a request that the upstream refuses to process.
 const MAX_ATTEMPTS: u32 = 3;

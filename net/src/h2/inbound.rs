@@ -1,0 +1,360 @@
+//! The frames of a peer, on their way to the library.
+//!
+//! The library counts some things against a connection that a peer does in normal life, and never counts down. They are
+//! kept from it: the frames are the same to every reader, but
+//!
+//! * DATA without content is left out (h2 takes 100 such frames in the life of a connection);
+//! * DATA for a stream that we have reset is marked as its last, and small DATA that comes together is joined (h2 charges
+//!   small frames to the connection until their reader takes them, and nobody takes those of a stream that was reset);
+//! * the pieces of a header list are joined to frames of full size (h2 takes a number of pieces, however small).
+//!
+//! A flood exceeds a rate, or a number: then its frames pass as they are, and the library's own limits hold. Nothing here
+//! looks into a payload.
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::MAX_FRAME_BYTES;
+use super::allowance::Allowance;
+use super::outbound::Resets;
+
+/// The head of a frame (RFC 9113, 4.1).
+#[derive(Clone, Copy, Debug)]
+struct FrameHead {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// The frames of one connection, in the order in which they come.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    /// Bytes of a frame's head, until it is whole.
+    head: Vec<u8>,
+    /// Bytes of the payload that are still to come.
+    rest: usize,
+    is_joined: bool,
+    list: Option<HeaderList>,
+    empty_frames: Allowance,
+    heads: u64,
+    ready: BytesMut,
+    /// The last of the frames that are ready, and where it begins, if more of its stream may be joined to it.
+    open: Option<(FrameHead, usize)>,
+}
+
+/// A header list that has begun and not ended.
+#[derive(Debug)]
+struct HeaderList {
+    stream: u32,
+    pieces: u32,
+    has_ended: bool,
+    joined: BytesMut,
+}
+
+impl Inbound {
+    /// Frames that begin after so many bytes.
+    pub(super) fn after(preface: usize, now: Instant) -> Self {
+        Inbound {
+            head: Vec::with_capacity(HEAD_BYTES),
+            rest: preface,
+            is_joined: false,
+            list: None,
+            empty_frames: Allowance::new(now, MAX_EMPTY_FRAMES, EMPTY_FRAMES_PER_SECOND),
+            heads: 0,
+            ready: BytesMut::new(),
+            open: None,
+        }
+    }
+
+    /// How many of the next `length` bytes are those of a payload, and pass as they are.
+    pub(super) fn pass(&mut self, length: usize) -> usize {
+        if self.is_joined {
+            return 0;
+        }
+        let passed = self.rest.min(length);
+        self.rest -= passed;
+        passed
+    }
+
+    /// Reads what comes after the bytes that [passed](Inbound::pass), when no more frames are ready.
+    pub(super) fn read(&mut self, mut bytes: &[u8], resets: &Resets, now: Instant) {
+        self.open = None;
+        while !bytes.is_empty() {
+            let wanted = if self.rest > 0 { self.rest } else { HEAD_BYTES - self.head.len() };
+            let (read, later) = bytes.split_at(wanted.min(bytes.len()));
+            bytes = later;
+            if self.rest > 0 {
+                self.read_payload(read);
+                continue;
+            }
+            self.head.extend_from_slice(read);
+            if let Some(head) = FrameHead::parse(&self.head) {
+                self.head.clear();
+                self.begin(head, bytes.len(), resets, now);
+            }
+        }
+    }
+
+    /// The frames that are ready for the library.
+    pub(super) fn ready(&mut self) -> &mut BytesMut {
+        &mut self.ready
+    }
+
+    /// HEADERS frames so far.
+    pub(super) fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    fn read_payload(&mut self, read: &[u8]) {
+        self.rest -= read.len();
+        match &mut self.list {
+            Some(list) if self.is_joined => {
+                list.joined.extend_from_slice(read);
+                self.end_piece();
+            }
+            _ => self.ready.extend_from_slice(read),
+        }
+    }
+
+    /// Begins a frame, of whose payload so many bytes are there.
+    fn begin(&mut self, mut head: FrameHead, there: usize, resets: &Resets, now: Instant) {
+        self.rest = head.length;
+        self.is_joined = self.list.as_mut().is_some_and(|list| list.begin_piece(head));
+        if self.is_joined {
+            self.end_piece();
+            return;
+        }
+        if let Some(list) = self.list.take() {
+            // Another frame interrupts the list, or its pieces are too many: the library sees all of it.
+            list.write(list.joined.len(), 0, &mut self.ready);
+        } else {
+            match head.kind {
+                DATA if head.is_nothing() && self.empty_frames.take(now) => return,
+                DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
+                DATA if head.is_joinable(there) && self.is_joined_to_last(head) => return,
+                HEADERS if head.flags & END_HEADERS == 0 => self.list = Some(HeaderList::of(head.stream)),
+                _ => {}
+            }
+        }
+        self.heads += u64::from(head.kind == HEADERS);
+        self.open = head.is_joinable(there).then_some((head, self.ready.len()));
+        head.write(&mut self.ready);
+    }
+
+    /// Has a frame go on where the last one ends, if that is of the same stream.
+    fn is_joined_to_last(&mut self, next: FrameHead) -> bool {
+        let Some((last, at)) = &mut self.open else { return false };
+        let length = last.length + next.length;
+        if last.stream != next.stream || length > MAX_FRAME_BYTES as usize {
+            return false;
+        }
+        last.length = length;
+        self.ready[*at..][..3].copy_from_slice(&last.length_bytes());
+        true
+    }
+
+    fn end_piece(&mut self) {
+        let Some(list) = self.list.as_mut().filter(|_| self.rest == 0) else { return };
+        self.is_joined = false;
+        let full = MAX_FRAME_BYTES as usize;
+        while list.joined.len() > full {
+            list.write(full, 0, &mut self.ready);
+            let _ = list.joined.split_to(full);
+        }
+        if list.has_ended {
+            list.write(list.joined.len(), END_HEADERS, &mut self.ready);
+            self.list = None;
+        }
+    }
+}
+
+impl HeaderList {
+    fn of(stream: u32) -> Self {
+        HeaderList { stream, pieces: 0, has_ended: false, joined: BytesMut::new() }
+    }
+
+    /// Whether this frame is the next piece, and one to be joined.
+    fn begin_piece(&mut self, head: FrameHead) -> bool {
+        let is_next = head.kind == CONTINUATION && head.stream == self.stream;
+        if !is_next || head.length > MAX_FRAME_BYTES as usize || self.pieces == MAX_PIECES {
+            return false;
+        }
+        self.pieces += 1;
+        self.has_ended = head.flags & END_HEADERS != 0;
+        true
+    }
+
+    /// Writes a frame of the first `length` bytes that were joined.
+    fn write(&self, length: usize, flags: u8, into: &mut BytesMut) {
+        if length > 0 || flags != 0 {
+            FrameHead { length, kind: CONTINUATION, flags, stream: self.stream }.write(into);
+            into.extend_from_slice(&self.joined[..length]);
+        }
+    }
+}
+
+impl FrameHead {
+    /// The head in these bytes; `None`: more are needed.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let &[a, b, c, kind, flags, ref stream @ ..] = <&[u8; HEAD_BYTES]>::try_from(bytes).ok()?;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        // The highest bit is reserved.
+        let stream = u32::from_be_bytes(*stream) & (u32::MAX >> 1);
+        Some(FrameHead { length, kind, flags, stream })
+    }
+
+    fn write(self, into: &mut BytesMut) {
+        into.extend_from_slice(&self.length_bytes());
+        into.extend_from_slice(&[self.kind, self.flags]);
+        into.extend_from_slice(&self.stream.to_be_bytes());
+    }
+
+    /// The length, which has 24 bits: it was read from as many, or is that of a frame of ours.
+    fn length_bytes(self) -> [u8; 3] {
+        let [.., a, b, c] = self.length.to_be_bytes();
+        [a, b, c]
+    }
+
+    /// Whether this is plain DATA that is there as a whole: no frame waits for the rest of another.
+    fn is_joinable(self, there: usize) -> bool {
+        self.kind == DATA && self.flags == 0 && (1..=there).contains(&self.length)
+    }
+
+    /// Whether this is DATA of a stream that has no content and is not the last.
+    fn is_nothing(self) -> bool {
+        self.length == 0 && self.flags & END_STREAM == 0 && self.stream != 0
+    }
+}
+
+pub(super) const HEAD_BYTES: usize = 9;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// Frames without content that may come at once, and those that may come for ever.
+const MAX_EMPTY_FRAMES: u32 = 10_000;
+const EMPTY_FRAMES_PER_SECOND: u32 = 10_000;
+
+/// Pieces of one header list that are joined: enough for the largest in pieces of 512 bytes.
+const MAX_PIECES: u32 = super::MAX_READ_HEADER_BYTES / 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        FrameHead { length: payload.len(), kind, flags, stream }.write(&mut bytes);
+        [&bytes[..], payload].concat()
+    }
+
+    /// What the library reads if these bytes come in pieces of this size.
+    fn passed(bytes: &[u8], size: usize, resets: &Resets) -> Vec<u8> {
+        let now = Instant::now();
+        let (mut inbound, mut passed) = (Inbound::after(0, now), Vec::new());
+        for piece in bytes.chunks(size) {
+            let as_it_is = inbound.pass(piece.len());
+            passed.extend_from_slice(&piece[..as_it_is]);
+            inbound.read(&piece[as_it_is..], resets, now);
+            passed.extend_from_slice(&inbound.ready().split());
+        }
+        passed
+    }
+
+    const PING: u8 = 6;
+
+    #[test]
+    fn frames_of_a_usual_connection_pass_as_they_are_however_they_come() {
+        let bytes = [
+            frame(4, 0, 0, b""),
+            frame(HEADERS, END_HEADERS, 1, b"head"),
+            frame(DATA, 0, 1, b"one"),
+            frame(PING, 0, 0, b"12345678"),
+            frame(DATA, 0, 1, b"two"),
+            frame(DATA, 0, 3, b"of another"),
+            frame(DATA, 8, 3, b"\x01padded."),
+            frame(DATA, END_STREAM, 1, b""),
+            frame(HEADERS, 0, 3, b"half a list"),
+            frame(CONTINUATION, END_HEADERS, 3, b"and the other half"),
+        ]
+        .concat();
+        for size in 1..=bytes.len() {
+            assert_eq!(passed(&bytes, size, &Resets::default()), bytes, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn data_without_content_is_left_out_until_it_is_a_flood() {
+        let nothing = frame(DATA, 0, 1, b"");
+        assert_eq!(passed(&nothing.repeat(MAX_EMPTY_FRAMES as usize), 1000, &Resets::default()), b"");
+        let flood = nothing.repeat(MAX_EMPTY_FRAMES as usize + 200);
+        assert_eq!(passed(&flood, flood.len(), &Resets::default()), nothing.repeat(200));
+        // A fault of its own: there is no stream 0.
+        assert_eq!(passed(&frame(DATA, 0, 0, b""), 9, &Resets::default()), frame(DATA, 0, 0, b""));
+    }
+
+    #[test]
+    fn data_for_a_stream_that_was_reset_is_its_last() {
+        let mut resets = Resets::default();
+        resets.add(3);
+        let bytes = [frame(DATA, 0, 3, b"late"), frame(DATA, 0, 5, b"live"), frame(DATA, 0, 3, b"")].concat();
+        assert_eq!(
+            passed(&bytes, 7, &resets),
+            [frame(DATA, END_STREAM, 3, b"late"), frame(DATA, 0, 5, b"live")].concat()
+        );
+    }
+
+    #[test]
+    fn small_data_of_one_stream_that_comes_together_is_joined() {
+        let bytes = [frame(DATA, 0, 1, b"a"), frame(DATA, 0, 1, b"bc"), frame(DATA, END_STREAM, 1, b"d")];
+        let joined = [frame(DATA, 0, 1, b"abc"), frame(DATA, END_STREAM, 1, b"d")].concat();
+        assert_eq!(passed(&bytes.concat(), 100, &Resets::default()), joined);
+        // No frame waits for another.
+        assert_eq!(passed(&bytes.concat(), 15, &Resets::default()), bytes.concat());
+    }
+
+    #[test]
+    fn pieces_of_a_header_list_are_joined_to_full_frames() {
+        let full = MAX_FRAME_BYTES as usize;
+        let list: Vec<u8> = (0..=255).cycle().take(2 * full + 100).collect();
+        let pieces: Vec<Vec<u8>> = list.chunks(1000).map(|piece| frame(CONTINUATION, 0, 1, piece)).collect();
+        let [first, last] = [frame(HEADERS, 0, 1, b"first"), frame(CONTINUATION, END_HEADERS, 1, b"")];
+        let joined = [
+            first.clone(),
+            frame(CONTINUATION, 0, 1, &list[..full]),
+            frame(CONTINUATION, 0, 1, &list[full..2 * full]),
+            frame(CONTINUATION, END_HEADERS, 1, &list[2 * full..]),
+        ]
+        .concat();
+        let bytes = [first, pieces.concat(), last].concat();
+        for size in [1, 10, 999, 5000, bytes.len()] {
+            assert_eq!(passed(&bytes, size, &Resets::default()), joined, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn pieces_without_end_pass_as_they_are_in_the_end() {
+        let first = frame(HEADERS, 0, 1, b"");
+        let piece = frame(CONTINUATION, 0, 1, b"");
+        let flood = [first.clone(), piece.repeat(MAX_PIECES as usize + 200)].concat();
+        assert_eq!(passed(&flood, 1000, &Resets::default()), [first, piece.repeat(200)].concat());
+    }
+
+    #[test]
+    fn a_list_that_is_interrupted_is_seen_by_the_library() {
+        let first = frame(HEADERS, 0, 1, b"a");
+        for other in [
+            frame(PING, 0, 0, b"12345678"),
+            frame(CONTINUATION, END_HEADERS, 3, b"c"),
+            frame(DATA, 0, 1, b""),
+        ] {
+            let bytes = [first.clone(), frame(CONTINUATION, 0, 1, b"b"), other].concat();
+            assert_eq!(passed(&bytes, 4, &Resets::default()), bytes);
+        }
+    }
+}
