@@ -102,11 +102,10 @@ impl Http2Pool {
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
+        let mut was_written = false;
         for attempt in 1.. {
-            let (lease, is_fresh) = match self.lease(to).await {
-                Ok(leased) => leased,
-                Err(source) => return Err(SendError::not_dialed(source)),
-            };
+            let leased = self.lease(to).await;
+            let (lease, is_fresh) = leased.map_err(|source| SendError::not_dialed(source, was_written))?;
             let replayable = !is_fresh && is_replayable(request);
             let (mut sent, kept) = KeptRequest::new(std::mem::take(request));
             complete_head(to, &mut sent);
@@ -122,13 +121,14 @@ impl Http2Pool {
             let untouched = failure.take_message().is_some() || is_untouched(failure.error());
             let error = failure.into_error();
             let broke = replayable && is_broken(&error);
+            was_written |= !untouched;
             let source = kept.failure().unwrap_or_else(|| Error::from_client(error));
             match kept.restore() {
                 Some(whole) if untouched || broke => *request = whole,
                 _ => return Err(SendError::Failed { source }),
             }
             if attempt == MAX_ATTEMPTS {
-                return Err(SendError::NotSent { source });
+                return Err(SendError::whole(source, was_written));
             }
             debug!(%to, error = %source, "Upstream has not processed a request, sending it again");
         }
