@@ -75,8 +75,8 @@ fn tell(told: Option<Call>, response: Response) -> Response {
     }
 }
 
-/// Sends the request to a pod as soon as one has room. Retries at another pod only while no byte of the request has
-/// been sent.
+/// Sends the request to a pod as soon as one has room, and to another one if it comes back as it was: no app has seen it,
+/// or it is idempotent and has no body.
 async fn forward(
     shared: &ActivatorState,
     client: &Client,
@@ -106,7 +106,8 @@ async fn forward(
         if let Some(sending) = sending {
             outcome = sending.answered(outcome);
         }
-        if !matches!(outcome, Err(SendError::NotSent { .. })) && slot.take_wake() {
+        let comes_back = matches!(outcome, Err(SendError::NotSent { .. } | SendError::Replayable { .. }));
+        if !comes_back && slot.take_wake() {
             exchange.woke(&slot.pod, sent);
         }
         match outcome {
@@ -121,7 +122,7 @@ async fn forward(
                 }
                 return response.map(|body| body.guarded((slot, proxying)));
             }
-            Err(SendError::NotSent { source }) => {
+            Err(SendError::NotSent { source } | SendError::Replayable { source }) => {
                 exchange.refused(&source.to_string());
                 slot.pod_refused();
                 is_waiting.store(true, Ordering::Relaxed);

@@ -67,7 +67,7 @@ struct NamespacePool {
 
 impl PodUpstreams {
     pub(crate) fn new(over_tls: Option<PodsOverTls>, idle: IdleConnections) -> Self {
-        let plain = Upstreams::new(params(idle)).keep_no_more_than(idle.total);
+        let plain = Upstreams::new(params(idle)).keep_no_more_than(idle.total).to_proxies();
         PodUpstreams { idle, plain, over_tls, references: Mutex::default(), namespaces: Mutex::default() }
     }
 
@@ -128,7 +128,7 @@ impl PodUpstreams {
     fn of_namespace(&self, namespace: &str, tls: &Arc<PodTls>) -> Upstreams {
         let make = || {
             let pool = Upstreams::over_tls(params(self.idle), Arc::clone(tls), namespace);
-            pool.keep_no_more_than(self.idle.total)
+            pool.keep_no_more_than(self.idle.total).to_proxies()
         };
         match self.namespaces.lock().get_mut(namespace) {
             Some(entry) => entry.pool.get_or_insert_with(make).clone(),

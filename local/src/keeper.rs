@@ -86,7 +86,8 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
     pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let clock = self.known.clock;
         let mut has_orders = true;
-        while !self.pods.is_done() {
+        // The machine forgets a pod that failed before it has ended.
+        while !(self.pods.is_done() && self.kept.is_empty()) {
             let wake_at = self.pods.wake_at();
             tokio::select! {
                 biased;
@@ -113,7 +114,12 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
             }
             Order::Load { pod, requests } => self.step(pods::Event::Load(pod, requests)),
             Order::Stop => self.step(pods::Event::Close),
-            Order::Kill => self.step(pods::Event::Kill),
+            Order::Kill => {
+                for kept in &self.kept {
+                    kept.stop.send_replace(Stop::Now);
+                }
+                self.step(pods::Event::Kill);
+            }
         }
     }
 
@@ -126,6 +132,12 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
                 }
             }
             Event::Ready => self.step(pods::Event::Ready(pod)),
+            Event::Failed(failure) => {
+                if let Some(kept) = self.kept(&pod) {
+                    kept.pod.phase = PodPhase::Terminating;
+                }
+                self.fail(pod, failure);
+            }
             Event::Ended(ending) => {
                 self.kept.retain(|kept| kept.name != pod);
                 match ending {
@@ -133,14 +145,16 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
                         info!(revision = %self.workload.id, pod = &*pod, "Pod has stopped");
                         self.step(pods::Event::Stopped(pod));
                     }
-                    Ending::Failed(failure) => {
-                        let reason = failure.reason;
-                        self.note_failure(&pod, failure);
-                        self.step(pods::Event::Failed(pod, reason));
-                    }
+                    Ending::Failed(failure) => self.fail(pod, failure),
                 }
             }
         }
+    }
+
+    fn fail(&mut self, pod: PodName, failure: Failure) {
+        let reason = failure.reason;
+        self.note_failure(&pod, failure);
+        self.step(pods::Event::Failed(pod, reason));
     }
 
     fn note_failure(&mut self, pod: &PodName, failure: Failure) {

@@ -54,6 +54,8 @@ pub(super) enum Event {
     Spawned,
     /// The pod takes requests.
     Ready,
+    /// The pod failed while it took requests. Its queue-proxy answers those that are on their way.
+    Failed(Failure),
     /// Both processes have ended.
     Ended(Ending),
 }
@@ -61,7 +63,7 @@ pub(super) enum Event {
 /// How a pod ended.
 #[derive(Debug)]
 pub(super) enum Ending {
-    /// The pod was told to end.
+    /// The pod was told to end, or had [failed](Event::Failed).
     Stopped,
     /// The pod ended by itself, or never came up.
     Failed(Failure),
@@ -168,12 +170,13 @@ impl PodTask {
         self.tell(Event::Ready);
         tokio::select! {
             biased;
-            () = told(stop, Stop::Gently) => {
-                self.stop(processes, stop, true).await;
-                Ok(())
+            () = told(stop, Stop::Gently) => self.stop(processes, stop, true).await,
+            failure = processes.failure(port) => {
+                self.tell(Event::Failed(failure));
+                self.drain_without_app(processes, stop).await;
             }
-            failure = processes.failure(port) => Err(failure),
         }
+        Ok(())
     }
 
     /// Asks the queue-proxy, which asks the app: its answer comes at the moment the app is ready.
@@ -233,6 +236,17 @@ impl PodTask {
         tokio::select! {
             () = told(stop, Stop::Now) => {}
             () = orderly => {}
+        }
+    }
+
+    /// Drains the queue-proxy of an app that is gone: it answers what was inside the app, and has the activator send all
+    /// else to other pods.
+    async fn drain_without_app(&self, processes: &Processes, stop: &mut watch::Receiver<Stop>) {
+        let proxy = &processes.proxy;
+        proxy.terminate();
+        tokio::select! {
+            () = told(stop, Stop::Now) => {}
+            _ = timeout(self.params.drain_quiet + DRAIN_MARGIN, proxy.wait()) => {}
         }
     }
 

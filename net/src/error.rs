@@ -57,6 +57,9 @@ pub enum Error {
     /// The upstream's response is malformed.
     #[error("malformed HTTP response: {0}")]
     Malformed(&'static str),
+    /// The upstream is a proxy, and answered that it did not send the request on.
+    #[error("{0}")]
+    SentBack(String),
     /// The body is longer or shorter than its `Content-Length`.
     #[error("the body is {0} than its Content-Length")]
     Length(&'static str),

@@ -83,11 +83,19 @@ impl Upstreams {
         Upstreams { http2: self.http2.pinging(pings), ..self }
     }
 
+    /// Takes upstreams for proxies that may send requests back (see [`mark_unsent`](crate::mark_unsent)), over HTTP/1.1: up
+    /// to 64 KiB of a request's body are kept for that until its response begins.
+    pub fn to_proxies(self) -> Self {
+        self.http1.to_proxies();
+        self
+    }
+
     /// Sends the request as it is (see [`prepare_forward`](crate::prepare_forward)) and returns when the head of the
     /// response is there. The request's version says which protocol is spoken. The connection is kept once the
     /// response's body has been read to its end.
     ///
-    /// The request is taken out of its place, and put back if [nothing of it was sent](SendError::NotSent).
+    /// The request is taken out of its place, and put back if it [was not sent](SendError::NotSent) or
+    /// [may be sent again](SendError::Replayable).
     ///
     /// A kept connection may turn out to be closed. A request of which no byte was written, or that the upstream says it
     /// has not processed (RFC 9113, 8.7), is then sent again whatever it is; one that was written, only if it is idempotent

@@ -6,6 +6,7 @@
 //! values and targets. hyper's halves are the reference that these are tested against (`tests/http/differential.rs`).
 //!
 //! - [`head`]: request line or status line, and header fields, read and written
+//! - [`raw_target`]: targets that are no URI
 //! - [`length`]: how long a body is
 //! - [`decoder`] reads bodies, [`sender`] writes them into a [`write_buffer`]
 //! - [`server`] serves a connection, [`link`] says who owns it in which state (with a picture); [`h2c`] upgrades it
@@ -17,6 +18,7 @@ mod h2c;
 mod head;
 pub(crate) mod length;
 pub(crate) mod link;
+mod raw_target;
 mod sender;
 pub(crate) mod server;
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod timeout;
 mod timer;
 pub mod tls;
 mod transport;
+mod unsent;
 mod upgrade;
 pub mod wire;
 
@@ -64,3 +65,4 @@ pub use server::{Serving, serve, serve_tls};
 pub use target::{Target, TargetError};
 pub use timeout::with_timeouts;
 pub use transport::Transport;
+pub use unsent::mark_unsent;

@@ -209,7 +209,7 @@ pub async fn ask(
 /// Sends a request over HTTP/1.1. The body of the response is the connection itself.
 async fn http1(transport: Transport, request: &mut Request) -> Result<http::Response<Connection>, Error> {
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let mut connection = Connection::new(transport);
+    let mut connection = Connection::new(transport, false);
     let response = connection.send(request, drop).await.map_err(Unanswered::into_error)?;
     Ok(response.map(|_| connection))
 }

@@ -37,6 +37,15 @@ impl Recording {
         matches!(self, Recording::Stopped)
     }
 
+    /// Keeps up to so many bytes in all from now on; a longer body is not sent again.
+    pub(crate) fn limit(&mut self, bytes: usize) {
+        let Recording::Running { kept, left } = self else { return };
+        match bytes.checked_sub(kept.data.iter().map(Bytes::len).sum()) {
+            Some(rest) => *left = rest.min(*left),
+            None => self.stop(),
+        }
+    }
+
     /// Forgets what was kept: the body will not be sent again.
     pub(crate) fn stop(&mut self) {
         *self = Recording::Stopped;
@@ -46,7 +55,8 @@ impl Recording {
     pub(crate) fn keep(&mut self, frame: &Frame<Bytes>) {
         let Recording::Running { kept, left } = self else { return };
         if let Some(data) = frame.data_ref() {
-            let Some(rest) = left.checked_sub(data.len()) else { return self.stop() };
+            let rest = left.checked_sub(data.len()).filter(|_| kept.data.len() < MAX_FRAMES);
+            let Some(rest) = rest else { return self.stop() };
             *left = rest;
             kept.data.push_back(data.clone());
         } else if let Some(trailers) = frame.trailers_ref() {
@@ -110,6 +120,12 @@ impl http_body::Body for Replayed {
     }
 }
 
+/// Bytes of the longest body that is kept until the upstream answers.
+pub(crate) const MAX_KEPT_BYTES: usize = 64 * 1024;
+
+/// The most frames that are kept: each takes more room than its bytes if these are few.
+const MAX_FRAMES: usize = 1024;
+
 #[cfg(test)]
 mod tests {
     use futures_util::stream;
@@ -154,6 +170,30 @@ mod tests {
         assert!(rewound(Recording::of_at_most(2), 1).await.is_some());
         assert!(rewound(Recording::of_at_most(2), 2).await.is_none());
         assert!(rewound(Recording::Stopped, 0).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_limit_holds_for_what_was_read_before_it_too() {
+        for (limit, is_kept) in [(2, false), (3, true)] {
+            let mut recording = Recording::of_at_most(usize::MAX);
+            recording.keep(&data("a"));
+            recording.limit(limit);
+            recording.keep(&data("bc"));
+            let whole = recording.rewind(Body::full("d"));
+            assert_eq!(whole.is_some(), is_kept, "{limit}");
+            if let Some(whole) = whole {
+                assert_eq!(whole.collect().await.unwrap().to_bytes(), "abcd");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_very_many_frames_is_not_sent_again() {
+        let mut recording = Recording::of_at_most(usize::MAX);
+        (0..MAX_FRAMES).for_each(|_| recording.keep(&data("a")));
+        assert!(!recording.is_stopped());
+        recording.keep(&data("a"));
+        assert!(recording.is_stopped());
     }
 
     #[tokio::test]

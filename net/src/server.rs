@@ -34,6 +34,7 @@ use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
+use crate::unsent::is_unsent;
 use crate::{Body, Client, Drain, Request, Response, h1, h2, hop, plain};
 
 /// A server to be awaited or spawned.
@@ -208,10 +209,13 @@ async fn serve_http2(
                 Some(response) => response,
                 None => handler.answer(&client, request).await,
             };
+            if is_unsent(&response) {
+                return Err(::h2::Error::from(::h2::Reason::REFUSED_STREAM));
+            }
             if is_head && !response.body().is_end_stream() {
                 without_body(&mut response);
             }
-            Ok::<_, Infallible>(response.map(|body| watching.watch(body)))
+            Ok(response.map(|body| watching.watch(body)))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())

@@ -12,8 +12,9 @@ use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, Marks, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
-    Body, Breaker, ByteBudget, Client, Fault, Handler, Request, Response, Timeouts, UpstreamParams,
-    Upstreams, hold_while, message, plain, prepare_forward, prepare_response, with_timeouts,
+    Body, Breaker, ByteBudget, Client, Fault, Handler, Request, Response, SendError, Timeouts,
+    UpstreamParams, Upstreams, hold_while, mark_unsent, message, plain, prepare_forward, prepare_response,
+    with_timeouts,
 };
 use pilotlight_telemetry::Telemetry;
 use tracing::debug;
@@ -131,7 +132,14 @@ impl Proxy {
                     Fault::Upstream => headers::APP_FAILED,
                     Fault::Downstream => headers::CLIENT_FAILED,
                 };
-                with_reason(message::respond(failure.error()), reason)
+                let mut response = with_reason(message::respond(failure.error()), reason);
+                // The sign is for an activator, which has other pods; whoever else asks is answered as by Knative.
+                if matches!(failure, SendError::NotSent { .. })
+                    && kind(request.headers(), marks) == RequestKind::Proxied
+                {
+                    mark_unsent(&mut response);
+                }
+                response
             }
         }
     }

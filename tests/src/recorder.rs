@@ -158,7 +158,7 @@ impl Connection {
             return if self.read.is_empty() { Ok(None) } else { Err(Seen::Cut(text(&self.read))) };
         };
         let nonsense = || Seen::Nonsense(text(&head));
-        let head = std::str::from_utf8(&head).map_err(|_| nonsense())?;
+        let head = String::from_utf8(head.clone()).unwrap_or_else(|_| in_latin_1(&head));
         let mut lines = head.strip_suffix("\r\n\r\n").ok_or_else(nonsense)?.split("\r\n");
         let line = lines.next().ok_or_else(nonsense)?;
         let is_line = line.split(' ').count() == 3 && line.ends_with(" HTTP/1.1");
@@ -243,6 +243,10 @@ impl Connection {
 
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn in_latin_1(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -192,3 +192,81 @@ async fn a_response_that_breaks_off_is_broken_for_the_client_too() {
     assert!(response.into_body().collect().await.is_err());
     eventually("it is in the books", || world.activator.ledger().total.broken == 1).await;
 }
+
+/// A pod whose queue-proxy answers each connection like this, after it has read so much of the request.
+async fn pod_that_says(response: &'static str, read_first: usize) -> std::net::SocketAddr {
+    let (address, listener) = listen().await;
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while request.len() < read_first && stream.read_buf(&mut request).await.unwrap() > 0 {}
+                stream.write_all(response.as_bytes()).await.unwrap();
+                while stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    address
+}
+
+/// A queue-proxy's answer to a request that it could not send to its app.
+const SENT_BACK: &str = "HTTP/1.1 502 Bad Gateway\r\nX-Pilotlight-Reason: app-failed\r\nContent-Length: 8\r\n\
+    Connection: pilotlight-unsent\r\n\r\nrefused\n";
+
+#[tokio::test]
+async fn a_request_that_no_app_has_seen_goes_to_another_pod_with_its_body() {
+    let world = World::start(revision(0)).await;
+    let other = FakePod::start().await;
+    let without_app = pod_that_says(SENT_BACK, 1).await;
+    world.set(|revision| revision.ready = vec![pod_at(without_app), other.endpoint()]);
+    for body in ["x", "", "y"] {
+        let request = if body.is_empty() { get("/") } else { post("/", body) };
+        assert_eq!(outcome(world.send(request)).await, (200, "pod".to_owned()));
+    }
+    assert_eq!(other.bodies(), ["x", "", "y"]);
+    let activity = world.activator.activity().remove(&hello()).unwrap();
+    assert_eq!((activity.lost, activity.last_error.as_deref()), (0, Some("refused")));
+}
+
+#[tokio::test]
+async fn a_request_that_every_pod_sends_back_waits_for_a_better_one() {
+    let world = World::start(revision(1)).await;
+    let without_app = pod_that_says(SENT_BACK, 1).await;
+    world.set(|revision| revision.ready = vec![pod_at(without_app)]);
+    let waiting = world.send(post("/", "x"));
+    eventually("it was tried", || world.activator.activity()[&hello()].last_error.is_some()).await;
+    let pod = FakePod::start().await;
+    world.set(|revision| revision.ready = vec![pod.endpoint()]);
+    assert_eq!(outcome(waiting).await.0, 200);
+    assert_eq!(pod.bodies(), ["x"]);
+}
+
+#[tokio::test]
+async fn a_body_that_was_not_kept_is_lost_with_the_words_of_its_pod_but_not_their_sign() {
+    let world = World::start(revision(0)).await;
+    let without_app = pod_that_says(SENT_BACK, 100 * 1024).await;
+    let other = FakePod::start().await;
+    world.set(|revision| revision.ready = vec![pod_at(without_app)]);
+    let sending = world.send(post("/", Box::leak("b".repeat(200 * 1024).into_boxed_str())));
+    let response = soon(sending).await.unwrap();
+    assert_eq!((code(&response), response.headers().get("connection")), (502, None));
+    assert_eq!(world.activator.ledger().total.lost, 1);
+    assert!(other.bodies().is_empty());
+}
+
+#[tokio::test]
+async fn a_502_without_the_sign_or_a_sign_without_a_502_is_the_last_word() {
+    let world = World::start(revision(0)).await;
+    for response in [
+        "HTTP/1.1 502 Bad Gateway\r\nX-Pilotlight-Reason: app-failed\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 502 Bad Gateway\r\npilotlight-unsent: 1\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: pilotlight-unsent\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: pilotlight-unsent\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let pod = pod_that_says(response, 1).await;
+        world.set(|revision| revision.ready = vec![pod_at(pod)]);
+        let status: u16 = response[9..12].parse().unwrap();
+        assert_eq!(outcome(world.get()).await.0, status, "{response}");
+    }
+}

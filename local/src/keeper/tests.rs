@@ -200,6 +200,32 @@ async fn a_crash_loop_is_told_with_its_cause_given_up_after_three_and_tried_on()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_failed_is_left_out_at_once_replaced_and_waited_for() {
+    let script = Script::new();
+    script.scale(1).await.pod("hello-1", Event::Ready).await;
+    let failure = Failure::cannot_start("it was killed".to_owned());
+    script.pod("hello-1", Event::Failed(failure)).await;
+    assert_eq!((script.listed().len(), script.leaving()), (0, vec!["hello-1".to_owned()]));
+    sleep(Duration::from_millis(100)).await;
+    script.pod("hello-2", Event::Ready).await;
+    assert_eq!((script.launched(), script.listed()), (2, vec!["hello-2".to_owned()]));
+    script.order(Order::Stop).await.pod("hello-2", Event::Ended(Ending::Stopped)).await;
+    assert!(!script.keeper.is_finished(), "the first pod still drains");
+    script.pod("hello-1", Event::Ended(Ending::Stopped)).await;
+    assert!(script.keeper.is_finished());
+    assert_eq!(script.known.meters.lock()[&script.id].read(script.known.clock.now()).failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_ends_a_pod_that_failed_and_still_drains() {
+    let script = Script::new();
+    script.scale(1).await.pod("hello-1", Event::Ready).await;
+    script.pod("hello-1", Event::Failed(Failure::cannot_start("it was killed".to_owned()))).await;
+    script.order(Order::Kill).await;
+    assert_eq!(script.told("hello-1"), Stop::Now);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_that_fail_together_are_one_failure() {
     let script = Script::new();
     script.scale(3).await;

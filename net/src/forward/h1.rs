@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(super) struct Http1Pool {
     idle_timeout: Duration,
     // The most idle connections of all hosts together.
     max_idle: AtomicUsize,
+    // Upstreams are proxies, which may send requests back.
+    to_proxies: AtomicBool,
     idle: Mutex<IdleConnections>,
 }
 
@@ -64,12 +66,17 @@ impl Http1Pool {
             max_idle_per_host,
             idle_timeout,
             max_idle: AtomicUsize::new(usize::MAX),
+            to_proxies: AtomicBool::new(false),
             idle: Mutex::default(),
         })
     }
 
     pub(super) fn keep_no_more_than(&self, max_idle: usize) {
         self.max_idle.store(max_idle, Ordering::Relaxed);
+    }
+
+    pub(super) fn to_proxies(&self) {
+        self.to_proxies.store(true, Ordering::Relaxed);
     }
 
     pub(super) async fn send(
@@ -88,22 +95,32 @@ impl Http1Pool {
                 client.inform(&response);
             }
         };
+        let mut was_written = false;
         while let Some(mut pooled) = self.take(to) {
             let may_replay = is_replayable(request);
             match pooled.connection.send(request, inform).await {
                 Ok(response) => return accept(pooled, request, response, permission),
                 Err(Unanswered::Unsent(_)) => {}
-                Err(Unanswered::Stale(_)) if may_replay => {}
+                Err(Unanswered::SentBack(source)) => {
+                    pooled.give_back();
+                    return Err(SendError::whole(source, was_written));
+                }
+                Err(Unanswered::Stale(_)) if may_replay => was_written = true,
                 Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => {
                     return Err(SendError::Failed { source });
                 }
             }
         }
         // Boxed: connecting is rare, and its future large enough to weigh on every request that finds a kept connection.
-        let mut pooled = Box::pin(self.connect(to)).await.map_err(SendError::not_dialed)?;
+        let dialed = Box::pin(self.connect(to)).await;
+        let mut pooled = dialed.map_err(|source| SendError::not_dialed(source, was_written))?;
         match pooled.connection.send(request, inform).await {
             Ok(response) => accept(pooled, request, response, permission),
-            Err(Unanswered::Unsent(source)) => Err(SendError::NotSent { source }),
+            Err(Unanswered::Unsent(source)) => Err(SendError::whole(source, was_written)),
+            Err(Unanswered::SentBack(source)) => {
+                pooled.give_back();
+                Err(SendError::whole(source, was_written))
+            }
             Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => Err(SendError::Failed { source }),
         }
     }
@@ -114,7 +131,8 @@ impl Http1Pool {
 
     async fn connect(self: &Arc<Self>, to: SocketAddr) -> Result<Box<Pooled>, Error> {
         let transport = Transport::new(self.dialer.dial(to).await?);
-        Ok(Box::new(Pooled { connection: Connection::new(transport), pool: Arc::downgrade(self), to }))
+        let connection = Connection::new(transport, self.to_proxies.load(Ordering::Relaxed));
+        Ok(Box::new(Pooled { connection, pool: Arc::downgrade(self), to }))
     }
 
     // The most recently used connection goes first: it is the least likely to be closed, and the others can age.

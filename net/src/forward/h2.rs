@@ -118,10 +118,10 @@ impl Http2Pool {
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
-        let mut is_alone = false;
+        let (mut is_alone, mut was_written) = (false, false);
         for attempt in 1.. {
             let leased = if is_alone { self.lease_alone(to).await } else { self.lease(to).await };
-            let (lease, is_fresh) = leased.map_err(SendError::not_dialed)?;
+            let (lease, is_fresh) = leased.map_err(|source| SendError::not_dialed(source, was_written))?;
             let is_replayable = is_replayable(request);
             let (mut sent, kept) = KeptRequest::new(std::mem::take(request));
             complete_head(to, &mut sent);
@@ -145,6 +145,7 @@ impl Http2Pool {
             // two comes out on a connection of its own, where nobody else can be hurt.
             let was_ended = is_replayable && !is_alone && is_ended_by_us(&error);
             is_alone |= was_ended;
+            was_written |= !untouched;
             if lease.connection.wear.speaks_http_1() {
                 return Err(SendError::Failed { source: Error::SpeaksHttp1 });
             }
@@ -154,7 +155,7 @@ impl Http2Pool {
                 _ => return Err(SendError::Failed { source }),
             }
             if attempt == MAX_ATTEMPTS {
-                return Err(SendError::NotSent { source });
+                return Err(SendError::whole(source, was_written));
             }
             debug!(%to, error = %source, "Upstream has not processed a request, sending it again");
         }

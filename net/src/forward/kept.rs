@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::error::RequestBodyError;
-use crate::replay::Recording;
+use crate::replay::{MAX_KEPT_BYTES, Recording};
 use crate::{Body, Error, Request};
 
 /// The half of a request that stays here while the other half is sent.
@@ -106,6 +106,3 @@ impl http_body::Body for SentBody {
         self.0.lock().rest.size_hint()
     }
 }
-
-/// Bytes of the longest body that is sent again.
-const MAX_KEPT_BYTES: usize = 64 * 1024;

@@ -8,9 +8,16 @@ use crate::{Error, Request};
 /// A failure to get a response, and whether the request may be sent elsewhere.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// No byte of the request reached the network: the request is as it was, and may be sent anywhere else.
+    /// No byte of the request reached the app: it was not written, or the proxy in front of the app did not send it on. The
+    /// request is as it was, and may be sent anywhere else.
     #[error(transparent)]
     NotSent {
+        /// The failure.
+        source: Error,
+    },
+    /// The upstream may have seen the request, which is idempotent and has no body: it is as it was, and may be sent again.
+    #[error(transparent)]
+    Replayable {
         /// The failure.
         source: Error,
     },
@@ -25,24 +32,33 @@ pub enum SendError {
 impl SendError {
     /// The outcome if no connection came about. A pod that fails to prove its identity is not passed over for another: a
     /// wrong certificate must not go unnoticed.
-    pub(super) fn not_dialed(source: Error) -> Self {
+    pub(super) fn not_dialed(source: Error, was_written: bool) -> Self {
         match source {
             Error::Handshake(_) => SendError::Failed { source },
-            _ => SendError::NotSent { source },
+            _ => SendError::whole(source, was_written),
         }
+    }
+
+    /// The outcome for a request that is as it was. `was_written`: an earlier attempt wrote it, in vain.
+    pub(super) fn whole(source: Error, was_written: bool) -> Self {
+        if was_written { SendError::Replayable { source } } else { SendError::NotSent { source } }
     }
 
     /// The failure.
     pub fn into_error(self) -> Error {
         match self {
-            SendError::NotSent { source } | SendError::Failed { source } => source,
+            SendError::NotSent { source }
+            | SendError::Replayable { source }
+            | SendError::Failed { source } => source,
         }
     }
 
     /// The failure.
     pub fn error(&self) -> &Error {
         match self {
-            SendError::NotSent { source } | SendError::Failed { source } => source,
+            SendError::NotSent { source }
+            | SendError::Replayable { source }
+            | SendError::Failed { source } => source,
         }
     }
 }

@@ -18,16 +18,22 @@ use super::length::{self, Length};
 use super::sender::BodySender;
 pub(crate) use super::sender::SendFailure;
 use super::write_buffer::WriteBuffer;
+use crate::replay::MAX_KEPT_BYTES;
 use crate::transport::Transport;
+use crate::unsent::is_unsent;
 use crate::{Error, Request, Response};
 
 /// A connection to an upstream, idle or with one exchange on it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     transport: Transport,
+    // The upstream is a proxy, which may send requests back.
+    to_proxy: bool,
     out: WriteBuffer,
-    // Sender of the request's body, until all of it is written.
+    // Sender of the request's body, until all of it is written, and until the request cannot be sent back any more.
     sending: Option<BodySender>,
+    // The upstream may still send the request back.
+    may_come_back: bool,
     partial: Partial,
     // Decoder of the response's body.
     decoder: Decoder,
@@ -40,6 +46,8 @@ pub(crate) struct Connection {
 pub(crate) enum Unanswered {
     /// No byte of the request was written, and it is as it was.
     Unsent(Error),
+    /// The upstream is a proxy and did not send the request on. It is as it was.
+    SentBack(Error),
     /// The request was written, at least in part, and not one byte came back: the upstream closed an idle connection
     /// while the request crossed it (RFC 9112, 9.3.1), or failed over the request.
     Stale(Error),
@@ -50,17 +58,23 @@ pub(crate) enum Unanswered {
 impl Unanswered {
     pub(crate) fn into_error(self) -> Error {
         match self {
-            Unanswered::Unsent(error) | Unanswered::Stale(error) | Unanswered::Failed(error) => error,
+            Unanswered::Unsent(error)
+            | Unanswered::SentBack(error)
+            | Unanswered::Stale(error)
+            | Unanswered::Failed(error) => error,
         }
     }
 }
 
 impl Connection {
-    pub(crate) fn new(transport: Transport) -> Self {
+    /// `to_proxy`: the upstream is a proxy, which may send requests back.
+    pub(crate) fn new(transport: Transport, to_proxy: bool) -> Self {
         Connection {
             transport,
+            to_proxy,
             out: WriteBuffer::default(),
             sending: None,
+            may_come_back: false,
             partial: Partial::default(),
             decoder: Decoder::new(Length::Known(0)),
             is_kept: true,
@@ -76,7 +90,7 @@ impl Connection {
     }
 
     /// Sends the request and returns the head of its response. The body of the request is taken, and put back if the
-    /// request is [unsent](Unanswered::Unsent).
+    /// request is [unsent](Unanswered::Unsent) or [sent back](Unanswered::SentBack).
     ///
     /// `inform` gets the interim (1xx) responses.
     pub(crate) async fn send(
@@ -86,23 +100,13 @@ impl Connection {
     ) -> Result<Response, Unanswered> {
         self.begin(request);
         let mut is_silent = true;
-        poll_fn(|cx| {
+        let answered = poll_fn(|cx| {
             if let Poll::Ready(Err(failure)) = self.poll_send(cx) {
                 match failure {
                     SendFailure::Body(error) => return Poll::Ready(Err(Unanswered::Failed(error))),
                     SendFailure::Peer(error) if !self.out.has_begun() => {
-                        let back = match self.sending.take() {
-                            None => true,
-                            Some(sending) => match sending.take_back() {
-                                Some(body) => {
-                                    *request.body_mut() = body;
-                                    true
-                                }
-                                None => false,
-                            },
-                        };
                         let error = Error::Broken(error);
-                        return Poll::Ready(Err(if back {
+                        return Poll::Ready(Err(if self.take_back(request) {
                             Unanswered::Unsent(error)
                         } else {
                             Unanswered::Failed(error)
@@ -117,12 +121,36 @@ impl Connection {
                 return Poll::Pending;
             }
             self.poll_head(cx, request.method(), &mut is_silent, &mut inform)
-        })
-        .await
+        });
+        let response = answered.await?;
+        let was_sent = self.is_sent();
+        let is_whole = self.sending.as_ref().is_none_or(BodySender::is_kept);
+        self.may_come_back = false;
+        if self.to_proxy && is_unsent(&response) && is_whole && self.take_back(request) {
+            self.is_kept &= was_sent;
+            let reason = self.take_body().unwrap_or_default();
+            return Err(Unanswered::SentBack(Error::SentBack(
+                String::from_utf8_lossy(&reason).trim_end().to_owned(),
+            )));
+        }
+        match &mut self.sending {
+            Some(sending) if was_sent => self.sending = None,
+            Some(sending) => sending.let_go(),
+            None => {}
+        }
+        Ok(response)
+    }
+
+    /// Puts the body of the request back where it was. Whether it is whole.
+    fn take_back(&mut self, request: &mut Request) -> bool {
+        let Some(sending) = self.sending.take() else { return true };
+        let body = sending.take_back();
+        body.map(|body| *request.body_mut() = body).is_some()
     }
 
     fn begin(&mut self, request: &mut Request) {
         self.is_kept = true;
+        self.may_come_back = self.to_proxy;
         self.out.begin();
         let bytes = self.out.bytes();
         head::write_request(request, bytes);
@@ -152,7 +180,8 @@ impl Connection {
         };
         bytes.extend_from_slice(b"\r\n");
         if !body.is_end_stream() {
-            self.sending = Some(BodySender::new_kept(std::mem::take(request.body_mut()), length));
+            let kept_on = if self.to_proxy { MAX_KEPT_BYTES } else { 0 };
+            self.sending = Some(BodySender::new_kept(std::mem::take(request.body_mut()), length, kept_on));
         }
     }
 
@@ -165,19 +194,22 @@ impl Connection {
             Some(sending) => sending.poll(out, cx, |out, cx| out.poll_write(transport.io(), cx)),
         };
         if let Poll::Ready(Ok(())) = sent {
-            self.sending = None;
+            self.sending.take_if(|_| !self.may_come_back);
         }
         sent
     }
 
     /// Whether all of the request is with the operating system.
     pub(crate) fn is_sent(&self) -> bool {
-        self.sending.is_none() && self.out.is_empty()
+        self.sending.as_ref().is_none_or(BodySender::is_complete) && self.out.is_empty()
     }
 
-    /// Drops the rest of the request. The connection is not used again.
+    /// Sends no more of the request. The connection is not used again.
     pub(crate) fn stop_sending(&mut self) {
-        self.sending = None;
+        match &mut self.sending {
+            Some(sending) if self.may_come_back => sending.stop(),
+            _ => self.sending = None,
+        }
         self.out.clear();
         self.is_kept = false;
     }

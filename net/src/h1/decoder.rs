@@ -16,8 +16,8 @@ use crate::transport::Transport;
 #[derive(Debug)]
 pub(super) struct Decoder {
     state: DecoderState,
-    // Bytes of chunk extensions so far.
-    overhead: usize,
+    // Bytes of lines around chunks so far, beyond those that their data excuses.
+    excess: u64,
 }
 
 /// The part that is read next. Any state goes to Failed at an error.
@@ -86,7 +86,7 @@ impl Decoder {
             Length::Chunked => DecoderState::ChunkHead,
             Length::UntilClose => DecoderState::UntilClose,
         };
-        Decoder { state, overhead: 0 }
+        Decoder { state, excess: 0 }
     }
 
     /// Whether the body has been read to its end, where the next message begins.
@@ -142,9 +142,10 @@ impl Decoder {
                 }
                 DecoderState::ChunkHead => {
                     let line = ready!(poll_line(from, cx))?;
-                    let (size, extension) = parse_chunk_head(&line)?;
-                    self.overhead += extension;
-                    if self.overhead > MAX_OVERHEAD {
+                    let size = parse_chunk_head(&line)?;
+                    let excused = size.saturating_mul(EXCUSED_BY_BYTE).saturating_add(EXCUSED_BY_CHUNK);
+                    self.excess = (self.excess + line.len() as u64 + LINE_ENDS).saturating_sub(excused);
+                    if self.excess > MAX_EXCESS {
                         return Poll::Ready(Err(ReadError::Malformed("chunk extensions too large")));
                     }
                     self.state = if size == 0 { DecoderState::Trailers } else { DecoderState::Chunk(size) };
@@ -179,7 +180,7 @@ impl Decoder {
                     }
                     let parsed = head::parse_trailers(&from.unread);
                     match parsed.map_err(|_| ReadError::Malformed("malformed trailers"))? {
-                        Some((length, _)) if length > MAX_OVERHEAD => {
+                        Some((length, _)) if length > MAX_TRAILERS => {
                             return Poll::Ready(Err(ReadError::Malformed("trailers too large")));
                         }
                         Some((length, trailers)) => {
@@ -188,7 +189,7 @@ impl Decoder {
                             let trailers = (!trailers.is_empty()).then(|| Frame::trailers(trailers));
                             return Poll::Ready(Ok(trailers));
                         }
-                        None if from.unread.len() > MAX_OVERHEAD => {
+                        None if from.unread.len() > MAX_TRAILERS => {
                             return Poll::Ready(Err(ReadError::Malformed("trailers too large")));
                         }
                         None => ready!(poll_more(from, cx))?,
@@ -229,9 +230,9 @@ fn poll_line(from: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<Bytes, R
     }
 }
 
-/// The size of a chunk, and the bytes of the line that are not its size: blanks and extensions. Blanks are taken in front
-/// of extensions (BWS; RFC 9112, 7.1.1), and in front of the CRLF as well, as Go does.
-fn parse_chunk_head(line: &[u8]) -> Result<(u64, usize), ReadError> {
+/// The size of a chunk. Blanks are taken in front of extensions (BWS; RFC 9112, 7.1.1), and in front of the CRLF as well, as
+/// Go does.
+fn parse_chunk_head(line: &[u8]) -> Result<u64, ReadError> {
     let malformed = ReadError::Malformed("malformed chunk size");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
@@ -242,15 +243,23 @@ fn parse_chunk_head(line: &[u8]) -> Result<(u64, usize), ReadError> {
         return Err(malformed);
     }
     let text = std::str::from_utf8(digits).map_err(|_| ReadError::Malformed("malformed chunk size"))?;
-    let size = u64::from_str_radix(text, 16).map_err(|_| malformed)?;
-    Ok((size, rest.len()))
+    u64::from_str_radix(text, 16).map_err(|_| malformed)
 }
 
 /// Bytes of the longest line in front of a chunk. Go: `maxLineLength`.
 const MAX_LINE: usize = 4 * 1024;
 
-/// Most bytes of chunk extensions in one chunked body, and of its trailers. Go's limit of what is no data.
-const MAX_OVERHEAD: usize = 16 * 1024;
+/// Bytes of the CRLF behind a chunk's size, and of the one behind its data.
+const LINE_ENDS: u64 = 4;
+/// Bytes of padding and extensions that each chunk may bring along, and that each byte of its data may, as in Go
+/// (net/http/internal, `chunkedReader.beginChunk`). A total for the body would end long bodies and streams.
+const EXCUSED_BY_CHUNK: u64 = 16;
+const EXCUSED_BY_BYTE: u64 = 2;
+/// The most that a body may bring along beyond that: a sender must not have us read without end for nothing.
+const MAX_EXCESS: u64 = 16 * 1024;
+
+/// Bytes of the longest trailers.
+const MAX_TRAILERS: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -269,9 +278,9 @@ mod tests {
         for (line, size) in
             [("0", 0), ("a", 10), ("0003", 3), ("3 ", 3), ("3;a=b", 3), ("3 ;a", 3), ("3\t", 3)]
         {
-            assert_eq!(parse_chunk_head(line.as_bytes()).unwrap().0, size, "{line:?}");
+            assert_eq!(parse_chunk_head(line.as_bytes()).unwrap(), size, "{line:?}");
         }
-        assert_eq!(parse_chunk_head(b"ffffffffffffffff").unwrap().0, u64::MAX);
+        assert_eq!(parse_chunk_head(b"ffffffffffffffff").unwrap(), u64::MAX);
         for line in [
             "",
             " 3",
@@ -300,13 +309,44 @@ mod tests {
         for (body, is_complete) in [
             (line(MAX_LINE), true),
             (line(MAX_LINE + 1), false),
-            (line(MAX_OVERHEAD), false),
-            (trailers(MAX_OVERHEAD), true),
-            (trailers(MAX_OVERHEAD + 1), false),
+            (line(MAX_TRAILERS), false),
+            (trailers(MAX_TRAILERS), true),
+            (trailers(MAX_TRAILERS + 1), false),
         ] {
             for piece in [body.len(), 5000, 1000] {
                 let read = read(&wires, Length::Chunked, body.as_bytes().chunks(piece));
                 assert_eq!(read.end == End::Complete, is_complete, "{} in pieces of {piece}", body.len());
+            }
+        }
+    }
+
+    #[test]
+    fn padding_and_extensions_are_excused_by_data_and_their_excess_is_limited() {
+        let wires = Wires::default();
+        // Chunks of so many bytes, with so much behind each size.
+        let body = |chunks: usize, data: usize, padding: usize| {
+            let chunk = format!("{data:x}{}\r\n{}\r\n", " ".repeat(padding), "d".repeat(data));
+            format!("{}0\r\n\r\n", chunk.repeat(chunks))
+        };
+        // Each chunk of one byte has 5 bytes of framing, and 18 that are excused.
+        for (chunks, data, padding, is_complete) in [
+            (10_000, 1, 2, true),
+            (10_000, 1, 13, true),
+            (16_384, 1, 14, true),
+            // The last chunk excuses more than it takes.
+            (16_385, 1, 14, false),
+            (10_000, 1, 14 + 1, false),
+            (3_000, 1024, 1000, true),
+            (100, 1024, 2_056, true),
+            (100, 1024, 4_000, false),
+            (4, 1, 4_000, true),
+            (5, 1, 4_000, false),
+        ] {
+            let body = body(chunks, data, padding);
+            for piece in [body.len(), 5000] {
+                let read = read(&wires, Length::Chunked, body.as_bytes().chunks(piece));
+                let name = format!("{chunks} chunks of {data} with {padding}, in pieces of {piece}");
+                assert_eq!(read.end == End::Complete, is_complete, "{name}");
             }
         }
     }

@@ -13,6 +13,7 @@ use http::{HeaderName, Method};
 use http_body::Body as _;
 use tokio::time::timeout;
 
+use super::raw_target::RawTarget;
 use crate::Request;
 use crate::headers::{HOP_BY_HOP, lists_token};
 use crate::preface::{FIRST_WORDS_TIMEOUT, PREFACE};
@@ -30,7 +31,9 @@ pub(super) fn wish(request: &Request) -> Option<Bytes> {
         && settings_are_well_formed(request)
         && request.body().is_end_stream()
         && *request.method() != Method::CONNECT;
-    if is_agreed { head_frame(request) } else { None }
+    // A target that is no URI cannot be said over HTTP/2.
+    let is_uri = request.extensions().get::<RawTarget>().is_none();
+    if is_agreed && is_uri { head_frame(request) } else { None }
 }
 
 /// Whether there is one `HTTP2-Settings` in base64url (RFC 7540, 3.2.1). Its values are not used: the client repeats them in

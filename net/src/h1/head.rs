@@ -9,6 +9,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::ext::ReasonPhrase;
 
+use super::raw_target::RawTarget;
+
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeadError {
@@ -83,6 +85,20 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 }
 
 fn parse_request<B: Default>(bytes: &Bytes) -> Result<Option<(usize, Request<B>)>, HeadError> {
+    match parse_usual_request(bytes) {
+        Err(HeadError::Malformed(FIRST_LINE | TARGET)) if let Some(escaped) = RawTarget::escape(bytes) => {
+            let (escaped, longer, target) = escaped;
+            let parsed = parse_usual_request(&escaped)?;
+            Ok(parsed.map(|(length, mut request)| {
+                request.extensions_mut().insert(target);
+                (length - longer, request)
+            }))
+        }
+        parsed => parsed,
+    }
+}
+
+fn parse_usual_request<B: Default>(bytes: &Bytes) -> Result<Option<(usize, Request<B>)>, HeadError> {
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut fields) {
@@ -107,8 +123,7 @@ fn request<B: Default>(
     if target.len() > MAX_TARGET_BYTES {
         return Err(HeadError::TargetTooLong);
     }
-    *request.uri_mut() =
-        Uri::from_maybe_shared(target).map_err(|_| HeadError::Malformed("malformed request target"))?;
+    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| HeadError::Malformed(TARGET))?;
     if let Some(method) = parsed.method.filter(|method| *method != "GET") {
         *request.method_mut() = Method::from_bytes(method.as_bytes())
             .map_err(|_| HeadError::Malformed("malformed request method"))?;
@@ -176,7 +191,7 @@ fn what_is_wrong(error: httparse::Error) -> HeadError {
         httparse::Error::HeaderValue => HeadError::Malformed("malformed header value"),
         httparse::Error::NewLine => HeadError::Malformed("malformed line end"),
         httparse::Error::Status => HeadError::Malformed("malformed HTTP status code"),
-        httparse::Error::Token => HeadError::Malformed("malformed first line"),
+        httparse::Error::Token => HeadError::Malformed(FIRST_LINE),
         httparse::Error::Version => HeadError::Malformed("malformed HTTP version"),
     }
 }
@@ -232,12 +247,15 @@ fn is_title_case(name: &str) -> bool {
 pub(super) fn write_request<B>(request: &Request<B>, into: &mut Vec<u8>) {
     into.extend_from_slice(request.method().as_str().as_bytes());
     into.push(b' ');
-    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = match request.extensions().get::<RawTarget>() {
+        Some(target) => target.as_bytes(),
+        None => request.uri().path_and_query().map_or("/", PathAndQuery::as_str).as_bytes(),
+    };
     // The path of an absolute-form target may be empty in front of a query; origin-form needs it (RFC 9112, 3.2.1).
-    if target.starts_with('?') {
+    if target.starts_with(b"?") {
         into.push(b'/');
     }
-    into.extend_from_slice(target.as_bytes());
+    into.extend_from_slice(target);
     into.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(request.headers(), request.extensions().get(), into);
 }
@@ -335,6 +353,9 @@ pub(super) fn write_date(into: &mut Vec<u8>) {
 thread_local! {
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((u64::MAX, [0; 29])) };
 }
+
+const FIRST_LINE: &str = "malformed first line";
+const TARGET: &str = "malformed request target";
 
 /// Bytes of the largest head. Go: `DefaultMaxHeaderBytes`.
 const MAX_BYTES: usize = 1 << 20;

@@ -24,8 +24,10 @@ pub(super) struct BodySender {
     is_complete: bool,
     // The failure of the body, told once the bytes in front of it are written.
     failure: Option<Error>,
-    // The frames that were read, while no byte of the message has been written.
+    // The frames that were read, for as long as the body may be taken back.
     recording: Recording,
+    // Bytes of a body that can be taken back once it has begun to be written; None: it has begun.
+    kept_on: Option<usize>,
 }
 
 /// Why a body was not sent to its end.
@@ -40,18 +42,41 @@ pub(crate) enum SendFailure {
 impl BodySender {
     /// Sends a body of the length that the head says.
     pub(super) fn new(body: Body, length: Length) -> Self {
-        BodySender { body, length, is_complete: false, failure: None, recording: Recording::Stopped }
+        let recording = Recording::Stopped;
+        BodySender { body, length, is_complete: false, failure: None, recording, kept_on: None }
     }
 
-    /// Sends a body that can be [taken back](Self::take_back) as long as no byte of its message has been written.
-    pub(super) fn new_kept(body: Body, length: Length) -> Self {
+    /// Sends a body that can be [taken back](Self::take_back) as long as no byte of its message has been written, and
+    /// after that if it is no longer than `kept_on`.
+    pub(super) fn new_kept(body: Body, length: Length, kept_on: usize) -> Self {
         // Unlimited: until the first byte is written, no more is read than the buffer takes at once.
-        BodySender { recording: Recording::of_at_most(usize::MAX), ..BodySender::new(body, length) }
+        let recording = Recording::of_at_most(usize::MAX);
+        BodySender { recording, kept_on: Some(kept_on), ..BodySender::new(body, length) }
     }
 
-    /// The body as it was; `None` if some of it was written, or if it has failed: sent again, it would seem to end there.
+    /// The body as it was; `None` if it was not kept, or if it has failed: sent again, it would seem to end there.
     pub(super) fn take_back(self) -> Option<Body> {
-        if self.failure.is_some() { None } else { self.recording.rewind(self.body) }
+        if self.is_kept() { self.recording.rewind(self.body) } else { None }
+    }
+
+    /// Whether the body can be taken back.
+    pub(super) fn is_kept(&self) -> bool {
+        self.failure.is_none() && !self.recording.is_stopped()
+    }
+
+    /// The body will not be taken back.
+    pub(super) fn let_go(&mut self) {
+        self.recording.stop();
+    }
+
+    /// Sends no more of the body.
+    pub(super) fn stop(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// Whether nothing more of the body is to be encoded.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// Encodes the body into `out` and has `write` write that. Ready once all is written.
@@ -79,6 +104,11 @@ impl BodySender {
 
     /// Encodes what the body has, until it has to be waited for or the buffer is full.
     fn gather(&mut self, out: &mut WriteBuffer, cx: &mut Context<'_>) -> Result<(), Error> {
+        if out.has_begun()
+            && let Some(bytes) = self.kept_on.take()
+        {
+            self.recording.limit(bytes);
+        }
         while !self.is_complete && out.has_room() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 // A body that has sent all of its Content-Length need not be waited for.
@@ -87,11 +117,7 @@ impl BodySender {
                 Poll::Ready(None) => self.end(out, None)?,
                 Poll::Ready(Some(Err(error))) => return Err(error),
                 Poll::Ready(Some(Ok(frame))) => {
-                    if out.has_begun() {
-                        self.recording.stop();
-                    } else {
-                        self.recording.keep(&frame);
-                    }
+                    self.recording.keep(&frame);
                     match frame.into_data() {
                         Ok(data) => self.data(out, data)?,
                         Err(frame) => self.end(out, frame.into_trailers().ok())?,
@@ -207,7 +233,7 @@ mod tests {
     fn a_body_of_which_nothing_was_written_is_taken_back_whole() {
         let wires = Wires::default();
         proptest!(|(pieces in pieces(), waits in any::<u8>())| {
-            let mut sending = BodySender::new_kept(body(&pieces, None, waits), Length::Chunked);
+            let mut sending = BodySender::new_kept(body(&pieces, None, waits), Length::Chunked, 0);
             let whole = wires.run(async |_, _| {
                 let mut out = WriteBuffer::default();
                 for _ in 0..3 {
@@ -289,7 +315,7 @@ mod tests {
     // The body that is taken back after nothing of it could be written.
     async fn taken_back(pieces: Vec<Result<Frame<Bytes>, Error>>) -> Option<Body> {
         let body = Body::stream(StreamBody::new(stream::iter(pieces)));
-        let (mut out, mut sending) = (WriteBuffer::default(), BodySender::new_kept(body, Length::Chunked));
+        let (mut out, mut sending) = (WriteBuffer::default(), BodySender::new_kept(body, Length::Chunked, 0));
         let mut looks = 0;
         let sent = poll_fn(|cx| {
             looks += 1;

@@ -20,6 +20,7 @@ use super::sender::{BodySender, SendFailure};
 use super::write_buffer::WriteBuffer;
 use crate::body::ClientBody;
 use crate::handler::AnyHandler;
+use crate::headers::lists_token;
 use crate::refusal::refusal;
 use crate::transport::Transport;
 use crate::{Body, Client, Drain, Request, Response, plain};
@@ -204,12 +205,14 @@ fn write_head(
     let is_kept = is_kept && length != Length::UntilClose && length::is_kept(Version::HTTP_11, headers);
     // Keep-alive is the default of HTTP/1.1 and has to be granted in HTTP/1.0 (RFC 9112, 9.3 and C.2.2).
     let connection = match (is_kept, asked.version) {
+        (false, Version::HTTP_11) if lists_token(headers, &header::CONNECTION, "close") => None,
         (false, Version::HTTP_11) => Some(HeaderValue::from_static("close")),
         (true, Version::HTTP_10) => Some(HeaderValue::from_static("keep-alive")),
         _ => None,
     };
     if let Some(connection) = connection {
-        response.headers_mut().insert(header::CONNECTION, connection);
+        // Appended: the field may hold an option of the handler's.
+        response.headers_mut().append(header::CONNECTION, connection);
     }
     let bytes = out.bytes();
     head::write_response(response, bytes);

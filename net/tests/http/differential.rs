@@ -6,6 +6,7 @@
 //! - Every `Content-Length` of a request must be the same text, even beside `chunked`. hyper takes "5" and "05" for the
 //!   same, and does not look at one behind `Transfer-Encoding`.
 //! - Every `Content-Length` of a response must be the same text, and no list: not "5, 5".
+//! - We take requests whose path and query are no URI.
 //! - A repeated `Content-Length` is passed on once, and not at all beside `chunked`.
 //! - We refuse responses with other codings than `chunked`, since `Transfer-Encoding` is taken off with the chunks; and
 //!   requests with them, by a 501.
@@ -14,8 +15,8 @@
 //!   there, and takes the next message for trailers.
 //! - We refuse lengths that Go cannot count; hyper takes twice as much.
 //!
-//! Limits differ, too: of fields, of trailers, of a head, of a chunk's line. Within them, nothing is accepted that hyper
-//! refuses.
+//! Limits differ, too: of fields, of trailers, of a head, of a chunk's line. Within them, nothing else is
+//! accepted that hyper refuses.
 //!
 //! `PROPTEST_CASES=100000 cargo test -p pilotlight-net --test http differential` looks longer.
 

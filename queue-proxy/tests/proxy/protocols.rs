@@ -1,7 +1,7 @@
 //! HTTP/2 and upgraded connections: counted, limited and drained like any other request.
 
 use http_body_util::BodyExt;
-use pilotlight_net::{Body, Request, Response, UpstreamParams, Upstreams};
+use pilotlight_net::{Body, Request, Response, SendError, UpstreamParams, Upstreams};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -151,4 +151,15 @@ async fn no_upgraded_connection_outlives_the_timeout() {
     let (_client, _app) = upgraded(&listener, &proxy).await;
     proxy.terminate();
     soon("the end", proxy.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn over_http_2_a_request_that_no_app_has_seen_is_a_stream_that_was_not_processed() {
+    let proxy = Running::start(env(nobody(), &[])).await;
+    let mut request = h2_get(&[("k-proxy-request", "activator")]);
+    let sent = h2_client().send(&pilotlight_net::Client::ourselves(), proxy.at.requests, &mut request).await;
+    assert!(matches!(sent, Err(SendError::NotSent { .. })), "{sent:?}");
+    // Whoever is no activator may have nobody else to ask, and is told why.
+    let (status, text) = text(send(&h2_client(), &proxy, h2_get(&[]))).await;
+    assert!(status == 502 && text.contains("connection refused"), "{status} {text}");
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use http::Response;
 use pilotlight_net::Body;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{GET, Gate, Running, app, ask, body, env, mirror, send, soon, status};
@@ -198,4 +198,62 @@ async fn connect_is_refused() {
     let proxy = Running::start(env(mirror().await, &[])).await;
     let response = proxy.ask("CONNECT h:80 HTTP/1.1").await;
     assert_eq!((status(&response), body(&response)), (502, "client sent unsupported CONNECT request\n"));
+}
+
+/// What an activator sends.
+const PROXIED: &str = "GET / HTTP/1.1\nK-Proxy-Request: activator";
+
+fn says_unsent(response: &str) -> bool {
+    response.to_ascii_lowercase().contains("connection: pilotlight-unsent\r\n")
+}
+
+#[tokio::test]
+async fn an_activator_is_told_that_no_app_has_seen_its_request_and_nobody_else_is() {
+    let proxy = Running::start(env(crate::support::nobody(), &[])).await;
+    let response = proxy.ask(PROXIED).await;
+    assert_eq!((status(&response), says_unsent(&response)), (502, true), "{response}");
+    assert!(response.contains("X-Pilotlight-Reason: app-failed\r\n"), "{response}");
+    let response = proxy.ask(GET).await;
+    assert_eq!((status(&response), says_unsent(&response)), (502, false), "{response}");
+}
+
+#[tokio::test]
+async fn an_app_that_took_the_request_and_one_that_forges_the_sign_are_not_told_as_unsent() {
+    let hangs_up = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Running::start(env(hangs_up.local_addr().unwrap(), &[])).await;
+    let (response, ()) = tokio::join!(proxy.ask(PROXIED), async {
+        let (mut stream, _) = hangs_up.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1000]).await.unwrap() > 0);
+    });
+    assert_eq!((status(&response), says_unsent(&response)), (502, false), "{response}");
+
+    let forger = app(|_| async {
+        let response = Response::builder().status(502).header("connection", "pilotlight-unsent");
+        response.body(Body::full("forged")).unwrap()
+    })
+    .await;
+    let proxy = Running::start(env(forger, &[])).await;
+    let response = proxy.ask(PROXIED).await;
+    assert_eq!((status(&response), says_unsent(&response), body(&response)), (502, false, "forged"));
+}
+
+#[tokio::test]
+async fn a_request_that_an_app_has_seen_is_not_told_as_unsent_because_a_second_attempt_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Running::start(env(listener.local_addr().unwrap(), &[])).await;
+    let dying = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1000];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        // The app dies of the second request: nobody listens any more, and its connection ends.
+        drop(listener);
+    };
+    let asking = async {
+        assert_eq!(status(&proxy.ask(PROXIED).await), 200);
+        proxy.ask(PROXIED).await
+    };
+    let (response, ()) = tokio::join!(asking, dying);
+    assert_eq!((status(&response), says_unsent(&response)), (502, false), "{response}");
 }

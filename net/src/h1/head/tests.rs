@@ -118,6 +118,29 @@ fn names_keep_their_spelling_and_others_get_gos() {
 }
 
 #[test]
+fn a_target_that_is_no_uri_is_written_as_it_came_in_whatever_pieces_that_was() {
+    for (target, path) in [
+        ("/a?b={\"c\":1}", "/a?b={\"c\":1}"),
+        ("/\"a#b\"", "/\"a"),
+        ("http://h?<", "/?<"),
+        ("/\u{e9}>", "/\u{e9}>"),
+    ] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\nGET / \"");
+        for piece in [text.len(), 1, 7] {
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(piece).collect();
+            let read = read(&pieces, Partial::request::<Body>, |request| {
+                let mut request = http::Request::from_parts(request_head(request), Body::empty());
+                to_origin_form(&mut request);
+                written(&request, write_request)
+            });
+            let (head, rest) = read.unwrap().unwrap();
+            assert!(head.starts_with(format!("GET {path} HTTP/1.1\r\nHost: h").as_bytes()), "{target}");
+            assert_eq!(rest, b"GET / \"", "{target} in pieces of {piece}");
+        }
+    }
+}
+
+#[test]
 fn trailers_end_with_an_empty_line_and_nothing_like_it() {
     for (text, fields) in
         [("\r\n", 0), ("A: b\r\n\r\n", 1), ("A: b\r\nC:\r\n\r\n", 2), ("A: b\r\n\r\nC: d\r\n", 1)]
@@ -169,6 +192,13 @@ fn written<T>(head: &T, write: fn(&T, &mut Vec<u8>)) -> Vec<u8> {
     write(head, &mut bytes);
     bytes.extend_from_slice(b"\r\n");
     bytes
+}
+
+fn request_head(request: &Request) -> http::request::Parts {
+    let (mut head, ()) = http::Request::new(()).into_parts();
+    (head.method, head.uri) = (request.method().clone(), request.uri().clone());
+    (head.headers, head.extensions) = (request.headers().clone(), request.extensions().clone());
+    head
 }
 
 fn without_coding(headers: &HeaderMap) -> HeaderMap {

@@ -98,6 +98,10 @@ fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static
             return Err("not answered");
         }
     }
+    // hyper refuses the next request for its target, and reads no further.
+    if has_odd_target(input) && hyper.answers.len() > hyper.seen.len() {
+        return Ok(());
+    }
     if seen.next().is_some() {
         return Err("more requests");
     }
@@ -151,6 +155,14 @@ fn has_body(seen: &Seen) -> bool {
     let counted =
         values(&seen.fields, "content-length").iter().any(|length| length.iter().any(|d| *d != b'0'));
     counted || !values(&seen.fields, "transfer-encoding").is_empty()
+}
+
+/// Whether the second word of a line has bytes that have no place in a URI.
+fn has_odd_target(input: &[u8]) -> bool {
+    let is_odd = |byte: &u8| !byte.is_ascii() || b"\"<>`".contains(byte);
+    let mut targets =
+        input.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(1));
+    targets.any(|target| target.iter().any(is_odd))
 }
 
 fn has_unclear_length(input: &[u8]) -> bool {
