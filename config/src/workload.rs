@@ -266,7 +266,8 @@ fn finish(
         Ok(verdict) => (Some(verdict), Vec::new()),
         Err(faults) => (None, faults.into_vec()),
     };
-    findings.absorb(Findings { faults, warnings: parsed.warnings }, |key| draft.written.path_of(key));
+    let found = Findings { faults, warnings: parsed.warnings, ..Findings::default() };
+    findings.absorb(found, |key| draft.written.path_of(key));
     let (verdict, id) = (verdict?, draft.id?);
     let mut resolved = match verdict {
         Verdict::Resolved(resolved) => *resolved,
