@@ -126,10 +126,10 @@ impl ServiceArgs {
         // A fault of the manifest is a fault of a flag.
         let is_ours = |file: &Option<String>| file.as_deref() == Some(COMMAND_LINE);
         warnings.extend(more.into_iter().map(|it| {
-            if is_ours(&it.file) { Warning { file: None, key: self.flag_for(&it.key), ..it } } else { it }
+            if is_ours(&it.file) { let flag = self.flag_for(&it.key); it.named(flag) } else { it }
         }));
         let named = |it: Fault| {
-            if is_ours(&it.file) { Fault { file: None, key: self.flag_for(&it.key), ..it } } else { it }
+            if is_ours(&it.file) { let flag = self.flag_for(&it.key); it.named(flag) } else { it }
         };
         let mut workloads = value.map_err(|faults| ManifestError::Faulty(faults.map(named)))?.workloads;
         Ok((workloads.remove(0), warnings))

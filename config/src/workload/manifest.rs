@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::fault::{Fault, Findings};
 use crate::spelling::nearest;
 use yaml::Lines;
+pub(super) use yaml::RENDER_FIRST;
 pub use yaml::SyntaxError;
 
 mod yaml;

@@ -96,7 +96,7 @@ pub(super) fn parse(text: &str) -> (Vec<Parsed>, Vec<SyntaxError>) {
 }
 
 /// What to do with a template.
-pub(super) const RENDER_FIRST: &str = "render it first, as with `helm template`";
+pub(in crate::workload) const RENDER_FIRST: &str = "render it first, as with `helm template`";
 
 /// Cuts a text into parts that can be parsed alone, each with the number of lines before it.
 fn chunks(text: &str) -> Vec<(u64, &str)> {
