@@ -18,7 +18,7 @@ use crate::fault::{Fault, Findings, Parsed, Place, Warning};
 use crate::keys::annotation::{CLASS, HPA, KPA};
 use crate::resolve::{Origin, Setting, Verdict, progress_deadline, resolve};
 use crate::wording::number;
-pub use config::data_in;
+pub use config::{data_beside, data_in};
 pub(crate) use config::from_yaml as config_from_yaml;
 pub use elsewhere::Elsewhere;
 use kinds::Draft;
@@ -180,6 +180,7 @@ pub fn survey(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> 
         file.read(&identities, &mut workloads, &mut findings);
     }
     compare(&mut workloads, &mut findings);
+    workloads.elsewhere.retain(|scaler| !scaler.explanation.is_empty());
     (workloads, findings)
 }
 
@@ -232,8 +233,8 @@ impl<'a> File<'a> {
                 kinds::Read::Scaler(kind, scaler) => {
                     let id = kinds::id(&root, &mut here);
                     let hpa::Scaler { explanation, scales } = scaler;
-                    let is_legal = here.faults.is_empty();
-                    let id = id.filter(|_| is_legal);
+                    // A scaler at fault is not explained, and what it scales is still known.
+                    let explanation = if here.faults.is_empty() { explanation } else { Vec::new() };
                     all.elsewhere.extend(id.map(|id| Elsewhere { id, kind, source, explanation, scales }));
                 }
                 kinds::Read::Config | kinds::Read::Invalid => {}
@@ -254,6 +255,8 @@ impl<'a> File<'a> {
             findings.warnings.push(Warning::new("", advice).in_file(self.name));
         }
         fold(&mut found);
+        found.faults.sort_by_key(|fault| fault.line);
+        found.warnings.sort_by_key(|warning| warning.line);
         findings.faults.append(&mut found.faults);
         findings.warnings.append(&mut found.warnings);
     }

@@ -199,7 +199,7 @@ pub(crate) fn from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
     Parsed::new(config, all)
 }
 
-/// The keys and values of a file that [`from_yaml`] reads, or of the defaults among workloads; empty if there are none.
+/// The keys and values of a file that [`AutoscalerConfig::from_yaml`] reads; empty if there are none.
 pub fn data_in(text: &str) -> BTreeMap<String, String> {
     let (documents, _) = manifest::read(text);
     let mut ignored = Findings::default();
@@ -208,6 +208,13 @@ pub fn data_in(text: &str) -> BTreeMap<String, String> {
         Some(node) => data(&node).strings(&mut ignored),
         None => BTreeMap::new(),
     }
+}
+
+/// The keys and values of the defaults that stand beside workloads; empty if there are none.
+pub fn data_beside(text: &str) -> BTreeMap<String, String> {
+    let (documents, _) = manifest::read(text);
+    let beside = documents.iter().map(Document::root).find(is_config);
+    beside.map_or_else(BTreeMap::new, |node| data(&node).strings(&mut Findings::default()))
 }
 
 /// The document with the defaults: the ConfigMap by its name, else a KnativeServing, else a ConfigMap that has one of

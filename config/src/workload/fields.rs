@@ -65,7 +65,8 @@ impl Check<'_> {
             return format!("no effect here: it is an annotation, and belongs below {}", self.annotations());
         }
         if name == "annotations" {
-            return format!("no effect here; annotations belong below {}", self.annotations());
+            let lost = lost(node.child(name).value);
+            return format!("no effect here; annotations belong below {}{lost}", self.annotations());
         }
         if let Some((home, field)) = self.home(name) {
             let at = self.root.at(&home);
@@ -113,6 +114,14 @@ impl Check<'_> {
         }
         None
     }
+}
+
+/// ` In force: ...`, for annotations about scaling that nobody reads where they are.
+fn lost(annotations: Option<&Value>) -> String {
+    let Some(Value::Object(fields)) = annotations else { return String::new() };
+    let settings = fields.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
+    let lost: Vec<String> = settings.map(|(key, value)| format!("{key} {}", shown(value))).collect();
+    if lost.is_empty() { String::new() } else { format!(". In force: the defaults, and not {}", lost.join(", ")) }
 }
 
 const DEEPEST_HOME: usize = 4;

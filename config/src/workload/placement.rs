@@ -45,8 +45,7 @@ fn meant(key: &str) -> Option<String> {
     let group = prefix.trim_end_matches('.');
     if KNOWN_PREFIXES.contains(&group) {
         // The right prefix of another setting: `serving.knative.dev/min-scale`.
-        let is_autoscaling = spelled(name).is_some_and(|meant| meant.starts_with(PREFIX));
-        return spelled(name).filter(|_| is_autoscaling && group != AUTOSCALING);
+        return spelled(name).filter(|_| group == "serving.knative.dev");
     }
     let right = nearest(group, KNOWN_PREFIXES.iter().copied())?;
     (strsim::damerau_levenshtein(group, right) <= MOST_WRONG_LETTERS || group.starts_with("autoscaling.knative"))
@@ -104,6 +103,8 @@ mod tests {
             ("autoscaling.knative.dev/target", None),
             ("autoscaling.keda.sh/paused", None),
             ("autoscaling.alpha.kubernetes.io/conditions", None),
+            ("serving.kserve.io/targetUtilizationPercentage", None),
+            ("serving.kserve.io/metric", None),
             ("serving.knative.dev/creator", None),
             ("serving.knative.dev/rollout-duration", None),
             ("client.knative.dev/user-image", None),
