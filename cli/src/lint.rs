@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Args;
-use pilotlight_config::explain;
 use pilotlight_config::workload::{self, Manifest};
+use pilotlight_config::{Faults, explain};
 use pilotlight_local::manifests::{self, ManifestError};
 use pilotlight_process::{WrongSettings, chain};
 
@@ -18,10 +18,12 @@ use crate::output::print;
 /// Check manifests, show the settings in force and their effects in plain words
 #[derive(Debug, Args)]
 pub struct LintArgs {
-    /// YAML files (Knative Service, Revision, InferenceService, Deployment, ConfigMap); - is standard input
+    /// YAML or JSON files, or folders of them; - is standard input. Read are Knative Services, Configurations and
+    /// Revisions, InferenceServices, Deployments, StatefulSets, HorizontalPodAutoscalers, ScaledObjects, and the
+    /// defaults: ConfigMap config-autoscaler or KnativeServing
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Defaults: a config-autoscaler ConfigMap in YAML. Without it one among the files counts
+    /// Defaults: a config-autoscaler ConfigMap or a KnativeServing in YAML. Without it one among the files counts
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Form of the result
@@ -31,42 +33,38 @@ pub struct LintArgs {
 
 /// Checks the files. Exits with 1 if anything in them is a fault.
 pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
-    let (config, mut warnings) = match &args.config {
-        Some(path) => {
-            let (config, warnings) = manifests::config(path).map_err(refused)?;
-            (Some(config), warnings)
-        }
-        None => (None, Vec::new()),
+    let (config, mut warnings, faults) = match &args.config {
+        Some(path) => match manifests::config(path) {
+            Ok((config, warnings)) => (Some(config), warnings, Vec::new()),
+            Err(ManifestError::Faulty(faults)) => (None, Vec::new(), faults.into_vec()),
+            Err(other) => return Err(refused(&other)),
+        },
+        None => (None, Vec::new(), Vec::new()),
     };
-    let texts: Vec<(String, String)> = args
-        .files
-        .iter()
-        .map(|path| Ok((path.display().to_string(), manifests::text_of(path)?)))
-        .collect::<Result<_, ManifestError>>()
-        .map_err(refused)?;
+    let texts = manifests::texts(&args.files).map_err(|error| refused(&error))?;
     let manifests: Vec<Manifest<'_>> = texts.iter().map(|(file, text)| Manifest { file, text }).collect();
-    let mut parsed = workload::read(&manifests, config.as_ref());
-
-    match (args.format, &parsed.value) {
-        (Format::Json, _) => print(&format!("{:#}\n", explain::render_json(&parsed)))?,
-        (Format::Text, Ok(found)) => print(&explain::render(found))?,
-        (Format::Text, Err(_)) => {}
+    let (found, mut findings) = workload::survey(&manifests, config.as_ref());
+    findings.faults.splice(..0, faults);
+    warnings.append(&mut findings.warnings);
+    findings.warnings = warnings;
+    // What is at fault hides nothing else: the rest is explained.
+    match args.format {
+        Format::Json => print(&format!("{:#}\n", explain::render_json(&found, &findings)))?,
+        Format::Text => print(&explain::render(&found))?,
     }
-    warnings.append(&mut parsed.warnings);
     let mut stderr = std::io::stderr().lock();
-    for warning in warnings {
+    for warning in &findings.warnings {
         writeln!(stderr, "warning: {warning}")?;
     }
-    parsed.value.map_err(|faults| anyhow!(faults))?;
-    Ok(ExitCode::SUCCESS)
+    match Faults::all(findings.faults) {
+        Some(faults) => Err(anyhow!(faults)),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Faults in a file are what a lint looks for; a file that cannot be read is a wrong command line.
-fn refused(error: ManifestError) -> anyhow::Error {
-    match error {
-        ManifestError::Faulty(faults) => anyhow!(faults),
-        other => WrongSettings::new(chain(&other)).into(),
-    }
+fn refused(error: &ManifestError) -> anyhow::Error {
+    WrongSettings::new(chain(error)).into()
 }
 
 #[cfg(test)]

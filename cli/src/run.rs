@@ -45,7 +45,7 @@ pub struct RunArgs {
     /// Run the built-in sample app: ?sleep=MS, ?prime=N, ?bloat=MB
     #[arg(long, conflicts_with = "command")]
     sample: bool,
-    /// Workloads to run: YAML files (Knative Service, InferenceService, Deployment); - is standard input
+    /// Workloads to run: YAML or JSON files, or folders of them; - is standard input
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Defaults: a config-autoscaler ConfigMap in YAML
@@ -194,6 +194,11 @@ fn workloads(args: &RunArgs) -> anyhow::Result<(Vec<LocalWorkload>, Vec<Warning>
     let mut wrong = WrongSettings::default();
     let mut workloads = Vec::new();
     let mut warnings = Vec::new();
+    if command.is_empty() {
+        for without_effect in args.service.without_command() {
+            wrong.check(Err::<(), _>(without_effect));
+        }
+    }
     if !args.files.is_empty()
         && let Some(read) = wrong.check(manifests::read(&args.files, args.config.as_deref()))
     {

@@ -73,6 +73,26 @@ impl ServiceArgs {
         ]
     }
 
+    /// What is wrong with flags where no command is given: they say nothing about the services of files. Each names
+    /// what to write into the file instead.
+    pub fn without_command(&self) -> Vec<String> {
+        let written = self.flags().into_iter().filter(|(.., value)| value.is_some());
+        let mut given: Vec<(&str, String)> =
+            written.map(|(flag, annotation, _)| (flag, format!("the annotation {PREFIX}{annotation}"))).collect();
+        let fields = [
+            (self.name.is_some(), "--name", "metadata.name"),
+            (self.concurrency.is_some(), "--concurrency", "containerConcurrency"),
+            (self.timeout.is_some(), "--timeout", "timeoutSeconds"),
+            (self.readiness_path.is_some(), "--readiness-path", "readinessProbe.httpGet.path"),
+        ];
+        given.extend(fields.into_iter().filter(|(is_given, ..)| *is_given).map(|(_, flag, field)| (flag, field.to_owned())));
+        let others = self.annotations.iter().map(|(key, _)| ("--annotation", format!("the annotation {PREFIX}{key}")));
+        let wrong = |(flag, instead)| {
+            format!("{flag} is about an app given behind --, and there is none: for services of files write {instead} in the file")
+        };
+        given.into_iter().chain(others).map(wrong).collect()
+    }
+
     /// The flag for a key of the manifest that the flags stand for.
     fn flag_for(&self, key: &str) -> String {
         if let Some((_, annotation)) = key.split_once(PREFIX) {
@@ -126,10 +146,10 @@ impl ServiceArgs {
         // A fault of the manifest is a fault of a flag.
         let is_ours = |file: &Option<String>| file.as_deref() == Some(COMMAND_LINE);
         warnings.extend(more.into_iter().map(|it| {
-            if is_ours(&it.file) { Warning { file: None, key: self.flag_for(&it.key), ..it } } else { it }
+            if is_ours(&it.file) { let flag = self.flag_for(&it.key); it.named(flag) } else { it }
         }));
         let named = |it: Fault| {
-            if is_ours(&it.file) { Fault { file: None, key: self.flag_for(&it.key), ..it } } else { it }
+            if is_ours(&it.file) { let flag = self.flag_for(&it.key); it.named(flag) } else { it }
         };
         let mut workloads = value.map_err(|faults| ManifestError::Faulty(faults.map(named)))?.workloads;
         Ok((workloads.remove(0), warnings))
@@ -182,6 +202,30 @@ mod tests {
             (workload.container_concurrency, workload.timeouts.total),
             (20.into(), Duration::from_secs(2))
         );
+    }
+
+    #[test]
+    fn flags_without_a_command_say_what_to_write_in_the_file() {
+        let args = ServiceArgs {
+            target: Some("5".to_owned()),
+            name: Some("a".to_owned()),
+            concurrency: Some(3),
+            annotations: vec![("activation-scale".to_owned(), "2".to_owned())],
+            ..ServiceArgs::default()
+        };
+        let about = |flag: &str, instead: &str| {
+            format!("{flag} is about an app given behind --, and there is none: for services of files write {instead} in the file")
+        };
+        assert_eq!(
+            args.without_command(),
+            [
+                about("--target", "the annotation autoscaling.knative.dev/target"),
+                about("--name", "metadata.name"),
+                about("--concurrency", "containerConcurrency"),
+                about("--annotation", "the annotation autoscaling.knative.dev/activation-scale"),
+            ]
+        );
+        assert_eq!(ServiceArgs::default().without_command(), Vec::<String>::new());
     }
 
     #[test]

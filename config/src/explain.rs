@@ -1,21 +1,41 @@
 //! Settings in plain words: each sentence carries the numbers that are in force, worked out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilotlight_core::cadence::TICK;
-use pilotlight_core::{ConcurrencyLimit, RevisionSpec, ScalingMetric, TargetBurstCapacity};
+use pilotlight_core::{
+    ConcurrencyLimit, Reachability, RevisionId, RevisionSpec, ScalingMetric, TargetBurstCapacity, Timeouts,
+};
 use serde_json::{Value, json};
 
-use crate::fault::Parsed;
-use crate::resolve::{Origin, Setting};
+use crate::autoscaler::AutoscalerConfig;
+use crate::fault::{Findings, Warning};
+use crate::resolve::{Origin, Setting, Verdict, resolve};
 use crate::wording::{count, number, time};
-use crate::workload::{Workload, Workloads};
+use crate::workload::{Source, Workload, Workloads};
+
+/// The time that `pilotlight run` gives a pod to become ready unless told otherwise.
+pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a workload will scale, sentence by sentence.
 pub fn explain(workload: &Workload) -> Vec<String> {
-    let spec = &workload.spec;
+    if let Some(elsewhere) = &workload.elsewhere {
+        return elsewhere.clone();
+    }
+    let asks_initial = workload.settings.iter().any(|it| it.name == "initial-scale" && it.from != Origin::Default);
+    sentences(&workload.spec, workload.container_concurrency, asks_initial, &workload.timeouts)
+}
+
+fn sentences(
+    spec: &RevisionSpec,
+    container_concurrency: ConcurrencyLimit,
+    asks_initial: bool,
+    timeouts: &Timeouts,
+) -> Vec<String> {
     let mut sentences = vec![target(spec)];
-    sentences.extend(container_concurrency(workload.container_concurrency));
+    sentences.extend(small_target(spec));
+    sentences.extend(at_once(container_concurrency));
     sentences.push(format!(
         "The number of pods follows the average load of the last {}, and is decided every {}.",
         time(spec.stable_window),
@@ -29,38 +49,69 @@ pub fn explain(workload: &Workload) -> Vec<String> {
     sentences.push(bounds(spec));
     sentences.push(last_pod(spec));
     sentences.push(activator(spec));
-    sentences.extend(start(spec));
-    sentences.push(time_limits(workload));
+    sentences.extend(start(spec, asks_initial));
+    sentences.push(time_limits(timeouts));
     sentences
 }
 
 /// The settings and their explanation for each workload, as text for a terminal.
-pub fn render(workloads: &Workloads) -> String {
+pub fn render(found: &Workloads) -> String {
     let mut text = String::new();
-    for workload in &workloads.workloads {
-        let source = &workload.source;
-        text += &format!("{}  {:?}, {}:{}\n\n", workload.id, workload.kind, source.file, source.line);
-        text += &table(&workload.settings);
-        text += "\n";
-        for sentence in explain(workload) {
-            text += &format!("  {sentence}\n");
+    for workload in &found.workloads {
+        text += &heading(&workload.id, &format!("{:?}", workload.kind), &workload.source);
+        if workload.elsewhere.is_none() {
+            text += &table(&workload.settings);
+            text += "\n";
         }
-        text += "\n";
+        text += &indented(&explain(workload));
     }
-    if workloads.workloads.is_empty() {
-        text += "There is no workload; the ConfigMap config-autoscaler is valid.\n";
+    for other in &found.elsewhere {
+        text += &heading(&other.id, other.kind, &other.source);
+        text += &indented(&other.explanation);
+    }
+    if let (Some(source), true) = (&found.config_source, found.workloads.is_empty()) {
+        text += &defaults(&found.config, source);
     }
     text
 }
 
+fn heading(id: &RevisionId, kind: &str, source: &Source) -> String {
+    format!("{id}  {kind}, {}:{}\n\n", source.file, source.line)
+}
+
+fn indented(sentences: &[String]) -> String {
+    let lines: String = sentences.iter().map(|sentence| format!("  {sentence}\n")).collect();
+    lines + "\n"
+}
+
+/// What the defaults come to for a revision that sets nothing itself.
+fn defaults(config: &AutoscalerConfig, source: &Source) -> String {
+    let unlimited = ConcurrencyLimit::UNLIMITED;
+    let resolved = resolve(config, &BTreeMap::new(), unlimited, Reachability::Reachable).value;
+    let Ok(Verdict::Resolved(resolved)) = resolved else { return String::new() };
+    let mut text = format!("Defaults of all revisions, {}:{}\n\n", source.file, source.line);
+    let written = |setting: &&Setting| matches!(setting.from, Origin::Config(_));
+    let settings: Vec<Setting> = resolved.settings.iter().filter(written).cloned().collect();
+    if settings.is_empty() {
+        text += "  It sets nothing: these are Knative's own.\n\n";
+    } else {
+        text += &table(&settings);
+        text += "\n";
+    }
+    text += "  A revision without annotations of its own is scaled so:\n\n";
+    let asks_initial = config.is_written("initial-scale");
+    let timeouts = Timeouts::total(Duration::from_secs(300));
+    text + &indented(&sentences(&resolved.spec, unlimited, asks_initial, &timeouts))
+}
+
 /// Everything at once, for machines: workloads, warnings and faults.
-pub fn render_json(parsed: &Parsed<Workloads>) -> Value {
-    let workloads = parsed.value.as_ref().map(|found| found.workloads.as_slice()).unwrap_or_default();
-    let faults = parsed.value.as_ref().err().map(|faults| json!(faults));
+pub fn render_json(found: &Workloads, findings: &Findings) -> Value {
+    let warnings: Vec<&Warning> = findings.warnings.iter().chain(&findings.repeated).collect();
     json!({
-        "workloads": workloads.iter().map(workload_json).collect::<Vec<_>>(),
-        "warnings": parsed.warnings,
-        "faults": faults.unwrap_or_else(|| json!([])),
+        "workloads": found.workloads.iter().map(workload_json).collect::<Vec<_>>(),
+        "elsewhere": found.elsewhere,
+        "warnings": warnings,
+        "faults": findings.faults,
     })
 }
 
@@ -79,6 +130,7 @@ fn workload_json(workload: &Workload) -> Value {
         "readinessProbe": workload.readiness_probe,
         "container": workload.container,
         "secondsToZero": seconds(workload.spec.time_to_zero()),
+        "scaledElsewhere": workload.elsewhere.is_some(),
         "explanation": explain(workload),
     })
 }
@@ -94,7 +146,16 @@ fn target(spec: &RevisionSpec) -> String {
     format!("A pod is added for each {each} {requests} {unit}: target {total} x {share} %.")
 }
 
-fn container_concurrency(limit: ConcurrencyLimit) -> Option<String> {
+/// A target below one request surprises everybody once.
+fn small_target(spec: &RevisionSpec) -> Option<String> {
+    let is_small = spec.scaling_metric == ScalingMetric::Concurrency && spec.target < 1.0;
+    let pods = (1.0 / spec.target).ceil();
+    is_small.then(|| {
+        format!("A single request in flight asks for {} pods: 1 / {}, rounded up.", number(pods), number(spec.target))
+    })
+}
+
+fn at_once(limit: ConcurrencyLimit) -> Option<String> {
     limit.get().zip(limit.queue_depth()).map(|(limit, waiting)| {
         format!(
             "A pod answers at most {} at once; {waiting} more may wait in front of it, and the next is refused.",
@@ -172,35 +233,43 @@ fn activator(spec: &RevisionSpec) -> String {
     }
 }
 
-fn start(spec: &RevisionSpec) -> Vec<String> {
+fn start(spec: &RevisionSpec, asks_initial: bool) -> Vec<String> {
     let mut sentences = Vec::new();
     let first = spec.initial_scale.max(spec.min_scale);
-    if first == 0 {
-        sentences.push("A new version starts asleep and is first tried when a request comes.".to_owned());
-    } else {
-        sentences.push(format!(
-            "A new version starts with {} and is ready once that many are.",
-            count(first, "pod")
-        ));
-    }
+    // Where nobody asks for an initial scale, `pilotlight run` starts as asleep as the minimum allows.
+    let here = if asks_initial { first } else { spec.min_scale };
+    let is_ready = if first == 1 { "it is" } else { "that many are" };
+    sentences.push(match (first, here) {
+        (0, _) => "A new version starts asleep and is first tried when a request comes.".to_owned(),
+        (first, here) if first == here => {
+            format!("A new version starts with {} and is ready once {is_ready}.", count(first, "pod"))
+        }
+        (first, here) => format!(
+            "In a cluster a new version starts with {} and is ready once {is_ready}; `pilotlight run` starts {}.",
+            count(first, "pod"),
+            if here == 0 { "none before a request comes".to_owned() } else { here.to_string() }
+        ),
+    });
     if let Some(pods) = spec.activation_scale.filter(|&pods| pods > 1) {
         sentences.push(format!("Whenever there is demand, there are at least {}.", count(pods, "pod")));
     }
     if spec.min_scale == 0 && spec.enable_scale_to_zero {
         sentences.push(format!(
-            "A request that finds no pod waits for one; waking is given up after {}.",
-            time(spec.activation_timeout)
+            "A request that finds no pod waits for one; waking is given up after {} in a cluster, and a pod after {} in \
+             `pilotlight run` (--startup-timeout).",
+            time(spec.activation_timeout),
+            time(STARTUP_TIMEOUT)
         ));
     }
     sentences
 }
 
-fn time_limits(workload: &Workload) -> String {
-    let mut sentence = format!("A request may take {}", time(workload.timeouts.total));
-    if let Some(limit) = workload.timeouts.response_start {
+fn time_limits(timeouts: &Timeouts) -> String {
+    let mut sentence = format!("A request may take {}", time(timeouts.total));
+    if let Some(limit) = timeouts.response_start {
         sentence += &format!(", its response must start within {}", time(limit));
     }
-    if let Some(limit) = workload.timeouts.idle {
+    if let Some(limit) = timeouts.idle {
         sentence += &format!(", and must not pause for {}", time(limit));
     }
     sentence + "; waiting for a pod counts."

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// One thing that is wrong. Shown as `file: key: "value" rule`.
+/// One thing that is wrong. Shown as `file:line: object: key: "value" rule`, as far as these are known.
 ///
 /// ```
 /// use pilotlight_config::Fault;
@@ -21,6 +21,15 @@ pub struct Fault {
     /// The file it was found in, if it came from one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// The line of the file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// The document of the file, from 1, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<u32>,
+    /// The object: kind, namespace and name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
     /// The key as it was written, with its path inside the file; empty for the file as a whole.
     pub key: String,
     /// The value as it was written; `None` where no value is at fault.
@@ -33,18 +42,39 @@ pub struct Fault {
 impl Fault {
     /// The value of `key` breaks a rule.
     pub fn new(key: impl Into<String>, value: impl Into<String>, rule: impl Into<String>) -> Self {
-        Fault { file: None, key: key.into(), value: Some(value.into()), rule: rule.into() }
+        Fault { value: Some(value.into()), ..Fault::without_value(key, rule) }
     }
 
     /// Something is wrong about `key` that is not in its value.
     pub fn without_value(key: impl Into<String>, rule: impl Into<String>) -> Self {
-        Fault { file: None, key: key.into(), value: None, rule: rule.into() }
+        Fault {
+            file: None,
+            line: None,
+            document: None,
+            object: None,
+            key: key.into(),
+            value: None,
+            rule: rule.into(),
+        }
     }
 
     /// The same, found in `file`.
     #[must_use]
     pub fn in_file(self, file: impl Into<String>) -> Self {
         Fault { file: Some(file.into()), ..self }
+    }
+
+    /// The same, found at `place`.
+    #[must_use]
+    pub fn at(self, place: &Place) -> Self {
+        let Place { file, line, document, object } = place.clone();
+        Fault { file: file.or(self.file), line: line.or(self.line), document, object, ..self }
+    }
+
+    /// The same without a file: its key alone says where it is.
+    #[must_use]
+    pub fn named(self, key: impl Into<String>) -> Self {
+        Fault { key: key.into(), file: None, line: None, document: None, object: None, ..self }
     }
 
     /// The same, with the key below `path`.
@@ -56,12 +86,26 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_place(f, self.file.as_deref(), &self.key)?;
+        let (object, key) = (self.object.as_deref(), self.key.as_str());
+        write_place(f, self.file.as_deref(), self.line, self.document, object, key)?;
         match &self.value {
             Some(value) => write!(f, "{value:?} {}", self.rule),
             None => f.write_str(&self.rule),
         }
     }
+}
+
+/// The place of a finding: file, line, document and object, as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: Option<String>,
+    /// The line, from 1.
+    pub line: Option<u64>,
+    /// The document, from 1, where there are several.
+    pub document: Option<u32>,
+    /// The object: kind, namespace and name.
+    pub object: Option<String>,
 }
 
 /// One thing that is legal and probably not meant, or that changes nothing.
@@ -70,6 +114,15 @@ pub struct Warning {
     /// The file it was found in, if it came from one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// The line of the file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// The document of the file, from 1, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<u32>,
+    /// The object: kind, namespace and name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
     /// The key it is about, with its path inside the file; empty for the file as a whole.
     pub key: String,
     /// The suspicion and, where there is one, what to write instead.
@@ -79,13 +132,33 @@ pub struct Warning {
 impl Warning {
     /// Advice about `key`.
     pub fn new(key: impl Into<String>, advice: impl Into<String>) -> Self {
-        Warning { file: None, key: key.into(), advice: advice.into() }
+        Warning {
+            file: None,
+            line: None,
+            document: None,
+            object: None,
+            key: key.into(),
+            advice: advice.into(),
+        }
     }
 
     /// The same, found in `file`.
     #[must_use]
     pub fn in_file(self, file: impl Into<String>) -> Self {
         Warning { file: Some(file.into()), ..self }
+    }
+
+    /// The same, found at `place`.
+    #[must_use]
+    pub fn at(self, place: &Place) -> Self {
+        let Place { file, line, document, object } = place.clone();
+        Warning { file: file.or(self.file), line: line.or(self.line), document, object, ..self }
+    }
+
+    /// The same without a file: its key alone says where it is.
+    #[must_use]
+    pub fn named(self, key: impl Into<String>) -> Self {
+        Warning { key: key.into(), file: None, line: None, document: None, object: None, ..self }
     }
 
     /// The same, with the key below `path`.
@@ -97,7 +170,8 @@ impl Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_place(f, self.file.as_deref(), &self.key)?;
+        let (object, key) = (self.object.as_deref(), self.key.as_str());
+        write_place(f, self.file.as_deref(), self.line, self.document, object, key)?;
         f.write_str(&self.advice)
     }
 }
@@ -172,7 +246,8 @@ pub struct Parsed<T> {
 impl<T> Parsed<T> {
     /// `value`, unless there are faults.
     pub fn new(value: T, findings: Findings) -> Self {
-        let Findings { faults, warnings } = findings;
+        let Findings { faults, mut warnings, repeated } = findings;
+        warnings.extend(repeated);
         Parsed { value: if faults.is_empty() { Ok(value) } else { Err(Faults(faults)) }, warnings }
     }
 }
@@ -184,6 +259,8 @@ pub struct Findings {
     pub faults: Vec<Fault>,
     /// Warnings, in the order found.
     pub warnings: Vec<Warning>,
+    /// Warnings that say the same of each object that has the field: one is told for all objects of a file.
+    pub repeated: Vec<Warning>,
 }
 
 impl Findings {
@@ -197,10 +274,17 @@ impl Findings {
         self.warnings.push(Warning::new(key, advice));
     }
 
+    /// Advice about `key` that is the same for every object.
+    pub fn warn_once(&mut self, key: &str, advice: impl Into<String>) {
+        self.repeated.push(Warning::new(key, advice));
+    }
+
     /// Takes over what was found elsewhere, with each key renamed.
     pub(crate) fn absorb(&mut self, other: Findings, rename: impl Fn(&str) -> String) {
-        self.faults.extend(other.faults.into_iter().map(|f| Fault { key: rename(&f.key), ..f }));
-        self.warnings.extend(other.warnings.into_iter().map(|w| Warning { key: rename(&w.key), ..w }));
+        let renamed = |warning: Warning| Warning { key: rename(&warning.key), ..warning };
+        self.faults.extend(other.faults.into_iter().map(|fault| Fault { key: rename(&fault.key), ..fault }));
+        self.warnings.extend(other.warnings.into_iter().map(renamed));
+        self.repeated.extend(other.repeated.into_iter().map(renamed));
     }
 }
 
@@ -212,9 +296,25 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-fn write_place(f: &mut fmt::Formatter<'_>, file: Option<&str>, key: &str) -> fmt::Result {
-    if let Some(file) = file {
-        write!(f, "{file}: ")?;
+/// Writes `file:line: document 2, Service shop/web: key: `, as far as these are known.
+fn write_place(
+    f: &mut fmt::Formatter<'_>,
+    file: Option<&str>,
+    line: Option<u64>,
+    document: Option<u32>,
+    object: Option<&str>,
+    key: &str,
+) -> fmt::Result {
+    match (file, line) {
+        (Some(file), Some(line)) => write!(f, "{file}:{line}: ")?,
+        (Some(file), None) => write!(f, "{file}: ")?,
+        (None, _) => {}
+    }
+    match (document, object) {
+        (Some(document), Some(object)) => write!(f, "document {document}, {object}: ")?,
+        (Some(document), None) => write!(f, "document {document}: ")?,
+        (None, Some(object)) => write!(f, "{object}: ")?,
+        (None, None) => {}
     }
     if !key.is_empty() {
         write!(f, "{key}: ")?;

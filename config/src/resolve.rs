@@ -101,7 +101,7 @@ pub fn resolve(
     let revision = Revision { config, annotations: &annotations, container_concurrency, reachability };
     let spec = revision.spec();
     let settings = revision.settings(&spec);
-    let mut findings = Findings { faults: Vec::new(), warnings };
+    let mut findings = Findings { warnings, ..Findings::default() };
     revision.advise(&spec, &mut findings);
     Parsed::new(Verdict::Resolved(Box::new(Resolved { spec, settings })), findings)
 }

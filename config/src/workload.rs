@@ -1,25 +1,39 @@
-//! The manifests people have, read into workloads that can be run and scaled: Knative Services and Revisions,
-//! KServe and KFServing InferenceServices, Deployments with autoscaling annotations, and the ConfigMap
-//! `config-autoscaler` beside them. YAML with any number of documents; lists are opened.
+//! The manifests people have, read into workloads that can be run and scaled: Knative Services, Configurations and
+//! Revisions, KServe and KFServing InferenceServices, Deployments, StatefulSets and ReplicaSets with autoscaling
+//! annotations, and the defaults beside them, as ConfigMap `config-autoscaler` or in the operator's KnativeServing.
+//! HorizontalPodAutoscalers and ScaledObjects are explained. YAML or JSON with any number of documents; lists are
+//! opened.
 //!
-//! All faults of all files come in one answer. A kind that is not supported is a note, unless a file holds
-//! nothing else.
+//! All faults of all files come in one answer, and what is at fault hides nothing else ([`survey`]). A kind that is not
+//! supported is a note, unless a file holds nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pilotlight_core::{ConcurrencyLimit, Reachability, RevisionId, RevisionSpec, Timeouts};
 use serde::Serialize;
 
 use crate::autoscaler::AutoscalerConfig;
-use crate::fault::{Fault, Findings, Parsed, Warning};
+use crate::fault::{Fault, Findings, Parsed, Place, Warning};
+use crate::keys::annotation::{CLASS, HPA, KPA};
 use crate::resolve::{Origin, Setting, Verdict, progress_deadline, resolve};
+use crate::wording::number;
+pub use config::{data_beside, data_in};
+pub(crate) use config::from_yaml as config_from_yaml;
+pub use elsewhere::Elsewhere;
 use kinds::Draft;
-use manifest::Node;
+use manifest::Document;
 
+mod config;
+mod elsewhere;
+mod fields;
+mod hpa;
 mod kinds;
+mod kserve;
 pub mod manifest;
+mod placement;
 mod pod;
+mod unused;
 mod written;
 
 /// Something to run and to scale.
@@ -47,6 +61,8 @@ pub struct Workload {
     pub container: Container,
     /// The file, document and line it was read from.
     pub source: Source,
+    /// What scales it in a cluster, sentence by sentence, where requests do not.
+    pub elsewhere: Option<Vec<String>>,
     /// Warnings: parts that are suspicious, or not carried over.
     pub notes: Vec<Warning>,
 }
@@ -56,12 +72,18 @@ pub struct Workload {
 pub enum Kind {
     /// A Knative `Service`.
     Service,
+    /// A Knative `Configuration`.
+    Configuration,
     /// A Knative `Revision`.
     Revision,
     /// An `InferenceService` of KServe or KFServing.
     InferenceService,
     /// A plain `Deployment`.
     Deployment,
+    /// A plain `StatefulSet`.
+    StatefulSet,
+    /// A plain `ReplicaSet`.
+    ReplicaSet,
 }
 
 /// The serving container of a pod.
@@ -104,8 +126,12 @@ pub struct Manifest<'a> {
 pub struct Workloads {
     /// The workloads, in the order of the files.
     pub workloads: Vec<Workload>,
+    /// The objects by which other autoscalers scale.
+    pub elsewhere: Vec<Elsewhere>,
     /// The defaults they were resolved with.
     pub config: AutoscalerConfig,
+    /// The place of these defaults, if they are in the files.
+    pub config_source: Option<Source>,
 }
 
 /// The port an application listens on where its manifest names none.
@@ -130,127 +156,293 @@ pub const DEFAULT_PORT: u16 = 8080;
 /// let faults = workload::read(&[Manifest { file: "service.yaml", text }], None).value.unwrap_err();
 /// assert_eq!(
 ///     faults.to_string(),
-///     "service.yaml: spec.template.metadata.annotations.autoscaling.knative.dev/max-scale: \
+///     "service.yaml:8: Service default/hello: \
+///      spec.template.metadata.annotations.autoscaling.knative.dev/max-scale: \
 ///      \"ten\" is not a whole number between 0 and 2147483647"
 /// );
 /// ```
 pub fn read(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> Parsed<Workloads> {
+    let (workloads, findings) = survey(manifests, config);
+    Parsed::new(workloads, findings)
+}
+
+/// Reads all that is legal in files, and everything that was found on the way: what is at fault is left out of the
+/// first and hides nothing else.
+pub fn survey(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> (Workloads, Findings) {
     let mut findings = Findings::default();
-    let files: Vec<(Manifest<'_>, Vec<manifest::Document>)> = manifests
-        .iter()
-        .map(|&manifest| {
-            let documents = manifest::documents(manifest.text).unwrap_or_else(|message| {
-                findings.faults.push(Fault::without_value("", message).in_file(manifest.file));
-                Vec::new()
-            });
-            (manifest, documents)
-        })
-        .collect();
-    let config = match config {
-        Some(config) => config.clone(),
-        None => config_among(&files, &mut findings),
-    };
-    let mut workloads = Vec::new();
-    for (manifest, documents) in &files {
-        let mut notes = Findings::default();
-        let mut usable = 0;
-        for document in documents {
-            let mut found = Findings::default();
-            let root = document.root();
-            match kinds::draft(&root, &mut found) {
-                kinds::Read::Workload(draft) => {
-                    usable += 1;
-                    let source = Source { file: manifest.file.to_owned(), line: document.line };
-                    workloads.extend(finish(*draft, &config, source, &mut found));
-                }
-                kinds::Read::Config => usable += 1,
-                kinds::Read::Unsupported(kind) => {
-                    notes.warn("", format!("{kind} is not something to scale; it is passed over"));
-                }
-                kinds::Read::Invalid => usable += 1,
-            }
-            absorb_from_file(&mut findings, found, manifest.file);
-        }
-        if usable == 0 && !documents.is_empty() {
-            let kinds: Vec<String> = documents.iter().map(|document| kinds::name(&document.root())).collect();
-            let fault =
-                Fault::without_value("", format!("holds nothing to scale, only {}", kinds.join(", ")));
-            findings.faults.push(fault.in_file(manifest.file));
-        } else {
-            absorb_from_file(&mut findings, notes, manifest.file);
-        }
-        if documents.is_empty() && findings.faults.iter().all(|f| f.file.as_deref() != Some(manifest.file)) {
+    let files: Vec<File<'_>> = manifests.iter().map(|&it| File::open(it, &mut findings)).collect();
+    let (own, config_source) = defaults(&files, config.is_some(), &mut findings);
+    let config = config.cloned().unwrap_or(own);
+    let identities: BTreeSet<[String; 3]> =
+        files.iter().flat_map(|file| &file.documents).filter_map(|it| kinds::identity(&it.root())).collect();
+    let mut workloads = Workloads { workloads: Vec::new(), elsewhere: Vec::new(), config, config_source };
+    for file in &files {
+        file.read(&identities, &mut workloads, &mut findings);
+    }
+    compare(&mut workloads, &mut findings);
+    workloads.elsewhere.retain(|scaler| !scaler.explanation.is_empty());
+    (workloads, findings)
+}
+
+/// A file that was opened.
+struct File<'a> {
+    name: &'a str,
+    documents: Vec<Document>,
+    has_several: bool,
+    is_broken: bool,
+}
+
+impl<'a> File<'a> {
+    fn open(manifest: Manifest<'a>, findings: &mut Findings) -> Self {
+        let (documents, errors) = manifest::read(manifest.text);
+        let has_several = documents.iter().map(|it| it.number).chain(errors.iter().map(|it| it.number)).max() > Some(1);
+        let file = File { name: manifest.file, documents, has_several, is_broken: !errors.is_empty() };
+        if file.documents.is_empty() && errors.is_empty() {
             findings.faults.push(Fault::without_value("", "is empty").in_file(manifest.file));
         }
+        for error in errors {
+            let place = Place {
+                file: Some(manifest.file.to_owned()),
+                line: Some(error.line),
+                document: has_several.then_some(error.number),
+                object: None,
+            };
+            findings.faults.push(Fault::without_value("", error.message).at(&place));
+        }
+        file
     }
-    Parsed::new(Workloads { workloads, config }, findings)
-}
 
-/// The data of a ConfigMap: a manifest of kind ConfigMap, or the bare keys and values.
-pub(crate) fn config_from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
-    let mut findings = Findings::default();
-    let mut config = None;
-    match manifest::documents(text) {
-        Err(message) => findings.faults.push(Fault::without_value("", message)),
-        Ok(documents) => {
-            let roots: Vec<Node<'_>> = documents.iter().map(manifest::Document::root).collect();
-            let is_manifest = |node: &Node<'_>| node.child("kind").value.is_some();
-            let is_any_map =
-                |node: &&Node<'_>| node.child("kind").value.is_some_and(|kind| kind == "ConfigMap");
-            let by_name = roots.iter().find(|node| kinds::is_config_map(node));
-            if let Some(map) = by_name.or_else(|| roots.iter().find(is_any_map)) {
-                config = Some(read_config(map, &mut findings));
-            } else if let [bare] = roots.as_slice()
-                && !is_manifest(bare)
-            {
-                let data = bare.bare_strings(&mut findings);
-                config = Some(absorb_config(AutoscalerConfig::from_map(&data), "", &mut findings));
-            } else if roots.is_empty() {
-                findings.faults.push(Fault::without_value("", "is empty"));
-            } else {
-                findings.faults.push(Fault::without_value("", "holds no ConfigMap"));
+    fn read(&self, identities: &BTreeSet<[String; 3]>, all: &mut Workloads, findings: &mut Findings) {
+        let mut found = Findings::default();
+        let mut passed_over: Vec<String> = Vec::new();
+        let (mut made, mut usable) = (Vec::new(), 0);
+        for document in &self.documents {
+            let root = document.root();
+            if kinds::owner(&root).is_some_and(|owner| identities.contains(&owner)) {
+                made.push(kinds::name(&root));
+                continue;
             }
+            let mut here = Findings::default();
+            let source = Source { file: self.name.to_owned(), line: document.line };
+            usable += 1;
+            match kinds::read(&root, &mut here) {
+                kinds::Read::Workload(draft) => {
+                    let place = |key: &str| self.place(document, key);
+                    all.workloads.extend(finish(*draft, &all.config, source, &place, &mut here));
+                }
+                kinds::Read::Scaler(kind, scaler) => {
+                    let id = kinds::id(&root, &mut here);
+                    let hpa::Scaler { explanation, scales } = scaler;
+                    // A scaler at fault is not explained, and what it scales is still known.
+                    let explanation = if here.faults.is_empty() { explanation } else { Vec::new() };
+                    all.elsewhere.extend(id.map(|id| Elsewhere { id, kind, source, explanation, scales }));
+                }
+                kinds::Read::Config | kinds::Read::Invalid => {}
+                kinds::Read::Unsupported => {
+                    usable -= 1;
+                    passed_over.push(kinds::name(&root));
+                }
+            }
+            self.absorb(document, here, &mut found);
+        }
+        if usable == 0 && !self.documents.is_empty() && !self.is_broken {
+            let rule = format!("holds nothing to scale, only {}", some_of(&passed_over));
+            findings.faults.push(Fault::without_value("", rule).in_file(self.name));
+        } else if let Some(advice) = told(&passed_over, "not something to scale; it is", "nothing to scale; they are") {
+            findings.warnings.push(Warning::new("", advice).in_file(self.name));
+        }
+        if let Some(advice) = told(&made, "made by another object here; it is", "made by other objects here; they are") {
+            findings.warnings.push(Warning::new("", advice).in_file(self.name));
+        }
+        fold(&mut found);
+        found.faults.sort_by_key(|fault| fault.line);
+        found.warnings.sort_by_key(|warning| warning.line);
+        findings.faults.append(&mut found.faults);
+        findings.warnings.append(&mut found.warnings);
+    }
+
+    /// Takes over what was found in one of the documents.
+    fn absorb(&self, document: &Document, found: Findings, all: &mut Findings) {
+        let placed = |fault: Fault| {
+            let place = self.place(document, &fault.key);
+            let fault = fault.at(&place);
+            match &fault.value {
+                Some(value) if value.contains("{{") => {
+                    let rule = format!("{}; {}", fault.rule, manifest::RENDER_FIRST);
+                    Fault { rule, ..fault }
+                }
+                _ => fault,
+            }
+        };
+        let told = |warning: Warning| {
+            let place = self.place(document, &warning.key);
+            warning.at(&place)
+        };
+        all.faults.extend(found.faults.into_iter().map(placed));
+        all.warnings.extend(found.warnings.into_iter().map(told));
+        all.repeated.extend(found.repeated.into_iter().map(told));
+    }
+
+    fn place(&self, document: &Document, key: &str) -> Place {
+        let root = document.root();
+        let object = match kinds::identity(&root) {
+            Some([kind, namespace, name]) => Some(format!("{kind} {namespace}/{name}")),
+            None => root.child("kind").value.map(manifest::shown),
+        };
+        Place {
+            file: Some(self.name.to_owned()),
+            line: Some(document.line_of(key)),
+            document: self.has_several.then_some(document.number),
+            object,
         }
     }
-    Parsed::new(config.unwrap_or_default(), findings)
 }
 
-fn config_among(
-    files: &[(Manifest<'_>, Vec<manifest::Document>)],
-    findings: &mut Findings,
-) -> AutoscalerConfig {
-    let mut config = None;
-    for (manifest, documents) in files {
-        for document in documents.iter().filter(|document| kinds::is_config_map(&document.root())) {
+/// One line for all warnings of a file that say the same of the same field.
+fn fold(found: &mut Findings) {
+    let mut groups: Vec<(Warning, BTreeSet<Option<String>>)> = Vec::new();
+    let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for warning in found.repeated.drain(..) {
+        let field = warning.key.rsplit('.').next().unwrap_or_default();
+        let field = field.split('[').next().unwrap_or_default().to_owned();
+        let object = warning.object.clone();
+        let at = *known.entry((field, warning.advice.clone())).or_insert_with(|| {
+            groups.push((warning, BTreeSet::new()));
+            groups.len() - 1
+        });
+        groups[at].1.insert(object);
+    }
+    found.warnings.extend(groups.into_iter().map(|(warning, objects)| match objects.len() {
+        0 | 1 => warning,
+        several => {
+            let advice = format!("{} (so in {} objects)", warning.advice, number(several as f64));
+            Warning { advice, ..warning }
+        }
+    }));
+}
+
+/// Names of objects that are passed over, in one sentence.
+fn told(names: &[String], one: &str, several: &str) -> Option<String> {
+    match names {
+        [] => None,
+        [name] => Some(format!("{name} is {one} passed over")),
+        names => Some(format!("{} are {several} passed over", some_of(names))),
+    }
+}
+
+/// The first of many names, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    const MOST: usize = 5;
+    match names.len() {
+        ..=MOST => names.join(", "),
+        all => format!("{} and {} more", names[..MOST].join(", "), number((all - MOST) as f64)),
+    }
+}
+
+/// The defaults among the files: the first object that holds some.
+fn defaults(files: &[File<'_>], is_given: bool, findings: &mut Findings) -> (AutoscalerConfig, Option<Source>) {
+    let mut first: Option<(AutoscalerConfig, Source)> = None;
+    for file in files {
+        for document in file.documents.iter().filter(|document| config::is_config(&document.root())) {
             let mut found = Findings::default();
-            if config.is_none() {
-                config = Some(read_config(&document.root(), &mut found));
-            } else {
-                found.warn("", "a second ConfigMap config-autoscaler; the first one counts");
+            let root = document.root();
+            match &first {
+                None => {
+                    let read = config::read(&root, &mut found);
+                    first = Some((read, Source { file: file.name.to_owned(), line: document.line }));
+                }
+                Some((_, Source { file, line })) => {
+                    let advice = format!("a second {}; the first one counts, at {file}:{line}", kinds::name(&root));
+                    found.warn(&root.path, advice);
+                }
             }
-            absorb_from_file(findings, found, manifest.file);
+            if is_given {
+                found.warn(&root.path, "no effect: the defaults come from the file that --config names");
+            }
+            file.absorb(document, found, findings);
         }
     }
-    config.unwrap_or_default()
+    match first {
+        Some((config, source)) => (config, Some(source).filter(|_| !is_given)),
+        None => (AutoscalerConfig::default(), None),
+    }
 }
 
-fn read_config(map: &Node<'_>, findings: &mut Findings) -> AutoscalerConfig {
-    let data = map.child("data");
-    let strings = data.strings(findings);
-    absorb_config(AutoscalerConfig::from_map(&strings), &data.path, findings)
+/// What objects are to each other: the same name twice, and an autoscaler beside what it scales.
+fn compare(all: &mut Workloads, findings: &mut Findings) {
+    let place = |workload: &Workload| Place {
+        file: Some(workload.source.file.clone()),
+        line: Some(workload.source.line),
+        document: None,
+        object: Some(format!("{:?} {}", workload.kind, workload.id)),
+    };
+    let at = |workload: &Workload| format!("{}:{}", workload.source.file, workload.source.line);
+    let mut found = Findings::default();
+    let mut by_id: BTreeMap<&RevisionId, &Workload> = BTreeMap::new();
+    let mut by_name: BTreeMap<&str, &Workload> = BTreeMap::new();
+    for workload in &all.workloads {
+        if let Some(first) = by_id.get(&workload.id) {
+            let rule = format!("is defined already at {}", at(first));
+            let rule = if first.kind == workload.kind { rule } else { format!("{rule}, as a {:?}", first.kind) };
+            findings.faults.push(Fault::without_value("metadata.name", rule).at(&place(workload)));
+            continue;
+        }
+        by_id.insert(&workload.id, workload);
+        match by_name.get(workload.id.name.as_str()) {
+            Some(first) => {
+                let advice = format!(
+                    "{} ({}) has the same name in another namespace: on one machine both would answer to the host {}, \
+                     and `pilotlight run` takes only one of them",
+                    first.id,
+                    at(first),
+                    workload.id.name
+                );
+                found.repeated.push(Warning::new("metadata.name", advice).at(&place(workload)));
+            }
+            None => {
+                by_name.insert(&workload.id.name, workload);
+            }
+        }
+    }
+    let mut scalers: BTreeMap<(RevisionId, &str), &Elsewhere> = BTreeMap::new();
+    for scaler in &all.elsewhere {
+        let Some((kind, name)) = &scaler.scales else { continue };
+        let target = (RevisionId::new(scaler.id.namespace.clone(), name.clone()), kind.as_str());
+        if let Some(first) = scalers.get(&target) {
+            let advice = format!("{} {} scales {kind} {name}, too: both contradict each other", first.kind, first.id);
+            let Source { file, line } = scaler.source.clone();
+            let object = Some(format!("{} {}", scaler.kind, scaler.id));
+            let place = Place { file: Some(file), line: Some(line), document: None, object };
+            findings.warnings.push(Warning::new("spec.scaleTargetRef", advice).at(&place));
+        }
+        scalers.entry(target).or_insert(scaler);
+    }
+    let names: Vec<(usize, String)> = all
+        .workloads
+        .iter()
+        .enumerate()
+        .filter_map(|(index, workload)| {
+            let kind = format!("{:?}", workload.kind);
+            let scaler = scalers.get(&(workload.id.clone(), kind.as_str()))?;
+            Some((index, format!("{} {}", scaler.kind, scaler.id)))
+        })
+        .collect();
+    findings.warnings.extend(names.iter().filter(|(index, _)| has_settings(&all.workloads[*index])).map(
+        |(index, scaler)| {
+            let advice = format!("annotated for scaling by requests, and {scaler} scales it, too: both contradict each other");
+            Warning::new("metadata", advice).at(&place(&all.workloads[*index]))
+        },
+    ));
+    fold(&mut found);
+    findings.warnings.append(&mut found.warnings);
+    for (index, scaler) in names {
+        let sentence = format!("In a cluster {scaler} scales it; `pilotlight run` scales it by requests.");
+        all.workloads[index].elsewhere = Some(vec![sentence]);
+    }
 }
 
-fn absorb_config(parsed: Parsed<AutoscalerConfig>, path: &str, findings: &mut Findings) -> AutoscalerConfig {
-    findings.warnings.extend(parsed.warnings.into_iter().map(|warning| warning.below(path)));
-    parsed.value.unwrap_or_else(|faults| {
-        findings.faults.extend(faults.into_vec().into_iter().map(|fault| fault.below(path)));
-        AutoscalerConfig::default()
-    })
-}
-
-fn absorb_from_file(all: &mut Findings, found: Findings, file: &str) {
-    all.faults.extend(found.faults.into_iter().map(|fault| fault.in_file(file)));
-    all.warnings.extend(found.warnings.into_iter().map(|warning| warning.in_file(file)));
+fn has_settings(workload: &Workload) -> bool {
+    workload.settings.iter().any(|setting| matches!(setting.from, Origin::Annotation(_)))
 }
 
 /// Resolves what one object says; `None` if it is at fault or another autoscaler's.
@@ -258,6 +450,7 @@ fn finish(
     draft: Draft,
     config: &AutoscalerConfig,
     source: Source,
+    place: &dyn Fn(&str) -> Place,
     findings: &mut Findings,
 ) -> Option<Workload> {
     let parsed =
@@ -266,21 +459,32 @@ fn finish(
         Ok(verdict) => (Some(verdict), Vec::new()),
         Err(faults) => (None, faults.into_vec()),
     };
-    findings.absorb(Findings { faults, warnings: parsed.warnings }, |key| draft.written.path_of(key));
+    let found = Findings { faults, warnings: parsed.warnings, ..Findings::default() };
+    findings.absorb(found, |key| draft.written.path_of(key));
     let (verdict, id) = (verdict?, draft.id?);
     let mut resolved = match verdict {
         Verdict::Resolved(resolved) => *resolved,
         Verdict::OtherClass(class) => {
-            findings.warn(&draft.path, format!("{id} belongs to the autoscaler {class}; it is left alone"));
+            let mut known = [KPA, HPA].into_iter().filter(|_| class != HPA);
+            let meant = known.find(|known| {
+                known.split('.').next() == Some(class.as_str()) || strsim::damerau_levenshtein(known, &class) <= 3
+            });
+            let hint = meant.map_or(String::new(), |meant| format!("; did you mean `{meant}`?"));
+            let advice = format!("{id} belongs to the autoscaler {class}; it is left alone{hint}");
+            findings.warn(&draft.written.path_of(CLASS.name), advice);
             return None;
         }
     };
+    if !findings.faults.is_empty() {
+        return None;
+    }
     for setting in &mut resolved.settings {
         if let Origin::Annotation(key) = setting.from {
             setting.from = draft.written.origin_of(key);
         }
     }
-    let notes = findings.warnings.iter().map(|note| note.clone().in_file(source.file.clone())).collect();
+    let notes = findings.warnings.iter().chain(&findings.repeated).map(|note| note.clone().at(&place(&note.key)));
+    let notes = notes.collect();
     Some(Workload {
         id,
         kind: draft.kind,
@@ -293,6 +497,7 @@ fn finish(
         readiness_probe: Some(draft.readiness_probe),
         container: draft.container,
         source,
+        elsewhere: draft.elsewhere,
         notes,
     })
 }

@@ -2,18 +2,20 @@
 
 use pilotlight_config::explain::{explain, render, render_json};
 use pilotlight_config::workload::{self, Manifest, Workloads};
-use pilotlight_config::{Parsed, Workload};
+use pilotlight_config::{Findings, Workload};
 
-fn parsed(annotations: &str, spec: &str) -> Parsed<Workloads> {
+fn survey(annotations: &str, spec: &str) -> (Workloads, Findings) {
     let text = format!(
         "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: hello}}\nspec: {{template: {{metadata: \
          {{annotations: {{{annotations}}}}}, spec: {{{spec} containers: [{{image: hello}}]}}}}}}\n"
     );
-    workload::read(&[Manifest { file: "hello.yaml", text: &text }], None)
+    workload::survey(&[Manifest { file: "hello.yaml", text: &text }], None)
 }
 
 fn hello(annotations: &str, spec: &str) -> Workload {
-    parsed(annotations, spec).value.unwrap_or_else(|faults| panic!("{faults}")).workloads.remove(0)
+    let (mut found, findings) = survey(annotations, spec);
+    assert_eq!(findings.faults, []);
+    found.workloads.remove(0)
 }
 
 #[test]
@@ -29,8 +31,10 @@ fn the_defaults_are_explained_to_the_second() {
             "0 pods or more: there is no upper limit.",
             "The last pod goes about 62 s after the last request.",
             "Requests go through the activator until 3 pods are ready and idle: then there is room for 211 more.",
-            "A new version starts with 1 pod and is ready once that many are.",
-            "A request that finds no pod waits for one; waking is given up after 10 min 30 s.",
+            "In a cluster a new version starts with 1 pod and is ready once it is; `pilotlight run` starts none before a \
+             request comes.",
+            "A request that finds no pod waits for one; waking is given up after 10 min 30 s in a cluster, and a pod after \
+             1 min in `pilotlight run` (--startup-timeout).",
             "A request may take 5 min; waiting for a pod counts.",
         ]
     );
@@ -60,7 +64,7 @@ fn what_a_revision_sets_is_explained() {
 #[test]
 fn the_table_shows_value_and_origin() {
     let annotations = "autoscaling.knative.dev/window: 90s";
-    let text = render(&parsed(annotations, "").value.unwrap());
+    let text = render(&survey(annotations, "").0);
     assert!(text.starts_with("default/hello  Service, hello.yaml:1\n\n  setting "), "{text}");
     let row = |name: &str| text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
     let cells =
@@ -73,7 +77,11 @@ fn the_table_shows_value_and_origin() {
 
 #[test]
 fn the_json_holds_settings_explanation_and_faults() {
-    let value = render_json(&parsed("autoscaling.knative.dev/minScale: \"2\"", ""));
+    let json = |annotations| {
+        let (found, findings) = survey(annotations, "");
+        render_json(&found, &findings)
+    };
+    let value = json("autoscaling.knative.dev/minScale: \"2\"");
     let workload = &value["workloads"][0];
     assert_eq!(workload["name"], "default/hello");
     let settings = workload["settings"].as_array().unwrap();
@@ -87,8 +95,10 @@ fn the_json_holds_settings_explanation_and_faults() {
     assert_eq!(workload["spec"]["min_scale"], 2);
     assert_eq!(value["faults"], serde_json::json!([]));
 
-    let value = render_json(&parsed("autoscaling.knative.dev/minScale: x", ""));
+    let value = json("autoscaling.knative.dev/minScale: x");
     assert_eq!(value["workloads"], serde_json::json!([]));
     assert_eq!(value["faults"][0]["value"], "x");
     assert_eq!(value["faults"][0]["file"], "hello.yaml");
+    assert_eq!(value["faults"][0]["line"], 4);
+    assert_eq!(value["faults"][0]["object"], "Service default/hello");
 }

@@ -1,14 +1,15 @@
 //! Whatever is written, the answer is a value or faults, never a panic.
 
-use pilotlight_config::explain::{explain, render_json};
+use pilotlight_config::explain::{explain, render, render_json};
 use pilotlight_config::workload::{self, Manifest};
 use pilotlight_config::{AutoscalerConfig, keys};
 use proptest::prelude::*;
 
 fn read(text: &str) {
-    let parsed = workload::read(&[Manifest { file: "garbage.yaml", text }], None);
-    render_json(&parsed);
-    for workload in parsed.value.iter().flat_map(|found| &found.workloads) {
+    let (found, findings) = workload::survey(&[Manifest { file: "garbage.yaml", text }], None);
+    render_json(&found, &findings);
+    render(&found);
+    for workload in &found.workloads {
         assert!(explain(workload).iter().all(|sentence| sentence.ends_with('.')));
     }
     let _ = AutoscalerConfig::from_yaml(text);

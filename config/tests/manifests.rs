@@ -81,10 +81,15 @@ fn a_knative_service_is_read_whole() {
             "periodSeconds": 5, "timeoutSeconds": 1, "successThreshold": 1,
         }))
     );
-    assert_eq!(hello.notes.len(), 1);
+    let notes: Vec<String> = hello.notes.iter().map(ToString::to_string).collect();
     assert_eq!(
-        hello.notes[0].to_string(),
-        "service.yaml: spec.template.spec.containers[1].env[2]: TOKEN takes its value from the cluster; it is left out"
+        notes,
+        [
+            "service.yaml:45: document 2, Service shop/hello: spec.template.spec.containers[1].env[2]: TOKEN takes its value \
+             from the cluster; it is left out",
+            "service.yaml:31: document 2, Service shop/hello: spec.template.spec.containers: only one container runs on one \
+             machine, hello: sidecars are left out",
+        ]
     );
 }
 
@@ -130,9 +135,12 @@ fn a_kfserving_service_may_sleep_only_if_it_says_so() {
     assert_eq!(
         warnings(&parsed),
         [
-            "inferenceservice-v1alpha2.yaml: spec.canary: the canary is left out; only the default is served",
-            "inferenceservice-v1alpha2.yaml: spec.default.predictor.sklearn: image and command come from the cluster's \
-             serving runtime",
+            "inferenceservice-v1alpha2.yaml:21: document 1, InferenceService default/flowers: spec.canary: the canary is \
+             left out; only the default is served",
+            "inferenceservice-v1alpha2.yaml:34: document 2, InferenceService default/irises: \
+             spec.default.predictor.sklearn: image and command come from the cluster's serving runtime",
+            "inferenceservice-v1alpha2.yaml:35: document 2, InferenceService default/irises: \
+             spec.default.predictor.sklearn.storageUri: left out on one machine: the app finds its model itself",
         ]
     );
     let [flowers, irises] = &parsed.value.unwrap().workloads[..] else { panic!("two workloads") };
@@ -209,36 +217,42 @@ fn all_faults_of_a_file_come_at_once() {
     let parsed = read("faulty.yaml");
     let said = warnings(&parsed);
     for expected in [
-        "faulty.yaml: data.stabel-window: unknown key; did you mean `stable-window`?",
-        "faulty.yaml: spec.template.metadata.annotations.autoscaling.knative.dev/min-scael: unknown annotation; did you \
-         mean `autoscaling.knative.dev/min-scale`?",
+        "faulty.yaml:8: document 1, ConfigMap default/config-autoscaler: data.stabel-window: unknown key; did you mean `stable-window`?",
+        "faulty.yaml:24: document 2, Service default/hello: \
+         spec.template.metadata.annotations.autoscaling.knative.dev/min-scael: unknown annotation; did you mean `autoscaling.knative.dev/min-scale`?",
     ] {
         assert!(said.iter().any(|line| line == expected), "{expected} is not in {said:#?}");
     }
     let said = faults(parsed);
-    let template = "faulty.yaml: spec.template.metadata.annotations.autoscaling.knative.dev";
+    let map = |line: u64| format!("faulty.yaml:{line}: document 1, ConfigMap default/config-autoscaler: data");
+    let hello = |line: u64| format!("faulty.yaml:{line}: document 2, Service default/hello: ");
+    let template =
+        |line: u64| format!("{}spec.template.metadata.annotations.autoscaling.knative.dev", hello(line));
+    let pod = |line: u64| format!("{}spec.template.spec", hello(line));
     let expected = [
-        "faulty.yaml: data.min-scale: must be a string: write \"1\"".to_owned(),
-        "faulty.yaml: data.stable-window: \"5s\" is not a duration between 6s and 1h0m0s, in whole seconds".to_owned(),
-        "faulty.yaml: data.max-scale-limit: \"-1\" is not a whole number between 0 and 2147483647".to_owned(),
-        "faulty.yaml: metadata.annotations.autoscaling.knative.dev/min-scale: autoscaling annotations must be put \
-         under spec.template.metadata.annotations to work"
-            .to_owned(),
-        format!("{template}/max-scale: \"ten\" is not a whole number between 0 and 2147483647"),
-        format!("{template}/targetBurstCapacity: \"-2\" is not a number of at least 0, or -1"),
+        format!("{}.min-scale: must be a string: write \"1\"", map(6)),
+        format!("{}.stable-window: \"5s\" is not a duration between 6s and 1h0m0s, in whole seconds", map(5)),
+        format!("{}.max-scale-limit: \"-1\" is not a whole number between 0 and 2147483647", map(7)),
         format!(
-            "{template}/window: \"90\" is not a duration between 6s and 1h0m0s, in whole seconds: a number needs a \
-             unit, such as 90s"
+            "{}metadata.annotations.autoscaling.knative.dev/min-scale: autoscaling annotations must be put under \
+             spec.template.metadata.annotations to work",
+            hello(15)
         ),
-        format!("{template}/target: must be a string: write \"10\""),
-        "faulty.yaml: spec.template.spec.containerConcurrency: \"many\" is not a whole number between 0 and 2147483647"
+        format!("{}/max-scale: \"ten\" is not a whole number between 0 and 2147483647", template(20)),
+        format!("{}/targetBurstCapacity: \"-2\" is not a number of at least 0, or -1", template(21)),
+        format!(
+            "{}/window: \"90\" is not a duration between 6s and 1h0m0s, in whole seconds: a number needs a unit, such as \
+             90s",
+            template(22)
+        ),
+        format!("{}/target: must be a string: write \"10\"", template(25)),
+        format!("{}.containerConcurrency: \"many\" is not a whole number between 0 and 2147483647", pod(27)),
+        format!("{}.responseStartTimeoutSeconds: \"61\" is above the timeout of 60 s", pod(29)),
+        format!("{}.containers[0].command: is not a list", pod(31)),
+        format!("{}.containers[0].ports: has more than one port; requests come in on a single one", pod(32)),
+        "faulty.yaml:36: document 3, InferenceService: metadata.name: is missing".to_owned(),
+        "faulty.yaml:41: document 3, InferenceService: spec.predictor.maxReplicas: \"2\" is less than the min-scale of 5"
             .to_owned(),
-        "faulty.yaml: spec.template.spec.responseStartTimeoutSeconds: \"61\" is above the timeout of 60 s".to_owned(),
-        "faulty.yaml: spec.template.spec.containers[0].command: is not a list".to_owned(),
-        "faulty.yaml: spec.template.spec.containers[0].ports: has more than one port; requests come in on a single one"
-            .to_owned(),
-        "faulty.yaml: metadata.name: is missing".to_owned(),
-        "faulty.yaml: spec.predictor.maxReplicas: \"2\" is less than the min-scale of 5".to_owned(),
     ];
     for line in &expected {
         assert!(said.contains(line), "missing: {line}\nin {said:#?}");
@@ -256,7 +270,7 @@ fn a_file_with_nothing_to_scale_is_a_fault() {
     assert_eq!(faults(read_text("---\n# nothing\n---\n")), ["f.yaml: is empty"]);
     assert_eq!(
         faults(read_text("stable-window: 60s")),
-        ["f.yaml: is not a Kubernetes manifest: it has no apiVersion and kind"]
+        ["f.yaml:1: is not a Kubernetes manifest: it has no apiVersion and kind"]
     );
 }
 
@@ -264,7 +278,7 @@ fn a_file_with_nothing_to_scale_is_a_fault() {
 fn broken_yaml_is_one_line_that_names_the_place() {
     let said = faults(read_text("apiVersion: v1\nkind: [\n"));
     assert_eq!(said.len(), 1);
-    assert!(said[0].starts_with("f.yaml: is not valid YAML: ") && said[0].contains("line"), "{said:?}");
+    assert!(said[0].starts_with("f.yaml:2: is not valid YAML: ") && said[0].contains("line"), "{said:?}");
     assert_eq!(faults(read_text("a: 1\na: 2\n")).len(), 1, "a key written twice is a fault");
 }
 
@@ -275,7 +289,10 @@ fn a_revision_of_another_class_is_left_alone_with_a_note() {
     let parsed = read_text(text);
     assert_eq!(
         warnings(&parsed),
-        ["f.yaml: default/a belongs to the autoscaler hpa.autoscaling.knative.dev; it is left alone"]
+        [
+            "f.yaml:6: Revision default/a: metadata.annotations.autoscaling.knative.dev/class: default/a belongs to the \
+             autoscaler hpa.autoscaling.knative.dev; it is left alone"
+        ]
     );
     assert!(parsed.value.unwrap().workloads.is_empty());
 }
@@ -290,10 +307,10 @@ fn several_containers_need_exactly_one_port_in_knative() {
     };
     let both = "[{ports: [{containerPort: 1}]}, {ports: [{containerPort: 2}]}]";
     let rule = "exactly one of several containers must have ports, here 2 have";
-    assert_eq!(faults(read_text(&service(both))), [format!("f.yaml: spec.template.spec.containers: {rule}")]);
+    assert_eq!(faults(read_text(&service(both))), [format!("f.yaml:4: Service default/a: spec.template.spec.containers: {rule}")]);
     assert_eq!(
         faults(read_text(&service("[]"))),
-        ["f.yaml: spec.template.spec.containers: has no container"]
+        ["f.yaml:4: Service default/a: spec.template.spec.containers: has no container"]
     );
     assert!(read_text(&service("[{}, {ports: [{containerPort: 2}]}]")).value.is_ok());
 }
@@ -304,7 +321,7 @@ fn ports_and_variables_must_be_possible() {
         let head = "apiVersion: serving.knative.dev/v1\nkind: Revision\nmetadata: {name: a}\n";
         faults(read_text(&format!("{head}spec: {{containers: [{{{container}}}]}}\n")))
     };
-    let port = "f.yaml: spec.containers[0].ports[0].containerPort";
+    let port = "f.yaml:4: Revision default/a: spec.containers[0].ports[0].containerPort";
     assert_eq!(
         revision("ports: [{containerPort: 0}]"),
         [format!("{port}: \"0\" is not a port between 1 and 65535")]
@@ -319,7 +336,7 @@ fn ports_and_variables_must_be_possible() {
     );
     assert_eq!(
         revision("env: [{name: A=B, value: c}]"),
-        ["f.yaml: spec.containers[0].env[0].name: \"A=B\" is not the name of a variable"]
+        ["f.yaml:4: Revision default/a: spec.containers[0].env[0].name: \"A=B\" is not the name of a variable"]
     );
 }
 
@@ -339,7 +356,7 @@ fn the_config_map_is_read_as_manifest_or_as_bare_data() {
     assert_eq!(config.container_concurrency_target_fraction, 0.5);
     for (text, said) in [
         ("", "is empty"),
-        ("apiVersion: v1\nkind: Secret\n", "holds no ConfigMap"),
+        ("apiVersion: v1\nkind: Secret\n", "holds no ConfigMap config-autoscaler, only Secret"),
         ("stable-window: [1]", "stable-window: is not a single value"),
         ("- 1", "is not a map of keys and values"),
     ] {

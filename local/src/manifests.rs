@@ -26,22 +26,15 @@ pub enum ManifestError {
         /// The reason.
         source: std::io::Error,
     },
-    /// Every fault of the files.
+    /// Every fault of the files, two workloads with one name among them.
     #[error("{0}")]
     Faulty(Faults),
-    /// Two workloads have the same name.
-    #[error("{second}: {id} is defined already in {first}")]
-    Twice {
-        /// The name.
-        id: String,
-        /// File and line of its first definition.
-        first: String,
-        /// File and line of its second definition.
-        second: String,
-    },
+    /// A folder holds no manifest.
+    #[error("{} is a folder without a file that ends in .yaml, .yml or .json", .0.display())]
+    NoManifest(PathBuf),
 }
 
-/// Reads workloads from files, and defaults from a ConfigMap file. `-` is standard input.
+/// Reads workloads from files and folders, and defaults from a ConfigMap file. `-` is standard input.
 pub fn read(files: &[PathBuf], config: Option<&Path>) -> Result<Manifests, ManifestError> {
     let (config, mut warnings) = match config {
         Some(path) => {
@@ -50,22 +43,53 @@ pub fn read(files: &[PathBuf], config: Option<&Path>) -> Result<Manifests, Manif
         }
         None => (None, Vec::new()),
     };
-    let texts = files.iter().map(|path| text_of(path)).collect::<Result<Vec<_>, _>>()?;
-    let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    let manifests: Vec<Manifest<'_>> =
-        names.iter().zip(&texts).map(|(file, text)| Manifest { file, text }).collect();
+    let texts = texts(files)?;
+    let manifests: Vec<Manifest<'_>> = texts.iter().map(|(file, text)| Manifest { file, text }).collect();
     let Parsed { value, warnings: more } = workload::read(&manifests, config.as_ref());
     warnings.extend(more);
     let workloads = value.map_err(ManifestError::Faulty)?.workloads;
-    for (at, workload) in workloads.iter().enumerate() {
-        let place = |it: &Workload| format!("{}:{}", it.source.file, it.source.line);
-        if let Some(first) = workloads[..at].iter().find(|first| first.id == workload.id) {
-            let id = workload.id.to_string();
-            return Err(ManifestError::Twice { id, first: place(first), second: place(workload) });
-        }
-    }
     Ok(Manifests { workloads, warnings })
 }
+
+/// The names and texts of files; of a folder, all manifests in it and below, in the order of their names.
+pub fn texts(files: &[PathBuf]) -> Result<Vec<(String, String)>, ManifestError> {
+    let mut texts = Vec::new();
+    for file in files {
+        for path in manifests_in(file)? {
+            texts.push((path.display().to_string(), text_of(&path)?));
+        }
+    }
+    Ok(texts)
+}
+
+/// A file itself; of a folder, the files whose names end as manifests do. Hidden folders are left out.
+fn manifests_in(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unreadable = |source| ManifestError::Unreadable { path: path.to_owned(), source };
+    let mut found = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let path = entry.path();
+            let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+            // Links to folders are not followed: they may lead back.
+            if entry.file_type().map_err(unreadable)?.is_dir() {
+                folders.extend((!is_hidden).then_some(path));
+            } else if !is_hidden && ending.is_some_and(|it| MANIFESTS.iter().any(|known| it == *known)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    if found.is_empty() { Err(ManifestError::NoManifest(path.to_owned())) } else { Ok(found) }
+}
+
+/// How the names of manifests end.
+const MANIFESTS: &[&str] = &["yaml", "yml", "json"];
 
 /// Reads a `config-autoscaler` ConfigMap.
 pub fn config(path: &Path) -> Result<(AutoscalerConfig, Vec<Warning>), ManifestError> {

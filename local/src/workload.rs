@@ -1,7 +1,6 @@
 //! Workloads that can run on this machine, and the reasons why others cannot.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,7 +99,10 @@ impl LocalWorkload {
             return Err(NotRunnable::NoCommand { place, id: workload.id.clone(), what });
         }
         let working_dir = container.working_dir.as_ref().map(PathBuf::from);
-        if let Err(why) = find_program(&command[0], working_dir.as_deref()) {
+        // A program that is named by a variable is known when the pod starts.
+        if !command[0].contains("$(")
+            && let Err(why) = find_program(&command[0], working_dir.as_deref())
+        {
             return Err(NotRunnable::NoProgram {
                 place,
                 id: workload.id.clone(),
@@ -135,14 +137,14 @@ impl LocalWorkload {
             LocalWorkload::new(it, startup_timeout).map_err(|not_runnable| why.push(not_runnable)).ok()
         });
         let here: Vec<Self> = here.collect();
-        why.extend(workloads.iter().enumerate().filter_map(|(at, it)| same_host(it, &workloads[..at])));
+        let mut taken = BTreeMap::new();
+        why.extend(workloads.iter().filter_map(|it| same_host(it, &mut taken)));
         if why.is_empty() { Ok(here) } else { Err(NoneRunnable(why)) }
     }
 
     /// The app of one pod, told to listen on `port`.
     pub(super) fn app(&self, pod: &str, port: u16) -> Spawn {
         let port = port.to_string();
-        let fill = |text: &String| OsString::from(text.replace("{port}", &port));
         let RevisionId { namespace, name } = &self.id;
         let contract = [
             ("PORT", port.as_str()),
@@ -152,14 +154,18 @@ impl LocalWorkload {
             ("K_SERVICE", name),
             ("POD_NAMESPACE", namespace),
         ];
-        let contract = contract.map(|(name, value)| (name.into(), value.into()));
-        let own = self.env.iter().map(|(name, value)| (name.into(), fill(value)));
-        let mut words = self.command.iter().map(fill);
+        // The last value of a variable wins, so that a manifest can set these too.
+        let mut env: Vec<(String, String)> =
+            contract.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        for (name, value) in &self.env {
+            let value = expand(value, &env).replace("{port}", &port);
+            env.push((name.clone(), value));
+        }
+        let mut words = self.command.iter().map(|word| expand(word, &env).replace("{port}", &port).into());
         Spawn {
             program: words.next().unwrap_or_default(),
             args: words.collect(),
-            // The last value of a variable wins, so that a manifest can set these too.
-            env: contract.into_iter().chain(own).collect(),
+            env: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             cwd: self.working_dir.clone(),
         }
     }
@@ -201,6 +207,32 @@ impl LocalWorkload {
     }
 }
 
+/// Puts the values of variables in the place of `$(NAME)`, as Kubernetes does in commands, arguments and variables:
+/// `$$` is a dollar sign, and what names no variable stays as it is (third_party/forked/golang/expansion).
+fn expand(text: &str, env: &[(String, String)]) -> String {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        expanded += &rest[..at];
+        rest = &rest[at..];
+        let named = rest.strip_prefix("$(").and_then(|inside| inside.split_once(')'));
+        if rest.starts_with("$$") {
+            expanded.push('$');
+            rest = &rest[2..];
+        } else if let Some((name, after)) = named {
+            match env.iter().rev().find(|(known, _)| known == name) {
+                Some((_, value)) => expanded += value,
+                None => expanded += &rest[..rest.len() - after.len()],
+            }
+            rest = after;
+        } else {
+            expanded.push('$');
+            rest = &rest[1..];
+        }
+    }
+    expanded + rest
+}
+
 /// Host names that lead to a workload, the longest first.
 fn hosts_of(RevisionId { namespace, name }: &RevisionId) -> [String; 4] {
     [
@@ -211,17 +243,19 @@ fn hosts_of(RevisionId { namespace, name }: &RevisionId) -> [String; 4] {
     ]
 }
 
-fn same_host(workload: &Workload, earlier: &[Workload]) -> Option<NotRunnable> {
+/// Takes the hosts of a workload; if one of them is taken already, says by which workload.
+fn same_host<'a>(workload: &'a Workload, taken: &mut BTreeMap<String, &'a Workload>) -> Option<NotRunnable> {
     let hosts = hosts_of(&workload.id);
-    earlier.iter().find_map(|other| {
-        let taken = hosts_of(&other.id);
-        let host = hosts.iter().rev().find(|host| taken.contains(host))?;
-        Some(NotRunnable::SameHost {
-            place: place_of(workload),
-            id: workload.id.clone(),
-            other: format!("{} ({})", other.id, place_of(other)),
-            host: host.clone(),
-        })
+    let found = hosts.iter().rev().find_map(|host| Some((host.clone(), *taken.get(host)?)));
+    for host in hosts {
+        taken.entry(host).or_insert(workload);
+    }
+    let (host, other) = found?;
+    Some(NotRunnable::SameHost {
+        place: place_of(workload),
+        id: workload.id.clone(),
+        other: format!("{} ({})", other.id, place_of(other)),
+        host,
     })
 }
 
@@ -298,6 +332,41 @@ spec: {{template: {{spec: {{containers: [{{command: [sh]}}]}}}}}}"
             "b.yaml:1: b/hello and a/hello (a.yaml:1) both answer to the host hello: give one of them another name"
         );
         assert_eq!(all(&[("hello", "a"), ("hello-2", "b")]).unwrap().len(), 2);
+    }
+
+    fn app(container: &str) -> Spawn {
+        let text = format!(
+            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: web}}\n\
+             spec: {{template: {{spec: {{containers: [{container}]}}}}}}\n"
+        );
+        let read = workload::read(&[Manifest { file: "f.yaml", text: &text }], None).value.expect("legal");
+        LocalWorkload::all(&read.workloads, Duration::from_secs(60)).unwrap()[0].app("web-1", 4711)
+    }
+
+    #[test]
+    fn variables_are_put_into_command_arguments_and_later_variables() {
+        let spawn = app("{command: [sh, \"$(PORT)\"], args: [\"--on=$(ADDRESS)\", \"$$(PORT)\", \"$(NOBODY)\", \"{port}\"], \
+             env: [{name: EARLY, value: \"$(ADDRESS)\"}, {name: ADDRESS, value: \"$(K_SERVICE):$(PORT)\"}]}");
+        assert_eq!(spawn.args, ["4711", "--on=web:4711", "$(PORT)", "$(NOBODY)", "4711"]);
+        let of = |name: &str| spawn.env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        assert_eq!(of("ADDRESS"), Some("web:4711".into()));
+        assert_eq!(of("EARLY"), Some("$(ADDRESS)".into()), "a variable that is defined later is not known yet");
+    }
+
+    #[test]
+    fn text_that_names_no_variable_stays() {
+        let env = [("A".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())];
+        for (text, expected) in [
+            ("$(A)", "2"),
+            ("x$(A)y$(A)", "x2y2"),
+            ("$A ${A} $(A", "$A ${A} $(A"),
+            ("$$(A) $$$(A) $$$$", "$(A) $2 $$"),
+            ("$()", "$()"),
+            ("50$", "50$"),
+            ("$($(A))", "$($(A))"),
+        ] {
+            assert_eq!(expand(text, &env), expected, "{text}");
+        }
     }
 
     #[test]

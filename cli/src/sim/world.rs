@@ -142,6 +142,10 @@ impl WorldArgs {
         if !annotations.is_empty() || says_nothing_else && says_settings {
             add(json!({ "name": self.service.name, "annotations": annotations }), true);
         }
+        if let (Some(name), true) = (&self.service.name, list.iter().all(|entry| entry["name"].is_null())) {
+            let rule = "names the settings that flags describe, and there are none";
+            return Err(Fault::new("--name", name, rule));
+        }
         Ok((!list.is_empty()).then_some(Value::Array(list)))
     }
 

@@ -7,31 +7,34 @@ use serde_json::Value;
 
 use super::manifest::Node;
 use super::written::Written;
-use super::{Container, Kind, pod};
+use super::{Container, Kind, config, fields, hpa, kserve, placement, pod, unused};
 use crate::fault::Findings;
-use crate::keys::annotation::{self as keys, KPA, PREFIX};
+use crate::keys::annotation::{self as keys, PREFIX};
+use crate::spelling::nearest;
 
 /// The content of an object, before its annotations are read.
 pub(super) struct Draft {
     /// `None` where its name is a fault.
     pub(super) id: Option<RevisionId>,
     pub(super) kind: Kind,
-    /// The object's place in its document.
-    pub(super) path: String,
     pub(super) written: Written,
     pub(super) container_concurrency: ConcurrencyLimit,
     pub(super) timeouts: Timeouts,
     pub(super) container: Container,
     pub(super) readiness_probe: Value,
+    /// What scales it in a cluster, where requests do not.
+    pub(super) elsewhere: Option<Vec<String>>,
 }
 
 /// What an object turned out to be.
 pub(super) enum Read {
     Workload(Box<Draft>),
-    /// The ConfigMap `config-autoscaler`, read elsewhere.
+    /// The defaults of all revisions, read elsewhere.
     Config,
-    /// Not something to scale; its name.
-    Unsupported(String),
+    /// Another autoscaler's.
+    Scaler(&'static str, hpa::Scaler),
+    /// Not something to scale.
+    Unsupported,
     /// Nothing one can make sense of; the fault is recorded.
     Invalid,
 }
@@ -45,72 +48,147 @@ const MAX_CONTAINER_CONCURRENCY: u32 = 1_000;
 /// The ports of the queue-proxy in the same pod.
 const RESERVED_PORTS: &[u16] = &[8008, 8012, 8013, 8022, 9090, 9091];
 
-/// KServe keeps one pod unless told otherwise.
-const DEFAULT_MIN_REPLICAS: &str = "1";
-/// KFServing v1alpha2 aims for one request per pod unless told otherwise.
-const DEFAULT_V1ALPHA2_TARGET: &str = "1";
+/// How an object is read.
+#[derive(Clone, Copy)]
+enum Reader {
+    KnativeService,
+    KnativeConfiguration,
+    KnativeRevision,
+    InferenceV1beta1,
+    InferenceV1alpha2,
+    Deployment(Kind),
+    HorizontalPodAutoscaler,
+    ScaledObject,
+    Config,
+}
 
-/// The fields of an InferenceService's predictor in which a model server may be described.
-const PREDICTOR_FIELDS: &[&str] = &[
-    "model",
-    "sklearn",
-    "xgboost",
-    "tensorflow",
-    "pytorch",
-    "triton",
-    "tensorrt",
-    "onnx",
-    "pmml",
-    "lightgbm",
-    "paddle",
-    "huggingface",
-    "mlflow",
+/// The kinds that are read: their apiVersion, the type of their fields, and how.
+const KINDS: &[(&str, &str, &str, Reader)] = &[
+    ("Service", "serving.knative.dev/v1", "KnativeService", Reader::KnativeService),
+    ("Service", "serving.knative.dev/v1beta1", "KnativeService", Reader::KnativeService),
+    ("Service", "serving.knative.dev/v1alpha1", "KnativeService", Reader::KnativeService),
+    ("Configuration", "serving.knative.dev/v1", "KnativeConfiguration", Reader::KnativeConfiguration),
+    ("Configuration", "serving.knative.dev/v1beta1", "KnativeConfiguration", Reader::KnativeConfiguration),
+    ("Configuration", "serving.knative.dev/v1alpha1", "KnativeConfiguration", Reader::KnativeConfiguration),
+    ("Revision", "serving.knative.dev/v1", "KnativeRevision", Reader::KnativeRevision),
+    ("Revision", "serving.knative.dev/v1beta1", "KnativeRevision", Reader::KnativeRevision),
+    ("Revision", "serving.knative.dev/v1alpha1", "KnativeRevision", Reader::KnativeRevision),
+    ("InferenceService", "serving.kserve.io/v1beta1", "InferenceService", Reader::InferenceV1beta1),
+    ("InferenceService", "serving.kubeflow.org/v1beta1", "InferenceService", Reader::InferenceV1beta1),
+    ("InferenceService", "serving.kubeflow.org/v1alpha2", "InferenceServiceV1alpha2", Reader::InferenceV1alpha2),
+    ("Deployment", "apps/v1", "Deployment", Reader::Deployment(Kind::Deployment)),
+    ("Deployment", "apps/v1beta2", "Deployment", Reader::Deployment(Kind::Deployment)),
+    ("Deployment", "apps/v1beta1", "Deployment", Reader::Deployment(Kind::Deployment)),
+    ("StatefulSet", "apps/v1", "StatefulSet", Reader::Deployment(Kind::StatefulSet)),
+    ("ReplicaSet", "apps/v1", "ReplicaSet", Reader::Deployment(Kind::ReplicaSet)),
+    ("HorizontalPodAutoscaler", "autoscaling/v2", "HorizontalPodAutoscaler", Reader::HorizontalPodAutoscaler),
+    ("HorizontalPodAutoscaler", "autoscaling/v2beta2", "HorizontalPodAutoscaler", Reader::HorizontalPodAutoscaler),
+    ("HorizontalPodAutoscaler", "autoscaling/v2beta1", "HorizontalPodAutoscalerV2beta1", Reader::HorizontalPodAutoscaler),
+    ("HorizontalPodAutoscaler", "autoscaling/v1", "HorizontalPodAutoscalerV1", Reader::HorizontalPodAutoscaler),
+    ("ScaledObject", "keda.sh/v1alpha1", "ScaledObject", Reader::ScaledObject),
+    ("ConfigMap", "v1", "ConfigMap", Reader::Config),
+    ("KnativeServing", "operator.knative.dev/v1beta1", "KnativeServing", Reader::Config),
+    ("KnativeServing", "operator.knative.dev/v1alpha1", "KnativeServing", Reader::Config),
 ];
 
-pub(super) fn is_config_map(node: &Node<'_>) -> bool {
-    is(node, "kind", "ConfigMap") && is(&node.child("metadata"), "name", "config-autoscaler")
+/// The kind of an object in messages.
+pub(super) fn kind<'a>(node: &Node<'a>) -> &'a str {
+    node.child("kind").value.and_then(Value::as_str).unwrap_or("an object without a kind")
 }
 
 /// The name of an object in messages: its kind and name.
 pub(super) fn name(node: &Node<'_>) -> String {
-    let kind =
-        node.child("kind").value.and_then(Value::as_str).unwrap_or("an object without a kind").to_owned();
+    let kind = kind(node);
     match node.at(&["metadata", "name"]).value.and_then(Value::as_str) {
         Some(name) => format!("{kind} {name}"),
-        None => kind,
+        None => kind.to_owned(),
     }
 }
 
+/// The kind, namespace and name by which an object is found among others.
+pub(super) fn identity(node: &Node<'_>) -> Option<[String; 3]> {
+    let metadata = node.child("metadata");
+    let text = |node: Node<'_>| node.value.and_then(Value::as_str).map(str::to_owned);
+    let namespace = text(metadata.child("namespace")).unwrap_or_else(|| "default".to_owned());
+    Some([text(node.child("kind"))?, namespace, text(metadata.child("name"))?])
+}
+
+/// The object that made this one, if it says so.
+pub(super) fn owner(node: &Node<'_>) -> Option<[String; 3]> {
+    let owners = node.at(&["metadata", "ownerReferences"]).items(&mut Findings::default());
+    let owner = owners.iter().find(|owner| owner.child("controller").value == Some(&Value::Bool(true)))?;
+    let text = |key| owner.child(key).value.and_then(Value::as_str).map(str::to_owned);
+    let [_, namespace, _] = identity(node)?;
+    Some([text("kind")?, namespace, text("name")?])
+}
+
 /// Reads one object.
-pub(super) fn draft(node: &Node<'_>, findings: &mut Findings) -> Read {
-    if is_config_map(node) {
-        return Read::Config;
-    }
+pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Read {
     if !node.child("kind").is_present() || !node.child("apiVersion").is_present() {
         node.fault("is not a Kubernetes manifest: it has no apiVersion and kind", findings);
         return Read::Invalid;
     }
-    let group_version = node.child("apiVersion").value.and_then(Value::as_str).unwrap_or_default();
-    let kind = node.child("kind").value.and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
-    let draft = match (group, version, kind) {
-        ("serving.knative.dev", _, "Service") => knative_service(node, findings),
-        ("serving.knative.dev", _, "Revision") => knative_revision(node, findings),
-        ("serving.kubeflow.org", "v1alpha2", "InferenceService") => inference_v1alpha2(node, findings),
-        ("serving.kserve.io" | "serving.kubeflow.org", "v1beta1", "InferenceService") => {
-            inference_v1beta1(node, findings)
-        }
-        ("apps", _, "Deployment") => deployment(node, findings),
-        _ => return Read::Unsupported(name(node)),
+    let api_version = node.child("apiVersion").value.and_then(Value::as_str).unwrap_or_default();
+    let known = KINDS.iter().find(|(known, version, ..)| *known == kind(node) && *version == api_version);
+    let Some(&(kind, _, fields_of, reader)) = known else {
+        return if refuse_near(node, kind(node), api_version, findings) { Read::Invalid } else { Read::Unsupported };
+    };
+    if kind == "ConfigMap" && !config::is_named_right(node) {
+        config::advise_other(node, findings);
+        return Read::Unsupported;
+    }
+    fields::check(node, fields_of, findings);
+    placement::check(&node.child("metadata"), findings);
+    placement::check(&node.at(&["spec", "template", "metadata"]), findings);
+    let draft = match reader {
+        Reader::Config => return Read::Config,
+        Reader::HorizontalPodAutoscaler => return Read::Scaler(kind, hpa::horizontal(node, findings)),
+        Reader::ScaledObject => return Read::Scaler(kind, hpa::scaled_object(node, findings)),
+        Reader::KnativeService => knative_service(node, Kind::Service, findings),
+        Reader::KnativeConfiguration => knative_service(node, Kind::Configuration, findings),
+        Reader::KnativeRevision => knative_pod(node, Kind::Revision, node, findings),
+        Reader::InferenceV1beta1 => kserve::v1beta1(node, findings),
+        Reader::InferenceV1alpha2 => kserve::v1alpha2(node, findings),
+        Reader::Deployment(kind) => deployment(node, kind, findings),
     };
     Read::Workload(Box::new(draft))
 }
 
-fn is(node: &Node<'_>, key: &str, value: &str) -> bool {
-    node.child(key).value.and_then(Value::as_str) == Some(value)
+/// Warns of the fields of an object that its kind does not have.
+pub(super) fn check_fields(node: &Node<'_>, findings: &mut Findings) {
+    let version = node.child("apiVersion").value.and_then(Value::as_str).unwrap_or_default();
+    let known = KINDS.iter().find(|(known, at, ..)| *known == kind(node) && *at == version);
+    if let Some((_, _, fields_of, _)) = known {
+        fields::check(node, fields_of, findings);
+    }
 }
 
-fn id(node: &Node<'_>, findings: &mut Findings) -> Option<RevisionId> {
+/// Refuses an object that is meant to be of a kind that is read: its apiVersion or its kind is not one of those.
+fn refuse_near(node: &Node<'_>, kind: &str, api_version: &str, findings: &mut Findings) -> bool {
+    let versions: Vec<&str> = KINDS.iter().filter(|(known, ..)| *known == kind).map(|&(_, it, ..)| it).collect();
+    let group = |version: &str| version.rsplit_once('/').map_or(String::new(), |(group, _)| group.to_owned());
+    let own = group(api_version);
+    // Kubernetes has a Service of its own, and others have a Configuration.
+    let is_common = matches!(kind, "Service" | "Configuration" | "ConfigMap" | "Revision");
+    let is_near = |version: &&str| {
+        let known = group(version);
+        !known.is_empty() && !own.is_empty() && strsim::damerau_levenshtein(&own, &known) <= 3
+    };
+    if !versions.is_empty() && (!is_common || versions.iter().any(is_near)) {
+        let place = node.child("apiVersion");
+        let rule = format!("is not known for a {kind}; known are {}", versions.join(", "));
+        findings.fault(&place.path, api_version, rule);
+        return true;
+    }
+    let kinds = KINDS.iter().filter(|(_, version, ..)| *version == api_version).map(|&(kind, ..)| kind);
+    let near = nearest(kind, kinds).filter(|meant| strsim::damerau_levenshtein(meant, kind) <= 2);
+    if let Some(meant) = near {
+        findings.fault(&node.child("kind").path, kind, format!("is unknown; did you mean {meant:?}?"));
+    }
+    near.is_some()
+}
+
+pub(super) fn id(node: &Node<'_>, findings: &mut Findings) -> Option<RevisionId> {
     let metadata = node.child("metadata");
     let namespace = metadata.child("namespace").text(findings).unwrap_or_else(|| "default".to_owned());
     let name = metadata.child("name");
@@ -120,19 +198,22 @@ fn id(node: &Node<'_>, findings: &mut Findings) -> Option<RevisionId> {
     name.text(findings).map(|name| RevisionId::new(namespace, name))
 }
 
-fn knative_service(node: &Node<'_>, findings: &mut Findings) -> Draft {
+/// A Knative Service or Configuration.
+fn knative_service(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Draft {
     // Knative refuses them here, since here they would have no effect.
     let metadata = node.at(&["metadata", "annotations"]);
-    for key in metadata.strings(findings).into_keys().filter(|key| key.starts_with(PREFIX)) {
-        let rule = "autoscaling annotations must be put under spec.template.metadata.annotations to work";
-        metadata.child(&key).fault(rule, findings);
+    for key in metadata.strings(findings).into_keys() {
+        if key.starts_with(PREFIX) {
+            let rule = "autoscaling annotations must be put under spec.template.metadata.annotations to work";
+            metadata.child(&key).fault(rule, findings);
+        } else if key == keys::PROGRESS_DEADLINE.name {
+            let advice = "no effect here: write it below spec.template.metadata.annotations. In force: 600 s";
+            findings.warn(&metadata.child(&key).path, advice);
+        }
     }
-    let template = node.at(&["spec", "template"]);
-    knative_pod(node, Kind::Service, &template, findings)
-}
-
-fn knative_revision(node: &Node<'_>, findings: &mut Findings) -> Draft {
-    knative_pod(node, Kind::Revision, node, findings)
+    let spec = node.child("spec");
+    unused::knative_service(&spec, findings);
+    knative_pod(node, kind, &spec.child("template"), findings)
 }
 
 /// A revision, or the template of one.
@@ -140,6 +221,7 @@ fn knative_pod(node: &Node<'_>, kind: Kind, revision: &Node<'_>, findings: &mut 
     let annotations = revision.at(&["metadata", "annotations"]);
     let spec = revision.child("spec");
     let serving = pod::serving(&spec.child("containers"), true, findings);
+    unused::pod(&spec, findings);
     let ports = serving.as_ref().map(|node| node.child("ports"));
     let draft = common(node, kind, &annotations, serving, findings);
     if let (Some(ports), Some(port)) = (ports, draft.container.port)
@@ -160,66 +242,17 @@ fn knative_pod(node: &Node<'_>, kind: Kind, revision: &Node<'_>, findings: &mut 
     }
 }
 
-fn inference_v1beta1(node: &Node<'_>, findings: &mut Findings) -> Draft {
-    let spec = node.child("spec");
-    let predictor = spec.child("predictor");
-    if !predictor.is_present() {
-        predictor.fault("is missing", findings);
-    }
-    note_other_parts(&spec, findings);
-    let serving = if predictor.child("containers").is_present() {
-        pod::serving(&predictor.child("containers"), false, findings)
-    } else {
-        model_server(&predictor, findings)
-    };
-    let mut draft =
-        common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving, findings);
-    draft.container_concurrency = container_concurrency(&predictor.child("containerConcurrency"), findings);
-    let absent = predictor.child("responseStartTimeoutSeconds");
-    draft.timeouts =
-        timeouts(&predictor.child("timeout"), &absent, &predictor.child("idleTimeoutSeconds"), findings);
-    // What the predictor itself is annotated with goes over what the whole service is annotated with.
-    draft.written.annotations.extend(predictor.child("annotations").strings(findings));
-    draft.written.stand_in(keys::TARGET.name, &predictor.child("scaleTarget"), findings);
-    draft.written.stand_in(keys::METRIC.name, &predictor.child("scaleMetric"), findings);
-    replicas(&mut draft.written, &predictor, findings);
-    draft
-}
-
-fn inference_v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Draft {
-    let spec = node.child("spec");
-    let predictor = spec.at(&["default", "predictor"]);
-    if !predictor.is_present() {
-        predictor.fault("is missing", findings);
-    }
-    if spec.child("canary").is_present() {
-        findings.warn(&spec.child("canary").path, "the canary is left out; only the default is served");
-    }
-    note_other_parts(&spec.child("default"), findings);
-    let custom = predictor.at(&["custom", "container"]);
-    let serving = if custom.is_present() { Some(custom) } else { model_server(&predictor, findings) };
-    let mut draft =
-        common(node, Kind::InferenceService, &node.at(&["metadata", "annotations"]), serving, findings);
-    let parallelism = predictor.child("parallelism");
-    draft.container_concurrency = container_concurrency(&parallelism, findings);
-    if !draft.written.has(keys::TARGET.name) {
-        match draft.container_concurrency {
-            ConcurrencyLimit::UNLIMITED => draft.written.assume(keys::TARGET.name, DEFAULT_V1ALPHA2_TARGET),
-            _ => draft.written.stand_in(keys::TARGET.name, &parallelism, findings),
-        }
-    }
-    replicas(&mut draft.written, &predictor, findings);
-    draft
-}
-
-fn deployment(node: &Node<'_>, findings: &mut Findings) -> Draft {
+/// A Deployment, StatefulSet or ReplicaSet.
+fn deployment(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Draft {
     let spec = node.child("spec");
     let template = spec.child("template");
+    unused::deployment(&spec, findings);
+    unused::pod(&template.child("spec"), findings);
     let serving = pod::serving(&template.at(&["spec", "containers"]), false, findings);
     let on_template = template.at(&["metadata", "annotations"]);
     let on_object = node.at(&["metadata", "annotations"]);
     let annotations = if on_template.is_present() { &on_template } else { &on_object };
-    let mut draft = common(node, Kind::Deployment, annotations, serving, findings);
+    let mut draft = common(node, kind, annotations, serving, findings);
     if on_template.is_present() {
         draft.written.add_below(&on_object, findings);
     }
@@ -233,7 +266,7 @@ fn deployment(node: &Node<'_>, findings: &mut Findings) -> Draft {
 }
 
 /// The part that all kinds have in common.
-fn common(
+pub(super) fn common(
     node: &Node<'_>,
     kind: Kind,
     annotations: &Node<'_>,
@@ -243,62 +276,22 @@ fn common(
     // Without a container, which is a fault already, the rest is still read: all faults come at once.
     let nowhere = Node { value: None, path: node.path.clone() };
     let serving = serving.unwrap_or(nowhere);
-    let container = pod::container(&serving, findings);
+    unused::container(&serving, findings);
+    let is_strict = matches!(kind, Kind::Service | Kind::Configuration | Kind::Revision);
+    let container = pod::container(&serving, is_strict, findings);
     Draft {
         id: id(node, findings),
         kind,
-        path: node.path.clone(),
         written: Written::at(annotations, findings),
         container_concurrency: ConcurrencyLimit::UNLIMITED,
         timeouts: Timeouts::total(seconds(DEFAULT_TIMEOUT_SECONDS)),
         readiness_probe: pod::readiness_probe(&serving, container.port, findings),
         container,
+        elsewhere: None,
     }
 }
 
-/// `minReplicas` and `maxReplicas` of a predictor. They count before annotations, and one pod is the default.
-fn replicas(written: &mut Written, predictor: &Node<'_>, findings: &mut Findings) {
-    let (min, max) = (predictor.child("minReplicas"), predictor.child("maxReplicas"));
-    for key in [Some(keys::MIN_SCALE.name), keys::MIN_SCALE.alias].into_iter().flatten() {
-        if written.annotations.remove(key).is_some() {
-            let advice = "no effect: minReplicas of the predictor counts, which is 1 where it is not written";
-            findings.warn(&written.path_of(key), advice);
-        }
-    }
-    written.assume(keys::MIN_SCALE.name, DEFAULT_MIN_REPLICAS);
-    written.stand_in(keys::MIN_SCALE.name, &min, findings);
-    // 0 is how KServe writes "not set".
-    if max.value.is_some_and(|value| value.as_u64() != Some(0)) {
-        written.stand_in(keys::MAX_SCALE.name, &max, findings);
-    }
-    if !written.has(keys::CLASS.name) {
-        written.assume(keys::CLASS.name, KPA);
-    }
-}
-
-/// The description of a model server among the known ones. Its command comes from the cluster's runtimes.
-fn model_server<'a>(predictor: &Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
-    predictor.value?;
-    let Some(server) = PREDICTOR_FIELDS.iter().map(|name| predictor.child(name)).find(Node::is_present)
-    else {
-        predictor.fault("has neither a container nor a model", findings);
-        return None;
-    };
-    if !server.child("command").is_present() && !server.child("image").is_present() {
-        findings.warn(&server.path, "image and command come from the cluster's serving runtime");
-    }
-    Some(server)
-}
-
-fn note_other_parts(parts: &Node<'_>, findings: &mut Findings) {
-    for part in ["transformer", "explainer"].map(|name| parts.child(name)) {
-        if part.is_present() {
-            findings.warn(&part.path, "left out; only the predictor is served");
-        }
-    }
-}
-
-fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> ConcurrencyLimit {
+pub(super) fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> ConcurrencyLimit {
     let limit = field.whole(i32::MAX as u32, findings).unwrap_or(0);
     if limit > MAX_CONTAINER_CONCURRENCY {
         let advice =
@@ -308,7 +301,7 @@ fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> Concurren
     limit.into()
 }
 
-fn timeouts(total: &Node<'_>, start: &Node<'_>, idle: &Node<'_>, findings: &mut Findings) -> Timeouts {
+pub(super) fn timeouts(total: &Node<'_>, start: &Node<'_>, idle: &Node<'_>, findings: &mut Findings) -> Timeouts {
     let unless_zero = |node: &Node<'_>, findings: &mut Findings| {
         node.whole(i32::MAX as u32, findings).filter(|&seconds| seconds > 0)
     };

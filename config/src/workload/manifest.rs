@@ -1,17 +1,26 @@
 //! YAML documents as trees whose nodes know their path, so that every message can name it.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use serde_json::Value;
 
 use crate::fault::{Fault, Findings};
 use crate::spelling::nearest;
+use yaml::Lines;
+pub(super) use yaml::RENDER_FIRST;
+pub use yaml::SyntaxError;
+
+mod yaml;
 
 /// One object of a file.
 pub struct Document {
-    /// The line on which its YAML document begins, from 1.
+    /// The line on which the object begins, from 1.
     pub line: u64,
+    /// The place of its YAML document in the file, from 1.
+    pub number: u32,
     value: Value,
+    lines: Rc<Lines>,
     /// The object's place inside the YAML document: empty, or `items[2]` within a list.
     path: String,
 }
@@ -21,38 +30,57 @@ impl Document {
     pub fn root(&self) -> Node<'_> {
         Node { value: Some(&self.value), path: self.path.clone() }
     }
+
+    /// The line of the file on which a field, named by its path, or what is left of it, is written.
+    pub fn line_of(&self, path: &str) -> u64 {
+        self.lines.of(path).map_or(self.line, u64::from).max(self.line)
+    }
 }
 
-/// All objects of a file, with lists opened and empty documents left out. `Err` is one line about the syntax.
-pub fn documents(text: &str) -> Result<Vec<Document>, String> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    let parsed: Result<Vec<serde_saphyr::Spanned<Value>>, _> =
-        serde_saphyr::from_multiple_with_options(text, options);
-    let documents = parsed.map_err(|error| format!("is not valid YAML: {}", one_line(&error.to_string())))?;
+/// All objects of a file, with lists opened and empty documents left out, and what cannot be parsed.
+pub fn read(text: &str) -> (Vec<Document>, Vec<SyntaxError>) {
+    let (parsed, errors) = yaml::parse(text);
     let mut opened = Vec::new();
-    for document in documents {
-        open(document.value, document.referenced.line(), String::new(), &mut opened);
+    for document in parsed {
+        let lines = Rc::new(document.lines);
+        let root = Document {
+            line: document.line,
+            number: document.number,
+            value: document.value,
+            lines,
+            path: String::new(),
+        };
+        open(root, &mut opened);
     }
-    Ok(opened)
+    (opened, errors)
 }
 
-fn open(value: Value, line: u64, path: String, documents: &mut Vec<Document>) {
-    let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
-    match value {
-        Value::Null => {}
+/// All objects of a file. `Err` is one line about the first fault of its syntax.
+pub fn documents(text: &str) -> Result<Vec<Document>, String> {
+    let (documents, errors) = read(text);
+    errors.into_iter().next().map_or(Ok(documents), |error| Err(error.message))
+}
+
+/// Opens lists: of Kubernetes, and of objects that stand in a list of JSON or YAML.
+fn open(document: Document, documents: &mut Vec<Document>) {
+    let is_object = |value: &Value| value.get("kind").is_some();
+    let is_list = document.value.get("kind").and_then(Value::as_str).is_some_and(|it| it.ends_with("List"));
+    let Document { line, number, value, lines, path } = document;
+    let (items, prefix) = match value {
+        Value::Null => return,
         Value::Object(mut fields) if is_list && fields.get("items").is_some_and(Value::is_array) => {
-            let Some(Value::Array(items)) = fields.remove("items") else { return };
-            for (at, item) in items.into_iter().enumerate() {
-                let prefix = if path.is_empty() { String::new() } else { format!("{path}.") };
-                open(item, line, format!("{prefix}items[{at}]"), documents);
-            }
+            let items = fields.remove("items").unwrap_or_default();
+            (items, if path.is_empty() { "items".to_owned() } else { format!("{path}.items") })
         }
-        value => documents.push(Document { line, value, path }),
+        Value::Array(items) if !items.is_empty() && items.iter().all(is_object) => (Value::Array(items), path),
+        value => return documents.push(Document { line, number, value, lines, path }),
+    };
+    let Value::Array(items) = items else { return };
+    for (at, value) in items.into_iter().enumerate() {
+        let path = format!("{prefix}[{at}]");
+        let line = lines.of(&path).map_or(line, u64::from);
+        open(Document { line, number, value, lines: Rc::clone(&lines), path }, documents);
     }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A place in a document: what is there, if anything, and how to name it.

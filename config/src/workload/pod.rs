@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::manifest::{Node, shown};
-use super::{Container, DEFAULT_PORT};
+use super::{Container, DEFAULT_PORT, unused};
 use crate::fault::Findings;
 
 /// Picks the serving container among several: the one with a port. Knative insists that exactly one has one;
@@ -15,7 +15,7 @@ pub(super) fn serving<'a>(
 ) -> Option<Node<'a>> {
     let items = containers.items(findings);
     let with_port: Vec<&Node<'a>> = items.iter().filter(|item| item.child("ports").is_present()).collect();
-    match (items.as_slice(), with_port.as_slice()) {
+    let serving = match (items.as_slice(), with_port.as_slice()) {
         ([], _) => {
             containers.fault("has no container", findings);
             None
@@ -28,21 +28,29 @@ pub(super) fn serving<'a>(
             containers.fault(rule, findings);
             None
         }
-        ([first, ..], _) => {
-            findings.warn(&containers.path, "several containers; the first is taken to serve");
-            Some(with_port.first().map_or(first, |one| one).clone())
-        }
+        ([first, ..], _) => Some(with_port.first().map_or(first, |one| one).clone()),
+    };
+    if let Some(serving) = &serving {
+        unused::sidecars(containers, serving, findings);
     }
+    serving
 }
 
-/// Reads what the container runs.
-pub(super) fn container(node: &Node<'_>, findings: &mut Findings) -> Container {
+/// Reads what the container runs. Knative insists on a single port.
+pub(super) fn container(node: &Node<'_>, is_strict: bool, findings: &mut Findings) -> Container {
     let ports = node.child("ports").items(findings);
-    if ports.len() > 1 {
+    let of_requests = ports.iter().find(|port| is_for_requests(port)).or(ports.first());
+    if ports.len() > 1 && is_strict {
         node.child("ports").fault("has more than one port; requests come in on a single one", findings);
+    } else if let (Some(port), 2..) = (of_requests, ports.len()) {
+        let shown = |key| port.child(key).value.map(shown).unwrap_or_default();
+        let name = if port.child("name").is_present() { format!("{} ", shown("name")) } else { String::new() };
+        let why = if is_for_requests(port) { "by its name" } else { "the first" };
+        let advice = format!("several ports; requests come in on {name}{}, {why}", shown("containerPort"));
+        findings.warn_once(&node.child("ports").path, advice);
     }
-    let port = ports.first().and_then(|port| port_number(&port.child("containerPort"), findings));
-    if let Some(name) = ports.first().map(|port| port.child("name"))
+    let port = of_requests.and_then(|port| port_number(&port.child("containerPort"), findings));
+    if let Some(name) = of_requests.map(|port| port.child("name"))
         && let Some(Value::String(protocol)) = name.value
         && protocol == "h2c"
     {
@@ -76,6 +84,11 @@ pub(super) fn container(node: &Node<'_>, findings: &mut Findings) -> Container {
         working_dir: node.child("workingDir").text(findings),
         port,
     }
+}
+
+/// Whether a port has the name of one that requests come in on.
+fn is_for_requests(port: &Node<'_>) -> bool {
+    port.child("name").value.is_some_and(|name| name == "http" || name == "http1" || name == "h2c")
 }
 
 fn port_number(node: &Node<'_>, findings: &mut Findings) -> Option<u16> {
@@ -118,7 +131,7 @@ pub(super) fn readiness_probe(node: &Node<'_>, port: Option<u16>, findings: &mut
         if let Some(path) = http.child("path").text(findings) {
             action.insert("path".to_owned(), json!(path));
         }
-        action.insert("port".to_owned(), json!(numeric_port(&http, user_port)));
+        action.insert("port".to_owned(), json!(numeric_port(&http, node, user_port)));
         action.insert("host".to_owned(), json!("127.0.0.1"));
         let scheme = http.child("scheme").text(findings).unwrap_or_else(|| "HTTP".to_owned());
         action.insert("scheme".to_owned(), json!(scheme));
@@ -137,7 +150,7 @@ pub(super) fn readiness_probe(node: &Node<'_>, port: Option<u16>, findings: &mut
         result.insert("httpGet".to_owned(), Value::Object(action));
     } else if grpc.is_present() {
         let service = grpc.child("service").text(findings).unwrap_or_default();
-        let action = json!({ "port": numeric_port(&grpc, user_port), "service": service });
+        let action = json!({ "port": numeric_port(&grpc, node, user_port), "service": service });
         result.insert("grpc".to_owned(), action);
     } else {
         if probe.child("exec").is_present() {
@@ -145,18 +158,24 @@ pub(super) fn readiness_probe(node: &Node<'_>, port: Option<u16>, findings: &mut
                 "an exec probe cannot be run from outside the container; a TCP connect takes its place";
             findings.warn(&probe.child("exec").path, advice);
         }
-        let action = json!({ "port": numeric_port(&tcp, user_port), "host": "127.0.0.1" });
+        let action = json!({ "port": numeric_port(&tcp, node, user_port), "host": "127.0.0.1" });
         result.insert("tcpSocket".to_owned(), action);
     }
     Value::Object(result)
 }
 
-/// A named port or none means the container's own.
-fn numeric_port(action: &Node<'_>, user_port: u16) -> u16 {
+/// A port by its number or by the name it has in the container; none means the container's own.
+fn numeric_port(action: &Node<'_>, container: &Node<'_>, user_port: u16) -> u16 {
+    let number = |value: &Value| value.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|&n| n > 0);
+    let named = |name: &String| {
+        let ports = container.child("ports").items(&mut Findings::default());
+        let port = ports.iter().find(|port| port.child("name").value.is_some_and(|it| it == name))?;
+        port.child("containerPort").value.and_then(number)
+    };
     match action.child("port").value {
-        Some(Value::Number(number)) => number.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|&n| n > 0),
-        Some(Value::String(text)) => text.parse().ok().filter(|&n| n > 0),
-        _ => None,
+        Some(Value::String(text)) => text.parse().ok().filter(|&n| n > 0).or_else(|| named(text)),
+        Some(value) => number(value),
+        None => None,
     }
     .unwrap_or(user_port)
 }

@@ -67,6 +67,14 @@ impl Written {
         self.fields.insert(key.to_owned(), None);
     }
 
+    /// Adds annotations from a second place, which count before the first.
+    pub(super) fn add_above(&mut self, place: &Node<'_>, findings: &mut Findings) {
+        for (key, value) in place.strings(findings) {
+            self.fields.insert(key.clone(), Some(place.child(&key).path));
+            self.annotations.insert(key, value);
+        }
+    }
+
     /// Adds annotations from a second place, which count only where the first has none in either spelling.
     pub(super) fn add_below(&mut self, place: &Node<'_>, findings: &mut Findings) {
         let first: Vec<String> = self.annotations.keys().cloned().collect();

@@ -148,37 +148,13 @@ fn config(node: &Node<'_>, base_dir: &Path, findings: &mut Findings) -> Option<C
         let parsed = AutoscalerConfig::from_yaml(&text);
         let parsed =
             absorb(parsed, findings, |fault| fault.in_file(&file), |warning| warning.in_file(&file))?;
-        return Some(Config { data: data_of(&text), parsed });
+        return Some(Config { data: workload::data_in(&text), parsed });
     }
     let data = node.bare_strings(findings);
     let path = &node.path;
     let parsed = AutoscalerConfig::from_map(&data);
     let parsed = absorb(parsed, findings, |fault| fault.below(path), |warning| warning.below(path))?;
     Some(Config { data, parsed })
-}
-
-/// The data of a ConfigMap that is known to be legal: below `data`, or bare.
-fn data_of(text: &str) -> BTreeMap<String, String> {
-    let documents = manifest::documents(text).unwrap_or_default();
-    let mut ignored = Findings::default();
-    let is_map = |node: &Node<'_>| node.child("kind").value.is_some_and(|kind| kind == "ConfigMap");
-    let roots = || documents.iter().map(Document::root);
-    let named = roots().find(|node| {
-        is_map(node) && node.at(&["metadata", "name"]).value.is_some_and(|name| name == "config-autoscaler")
-    });
-    match named.or_else(|| roots().find(is_map)) {
-        Some(map) => map.child("data").strings(&mut ignored),
-        None => roots().next().map(|bare| bare.bare_strings(&mut ignored)).unwrap_or_default(),
-    }
-}
-
-/// The ConfigMap beside workloads, if there is one.
-fn config_beside(text: &str) -> BTreeMap<String, String> {
-    let documents = manifest::documents(text).unwrap_or_default();
-    let has_map = documents.iter().any(|document| {
-        document.root().at(&["metadata", "name"]).value.is_some_and(|name| name == "config-autoscaler")
-    });
-    if has_map { data_of(text) } else { BTreeMap::new() }
 }
 
 /// Settings from a manifest: of its workloads, or of a HorizontalPodAutoscaler.
@@ -211,7 +187,7 @@ fn from_file(
     let read = absorb(read, findings, |fault| fault, |warning| warning);
     let workloads = read.map(|read| read.workloads).unwrap_or_default();
     // Without another ConfigMap, one in the same file counts.
-    let data = config.map_or_else(|| config_beside(&text), |config| config.data);
+    let data = config.map_or_else(|| workload::data_beside(&text), |config| config.data);
     let several = workloads.len() > 1;
     let named = |own: &str| match name {
         Some(name) if several => format!("{name} {own}"),
