@@ -1,51 +1,13 @@
 //! Traces in each format: excerpts in the form the tools and platforms write them.
 
-use std::fs;
+mod traces;
+
 use std::time::Duration;
 
 use pilotlight_core::{
     History, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Stat, Time,
 };
-use pilotlight_sim::traffic::{Arrival, Traffic, TrafficSpec};
-use tempfile::TempDir;
-
-/// A folder with these files, and the traffic of `trace: {…}` in it.
-fn load(files: &[(&str, &str)], trace: &str) -> Result<Traffic, String> {
-    let folder = folder(files);
-    let yaml = format!("trace: {{{trace}}}");
-    let spec: TrafficSpec = yaml.parse().map_err(|faults: pilotlight_config::Faults| faults.to_string())?;
-    spec.load(folder.path()).map_err(|error| error.to_string())
-}
-
-fn folder(files: &[(&str, &str)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        fs::write(folder.path().join(name), text).unwrap();
-    }
-    folder
-}
-
-fn read(text: &str) -> Traffic {
-    load(&[("f", text)], "file: f").unwrap()
-}
-
-fn error(text: &str, more: &str) -> String {
-    load(&[("f", text)], &format!("file: f{more}")).unwrap_err()
-}
-
-/// Milliseconds of arrival and of service.
-fn millis(traffic: &Traffic) -> Vec<(u64, Option<u64>)> {
-    let millis = |arrival: Arrival| {
-        (arrival.at.as_nanos() / 1_000_000, arrival.service.map(|service| service.as_millis() as u64))
-    };
-    traffic.arrivals(1).map(millis).collect()
-}
-
-/// The name of the format, as recognised.
-fn format(traffic: &Traffic) -> String {
-    assert!(traffic.loaded()[0].is_recognised);
-    traffic.loaded()[0].format.to_string()
-}
+use traces::{error, format, load, millis, read};
 
 #[test]
 fn plain_traces_have_columns_in_any_order_quotes_and_crlf() {
@@ -336,7 +298,11 @@ fn every_format_names_the_line_and_what_is_wrong_with_it() {
 #[test]
 fn what_cannot_be_meant_is_refused() {
     for (text, more, expected) in [
-        ("a,b\n1,2\n", "", "its format is not recognised; name it with `format:`, one of plain, per-second"),
+        (
+            "a,b\n1,2\n",
+            "",
+            "its format is not recognised; name it with `--trace-format`, or `format:` in a scenario: plain, per-second",
+        ),
         ("", "", "its format is not recognised"),
         ("t_start_s\n", "", "it holds no requests"),
         ("n\n0\n0\n", ", format: per-minute", "it holds no requests"),
@@ -376,4 +342,119 @@ fn a_description_knows_the_service_times_of_a_trace() {
         found.iter().zip(expected).all(|(found, expected)| (found / expected - 1.0).abs() < 0.001),
         "{found:?}"
     );
+}
+
+/// Locust's history of 20 seconds: two names and their sum, of which the total grows by 12 a second.
+fn locust() -> String {
+    let mut text = "Timestamp,User Count,Type,Name,Requests/s,Failures/s,50%,66%,Total Request Count,Total Failure Count\n"
+        .to_owned();
+    for second in 0..20 {
+        let at = 1_696_946_130 + second;
+        for (kind, name, each) in [("GET", "/", 8), ("GET", "/slow", 4), ("", "Aggregated", 12)] {
+            text += &format!("{at},5,{kind},{name},{each}.000000,0.000000,12,15,{},0\n", each * second);
+        }
+    }
+    text
+}
+
+#[test]
+fn sums_of_locust_are_not_added_to_what_they_are_the_sum_of() {
+    let all = read(&locust());
+    assert_eq!((format(&all), all.arrivals(1).count()), ("locust".to_owned(), 12 * 19));
+    let one = load(&[("f", &locust())], "file: f, name: /slow").unwrap();
+    assert_eq!(one.arrivals(1).count(), 4 * 19);
+    assert!(error(&locust(), ", name: /slo").contains("did you mean \"/slow\""));
+    let rates = load(&[("f", &locust())], "file: f, format: per-second, column: Requests/s").unwrap();
+    assert_eq!(rates.arrivals(1).count(), 12 * 20, "the sum's rows only");
+    let slow =
+        load(&[("f", &locust())], "file: f, format: per-second, column: Requests/s, name: /slow").unwrap();
+    assert_eq!(slow.arrivals(1).count(), 4 * 20);
+}
+
+#[test]
+fn rows_that_are_not_a_second_apart_are_rates_of_their_step_or_asked_for() {
+    let rates = "time,value\n2023-10-10 13:55:00,12.3\n2023-10-10 13:55:15,14.1\n2023-10-10 13:55:30,\n";
+    let traffic = load(&[("f", rates)], "file: f, format: per-second").unwrap();
+    assert_eq!((traffic.duration().as_secs(), traffic.loaded()[0].requests), (45, 396));
+    assert!(traffic.loaded()[0].to_string().contains("15s apart"));
+    let whole = "time,value\n0,12\n15,14\n30,10\n";
+    let asked = error(whole, ", format: per-second");
+    for part in ["15s apart", "`step=15s`", "per-interval"] {
+        assert!(asked.contains(part), "{asked}");
+    }
+    let count = |more: &str| load(&[("f", whole)], &format!("file: f, {more}")).unwrap().arrivals(1).count();
+    assert_eq!(count("format: per-second, step: 15s"), 36 * 15);
+    assert_eq!(count("format: per-second, step: 1s"), 36, "seconds in which nothing came are missing");
+    assert_eq!(count("format: per-interval"), 36);
+    let slow = load(&[("f", whole)], "file: f, format: per-minute, step: 15s").unwrap();
+    assert_eq!(slow.loaded()[0].requests, 36 / 4);
+    let missing = "second,n\n0,3\n1,2\n10,4\n";
+    assert_eq!(load(&[("f", missing)], "file: f, format: per-second").unwrap().arrivals(1).count(), 9);
+}
+
+#[test]
+fn grafanas_tables_have_their_unit_in_a_name_or_a_number() {
+    let named = "\"Time\",\"requests/s\"\n2023-10-10 13:55:00,2.5\n2023-10-10 13:56:00,1.5\n";
+    let traffic = read(named);
+    assert_eq!((format(&traffic), traffic.loaded()[0].requests), ("grafana".to_owned(), 240));
+    let shown = "\"Time\",\"{job=\"\"web\"\"}\"\n1696946100000,1.5 K req/s\n1696946160000,500 req/s\n";
+    assert_eq!(read(shown).loaded()[0].requests, 2_000 * 60);
+    let unknown = "\"Time\",\"Value\"\n2023-10-10 13:55:00,2.5\n2023-10-10 13:56:00,1.5\n";
+    assert!(error(unknown, "").contains("nothing says what its numbers are"));
+}
+
+#[test]
+fn results_of_load_generators_have_their_own_units_and_ends() {
+    let k6 = r#"{"type":"Metric","data":{"name":"http_req_duration","type":"trend","contains":"time"},"metric":"http_req_duration"}
+{"metric":"http_reqs","type":"Point","data":{"time":"2023-10-10T13:55:36.5Z","value":1,"tags":{"name":"/"}}}
+{"metric":"http_req_duration","type":"Point","data":{"time":"2023-10-10T13:55:36.5Z","value":250.5,"tags":{"name":"/"}}}
+"#;
+    assert_eq!((format(&read(k6)), millis(&read(k6))), ("k6".to_owned(), vec![(249, Some(250))]));
+    let k6 = "metric_name,timestamp,metric_value,check,error,group,method,name,status\n\
+              http_reqs,1696946136,1.000000,,,,GET,http://a/,200\n\
+              http_req_duration,1696946136,221.899000,,,,GET,http://a/,200\n\
+              http_req_duration,1696946138,119.5,,,,GET,http://a/,200\n";
+    let traffic = read(k6);
+    assert_eq!((format(&traffic), traffic.arrivals(1).count()), ("k6".to_owned(), 2));
+    let jmeter = "timeStamp,elapsed,label,responseCode,responseMessage,threadName,success\n\
+                  1696946136100,120,home,200,OK,t 1-1,true\n1696946136300,80,cart,200,OK,t 1-1,true\n\
+                  1696946136100,200,Buy,200,\"Number of samples in transaction : 2, number of failing samples : 0\",t 1-1,true\n";
+    let traffic = read(jmeter);
+    assert_eq!(
+        (format(&traffic), millis(&traffic)),
+        ("jmeter".to_owned(), vec![(100, Some(120)), (300, Some(80))])
+    );
+    assert!(traffic.loaded()[0].to_string().contains("1 line left out: sums of a transaction"));
+    assert_eq!(millis(&load(&[("f", jmeter)], "file: f, name: cart").unwrap()), [(300, Some(80))]);
+    let oha = "request-start,DNS,DNS+dialup,Response-delay,request-duration,bytes,status\n\
+               0.002211678,0.000374078,0.001148565,0.002619327,0.002626127,11,200\n";
+    assert_eq!((format(&read(oha)), millis(&read(oha))), ("oha".to_owned(), vec![(2, Some(2))]));
+}
+
+#[test]
+fn a_number_is_the_name_of_a_column() {
+    let text = "day,time,0,1\n0,0,3,1\n0,60,4,1\n";
+    assert_eq!(
+        load(&[("f", text)], "file: f, format: per-minute, column: 0").unwrap().arrivals(1).count(),
+        7
+    );
+}
+
+#[test]
+fn a_header_says_no_other_number_than_the_line_below_it() {
+    let rates = load(&[("f", "n\n2.5\n3.25\n1.5\n")], "file: f, format: per-second").unwrap();
+    let described = rates.describe(1).to_string();
+    assert!(described.starts_with("f: per-second\nrequests "), "{described}");
+    let counts =
+        load(&[("f", "n\n2\n3\n1\n")], "file: f, format: per-second").unwrap().describe(1).to_string();
+    assert!(counts.starts_with("f: per-second, 6 requests\nrequests        6 in "), "{counts}");
+}
+
+#[test]
+fn a_description_has_honest_digits_and_the_true_longest() {
+    let lines: String = (0..100).map(|at| format!("{at},0.226\n")).collect();
+    let described = read(&format!("t_start_s,duration_s\n{lines}100,30.001\n")).describe(1);
+    assert_eq!(described.service.unwrap().max_s, 30.001);
+    let text = described.to_string();
+    assert!(text.contains("p50 226ms, p90 226ms, p99 226ms, max 30.001s"), "{text}");
 }

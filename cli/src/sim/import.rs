@@ -21,10 +21,10 @@ use crate::output::print;
 pub(super) struct ImportArgs {
     /// The trace: an access log, CSV, JSON lines, an answer of Prometheus, a journal
     file: PathBuf,
-    /// Format of the log, where it is not recognised: nginx, envoy, plain, azure-llm, ...
+    /// Format of the trace, where it is not recognised: nginx, apache, per-second, json-lines, ...
     #[arg(long, value_name = "FORMAT")]
     trace_format: Option<String>,
-    /// More that must be known of it, as under `trace:` in a scenario: skip-bad-lines=true, column=requests
+    /// More that must be known of it, as under `trace:` in a scenario: duration-unit=us, stamped=end, skip-bad-lines=true
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     changes: Vec<String>,
     /// Write its requests to this file, as CSV with t_start_s and duration_s
@@ -63,6 +63,11 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         out.flush().with_context(context)?;
     }
     drop(patience);
+    for loaded in traffic.loaded() {
+        for warning in &loaded.warnings {
+            eprintln!("warning: {}: {warning}", loaded.file);
+        }
+    }
     match args.format {
         Format::Text => {
             print(&format!("{description}\nseed {}\n", args.seed))?;
@@ -98,5 +103,6 @@ const EXAMPLES: &str = "\
 Examples:
   pilotlight sim import access.log
   pilotlight sim import access.log --set skip-bad-lines=true --out plain.csv
+  pilotlight sim import access.log --trace-format apache --set duration-unit=us
   pilotlight sim import AzureLLMInferenceTrace_code.csv --set 'tokens={base: 20ms, prompt: 100us, generated: 15ms}'
   pilotlight sim import prometheus.json --format json";

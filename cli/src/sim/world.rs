@@ -51,6 +51,9 @@ struct LoadArgs {
     /// Recorded traffic: access logs, CSV, Prometheus, a journal; `sim import` says what is in it
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Format of the trace, where it is not recognised; more is said by --set load.trace.FIELD=VALUE
+    #[arg(long, value_name = "FORMAT", requires = "trace")]
+    trace_format: Option<String>,
     /// For how long
     #[arg(long = "for", value_name = "DURATION")]
     length: Option<String>,
@@ -172,6 +175,9 @@ impl LoadArgs {
             draft.put("duration", json!(length))?;
         } else if let Some(trace) = &self.trace {
             draft.put("load", json!({ "trace": { "file": named_from(trace, has_file) } }))?;
+            if let Some(format) = &self.trace_format {
+                draft.put("load.trace.format", format.as_str())?;
+            }
             draft.put("duration", json!(length))?;
         } else if let Some(length) = length {
             draft.put("duration", length)?;

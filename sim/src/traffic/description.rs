@@ -90,7 +90,7 @@ impl Description {
         let mut gaps = GapMeter::default();
         let mut counts = [1, 10, 60].map(Bins::new);
         let mut services = Durations::<NANOSECOND, 3>::default();
-        let mut requests = 0u64;
+        let (mut requests, mut longest) = (0u64, Duration::ZERO);
         for arrival in traffic.arrivals(seed) {
             requests += 1;
             gaps.arrive(arrival.at);
@@ -99,6 +99,7 @@ impl Description {
             }
             if let Some(service) = arrival.service {
                 services.record(service);
+                longest = longest.max(service);
             }
         }
         let end = Time::EPOCH + traffic.duration();
@@ -125,7 +126,7 @@ impl Description {
                 time_fraction: share(gaps.silent.as_secs_f64()),
             },
             longest_gaps: gaps.longest(),
-            service: service_quantiles(&services),
+            service: service_quantiles(&services, longest),
         }
     }
 
@@ -205,15 +206,10 @@ impl fmt::Display for Description {
             writeln!(f, "longest gaps    {}", all.join(", "))?;
         }
         if let Some(s) = self.service {
-            writeln!(
-                f,
-                "service time    mean {}, p50 {}, p90 {}, p99 {}, max {}",
-                time(s.mean_s),
-                time(s.p50_s),
-                time(s.p90_s),
-                time(s.p99_s),
-                time(s.max_s)
-            )?;
+            // Quantiles are known to three digits.
+            let [mean, p50, p90, p99] = [s.mean_s, s.p50_s, s.p90_s, s.p99_s].map(three_digits);
+            let max = time(s.max_s);
+            writeln!(f, "service time    mean {mean}, p50 {p50}, p90 {p90}, p99 {p99}, max {max}")?;
         }
         for sentence in self.advice() {
             writeln!(f, "{sentence}")?;
@@ -222,16 +218,23 @@ impl fmt::Display for Description {
     }
 }
 
-fn service_quantiles(services: &Durations<NANOSECOND, 3>) -> Option<ServiceQuantiles> {
-    let at = |q| services.quantile(q).map(|time| time.as_secs_f64());
+fn service_quantiles(services: &Durations<NANOSECOND, 3>, longest: Duration) -> Option<ServiceQuantiles> {
+    // A quantile is the upper edge of a cell, which may lie beyond the longest.
+    let at = |q| services.quantile(q).map(|time| time.min(longest).as_secs_f64());
     Some(ServiceQuantiles {
         known: services.count(),
         mean_s: services.mean()?.as_secs_f64(),
         p50_s: at(0.5)?,
         p90_s: at(0.9)?,
         p99_s: at(0.99)?,
-        max_s: services.max()?.as_secs_f64(),
+        max_s: longest.as_secs_f64(),
     })
+}
+
+/// A time with three digits that matter.
+fn three_digits(seconds: f64) -> String {
+    let digits = 10_f64.powi(if seconds > 0.0 { 2 - seconds.log10().floor() as i32 } else { 0 });
+    duration::format(Duration::from_secs_f64((seconds * digits).round() / digits))
 }
 
 /// Three digits that matter.

@@ -220,10 +220,12 @@ pub enum TrafficError {
         problem: String,
     },
     /// A file whose format is not recognised.
-    #[error("{file}: its format is not recognised; name it with `format:`, one of {}", trace::format_names())]
+    #[error("{file}: {advice}")]
     Unrecognised {
         /// The file.
         file: String,
+        /// What it is and what to do about it, or that it is not known.
+        advice: String,
     },
     /// A distribution of service times.
     #[error("{file}: {source}")]

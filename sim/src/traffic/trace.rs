@@ -1,22 +1,27 @@
 //! Recorded traffic: what is in the file, in which of the known formats, and what became of its lines.
 //!
-//! `events` reads tables with a line a request, `logs` access logs, `counted` tables of counts, `rates` what
-//! monitoring and our own journal know. Each answers with a [`Content`].
+//! `events` reads tables with a line a request, `logs` access logs, `counted` tables of counts, `locust` Locust's
+//! history, `rates` what monitoring and our own journal know. Each answers with a [`Content`]. `entries` turns lines
+//! that say when a request began or ended into requests, and doubts what cannot be right.
 
 mod counted;
+mod entries;
 mod events;
+mod locust;
 mod logs;
 mod rates;
 mod recognise;
 mod stamp;
+mod unit;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use pilotlight_core::{Rng, Time};
+use pilotlight_core::Time;
 use serde::{Serialize, Serializer};
 
 use super::counts::Counts;
@@ -25,7 +30,7 @@ use super::{Arrival, Origin, Process, Traffic, TrafficError};
 use crate::dist::TimeUnit;
 
 pub(super) use counted::Services;
-pub(super) use recognise::{FORMATS, format_names};
+pub(super) use recognise::FORMATS;
 
 /// A recorded trace as it is written into a scenario: a file, and what must be said about it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,8 +43,12 @@ pub struct TraceSpec {
     pub skip_bad_lines: bool,
     /// Only this revision's requests: in plain traces and journals.
     pub revision: Option<String>,
-    /// The column with the counts: in tables with a line per second or minute.
+    /// The column with the counts: in tables with a line per second, minute or interval.
     pub column: Option<String>,
+    /// From one line to the next: in the same tables. What their times say if left out.
+    pub step: Option<Duration>,
+    /// Only lines of this name: in tables whose lines have one. Those of the sum, if there are, if left out.
+    pub name: Option<String>,
     /// Only the functions whose hash begins so: in traces of Azure Functions. All of them if left out.
     pub function: Option<String>,
     /// The file with the percentiles of durations: beside Azure's counts per minute.
@@ -48,11 +57,12 @@ pub struct TraceSpec {
     pub tokens: Option<TokenCost>,
     /// The field with the time: in JSON lines. Dots lead into objects.
     pub time: Option<String>,
-    /// The field with the duration: in JSON lines.
+    /// The field with the duration: in JSON lines by its name, in access logs by its number from 1, or the name
+    /// before its equals sign; `none` where there is none.
     pub duration: Option<String>,
-    /// The unit of a duration that is a number: in JSON lines. Seconds if left out.
+    /// The unit of a duration that is a number: in logs whose format does not say it.
     pub duration_unit: Option<TimeUnit>,
-    /// Whether the time is a request's start or end: in JSON lines. Its start if left out.
+    /// Whether the time is a request's start or end. What the format says if left out.
     pub stamped: Option<Stamp>,
     /// How requests arrive, where only their rate or count is known. Counts are kept: `poisson` places the requests
     /// of an interval at random in it, `uniform` evenly; `gamma` follows the rates only.
@@ -84,10 +94,14 @@ pub enum Stamp {
 pub enum Format {
     /// CSV with `t_start_s`, and `duration_s` and `revision` if known. What is written by an import.
     Plain,
-    /// CSV with a line a second, counts in a column.
+    /// CSV whose numbers are requests per second.
     PerSecond,
-    /// CSV with a line a minute, counts in a column.
+    /// CSV whose numbers are requests per minute.
     PerMinute,
+    /// CSV whose numbers are the requests from one line to the next.
+    PerInterval,
+    /// CSV as Grafana exports a panel, with a unit in its names or numbers.
+    Grafana,
     /// Azure Functions 2019: counts in columns 1 to 1440, a line a function.
     AzureFunctions2019,
     /// Azure Functions 2021: `app,func,end_timestamp,duration`.
@@ -96,16 +110,36 @@ pub enum Format {
     AzureLlm,
     /// Alibaba GenTD26: `gmt_create` and `exec_time_seconds`.
     Gentd26,
-    /// Access log of nginx in the combined format, with `$request_time` behind it if known.
+    /// Access log of nginx or ingress-nginx: the common or combined format, with `$request_time` behind it if known.
     Nginx,
+    /// Access log of Apache: the common or combined format, with `%D`, `%T` or `%{ms}T` behind it if known.
+    Apache,
+    /// Access log of gunicorn: the combined format, with `%(L)s`, `%(D)s`, `%(M)s` or `%(T)s` behind it if known.
+    Gunicorn,
+    /// Access log of Traefik in the common format, which ends with milliseconds.
+    Traefik,
+    /// HTTP log of HAProxy.
+    Haproxy,
     /// Access log of Envoy or Istio in the default format.
     Envoy,
+    /// Access log of AWS' Application Load Balancer.
+    AwsAlb,
+    /// Access log of CloudFront, with tabs and `#Fields`.
+    CloudFront,
     /// An object a line, with fields as named.
     JsonLines,
+    /// Results of k6: `--out json` or `--out csv`.
+    K6,
+    /// Results of JMeter as CSV.
+    Jmeter,
+    /// History of Locust: `stats_history.csv`.
+    Locust,
     /// Output of `vegeta encode --to csv`.
     Vegeta,
     /// Output of `hey -o csv`.
     Hey,
+    /// Output of `oha --output-format csv`.
+    Oha,
     /// The answer to a range query of Prometheus: requests per second over time.
     Prometheus,
     /// The decision journal of the autoscaler.
@@ -127,8 +161,12 @@ pub struct Loaded {
     pub bad_lines: u64,
     /// The first of them and what is wrong with it.
     pub first_bad_line: Option<(u64, String)>,
+    /// Whether only rates are known: how many requests come of them differs with the seed.
+    pub has_rates: bool,
     /// Notes on how it was read.
     pub notes: Vec<String>,
+    /// What can hardly be right, and what to look at.
+    pub warnings: Vec<String>,
 }
 
 /// The contents of a file.
@@ -153,19 +191,26 @@ struct Reading<'a> {
     bad_lines: u64,
     first_bad_line: Option<(u64, String)>,
     notes: Vec<String>,
+    warnings: Vec<String>,
+    /// Lines that are of the format and no requests, by why.
+    left_out: BTreeMap<&'static str, u64>,
+    /// Whether times are dates, or since 1970 by the format. Otherwise their size tells.
+    is_dated: bool,
+    has_rates: bool,
 }
 
 pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, TrafficError> {
-    let mut reading = Reading { spec, base_dir, bad_lines: 0, first_bad_line: None, notes: Vec::new() };
-    let mut source = reading.open(&spec.file)?;
-    let format = match spec.format {
+    let mut reading = Reading::new(spec, base_dir);
+    let mut file = reading.open(&spec.file)?;
+    // The first lines decide on the format, and are read again with the rest.
+    let mut head = Vec::new();
+    file.by_ref().take(HEAD).read_to_end(&mut head).map_err(|error| reading.unreadable(error))?;
+    let start = String::from_utf8_lossy(&head).into_owned();
+    let source = Cursor::new(head).chain(file);
+    let mut format = match spec.format {
         Some(format) => format,
-        // The buffer holds the first lines; looking at it takes nothing away.
-        None => {
-            let start = source.fill_buf().map_err(|error| reading.unreadable(error))?;
-            recognise::recognise(&String::from_utf8_lossy(start))
-                .ok_or_else(|| TrafficError::Unrecognised { file: spec.file.clone() })?
-        }
+        None => recognise::recognise(&start)
+            .map_err(|advice| TrafficError::Unrecognised { file: spec.file.clone(), advice })?,
     };
     recognise::refuse_meaningless_options(spec, format)?;
     let content = match format {
@@ -173,11 +218,25 @@ pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, Traffic
         | Format::AzureFunctions2021
         | Format::AzureLlm
         | Format::Gentd26
+        | Format::Jmeter
         | Format::Vegeta
-        | Format::Hey => events::read(source, format, &mut reading)?,
-        Format::Nginx | Format::Envoy | Format::JsonLines => logs::read(source, format, &mut reading)?,
-        Format::PerSecond => counted::read_table(source, Duration::from_secs(1), &mut reading)?,
-        Format::PerMinute => counted::read_table(source, Duration::from_secs(60), &mut reading)?,
+        | Format::Hey
+        | Format::Oha => events::read(source, format, &mut reading)?,
+        Format::K6 if !recognise::is_json(&start) => events::read(source, format, &mut reading)?,
+        Format::Nginx
+        | Format::Apache
+        | Format::Gunicorn
+        | Format::Traefik
+        | Format::Haproxy
+        | Format::Envoy
+        | Format::AwsAlb
+        | Format::CloudFront
+        | Format::JsonLines
+        | Format::K6 => logs::read(&start, source, &mut format, &mut reading)?,
+        Format::PerSecond | Format::PerMinute | Format::PerInterval | Format::Grafana => {
+            counted::read_table(source, format, &mut reading)?
+        }
+        Format::Locust => locust::read(source, &mut reading)?,
         Format::AzureFunctions2019 => counted::read_azure(source, &mut reading)?,
         Format::Prometheus => rates::read_prometheus(source, &mut reading)?,
         Format::Journal => rates::read_journal(source, &mut reading)?,
@@ -186,6 +245,10 @@ pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, Traffic
         Content::Events(events) => reading.recorded(events)?,
         Content::Intervals { width, values, services } => reading.counted(width, &values, services)?,
     };
+    let mut notes = reading.notes;
+    for (why, lines) in reading.left_out {
+        notes.push(format!("{lines} {} left out: {why}", if lines == 1 { "line" } else { "lines" }));
+    }
     let loaded = Loaded {
         file: spec.file.clone(),
         format,
@@ -193,12 +256,28 @@ pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, Traffic
         requests,
         bad_lines: reading.bad_lines,
         first_bad_line: reading.first_bad_line,
-        notes: reading.notes,
+        has_rates: reading.has_rates,
+        notes,
+        warnings: reading.warnings,
     };
     Ok(Traffic { loaded: [loaded].into(), ..Traffic::of(origin, duration) })
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn new(spec: &'a TraceSpec, base_dir: &'a Path) -> Self {
+        Reading {
+            spec,
+            base_dir,
+            bad_lines: 0,
+            first_bad_line: None,
+            notes: Vec::new(),
+            warnings: Vec::new(),
+            left_out: BTreeMap::new(),
+            is_dated: false,
+            has_rates: false,
+        }
+    }
+
     /// Requests in order, from the start of the trace.
     fn recorded(&mut self, mut events: Vec<TraceEvent>) -> Result<(Origin, Duration, u64), TrafficError> {
         // Stable: what a file says happened at the same time stays in its order.
@@ -207,8 +286,10 @@ impl Reading<'_> {
             return Err(self.problem("it holds no requests"));
         };
         // Times since 1970 are moved to the start of the trace, by whole seconds: requests stay where they were
-        // within the autoscaler's one-second buckets. Other times are since the trace began.
-        let start = if first.start_nanos >= SINCE_1970 { first.start_nanos / SECOND * SECOND } else { 0 };
+        // within the autoscaler's one-second buckets. Other times are since the trace began. A date is since 1970,
+        // whatever its year; of bare numbers, the size tells.
+        let is_since_1970 = self.is_dated || first.start_nanos >= SINCE_1970;
+        let start = if is_since_1970 { first.start_nanos.div_euclid(SECOND) * SECOND } else { 0 };
         let nanos = |event: &TraceEvent| event.start_nanos.saturating_sub(start).max(0) as u64;
         // The second of the last request belongs to the trace.
         let duration = Duration::from_secs(nanos(last) / SECOND as u64 + 1);
@@ -237,6 +318,7 @@ impl Reading<'_> {
             let counts = values.iter().map(|&value| value as u32).collect();
             Origin::Counts { counts: Counts::new(counts, width, arrivals), services }
         } else {
+            self.has_rates = true;
             let rate = |value: f64| value / width.as_secs_f64();
             let curve = Curve::new(values.iter().map(|&value| (width, rate(value), rate(value))));
             Origin::Curve { curve, arrivals, services }
@@ -294,20 +376,6 @@ impl Reading<'_> {
     }
 }
 
-/// Times in a log are often whole seconds. Requests of the same second are spread over it at random, the same way
-/// for the same file: otherwise they would arrive as a batch that never was.
-fn spread_whole_seconds(events: &mut [TraceEvent], reading: &mut Reading<'_>) {
-    let are_whole = events.iter().all(|event| event.start_nanos % SECOND == 0);
-    if !are_whole || events.is_empty() {
-        return;
-    }
-    let mut rng = Rng::new(0);
-    for event in events.iter_mut() {
-        event.start_nanos += rng.below(SECOND as usize) as i64;
-    }
-    reading.notes.push("times are whole seconds; requests were spread over theirs at random".to_owned());
-}
-
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(recognise::name(*self))
@@ -323,7 +391,10 @@ impl Serialize for Format {
 impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.is_recognised { "recognised as " } else { "" };
-        write!(f, "{}: {how}{}, {} requests", self.file, self.format, self.requests)?;
+        write!(f, "{}: {how}{}", self.file, self.format)?;
+        if !self.has_rates {
+            write!(f, ", {} {}", self.requests, if self.requests == 1 { "request" } else { "requests" })?;
+        }
         if let Some((line, problem)) = &self.first_bad_line {
             let lines = if self.bad_lines == 1 { "line was" } else { "lines were" };
             write!(f, "; {} bad {lines} passed over, the first is line {line}: {problem}", self.bad_lines)?;
@@ -336,6 +407,9 @@ impl fmt::Display for Loaded {
 }
 
 const SECOND: i64 = 1_000_000_000;
+
+/// How much of a file is looked at to tell its format.
+const HEAD: u64 = 1 << 16;
 
 /// Times from here on, in September 2001, are since 1970: no trace is 31 years long.
 const SINCE_1970: i64 = 1_000_000_000 * SECOND;

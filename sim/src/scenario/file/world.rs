@@ -32,7 +32,14 @@ pub(super) fn load(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings
         return None;
     }
     match spec.load(base_dir) {
-        Ok(traffic) => Some(Load::Open(traffic)),
+        Ok(traffic) => {
+            for loaded in traffic.loaded() {
+                for warning in &loaded.warnings {
+                    findings.warn(&node.path, format!("{}: {warning}", loaded.file));
+                }
+            }
+            Some(Load::Open(traffic))
+        }
         Err(error) => {
             findings.faults.push(error.at(&node.path));
             None

@@ -6,10 +6,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pilotlight_config::duration;
 use pilotlight_core::Rng;
 
 use super::events::TraceTable;
-use super::{Content, Reading, TrafficError, stamp};
+use super::{Content, Format, Reading, TrafficError, stamp};
 use crate::dist::{Distribution, TimeUnit};
 
 /// Service times of several functions, drawn as often as each is called.
@@ -42,11 +43,20 @@ impl Services {
     }
 }
 
+/// What the numbers of a table are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Measure {
+    /// Requests in so much time, wherever the lines are.
+    Rate(Duration),
+    /// Requests from one line to the next.
+    Count,
+}
+
 /// A line an interval. With a column of times, lines may be missing, and nothing came then; without one, each line
 /// is the next interval.
 pub(super) fn read_table(
     source: impl Read,
-    width: Duration,
+    format: Format,
     reading: &mut Reading<'_>,
 ) -> Result<Content, TrafficError> {
     let mut table = TraceTable::new(source, true, reading)?;
@@ -64,55 +74,195 @@ pub(super) fn read_table(
             }
         }
     };
-    let unit_nanos = times.map_or(0.0, |times| match &table.header[times].to_ascii_lowercase()[..] {
-        "minute" => 60e9,
-        _ => 1e9,
-    });
-    let mut rows = Vec::new();
+    let mut measure = match format {
+        Format::PerSecond => Some(Measure::Rate(SECOND)),
+        Format::PerMinute => Some(Measure::Rate(MINUTE)),
+        Format::PerInterval => Some(Measure::Count),
+        _ => unit_of(&table.header[column]).map(Measure::Rate),
+    };
+    let minutes = times.is_some_and(|times| table.header[times].eq_ignore_ascii_case("minute"));
+    let names = NAME_COLUMNS.iter().find_map(|name| table.optional_column(name));
+    let wanted = reading.spec.name.clone();
+    if wanted.is_some() && names.is_none() {
+        return Err(reading.problem(format!("there is no column {}", NAME_COLUMNS.join(" or "))));
+    }
+    let mut rows: Vec<TableRow> = Vec::new();
     let parse = |row: &csv::StringRecord| {
         let text = row.get(column).unwrap_or("");
-        let value = if text.is_empty() { Some(0.0) } else { text.parse().ok() };
-        let value = value.filter(|value: &f64| (0.0..1e15).contains(value));
-        let value = value.ok_or_else(|| format!("the count is {text:?}, not a number of at least zero"))?;
-        let at = match times {
+        let (value, unit) =
+            measured(text).ok_or_else(|| format!("the count is {text:?}, not a number of at least zero"))?;
+        measure = measure.or(unit.map(Measure::Rate));
+        let at_nanos = match times {
             None => None,
             Some(times) => {
                 let text = row.get(times).unwrap_or("");
-                let number = || text.parse().ok().filter(|number: &f64| (0.0..1e10).contains(number));
-                let nanos = stamp::iso(text).or_else(|| Some((number()? * unit_nanos) as i64));
+                let number = || text.parse::<f64>().ok();
+                let number = || if minutes { stamp::bare(number()? * 60.0) } else { stamp::bare(number()?) };
+                let nanos = stamp::iso(text).or_else(number);
                 Some(nanos.ok_or_else(|| format!("the time is {text:?}, neither a date nor a number"))?)
             }
         };
-        Ok(Some((at, value)))
+        let name = names.and_then(|names| row.get(names)).unwrap_or("");
+        let is_sum = SUMS.iter().any(|sum| sum.eq_ignore_ascii_case(name));
+        let is_wanted = wanted.as_deref().is_none_or(|wanted| wanted == name);
+        Ok(is_wanted.then_some(TableRow { at_nanos, value, is_sum }))
     };
     table.each(reading, parse, &mut rows)?;
-    let values = by_interval(&rows, width, reading)?;
+    if let Some(name) = wanted.filter(|_| rows.is_empty()) {
+        return Err(reading.problem(format!("there is no row named {name:?}")));
+    }
+    // A sum beside what it is the sum of would count everything twice.
+    let is_mixed = rows.iter().any(|row| row.is_sum) && rows.iter().any(|row| !row.is_sum);
+    if is_mixed {
+        rows.retain(|row| row.is_sum);
+        reading.notes.push("rows of the sum only; `name=` chooses others".to_owned());
+    }
+    let measure = measure.ok_or_else(|| {
+        reading.problem(
+            "nothing says what its numbers are: say `--trace-format per-second` if requests per second, `per-minute`, \
+             or `per-interval` if requests from one line to the next",
+        )
+    })?;
+    let is_said = unit_of(&table.header[column]).is_some() || format == Format::Grafana;
+    let step = step(&rows, measure, is_said, reading)?;
+    let (width, values) = by_interval(&rows, measure, step, reading)?;
     Ok(Content::Intervals { width, values, services: None })
 }
 
-/// The value of each interval from the first to the last; several of the same interval add up.
+/// A line of a table of counts.
+struct TableRow {
+    at_nanos: Option<i64>,
+    value: f64,
+    is_sum: bool,
+}
+
+/// The interval, and the requests of each from the first to the last; several lines of the same interval add up.
 fn by_interval(
-    rows: &[(Option<i64>, f64)],
-    width: Duration,
+    rows: &[TableRow],
+    measure: Measure,
+    step: Duration,
     reading: &Reading<'_>,
-) -> Result<Vec<f64>, TrafficError> {
-    let width_nanos = width.as_nanos() as i64;
-    let index = |at: i64| at.div_euclid(width_nanos);
-    let Some(first) = rows.iter().filter_map(|(at, _)| at.map(index)).min() else {
-        return Ok(rows.iter().map(|(_, value)| *value).collect());
+) -> Result<(Duration, Vec<f64>), TrafficError> {
+    let requests = |value: f64| match measure {
+        Measure::Rate(per) if per != step => value * step.as_secs_f64() / per.as_secs_f64(),
+        _ => value,
     };
+    let Some(first) = rows.iter().filter_map(|row| row.at_nanos).min() else {
+        return Ok((step, rows.iter().map(|row| requests(row.value)).collect()));
+    };
+    let step_nanos = step.as_nanos() as i64;
+    let first = first.div_euclid(step_nanos);
     let mut values = Vec::new();
-    for &(at, value) in rows {
-        let place = (index(at.unwrap_or(0)) - first).max(0) as usize;
+    for row in rows {
+        let place = (row.at_nanos.unwrap_or(0).div_euclid(step_nanos) - first).max(0) as usize;
         if place >= MOST_INTERVALS {
             return Err(reading.problem("its times span too many intervals; is the time column in seconds?"));
         }
         if values.len() <= place {
             values.resize(place + 1, 0.0);
         }
-        values[place] += value;
+        values[place] += requests(row.value);
     }
-    Ok(values)
+    Ok((step, values))
+}
+
+/// From one line to the next: what somebody said, or what most times are apart. A rate holds until the next line;
+/// whole numbers may be counts, and lines may be missing because nothing came, so that somebody must say, unless a
+/// unit says that they are rates.
+fn step(
+    rows: &[TableRow],
+    measure: Measure,
+    is_said: bool,
+    reading: &mut Reading<'_>,
+) -> Result<Duration, TrafficError> {
+    if let Some(step) = reading.spec.step {
+        return Ok(step);
+    }
+    let mut times: Vec<i64> = rows.iter().filter_map(|row| row.at_nanos).collect();
+    times.sort_unstable();
+    times.dedup();
+    let mut apart: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    apart.sort_unstable();
+    let (least, usual) = match apart.as_slice() {
+        [] => (None, None),
+        apart => (Some(apart[0]), Some(apart[apart.len() / 2])),
+    };
+    let is_near = |nanos: i64, of: i64| (nanos - of).abs() as f64 <= TOLERANCE * of as f64;
+    let span = |nanos: i64| Duration::from_nanos(nanos.unsigned_abs());
+    let shown = |nanos: i64| duration::format(span((nanos + 500_000) / 1_000_000 * 1_000_000));
+    match (measure, least, usual) {
+        (Measure::Rate(per), None, _) => Ok(per),
+        (Measure::Count, None, _) => {
+            Err(reading.problem("its lines have no times: say how far apart they are by `step=`"))
+        }
+        (Measure::Rate(per), Some(least), Some(usual))
+            if is_near(least, per.as_nanos() as i64) || is_near(usual, per.as_nanos() as i64) =>
+        {
+            Ok(per)
+        }
+        (_, Some(least), _) => {
+            let on_grid = |apart: &i64| {
+                let steps = (*apart as f64 / least as f64).round();
+                (*apart as f64 - steps * least as f64).abs() <= TOLERANCE * least as f64
+            };
+            let are_most = apart.iter().filter(|apart| is_near(**apart, least)).count() * 2 > apart.len();
+            let is_regular = apart.iter().all(on_grid) && are_most;
+            let are_rates = is_said || rows.iter().any(|row| row.value.fract() != 0.0);
+            match measure {
+                Measure::Rate(per) if is_regular && are_rates => {
+                    reading.notes.push(format!(
+                        "its lines are {} apart; each is a rate per {} until the next",
+                        shown(least),
+                        if per == SECOND { "second" } else { "minute" }
+                    ));
+                    Ok(span(least))
+                }
+                Measure::Count if is_regular => Ok(span(least)),
+                _ => Err(reading.problem(format!(
+                    "its lines are {} apart: if each number is a rate until the next line, say `step={}`; if it is \
+                     the requests until then, say `--trace-format per-interval`; if lines are missing because nothing \
+                     came, say `step=` with the time that a line is for",
+                    shown(least),
+                    shown(least)
+                ))),
+            }
+        }
+    }
+}
+
+/// A number, as it is or as Grafana shows it: `12.3`, `1.2 K req/s`; and the time its unit is per.
+fn measured(text: &str) -> Option<(f64, Option<Duration>)> {
+    let text = text.trim();
+    let end = text.find(|c: char| c != '.' && c != '-' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(end);
+    let legal = |value: &f64| (0.0..1e15).contains(value);
+    if text.is_empty() || ["null", "nan", "undefined"].iter().any(|none| text.eq_ignore_ascii_case(none)) {
+        return Some((0.0, None));
+    }
+    // Exponents are the parser's.
+    if let Some(value) = text.parse().ok().filter(legal) {
+        return Some((value, None));
+    }
+    let unit = rest.trim();
+    let (factor, unit) = match unit.split_once(' ').unwrap_or(("", unit)) {
+        ("K" | "k", unit) => (1e3, unit),
+        ("M" | "Mil", unit) => (1e6, unit),
+        ("", unit) => (1.0, unit),
+        _ => return None,
+    };
+    let value = number.parse::<f64>().ok().map(|value| value * factor).filter(legal)?;
+    Some((value, Some(unit_of(unit)?)))
+}
+
+/// The time that a rate is per, by what stands in a unit or a column's name.
+fn unit_of(text: &str) -> Option<Duration> {
+    let text = text.to_ascii_lowercase();
+    let has = |units: &[&str]| units.iter().any(|unit| text.contains(unit));
+    match () {
+        () if has(&["/s", "rps", "reqps", "qps", "per second", "per_second"]) => Some(SECOND),
+        () if has(&["/m", "rpm", "reqpm", "per minute", "per_minute"]) => Some(MINUTE),
+        () => None,
+    }
 }
 
 /// Azure Functions 2019: a line a function, a column a minute.
@@ -177,7 +327,7 @@ fn read_percentiles(
     let source = reading.open(file)?;
     // Lines of this file are told apart from those of the counts by its name.
     let spec = super::TraceSpec { file: file.to_owned(), ..reading.spec.clone() };
-    let mut beside = Reading { spec: &spec, notes: Vec::new(), first_bad_line: None, ..*reading };
+    let mut beside = Reading { bad_lines: reading.bad_lines, ..Reading::new(&spec, reading.base_dir) };
     let mut table = TraceTable::new(source, true, &beside)?;
     let ids = ["HashOwner", "HashApp", "HashFunction"].map(|name| table.optional_column(name));
     table.column("HashFunction", &beside)?;
@@ -217,7 +367,18 @@ fn read_percentiles(
     Ok(Services::new(found.into_values().filter(|(weight, _)| *weight > 0.0)))
 }
 
-const TIME_COLUMNS: &[&str] = &["time", "timestamp", "t", "t_s", "second", "minute"];
+const TIME_COLUMNS: &[&str] =
+    &["time", "timestamp", "t", "t_s", "second", "minute", "datetime", "date", "ts"];
+
+/// Columns with names of rows, and names of rows that are the sum of the others.
+const NAME_COLUMNS: &[&str] = &["name", "label"];
+const SUMS: &[&str] = &["aggregated", "total", "sum"];
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How far, in parts of it, a step may be off.
+const TOLERANCE: f64 = 0.2;
 
 /// A second each for a year.
 pub(super) const MOST_INTERVALS: usize = 366 * 86_400;

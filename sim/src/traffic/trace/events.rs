@@ -6,7 +6,8 @@ use std::time::Duration;
 use csv::{Position, Reader, ReaderBuilder, StringRecord, Trim};
 use pilotlight_config::spelling::hint;
 
-use super::{Content, Format, Reading, TokenCost, TraceEvent, TrafficError, spread_whole_seconds, stamp};
+use super::entries::{Entry, settle};
+use super::{Content, Format, Reading, Stamp, TokenCost, TraceEvent, TrafficError, stamp};
 use crate::dist::TimeUnit;
 
 pub(super) fn read(
@@ -15,6 +16,9 @@ pub(super) fn read(
     reading: &mut Reading<'_>,
 ) -> Result<Content, TrafficError> {
     let mut table = TraceTable::new(source, format != Format::Vegeta, reading)?;
+    if matches!(format, Format::Gentd26 | Format::Jmeter | Format::K6) {
+        return stamped(&mut table, format, reading);
+    }
     let mut events = Vec::new();
     match format {
         Format::Plain => {
@@ -82,48 +86,86 @@ pub(super) fn read(
                 &mut events,
             )?;
         }
-        Format::Gentd26 => {
-            let at = table.column("gmt_create", reading)?;
-            let took = table.column("exec_time_seconds", reading)?;
+        // Both are in seconds since the run began.
+        Format::Hey | Format::Oha => {
+            let (started, taken) = match format {
+                Format::Hey => ("offset", "response-time"),
+                _ => ("request-start", "request-duration"),
+            };
+            let (at, took) = (table.column(started, reading)?, table.column(taken, reading)?);
             table.each(
                 reading,
                 |row| {
-                    let start_nanos = date(row, "gmt_create", at)?;
-                    let service = Some(time(row, "exec_time_seconds", took, TimeUnit::Seconds)?);
-                    Ok(Some(TraceEvent { start_nanos, service }))
-                },
-                &mut events,
-            )?;
-            spread_whole_seconds(&mut events, reading);
-        }
-        Format::Hey => {
-            let at = table.column("offset", reading)?;
-            let took = table.column("response-time", reading)?;
-            table.each(
-                reading,
-                |row| {
-                    let start_nanos = positive(row, "offset", at, TimeUnit::Seconds)?;
-                    let service = Some(time(row, "response-time", took, TimeUnit::Seconds)?);
+                    let start_nanos = positive(row, started, at, TimeUnit::Seconds)?;
+                    let service = Some(time(row, taken, took, TimeUnit::Seconds)?);
                     Ok(Some(TraceEvent { start_nanos, service }))
                 },
                 &mut events,
             )?;
         }
         // Vegeta writes no header: when it was sent, the status, how long it took, and more.
-        _ => table.each(
-            reading,
-            |row| {
+        _ => {
+            reading.is_dated = true;
+            let parse = |row: &StringRecord| {
                 let at = row.get(0).unwrap_or_default();
                 let start_nanos = at.parse().ok().filter(|at| *at >= 0);
                 let start_nanos =
                     start_nanos.ok_or_else(|| format!("the time {at:?} is not in nanoseconds"))?;
                 let service = Some(time(row, "the latency", 2, TimeUnit::Nanos)?);
                 Ok(Some(TraceEvent { start_nanos, service }))
-            },
-            &mut events,
-        )?,
+            };
+            table.each(reading, parse, &mut events)?;
+        }
     }
     Ok(Content::Events(events))
+}
+
+/// Tables whose rows have the time of a start or an end, which may be whole seconds.
+fn stamped<R: Read>(
+    table: &mut TraceTable<R>,
+    format: Format,
+    reading: &mut Reading<'_>,
+) -> Result<Content, TrafficError> {
+    // The time, how long it took and in which unit, the name, and what the time is of.
+    let (at, took, unit, name, stamped) = match format {
+        Format::Jmeter => ("timeStamp", "elapsed", TimeUnit::Millis, "label", Stamp::Start),
+        Format::K6 => ("timestamp", "metric_value", TimeUnit::Millis, "name", Stamp::End),
+        _ => ("gmt_create", "exec_time_seconds", TimeUnit::Seconds, "", Stamp::Start),
+    };
+    let (at_column, took_column) = (table.column(at, reading)?, table.column(took, reading)?);
+    let (named, wanted) = (table.optional_column(name), reading.spec.name.clone());
+    let metric = table.optional_column("metric_name");
+    let message = table.optional_column("responseMessage");
+    let (mut entries, mut sums) = (Vec::new(), 0);
+    let parse = |row: &StringRecord| {
+        let is = |column: Option<usize>, text: &str| column.and_then(|at| row.get(at)) == Some(text);
+        if metric.is_some_and(|_| !K6_DURATIONS.iter().any(|duration| is(metric, duration)))
+            || wanted.as_ref().is_some_and(|name| !is(named, name))
+        {
+            return Ok(None);
+        }
+        if message.and_then(|at| row.get(at)).is_some_and(|message| message.starts_with(TRANSACTION)) {
+            sums += 1;
+            return Ok(None);
+        }
+        let text = cell(row, at, at_column)?;
+        let number =
+            || if format == Format::Gentd26 { None } else { text.parse().ok().and_then(stamp::bare) };
+        let at_nanos = stamp::iso(text).or_else(number);
+        let at_nanos =
+            at_nanos.ok_or_else(|| format!("{at} is {text:?}, not a date such as 2023-11-16 18:17:03.97"))?;
+        let service = Some(time(row, took, took_column, unit)?);
+        Ok(Some(Entry { at_nanos, stamped, service }))
+    };
+    table.each(reading, parse, &mut entries)?;
+    if sums > 0 {
+        reading.left_out.insert("sums of a transaction's requests", sums);
+    }
+    if let Some(name) = wanted.filter(|_| entries.is_empty()) {
+        return Err(reading.problem(format!("it holds no request named {name:?}")));
+    }
+    reading.is_dated = true;
+    Ok(Content::Events(settle(entries, reading)))
 }
 
 impl TokenCost {
@@ -199,6 +241,11 @@ impl<R: Read> TraceTable<R> {
         }
     }
 }
+
+const K6_DURATIONS: &[&str] = &["http_req_duration", "grpc_req_duration"];
+
+/// The beginning of what JMeter says of a transaction controller, whose row is the sum of those before it.
+const TRANSACTION: &str = "Number of samples in transaction";
 
 fn cell<'r>(row: &'r StringRecord, name: &str, column: usize) -> Result<&'r str, String> {
     row.get(column).ok_or_else(|| format!("it ends before {name}, with {} columns", row.len()))

@@ -14,26 +14,29 @@ pub(super) fn iso(text: &str) -> Option<i64> {
         return None;
     }
     let date = PARSER.parse_datetime(date).ok()?;
-    let (fraction, zone) = match rest.strip_prefix(['.', ',']) {
-        Some(after) => {
-            let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-            (fraction_nanos(&after[..end])?, &after[end..])
-        }
-        None => (0, rest),
-    };
+    let (fraction, zone) = fraction(rest)?;
     nanos(date, zone)?.checked_add(fraction)
 }
 
-/// The common log format's: `10/Oct/2000:13:55:36 -0700`.
+/// The common log format's: `10/Oct/2000:13:55:36 -0700`; HAProxy's with milliseconds, `06/Feb/2009:12:14:14.655`.
 pub(super) fn common_log(text: &str) -> Option<i64> {
-    let (date, zone) = text.split_at_checked(20)?;
+    let (date, rest) = text.split_at_checked(20)?;
     let date = strtime::parse("%d/%b/%Y:%H:%M:%S", date).and_then(|date| date.to_datetime()).ok()?;
-    nanos(date, zone)
+    let (fraction, zone) = fraction(rest)?;
+    nanos(date, zone)?.checked_add(fraction)
 }
 
-/// Whether a text begins with such a date, without its offset.
-pub(super) fn common_log_start(text: &str) -> bool {
-    text.get(..20).is_some_and(|date| common_log(date).is_some())
+/// A bare number since 1970 in seconds, milliseconds, microseconds or nanoseconds: which, its size tells. Smaller
+/// numbers are seconds since the trace began.
+pub(super) fn bare(number: f64) -> Option<i64> {
+    let unit = match number {
+        n if n < 0.0 || !n.is_finite() => return None,
+        n if n < 1e11 => 1e9,
+        n if n < 1e14 => 1e6,
+        n if n < 1e17 => 1e3,
+        _ => 1.0,
+    };
+    Some((number * unit).round() as i64)
 }
 
 fn nanos(date: DateTime, zone: &str) -> Option<i64> {
@@ -48,6 +51,13 @@ fn offset(zone: &str) -> Option<Offset> {
         hours if hours.len() == 3 => offset(&format!("{hours}00")),
         zone => strtime::parse("%z", zone).or_else(|_| strtime::parse("%:z", zone)).ok()?.offset(),
     }
+}
+
+/// Nanoseconds behind a point, or none, and what follows.
+fn fraction(text: &str) -> Option<(i64, &str)> {
+    let Some(after) = text.strip_prefix(['.', ',']) else { return Some((0, text)) };
+    let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+    Some((fraction_nanos(&after[..end])?, &after[end..]))
 }
 
 /// Digits behind the point; those beyond nanoseconds are dropped.
@@ -77,6 +87,7 @@ mod tests {
         );
         assert_eq!(iso("2023-11-16 18:17:03 UTC"), Some(1_700_158_623 * SECOND));
         assert_eq!(common_log("10/Oct/2000:13:55:36 -0700"), Some(971_211_336 * SECOND));
+        assert_eq!(common_log("06/Feb/2009:12:14:14.655"), Some(1_233_922_454 * SECOND + 655_000_000));
         assert_eq!(common_log("10/Oct/2000:13:55:36 +05:30"), Some((971_211_336 - 45_000) * SECOND));
     }
 
