@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pilotlight_core::{Activity, Bound, Evaluation, History, Trigger};
+use pilotlight_core::{Activity, Bound, Evaluation, History, Stat, Trigger};
 use tokio::time::{sleep, timeout};
 
 use super::*;
