@@ -38,6 +38,8 @@ pub(super) struct Inbound {
     list: Option<HeaderList>,
     empty_frames: Allowance,
     heads: u64,
+    /// The highest stream that has begun.
+    begun: u32,
     ready: BytesMut,
     /// The last of the frames that are ready, and where it begins, if more of its stream may be joined to it.
     open: Option<(FrameHead, usize)>,
@@ -62,6 +64,7 @@ impl Inbound {
             list: None,
             empty_frames: Allowance::new(now, MAX_EMPTY_FRAMES, EMPTY_FRAMES_PER_SECOND),
             heads: 0,
+            begun: 0,
             ready: BytesMut::new(),
             open: None,
         }
@@ -130,14 +133,19 @@ impl Inbound {
             list.write(list.joined.len(), 0, &mut self.ready);
         } else {
             match head.kind {
-                DATA if head.is_nothing() && self.empty_frames.take(now) => return,
+                DATA if head.is_nothing() && head.stream <= self.begun && self.empty_frames.take(now) => {
+                    return;
+                }
                 DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
                 DATA if head.is_joinable(there) && self.is_joined_to_last(head) => return,
                 HEADERS if head.flags & END_HEADERS == 0 => self.list = Some(HeaderList::of(head.stream)),
                 _ => {}
             }
         }
-        self.heads += u64::from(head.kind == HEADERS);
+        if head.kind == HEADERS {
+            self.heads += 1;
+            self.begun = self.begun.max(head.stream);
+        }
         self.open = head.is_joinable(there).then_some((head, self.ready.len()));
         head.write(&mut self.ready);
     }
@@ -290,22 +298,36 @@ mod tests {
 
     #[test]
     fn data_without_content_is_left_out_until_it_is_a_flood() {
+        let head = frame(HEADERS, END_HEADERS, 3, b"");
         let nothing = frame(DATA, 0, 1, b"");
-        assert_eq!(passed(&nothing.repeat(MAX_EMPTY_FRAMES as usize), 1000, &Resets::default()), b"");
-        let flood = nothing.repeat(MAX_EMPTY_FRAMES as usize + 200);
-        assert_eq!(passed(&flood, flood.len(), &Resets::default()), nothing.repeat(200));
-        // A fault of its own: there is no stream 0.
-        assert_eq!(passed(&frame(DATA, 0, 0, b""), 9, &Resets::default()), frame(DATA, 0, 0, b""));
+        let quiet = [head.clone(), nothing.repeat(MAX_EMPTY_FRAMES as usize)].concat();
+        assert_eq!(passed(&quiet, 1000, &Resets::default()), head);
+        let flood = [head.clone(), nothing.repeat(MAX_EMPTY_FRAMES as usize + 200)].concat();
+        assert_eq!(passed(&flood, flood.len(), &Resets::default()), [head, nothing.repeat(200)].concat());
+    }
+
+    #[test]
+    fn data_of_a_stream_that_has_not_begun_is_a_fault_that_the_library_sees() {
+        for stream in [0, 5] {
+            let bytes = [frame(HEADERS, END_HEADERS, 3, b""), frame(DATA, 0, stream, b"")].concat();
+            assert_eq!(passed(&bytes, 9, &Resets::default()), bytes);
+        }
     }
 
     #[test]
     fn data_for_a_stream_that_was_reset_is_its_last() {
         let mut resets = Resets::default();
         resets.add(3);
-        let bytes = [frame(DATA, 0, 3, b"late"), frame(DATA, 0, 5, b"live"), frame(DATA, 0, 3, b"")].concat();
+        let bytes =
+            [frame(DATA, 0, 3, b"late"), frame(DATA, 0, 5, b"live"), frame(DATA, 0, 3, b"late")].concat();
         assert_eq!(
             passed(&bytes, 7, &resets),
-            [frame(DATA, END_STREAM, 3, b"late"), frame(DATA, 0, 5, b"live")].concat()
+            [
+                frame(DATA, END_STREAM, 3, b"late"),
+                frame(DATA, 0, 5, b"live"),
+                frame(DATA, END_STREAM, 3, b"late")
+            ]
+            .concat()
         );
     }
 
