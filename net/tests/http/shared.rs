@@ -140,7 +140,7 @@ async fn a_client_that_sends_nothing_but_faults_is_cut() {
 }
 
 #[tokio::test]
-async fn a_hundred_calls_that_are_cancelled_in_one_breath_hurt_nobody() {
+async fn many_calls_that_are_cancelled_in_one_breath_hurt_nobody() {
     let (server, go_on) = server().await;
     let mut client = waiting(&server).await;
     let cancel = 8_u32.to_be_bytes();
