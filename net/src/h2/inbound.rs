@@ -16,16 +16,8 @@ use tokio::time::Instant;
 
 use super::MAX_FRAME_BYTES;
 use super::allowance::Allowance;
+use super::frame::{CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS};
 use super::outbound::Resets;
-
-/// The head of a frame (RFC 9113, 4.1).
-#[derive(Clone, Copy, Debug)]
-struct FrameHead {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
 
 /// The frames of one connection, in the order in which they come.
 #[derive(Debug)]
@@ -133,11 +125,11 @@ impl Inbound {
             list.write(list.joined.len(), 0, &mut self.ready);
         } else {
             match head.kind {
-                DATA if head.is_nothing() && head.stream <= self.begun && self.empty_frames.take(now) => {
+                DATA if is_nothing(head) && self.has_begun(head.stream) && self.empty_frames.take(now) => {
                     return;
                 }
                 DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
-                DATA if head.is_joinable(there) && self.is_joined_to_last(head) => return,
+                DATA if is_joinable(head, there) && self.is_joined_to_last(head) => return,
                 HEADERS if head.flags & END_HEADERS == 0 => self.list = Some(HeaderList::of(head.stream)),
                 _ => {}
             }
@@ -146,8 +138,12 @@ impl Inbound {
             self.heads += 1;
             self.begun = self.begun.max(head.stream);
         }
-        self.open = head.is_joinable(there).then_some((head, self.ready.len()));
+        self.open = is_joinable(head, there).then_some((head, self.ready.len()));
         head.write(&mut self.ready);
+    }
+
+    fn has_begun(&self, stream: u32) -> bool {
+        (1..=self.begun).contains(&stream)
     }
 
     /// Has a frame go on where the last one ends, if that is of the same stream.
@@ -202,47 +198,15 @@ impl HeaderList {
     }
 }
 
-impl FrameHead {
-    /// The head in these bytes; `None`: more are needed.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let &[a, b, c, kind, flags, ref stream @ ..] = <&[u8; HEAD_BYTES]>::try_from(bytes).ok()?;
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        // The highest bit is reserved.
-        let stream = u32::from_be_bytes(*stream) & (u32::MAX >> 1);
-        Some(FrameHead { length, kind, flags, stream })
-    }
-
-    fn write(self, into: &mut BytesMut) {
-        into.extend_from_slice(&self.length_bytes());
-        into.extend_from_slice(&[self.kind, self.flags]);
-        into.extend_from_slice(&self.stream.to_be_bytes());
-    }
-
-    /// The length, which has 24 bits: it was read from as many, or is that of a frame of ours.
-    fn length_bytes(self) -> [u8; 3] {
-        let [.., a, b, c] = self.length.to_be_bytes();
-        [a, b, c]
-    }
-
-    /// Whether this is plain DATA that is there as a whole: no frame waits for the rest of another.
-    fn is_joinable(self, there: usize) -> bool {
-        self.kind == DATA && self.flags == 0 && (1..=there).contains(&self.length)
-    }
-
-    /// Whether this is DATA of a stream that has no content and is not the last.
-    fn is_nothing(self) -> bool {
-        self.length == 0 && self.flags & END_STREAM == 0 && self.stream != 0
-    }
+/// Whether this is DATA of a stream that has no content and is not the last.
+fn is_nothing(head: FrameHead) -> bool {
+    head.kind == DATA && head.length == 0 && head.flags & END_STREAM == 0
 }
 
-pub(super) const HEAD_BYTES: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// Whether this is plain DATA that is there as a whole: no frame waits for the rest of another.
+fn is_joinable(head: FrameHead, there: usize) -> bool {
+    head.kind == DATA && head.flags == 0 && (1..=there).contains(&head.length)
+}
 
 /// Frames without content that may come at once, and those that may come for ever.
 const MAX_EMPTY_FRAMES: u32 = 10_000;
@@ -253,6 +217,8 @@ const MAX_PIECES: u32 = super::MAX_READ_HEADER_BYTES / 512;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -377,6 +343,69 @@ mod tests {
         ] {
             let bytes = [first.clone(), frame(CONTINUATION, 0, 1, b"b"), other].concat();
             assert_eq!(passed(&bytes, 4, &Resets::default()), bytes);
+        }
+    }
+
+    /// What frames mean, however content and header lists are cut into pieces.
+    #[derive(Clone, Debug, PartialEq)]
+    enum Meaning {
+        Data { stream: u32, content: Vec<u8>, flags: u8 },
+        List { stream: u32, list: Vec<u8>, flags: u8 },
+        Other(u8, u32, Vec<u8>),
+    }
+
+    fn meaning(mut bytes: &[u8]) -> Vec<Meaning> {
+        let mut all: Vec<Meaning> = Vec::new();
+        while let Some(FrameHead { length, kind, flags, stream }) = FrameHead::parse(bytes) {
+            let payload = bytes[HEAD_BYTES..][..length].to_vec();
+            bytes = &bytes[HEAD_BYTES + length..];
+            match (kind, all.last_mut()) {
+                (DATA, _) if payload.is_empty() && flags == 0 => {}
+                (DATA, Some(Meaning::Data { stream: last, content, flags: 0 }))
+                    if *last == stream && flags == 0 =>
+                {
+                    content.extend(payload);
+                }
+                (DATA, _) => all.push(Meaning::Data { stream, content: payload, flags }),
+                (HEADERS, _) => all.push(Meaning::List { stream, list: payload, flags }),
+                (CONTINUATION, Some(Meaning::List { list, flags: first, .. })) => {
+                    list.extend(payload);
+                    *first |= flags;
+                }
+                _ => all.push(Meaning::Other(kind, stream, payload)),
+            }
+        }
+        all
+    }
+
+    /// Whole messages and parts of messages, as a peer may send them.
+    fn any_frames() -> impl Strategy<Value = Vec<u8>> {
+        let payload = || prop::collection::vec(any::<u8>(), 0..40);
+        let stream = || (0..3_u32).prop_map(|number| 2 * number + 1);
+        let data = (prop::sample::select(vec![0, 0, 0, END_STREAM]), stream(), payload());
+        let list = (stream(), prop::collection::vec(payload(), 1..5)).prop_map(|(stream, pieces)| {
+            let last = pieces.len() - 1;
+            let frames = pieces.iter().enumerate().map(|(number, piece)| {
+                let kind = if number == 0 { HEADERS } else { CONTINUATION };
+                frame(kind, if number == last { END_HEADERS } else { 0 }, stream, piece)
+            });
+            frames.collect::<Vec<_>>().concat()
+        });
+        prop_oneof![
+            3 => data.prop_map(|(flags, stream, content)| frame(DATA, flags, stream, &content)),
+            1 => list,
+            1 => (2..9_u8, stream(), payload()).prop_map(|(kind, stream, bytes)| frame(kind, 0, stream, &bytes)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_means_what_was_sent(
+            frames in prop::collection::vec(any_frames(), 0..30),
+            size in 1..200_usize,
+        ) {
+            let bytes = frames.concat();
+            prop_assert_eq!(meaning(&passed(&bytes, size, &Resets::default())), meaning(&bytes));
         }
     }
 }
