@@ -4,6 +4,7 @@
 //! before it is reached: what one stream does wrong, and what adds up in normal life, must not end the others' requests.
 
 mod allowance;
+mod frame;
 mod inbound;
 mod io;
 mod outbound;
@@ -23,8 +24,9 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// read to its end: a deadlock.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
 
-/// Bytes of the largest frame (SETTINGS_MAX_FRAME_SIZE): the least that is allowed, and what nearly everybody sends.
-pub(crate) const MAX_FRAME_BYTES: u32 = 16 * 1024;
+/// Bytes of the largest frame (SETTINGS_MAX_FRAME_SIZE). A large body costs a third less than in frames of 16 KiB, the
+/// default; still larger ones gain nothing.
+pub(crate) const MAX_FRAME_BYTES: u32 = 64 * 1024;
 
 /// Bytes of the largest header list that is served. Go: `DefaultMaxHeaderBytes`.
 const MAX_HEADER_BYTES: u32 = 1 << 20;

@@ -16,16 +16,8 @@ use tokio::time::Instant;
 
 use super::MAX_FRAME_BYTES;
 use super::allowance::Allowance;
+use super::frame::{CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS};
 use super::outbound::Resets;
-
-/// The head of a frame (RFC 9113, 4.1).
-#[derive(Clone, Copy, Debug)]
-struct FrameHead {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
 
 /// The frames of one connection, in the order in which they come.
 #[derive(Debug)]
@@ -38,6 +30,8 @@ pub(super) struct Inbound {
     list: Option<HeaderList>,
     empty_frames: Allowance,
     heads: u64,
+    /// The highest stream that has begun.
+    begun: u32,
     ready: BytesMut,
     /// The last of the frames that are ready, and where it begins, if more of its stream may be joined to it.
     open: Option<(FrameHead, usize)>,
@@ -62,6 +56,7 @@ impl Inbound {
             list: None,
             empty_frames: Allowance::new(now, MAX_EMPTY_FRAMES, EMPTY_FRAMES_PER_SECOND),
             heads: 0,
+            begun: 0,
             ready: BytesMut::new(),
             open: None,
         }
@@ -130,16 +125,25 @@ impl Inbound {
             list.write(list.joined.len(), 0, &mut self.ready);
         } else {
             match head.kind {
-                DATA if head.is_nothing() && self.empty_frames.take(now) => return,
+                DATA if is_nothing(head) && self.has_begun(head.stream) && self.empty_frames.take(now) => {
+                    return;
+                }
                 DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
-                DATA if head.is_joinable(there) && self.is_joined_to_last(head) => return,
+                DATA if is_joinable(head, there) && self.is_joined_to_last(head) => return,
                 HEADERS if head.flags & END_HEADERS == 0 => self.list = Some(HeaderList::of(head.stream)),
                 _ => {}
             }
         }
-        self.heads += u64::from(head.kind == HEADERS);
-        self.open = head.is_joinable(there).then_some((head, self.ready.len()));
+        if head.kind == HEADERS {
+            self.heads += 1;
+            self.begun = self.begun.max(head.stream);
+        }
+        self.open = is_joinable(head, there).then_some((head, self.ready.len()));
         head.write(&mut self.ready);
+    }
+
+    fn has_begun(&self, stream: u32) -> bool {
+        (1..=self.begun).contains(&stream)
     }
 
     /// Has a frame go on where the last one ends, if that is of the same stream.
@@ -194,47 +198,15 @@ impl HeaderList {
     }
 }
 
-impl FrameHead {
-    /// The head in these bytes; `None`: more are needed.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let &[a, b, c, kind, flags, ref stream @ ..] = <&[u8; HEAD_BYTES]>::try_from(bytes).ok()?;
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        // The highest bit is reserved.
-        let stream = u32::from_be_bytes(*stream) & (u32::MAX >> 1);
-        Some(FrameHead { length, kind, flags, stream })
-    }
-
-    fn write(self, into: &mut BytesMut) {
-        into.extend_from_slice(&self.length_bytes());
-        into.extend_from_slice(&[self.kind, self.flags]);
-        into.extend_from_slice(&self.stream.to_be_bytes());
-    }
-
-    /// The length, which has 24 bits: it was read from as many, or is that of a frame of ours.
-    fn length_bytes(self) -> [u8; 3] {
-        let [.., a, b, c] = self.length.to_be_bytes();
-        [a, b, c]
-    }
-
-    /// Whether this is plain DATA that is there as a whole: no frame waits for the rest of another.
-    fn is_joinable(self, there: usize) -> bool {
-        self.kind == DATA && self.flags == 0 && (1..=there).contains(&self.length)
-    }
-
-    /// Whether this is DATA of a stream that has no content and is not the last.
-    fn is_nothing(self) -> bool {
-        self.length == 0 && self.flags & END_STREAM == 0 && self.stream != 0
-    }
+/// Whether this is DATA of a stream that has no content and is not the last.
+fn is_nothing(head: FrameHead) -> bool {
+    head.kind == DATA && head.length == 0 && head.flags & END_STREAM == 0
 }
 
-pub(super) const HEAD_BYTES: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// Whether this is plain DATA that is there as a whole: no frame waits for the rest of another.
+fn is_joinable(head: FrameHead, there: usize) -> bool {
+    head.kind == DATA && head.flags == 0 && (1..=there).contains(&head.length)
+}
 
 /// Frames without content that may come at once, and those that may come for ever.
 const MAX_EMPTY_FRAMES: u32 = 10_000;
@@ -245,6 +217,8 @@ const MAX_PIECES: u32 = super::MAX_READ_HEADER_BYTES / 512;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -290,22 +264,36 @@ mod tests {
 
     #[test]
     fn data_without_content_is_left_out_until_it_is_a_flood() {
+        let head = frame(HEADERS, END_HEADERS, 3, b"");
         let nothing = frame(DATA, 0, 1, b"");
-        assert_eq!(passed(&nothing.repeat(MAX_EMPTY_FRAMES as usize), 1000, &Resets::default()), b"");
-        let flood = nothing.repeat(MAX_EMPTY_FRAMES as usize + 200);
-        assert_eq!(passed(&flood, flood.len(), &Resets::default()), nothing.repeat(200));
-        // A fault of its own: there is no stream 0.
-        assert_eq!(passed(&frame(DATA, 0, 0, b""), 9, &Resets::default()), frame(DATA, 0, 0, b""));
+        let quiet = [head.clone(), nothing.repeat(MAX_EMPTY_FRAMES as usize)].concat();
+        assert_eq!(passed(&quiet, 1000, &Resets::default()), head);
+        let flood = [head.clone(), nothing.repeat(MAX_EMPTY_FRAMES as usize + 200)].concat();
+        assert_eq!(passed(&flood, flood.len(), &Resets::default()), [head, nothing.repeat(200)].concat());
+    }
+
+    #[test]
+    fn data_of_a_stream_that_has_not_begun_is_a_fault_that_the_library_sees() {
+        for stream in [0, 5] {
+            let bytes = [frame(HEADERS, END_HEADERS, 3, b""), frame(DATA, 0, stream, b"")].concat();
+            assert_eq!(passed(&bytes, 9, &Resets::default()), bytes);
+        }
     }
 
     #[test]
     fn data_for_a_stream_that_was_reset_is_its_last() {
         let mut resets = Resets::default();
         resets.add(3);
-        let bytes = [frame(DATA, 0, 3, b"late"), frame(DATA, 0, 5, b"live"), frame(DATA, 0, 3, b"")].concat();
+        let bytes =
+            [frame(DATA, 0, 3, b"late"), frame(DATA, 0, 5, b"live"), frame(DATA, 0, 3, b"late")].concat();
         assert_eq!(
             passed(&bytes, 7, &resets),
-            [frame(DATA, END_STREAM, 3, b"late"), frame(DATA, 0, 5, b"live")].concat()
+            [
+                frame(DATA, END_STREAM, 3, b"late"),
+                frame(DATA, 0, 5, b"live"),
+                frame(DATA, END_STREAM, 3, b"late")
+            ]
+            .concat()
         );
     }
 
@@ -355,6 +343,69 @@ mod tests {
         ] {
             let bytes = [first.clone(), frame(CONTINUATION, 0, 1, b"b"), other].concat();
             assert_eq!(passed(&bytes, 4, &Resets::default()), bytes);
+        }
+    }
+
+    /// What frames mean, however content and header lists are cut into pieces.
+    #[derive(Clone, Debug, PartialEq)]
+    enum Meaning {
+        Data { stream: u32, content: Vec<u8>, flags: u8 },
+        List { stream: u32, list: Vec<u8>, flags: u8 },
+        Other(u8, u32, Vec<u8>),
+    }
+
+    fn meaning(mut bytes: &[u8]) -> Vec<Meaning> {
+        let mut all: Vec<Meaning> = Vec::new();
+        while let Some(FrameHead { length, kind, flags, stream }) = FrameHead::parse(bytes) {
+            let payload = bytes[HEAD_BYTES..][..length].to_vec();
+            bytes = &bytes[HEAD_BYTES + length..];
+            match (kind, all.last_mut()) {
+                (DATA, _) if payload.is_empty() && flags == 0 => {}
+                (DATA, Some(Meaning::Data { stream: last, content, flags: 0 }))
+                    if *last == stream && flags == 0 =>
+                {
+                    content.extend(payload);
+                }
+                (DATA, _) => all.push(Meaning::Data { stream, content: payload, flags }),
+                (HEADERS, _) => all.push(Meaning::List { stream, list: payload, flags }),
+                (CONTINUATION, Some(Meaning::List { list, flags: first, .. })) => {
+                    list.extend(payload);
+                    *first |= flags;
+                }
+                _ => all.push(Meaning::Other(kind, stream, payload)),
+            }
+        }
+        all
+    }
+
+    /// Whole messages and parts of messages, as a peer may send them.
+    fn any_frames() -> impl Strategy<Value = Vec<u8>> {
+        let payload = || prop::collection::vec(any::<u8>(), 0..40);
+        let stream = || (0..3_u32).prop_map(|number| 2 * number + 1);
+        let data = (prop::sample::select(vec![0, 0, 0, END_STREAM]), stream(), payload());
+        let list = (stream(), prop::collection::vec(payload(), 1..5)).prop_map(|(stream, pieces)| {
+            let last = pieces.len() - 1;
+            let frames = pieces.iter().enumerate().map(|(number, piece)| {
+                let kind = if number == 0 { HEADERS } else { CONTINUATION };
+                frame(kind, if number == last { END_HEADERS } else { 0 }, stream, piece)
+            });
+            frames.collect::<Vec<_>>().concat()
+        });
+        prop_oneof![
+            3 => data.prop_map(|(flags, stream, content)| frame(DATA, flags, stream, &content)),
+            1 => list,
+            1 => (2..9_u8, stream(), payload()).prop_map(|(kind, stream, bytes)| frame(kind, 0, stream, &bytes)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_means_what_was_sent(
+            frames in prop::collection::vec(any_frames(), 0..30),
+            size in 1..200_usize,
+        ) {
+            let bytes = frames.concat();
+            prop_assert_eq!(meaning(&passed(&bytes, size, &Resets::default())), meaning(&bytes));
         }
     }
 }

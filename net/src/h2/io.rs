@@ -216,9 +216,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Http2Io<S> {
     }
 }
 
-/// Codes of resets that are nobody's fault, or the upstream's: NO_ERROR, INTERNAL_ERROR, STREAM_CLOSED (frames that
-/// crossed a reset) and CANCEL.
-const FAULTLESS: [u32; 4] = [0, 2, 5, 8];
+/// Codes of resets that are nobody's fault, or the upstream's: NO_ERROR, INTERNAL_ERROR, STREAM_CLOSED (frames that crossed
+/// a reset), REFUSED_STREAM (no app has seen the request) and CANCEL.
+const FAULTLESS: [u32; 5] = [0, 2, 5, 7, 8];
 
 /// Faults of a client that may come at once, and those that may come for ever. Many share a client's connection.
 const MAX_FAULTS: u32 = 10_000;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::inbound::HEAD_BYTES;
+use super::frame::{FrameHead, HEAD_BYTES, RST_STREAM};
 
 /// The frames of one connection, in the order in which they are written.
 #[derive(Debug)]
@@ -47,13 +47,13 @@ impl Outbound {
             if self.head.len() < self.head_bytes() {
                 continue;
             }
-            match *self.head {
-                [_, _, _, _, _, s1, s2, s3, s4, c1, c2, c3, c4] => {
-                    let stream = u32::from_be_bytes([s1, s2, s3, s4]);
-                    reset(WrittenReset { stream, code: u32::from_be_bytes([c1, c2, c3, c4]) });
+            if let Some(head) = FrameHead::parse(&self.head) {
+                match self.head[HEAD_BYTES..].first_chunk() {
+                    Some(code) => {
+                        reset(WrittenReset { stream: head.stream, code: u32::from_be_bytes(*code) })
+                    }
+                    None => self.rest = head.length,
                 }
-                [a, b, c, ..] => self.rest = u32::from_be_bytes([0, a, b, c]) as usize,
-                _ => {}
             }
             self.head.clear();
         }
@@ -83,7 +83,6 @@ impl Resets {
     }
 }
 
-const RST_STREAM: u8 = 3;
 const RESET_BYTES: usize = HEAD_BYTES + 4;
 
 /// Streams that are remembered: those of a few round trips on a busy connection.

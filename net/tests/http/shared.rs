@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::frames::{
-    DATA, END_STREAM, Frame, GOAWAY, HEADERS, Peer, RST_STREAM, fields, frame, in_pieces, request,
+    DATA, END_STREAM, Frame, GOAWAY, HEADERS, PING, Peer, RST_STREAM, fields, frame, in_pieces, request,
     request_fields, response,
 };
 use crate::h2::{connect, grpc};
@@ -140,7 +140,7 @@ async fn a_client_that_sends_nothing_but_faults_is_cut() {
 }
 
 #[tokio::test]
-async fn a_hundred_calls_that_are_cancelled_in_one_breath_hurt_nobody() {
+async fn many_calls_that_are_cancelled_in_one_breath_hurt_nobody() {
     let (server, go_on) = server().await;
     let mut client = waiting(&server).await;
     let cancel = 8_u32.to_be_bytes();
@@ -265,4 +265,40 @@ async fn a_response_head_passes_up_to_a_mebibyte_and_a_larger_one_fails_alone() 
     ])
     .await;
     assert_eq!((statuses, other.as_u16()), (vec![200, 200, 200, 502, 502], 200));
+}
+
+/// Has the other end read each of these frames by itself, 2,000 times: what it answers to a ping comes after them.
+async fn drip(peer: &mut Peer, data: &[u8]) {
+    for number in 0..2000_u64 {
+        peer.send(&[data, &frame(PING, 0, 0, &number.to_be_bytes())].concat()).await;
+        while peer.wait_for(PING, 0).await.payload != number.to_be_bytes() {}
+    }
+}
+
+#[tokio::test]
+async fn small_messages_of_a_client_that_nobody_takes_yet_hurt_nobody() {
+    let (server, go_on) = server().await;
+    let mut client = waiting(&server).await;
+    client.send(&request(3, "POST", "/wait", 0)).await;
+    drip(&mut client, &frame(DATA, 0, 3, b"small")).await;
+    go_on.notify_one();
+    is_answered(client, &go_on).await;
+}
+
+#[tokio::test]
+async fn small_messages_of_an_app_that_nobody_takes_yet_hurt_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = start_proxy(listener.local_addr().unwrap()).await;
+    let mut client = connect(proxy.address).await;
+    let waits = tokio::spawn(client.send_request(grpc("/", Body::empty())));
+    let mut app = Peer::accept(&listener).await;
+    let waiting = app.request().await;
+    let slow = tokio::spawn(client.send_request(grpc("/", Body::empty())));
+    let stream = app.request().await;
+    app.send(&response(stream, 0, &[])).await;
+    let unread = soon("the head", slow).await.unwrap().unwrap();
+    drip(&mut app, &frame(DATA, 0, stream, b"small")).await;
+    app.send(&response(waiting, END_STREAM, &[])).await;
+    assert_eq!(soon("the response", waits).await.unwrap().unwrap().status(), 200);
+    drop(unread);
 }

@@ -1,6 +1,8 @@
 //! The server's side.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -157,6 +159,44 @@ async fn a_new_pair_is_shown_to_new_connections_and_old_ones_go_on() {
     folder.replace(&next);
     until("the new certificate", async || shown(server.address, &authority).await == printed(&next.0)).await;
     echo(&mut early, "still here").await;
+}
+
+#[tokio::test]
+async fn no_request_fails_while_certificates_are_replaced_again_and_again() {
+    let authority = Arc::new(Authority::new());
+    let folder = Folder::with(&authority, &POD);
+    let tls = folder.load(TlsWords::default());
+    let to = start(Arc::clone(&tls)).await.address;
+    tokio::spawn(keep_renewed(&tls, OFTEN));
+    let done = Arc::new(AtomicBool::new(false));
+    let (over, of) = (Arc::clone(&done), Arc::clone(&authority));
+    let clients = tokio::spawn(async move {
+        let mut kept = connect(to, &of).await;
+        let stream = handshake(to, &of, &[&TLS13], &["h2"]).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut shown = BTreeSet::new();
+        while !over.load(Ordering::Relaxed) {
+            echo(&mut kept, "kept").await;
+            let request = http::Request::post("https://h/").body(Body::full("h2")).unwrap();
+            let response = soon("the response", sender.send_request(request)).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "h2");
+            let mut new = connect(to, &of).await;
+            shown.insert(pem_of(&new));
+            echo(&mut new, "new").await;
+        }
+        shown.len()
+    });
+    for _ in 0..20 {
+        let next = authority.certify(&POD);
+        // The two files are not replaced in one moment: for some time they do not fit.
+        folder.replace(&next);
+        until("the new certificate", async || shown(to, &authority).await == printed(&next.0)).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    let seen = soon("the last responses", clients).await.unwrap();
+    assert!(seen > 1, "requests ran while certificates were replaced");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! [a recorder](pilotlight_tests::recorder) that refuses everything ambiguous, and writes down the rest.
 
 mod frames;
+mod h2spec;
 mod http1;
 mod http2;
 mod sockets;
