@@ -57,6 +57,14 @@ pub enum Error {
     /// The upstream's response is malformed.
     #[error("malformed HTTP response: {0}")]
     Malformed(&'static str),
+    /// The head of the upstream's response is malformed.
+    #[error("malformed HTTP response: {what}: {line}")]
+    MalformedHead {
+        /// The fault.
+        what: &'static str,
+        /// The line that has it.
+        line: String,
+    },
     /// The upstream is a proxy, and answered that it did not send the request on.
     #[error("{0}")]
     SentBack(String),

@@ -228,7 +228,8 @@ impl Connection {
             }))
         };
         loop {
-            match self.partial.response(&mut self.transport.unread).map_err(malformed)? {
+            let head = self.partial.response(&mut self.transport.unread);
+            match head.map_err(|error| self.malformed_head(error))? {
                 Some(response) if is_interim(response.status()) => inform(response),
                 Some(mut response) => {
                     let (status, version) = (response.status(), response.version());
@@ -257,6 +258,15 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn malformed_head(&self, error: HeadError) -> Unanswered {
+        Unanswered::Failed(match error {
+            HeadError::Malformed(what) => {
+                Error::MalformedHead { what, line: head::faulty_line(&self.transport.unread) }
+            }
+            HeadError::TargetTooLong | HeadError::TooLarge => Error::Malformed("the head is too large"),
+        })
     }
 
     /// The whole body of the response, if its length is known and all of it has been read with the head.
