@@ -12,13 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Version};
+use http::Version;
 
 pub use self::retry::SendError;
 use crate::dial::Dialer;
 use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
-use crate::{Client, Error, Request, Response};
+use crate::{Client, Request, Response};
 
 /// The pools of kept connections. One per proxy process.
 #[derive(Clone, Debug)]
@@ -108,9 +108,6 @@ impl Upstreams {
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
-        if request.method() == Method::CONNECT {
-            return Err(SendError::Failed { source: Error::UnsupportedConnect });
-        }
         match request.version() {
             // Boxed: its future is the larger of the two.
             Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,

@@ -285,11 +285,17 @@ async fn old_clients_and_old_apps_are_understood() {
 }
 
 #[tokio::test]
-async fn connect_is_refused_as_knative_refuses_it() {
-    let (mut client, _app, _proxy) = proxied().await;
-    let response = client.send("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n").await.read_message().await;
-    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
-    assert!(response.ends_with("\r\n\r\nclient sent unsupported CONNECT request\n"), "{response}");
+async fn connect_is_refused_and_nothing_behind_it_is_a_request() {
+    for behind in ["", "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n", "\x16\x03\x01"] {
+        let (mut client, _app, _proxy) = proxied().await;
+        client.send(&format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n{behind}")).await;
+        let response = client.read_to_end().await;
+        assert!(
+            response.starts_with("HTTP/1.1 501 ") && response.matches("HTTP/1.1 ").count() == 1,
+            "{response}"
+        );
+        assert_eq!(header(&response, "connection").as_deref(), Some("close"));
+    }
 }
 
 #[tokio::test]
