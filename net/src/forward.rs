@@ -59,6 +59,11 @@ impl Upstreams {
         Upstreams::over(&Dialer::plain(params.connect_timeout), params)
     }
 
+    /// Pools of connections to apps beside this process. An app that does not listen on 127.0.0.1 is looked for on `::1`.
+    pub fn to_apps(params: UpstreamParams) -> Self {
+        Upstreams::over(&Dialer::to_apps(params.connect_timeout), params)
+    }
+
     /// Pools of TLS connections to the pods of one namespace.
     pub fn over_tls(params: UpstreamParams, tls: Arc<PodTls>, namespace: &str) -> Self {
         Upstreams::over(&Dialer::to_pods_of(namespace, tls, params.connect_timeout), params)
