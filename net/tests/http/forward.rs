@@ -398,3 +398,27 @@ async fn a_request_over_a_kept_connection_wakes_its_task_once() {
     }
     assert_eq!(soon("both responses", asking).await.unwrap(), 2, "once to send, once for the answer");
 }
+
+#[tokio::test]
+async fn a_connection_that_its_app_is_about_to_close_is_not_used_again() {
+    for (keep_alive, is_used) in
+        [("timeout=0", false), ("timeout=600, max=9", true), ("timeout=18446744073709551615", true)]
+    {
+        let (mut client, app, _proxy) = proxied().await;
+        client.send(GET).await;
+        let mut upstream = app.accept().await;
+        upstream.read_head().await;
+        let response = OK.replace("\r\n\r\n", &format!("\r\nKeep-Alive: {keep_alive}\r\n\r\n"));
+        upstream.send(&response).await;
+        let response = client.read_message().await;
+        assert_eq!(header(&response, "keep-alive"), None, "it is for one hop");
+        client.send(POST).await;
+        if !is_used {
+            assert_eq!(upstream.read_to_end().await, "", "{keep_alive}");
+            upstream = app.accept().await;
+        }
+        upstream.read_message().await;
+        upstream.send(OK).await;
+        client.read_message().await;
+    }
+}
