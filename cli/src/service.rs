@@ -77,18 +77,27 @@ impl ServiceArgs {
     /// what to write into the file instead.
     pub fn without_command(&self) -> Vec<String> {
         let written = self.flags().into_iter().filter(|(.., value)| value.is_some());
-        let mut given: Vec<(&str, String)> =
-            written.map(|(flag, annotation, _)| (flag, format!("the annotation {PREFIX}{annotation}"))).collect();
+        let mut given: Vec<(&str, String)> = written
+            .map(|(flag, annotation, _)| (flag, format!("the annotation {PREFIX}{annotation}")))
+            .collect();
         let fields = [
             (self.name.is_some(), "--name", "metadata.name"),
             (self.concurrency.is_some(), "--concurrency", "containerConcurrency"),
             (self.timeout.is_some(), "--timeout", "timeoutSeconds"),
             (self.readiness_path.is_some(), "--readiness-path", "readinessProbe.httpGet.path"),
         ];
-        given.extend(fields.into_iter().filter(|(is_given, ..)| *is_given).map(|(_, flag, field)| (flag, field.to_owned())));
-        let others = self.annotations.iter().map(|(key, _)| ("--annotation", format!("the annotation {PREFIX}{key}")));
+        given.extend(
+            fields
+                .into_iter()
+                .filter(|(is_given, ..)| *is_given)
+                .map(|(_, flag, field)| (flag, field.to_owned())),
+        );
+        let others =
+            self.annotations.iter().map(|(key, _)| ("--annotation", format!("the annotation {PREFIX}{key}")));
         let wrong = |(flag, instead)| {
-            format!("{flag} is about an app given behind --, and there is none: for services of files write {instead} in the file")
+            format!(
+                "{flag} is about an app given behind --, and there is none: for services of files write {instead} in the file"
+            )
         };
         given.into_iter().chain(others).map(wrong).collect()
     }
@@ -146,10 +155,20 @@ impl ServiceArgs {
         // A fault of the manifest is a fault of a flag.
         let is_ours = |file: &Option<String>| file.as_deref() == Some(COMMAND_LINE);
         warnings.extend(more.into_iter().map(|it| {
-            if is_ours(&it.file) { let flag = self.flag_for(&it.key); it.named(flag) } else { it }
+            if is_ours(&it.file) {
+                let flag = self.flag_for(&it.key);
+                it.named(flag)
+            } else {
+                it
+            }
         }));
         let named = |it: Fault| {
-            if is_ours(&it.file) { let flag = self.flag_for(&it.key); it.named(flag) } else { it }
+            if is_ours(&it.file) {
+                let flag = self.flag_for(&it.key);
+                it.named(flag)
+            } else {
+                it
+            }
         };
         let mut workloads = value.map_err(|faults| ManifestError::Faulty(faults.map(named)))?.workloads;
         Ok((workloads.remove(0), warnings))
@@ -214,7 +233,9 @@ mod tests {
             ..ServiceArgs::default()
         };
         let about = |flag: &str, instead: &str| {
-            format!("{flag} is about an app given behind --, and there is none: for services of files write {instead} in the file")
+            format!(
+                "{flag} is about an app given behind --, and there is none: for services of files write {instead} in the file"
+            )
         };
         assert_eq!(
             args.without_command(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -121,13 +121,19 @@ fn free_ports<const COUNT: usize>(except: &BTreeSet<u16>) -> io::Result<[u16; CO
     let mut held = Vec::new();
     let mut ports = [0; COUNT];
     for port in &mut ports {
-        while *port == 0 || except.contains(port) {
+        while *port == 0 || except.contains(port) || is_taken_over_ipv6(*port) {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             *port = listener.local_addr()?.port();
             held.push(listener);
         }
     }
     Ok(ports)
+}
+
+/// Whether somebody else listens on the port at `::1`, where an app that does not listen on 127.0.0.1 is looked for.
+fn is_taken_over_ipv6(port: u16) -> bool {
+    TcpListener::bind((Ipv6Addr::LOCALHOST, port))
+        .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Addresses tried before falling back to 127.0.0.1.

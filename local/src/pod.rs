@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::address::Lease;
-use crate::diagnose::listening_ports;
+use crate::diagnose::{listening_ports, out_of_reach};
 use crate::guard::{Child, Guard, Spawn};
 use crate::sidecar::Sidecar;
 use crate::workload::LocalWorkload;
@@ -419,7 +419,10 @@ fn what_it_does(port: u16, app: u32) -> String {
         [] => format!(
             "nothing listens on port {port} (the app is told by {{port}} on its command line and by PORT)"
         ),
-        ports if ports.contains(&port) => format!("it listens on port {port} but its readiness probe fails"),
+        ports if ports.contains(&port) => match out_of_reach(app, port) {
+            Some(address) => format!("it listens on {address}, not on 127.0.0.1"),
+            None => format!("it listens on port {port} but its readiness probe fails"),
+        },
         ports => {
             let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
             format!(

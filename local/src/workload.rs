@@ -345,12 +345,20 @@ spec: {{template: {{spec: {{containers: [{{command: [sh]}}]}}}}}}"
 
     #[test]
     fn variables_are_put_into_command_arguments_and_later_variables() {
-        let spawn = app("{command: [sh, \"$(PORT)\"], args: [\"--on=$(ADDRESS)\", \"$$(PORT)\", \"$(NOBODY)\", \"{port}\"], \
-             env: [{name: EARLY, value: \"$(ADDRESS)\"}, {name: ADDRESS, value: \"$(K_SERVICE):$(PORT)\"}]}");
+        let spawn = app(
+            "{command: [sh, \"$(PORT)\"], args: [\"--on=$(ADDRESS)\", \"$$(PORT)\", \"$(NOBODY)\", \"{port}\"], \
+             env: [{name: EARLY, value: \"$(ADDRESS)\"}, {name: ADDRESS, value: \"$(K_SERVICE):$(PORT)\"}]}",
+        );
         assert_eq!(spawn.args, ["4711", "--on=web:4711", "$(PORT)", "$(NOBODY)", "4711"]);
-        let of = |name: &str| spawn.env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let of = |name: &str| {
+            spawn.env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        };
         assert_eq!(of("ADDRESS"), Some("web:4711".into()));
-        assert_eq!(of("EARLY"), Some("$(ADDRESS)".into()), "a variable that is defined later is not known yet");
+        assert_eq!(
+            of("EARLY"),
+            Some("$(ADDRESS)".into()),
+            "a variable that is defined later is not known yet"
+        );
     }
 
     #[test]

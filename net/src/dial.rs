@@ -1,7 +1,7 @@
 //! Connections to upstreams: TCP, and TLS on top where a pool asks for it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(crate) struct Dialer {
     /// Time for TCP and TLS together.
     limit: Duration,
     tls: Option<PodIdentity>,
+    /// Upstreams are apps beside this process.
+    to_apps: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -29,11 +31,16 @@ struct PodIdentity {
 
 impl Dialer {
     pub(crate) fn plain(limit: Duration) -> Self {
-        Dialer { limit, tls: None }
+        Dialer { limit, tls: None, to_apps: false }
+    }
+
+    pub(crate) fn to_apps(limit: Duration) -> Self {
+        Dialer { to_apps: true, ..Dialer::plain(limit) }
     }
 
     pub(crate) fn to_pods_of(namespace: &str, tls: Arc<PodTls>, limit: Duration) -> Self {
-        Dialer { limit, tls: Some(PodIdentity { tls, namespace: namespace.to_owned() }) }
+        let tls = Some(PodIdentity { tls, namespace: namespace.to_owned() });
+        Dialer { tls, ..Dialer::plain(limit) }
     }
 
     /// Time that a connection may take to come about.
@@ -48,7 +55,10 @@ impl Dialer {
     }
 
     async fn dial_unbounded(&self, to: SocketAddr) -> Result<MaybeTls, Error> {
-        let stream = connect(to).await?;
+        let stream = match connect(to).await {
+            Err(refused) if self.to_apps => connect_by_ipv6(to, refused).await?,
+            dialed => dialed?,
+        };
         let Some(PodIdentity { tls, namespace }) = &self.tls else { return Ok(stream.into()) };
         // Boxed: connections in the clear need not carry the room for a handshake.
         match Box::pin(tls.connect(stream, namespace)).await {
@@ -57,6 +67,19 @@ impl Dialer {
                 Err(handshake_refusal(&cause).map_or(Error::Connect { to, cause }, Error::Handshake))
             }
         }
+    }
+}
+
+/// The other address of this host, if an app that is asked for at 127.0.0.1 may listen there instead: `localhost` is `::1`
+/// for many development servers.
+pub fn other_localhost(to: SocketAddr) -> Option<SocketAddr> {
+    (to.ip() == Ipv4Addr::LOCALHOST).then(|| (Ipv6Addr::LOCALHOST, to.port()).into())
+}
+
+async fn connect_by_ipv6(to: SocketAddr, failure: Error) -> Result<TcpStream, Error> {
+    match other_localhost(to).filter(|_| failure.is_refused()) {
+        Some(other) => connect(other).await.map_err(|_| failure),
+        None => Err(failure),
     }
 }
 

@@ -45,9 +45,6 @@ pub enum Error {
     /// cipher suite.
     #[error("{}", handshake_text(.0))]
     Handshake(rustls::Error),
-    /// The client sent `CONNECT`, which only a forward proxy serves (RFC 9110, 9.3.6).
-    #[error("client sent unsupported CONNECT request")]
-    UnsupportedConnect,
     /// The upstream closed the connection before its response was complete.
     #[error("EOF")]
     UpstreamClosed,
@@ -57,6 +54,14 @@ pub enum Error {
     /// The upstream's response is malformed.
     #[error("malformed HTTP response: {0}")]
     Malformed(&'static str),
+    /// The head of the upstream's response is malformed.
+    #[error("malformed HTTP response: {what}: {line}")]
+    MalformedHead {
+        /// The fault.
+        what: &'static str,
+        /// The line that has it.
+        line: String,
+    },
     /// The upstream is a proxy, and answered that it did not send the request on.
     #[error("{0}")]
     SentBack(String),
@@ -122,7 +127,7 @@ impl Error {
     /// The side that failed.
     pub fn fault(&self) -> Fault {
         match self {
-            Error::Downstream(_) | Error::UnsupportedConnect => Fault::Downstream,
+            Error::Downstream(_) => Fault::Downstream,
             _ => Fault::Upstream,
         }
     }
@@ -132,7 +137,6 @@ impl Error {
         match self {
             Error::Downstream(_) => StatusCode::BAD_REQUEST,
             Error::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
-            // CONNECT, too: Knative answers it like any failure to forward (Go: `ReverseProxy`'s error handler).
             _ => StatusCode::BAD_GATEWAY,
         }
     }

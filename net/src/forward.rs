@@ -12,13 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Version};
+use http::Version;
 
 pub use self::retry::SendError;
 use crate::dial::Dialer;
 use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
-use crate::{Client, Error, Request, Response};
+use crate::{Client, Request, Response};
 
 /// The pools of kept connections. One per proxy process.
 #[derive(Clone, Debug)]
@@ -57,6 +57,11 @@ impl Upstreams {
     /// Pools without connections.
     pub fn new(params: UpstreamParams) -> Self {
         Upstreams::over(&Dialer::plain(params.connect_timeout), params)
+    }
+
+    /// Pools of connections to apps beside this process. An app that does not listen on 127.0.0.1 is looked for on `::1`.
+    pub fn to_apps(params: UpstreamParams) -> Self {
+        Upstreams::over(&Dialer::to_apps(params.connect_timeout), params)
     }
 
     /// Pools of TLS connections to the pods of one namespace.
@@ -108,9 +113,6 @@ impl Upstreams {
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
-        if request.method() == Method::CONNECT {
-            return Err(SendError::Failed { source: Error::UnsupportedConnect });
-        }
         match request.version() {
             // Boxed: its future is the larger of the two.
             Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,

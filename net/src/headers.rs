@@ -98,6 +98,9 @@ pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
+/// How long a sender keeps its connection.
+pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// Fields that are for one hop only (RFC 9110, 7.6.1), as in Go (`httputil.ReverseProxy`, `hopHeaders`). `Trailer` is not
 /// among them: trailers are forwarded, and so is their announcement.
 pub(crate) const HOP_BY_HOP: [HeaderName; 8] = [
@@ -105,7 +108,7 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 8] = [
     TE,
     TRANSFER_ENCODING,
     UPGRADE,
-    HeaderName::from_static("keep-alive"),
+    KEEP_ALIVE,
     HeaderName::from_static("proxy-connection"),
     http::header::PROXY_AUTHENTICATE,
     http::header::PROXY_AUTHORIZATION,

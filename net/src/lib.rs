@@ -48,7 +48,7 @@ pub use body::{Body, Ending};
 pub use breaker::{Breaker, Permit};
 pub use client::Client;
 pub use clock::Clock;
-pub use dial::connect;
+pub use dial::{connect, other_localhost};
 pub use drain::Drain;
 pub use error::{Error, Fault, RequestBodyError};
 pub use forward::{Pings, SendError, UpstreamParams, Upstreams};

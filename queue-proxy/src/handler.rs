@@ -178,7 +178,7 @@ impl Proxy {
         let limit = env.container_concurrency;
         Proxy {
             app: SocketAddr::from((Ipv4Addr::LOCALHOST, env.user_port)),
-            upstreams: Upstreams::new(UpstreamParams {
+            upstreams: Upstreams::to_apps(UpstreamParams {
                 max_idle_per_host: limit.get().map_or(1000, |limit| limit as usize),
                 idle_timeout: Duration::from_secs(90),
                 connect_timeout: Duration::from_secs(20),

@@ -2,6 +2,7 @@
 
 use http::Request as HttpRequest;
 use pilotlight_net::{Body, Request};
+use tokio::io::AsyncReadExt;
 
 use crate::harness::*;
 
@@ -136,4 +137,14 @@ async fn requests_in_flight_and_waiting_ones_outlive_the_drain() {
     assert_eq!(outcome(waiting).await.0, 200);
     soon(world.serving).await.unwrap();
     soon(world.activator.close()).await;
+}
+
+#[tokio::test]
+async fn a_connect_wakes_nobody() {
+    let world = World::start(revision(0)).await;
+    let mut stream = world.send_raw("CONNECT example.com:443 HTTP/1.1\r\nHost: hello.example\r\n\r\n").await;
+    let mut response = String::new();
+    soon(stream.read_to_string(&mut response)).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 501 "), "{response}");
+    assert_eq!(world.activator.ledger().total.requests, 0);
 }

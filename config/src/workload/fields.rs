@@ -86,7 +86,9 @@ impl Check<'_> {
     /// The place of the annotations that are read.
     fn annotations(&self) -> String {
         let keys: &[&str] = match self.root_type {
-            "KnativeRevision" | "InferenceService" | "InferenceServiceV1alpha2" => &["metadata", "annotations"],
+            "KnativeRevision" | "InferenceService" | "InferenceServiceV1alpha2" => {
+                &["metadata", "annotations"]
+            }
             _ => &["spec", "template", "metadata", "annotations"],
         };
         self.root.at(keys).path
@@ -121,7 +123,11 @@ fn lost(annotations: Option<&Value>) -> String {
     let Some(Value::Object(fields)) = annotations else { return String::new() };
     let settings = fields.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
     let lost: Vec<String> = settings.map(|(key, value)| format!("{key} {}", shown(value))).collect();
-    if lost.is_empty() { String::new() } else { format!(". In force: the defaults, and not {}", lost.join(", ")) }
+    if lost.is_empty() {
+        String::new()
+    } else {
+        format!(". In force: the defaults, and not {}", lost.join(", "))
+    }
 }
 
 const DEEPEST_HOME: usize = 4;

@@ -49,6 +49,8 @@ struct IdleConnections {
 struct Idle {
     connection: Box<Pooled>,
     since: Instant,
+    // Before the upstream closes it.
+    until: Option<Instant>,
 }
 
 /// A connection, and the pool it returns to.
@@ -139,9 +141,9 @@ impl Http1Pool {
     fn take(&self, to: SocketAddr) -> Option<Box<Pooled>> {
         loop {
             // The pool is not locked while the connection is looked at.
-            let Idle { connection: mut pooled, .. } = self.idle.lock().hosts.get_mut(&to)?.pop()?;
-            if pooled.connection.is_usable() {
-                return Some(pooled);
+            let mut idle = self.idle.lock().hosts.get_mut(&to)?.pop()?;
+            if !idle.is_over() && idle.connection.connection.is_usable() {
+                return Some(idle.connection);
             }
         }
     }
@@ -153,7 +155,7 @@ impl Http1Pool {
         if is_full || idle.hosts.get(&connection.to).map_or(0, Vec::len) >= self.max_idle_per_host {
             return;
         }
-        idle.hosts.entry(connection.to).or_default().push(Idle { connection, since: Instant::now() });
+        idle.hosts.entry(connection.to).or_default().push(Idle::new(connection, Instant::now()));
         // Without a runtime, the process is ending.
         if !idle.swept
             && let Ok(runtime) = Handle::try_current()
@@ -173,7 +175,8 @@ async fn sweep(pool: Weak<Http1Pool>, idle_timeout: Duration) {
         let mut idle = pool.idle.lock();
         idle.hosts.retain(|_, connections| {
             connections.retain_mut(|idle| {
-                idle.since.elapsed() < idle_timeout && idle.connection.connection.is_usable()
+                let is_young = idle.since.elapsed() < idle_timeout && !idle.is_over();
+                is_young && idle.connection.connection.is_usable()
             });
             !connections.is_empty()
         });
@@ -182,6 +185,23 @@ async fn sweep(pool: Weak<Http1Pool>, idle_timeout: Duration) {
             return;
         }
     }
+}
+
+impl Idle {
+    fn new(connection: Box<Pooled>, since: Instant) -> Self {
+        let until = connection.connection.kept_for().and_then(|time| since.checked_add(used_for(time)));
+        Idle { connection, since, until }
+    }
+
+    /// Whether the upstream is about to close the connection: a request would cross that, and be lost.
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
+    }
+}
+
+/// How long a connection is used that the upstream closes after this time: a second less, or half of a short time.
+fn used_for(kept_for: Duration) -> Duration {
+    kept_for - CLOSED_EARLIER.min(kept_for / 2)
 }
 
 impl Pooled {
@@ -410,5 +430,19 @@ fn complete_head(to: SocketAddr, request: &mut Request) {
 /// How long the rest of a request may make no progress once its response has been read.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Time by which a connection is given up before its upstream closes it.
+const CLOSED_EARLIER: Duration = Duration::from_secs(1);
+
 /// Period in which idle connections are looked at. (A request that takes one looks at it, too.)
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_given_up_a_second_before_its_upstream_closes_it() {
+        let used_for = |millis| used_for(Duration::from_millis(millis)).as_millis();
+        assert_eq!([0, 500, 1_000, 2_000, 5_000].map(used_for), [0, 250, 500, 1_000, 4_000]);
+    }
+}

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
@@ -39,6 +40,8 @@ pub(crate) struct Connection {
     decoder: Decoder,
     // Whether both sides keep the connection behind this exchange (keep-alive).
     is_kept: bool,
+    // How long the upstream keeps it while nothing comes, as far as it has said so.
+    kept_for: Option<Duration>,
 }
 
 /// Why there is no response.
@@ -78,6 +81,7 @@ impl Connection {
             partial: Partial::default(),
             decoder: Decoder::new(Length::Known(0)),
             is_kept: true,
+            kept_for: None,
         }
     }
 
@@ -228,7 +232,8 @@ impl Connection {
             }))
         };
         loop {
-            match self.partial.response(&mut self.transport.unread).map_err(malformed)? {
+            let head = self.partial.response(&mut self.transport.unread);
+            match head.map_err(|error| self.malformed_head(error))? {
                 Some(response) if is_interim(response.status()) => inform(response),
                 Some(mut response) => {
                     let (status, version) = (response.status(), response.version());
@@ -237,6 +242,7 @@ impl Connection {
                         length::is_kept(version, headers) && length::is_consistent(status, headers);
                     let length = length::of_response(asked, status, version, headers).map_err(malformed)?;
                     self.is_kept &= length != Length::UntilClose;
+                    self.kept_for = length::kept_for(response.headers());
                     self.decoder = Decoder::new(length);
                     return Poll::Ready(Ok(response));
                 }
@@ -257,6 +263,15 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn malformed_head(&self, error: HeadError) -> Unanswered {
+        Unanswered::Failed(match error {
+            HeadError::Malformed(what) => {
+                Error::MalformedHead { what, line: head::faulty_line(&self.transport.unread) }
+            }
+            HeadError::TargetTooLong | HeadError::TooLarge => Error::Malformed("the head is too large"),
+        })
     }
 
     /// The whole body of the response, if its length is known and all of it has been read with the head.
@@ -287,6 +302,11 @@ impl Connection {
     /// Whether the exchange is complete and another may follow.
     pub(crate) fn is_free(&self) -> bool {
         self.is_kept && self.decoder.has_ended() && self.is_sent() && self.transport.unread.is_empty()
+    }
+
+    /// How long the upstream keeps the connection open while nothing comes, as far as it has said so.
+    pub(crate) fn kept_for(&self) -> Option<Duration> {
+        self.kept_for
     }
 
     /// The connection below, when it ceases to be HTTP.

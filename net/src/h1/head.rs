@@ -138,9 +138,29 @@ fn request<B: Default>(
 }
 
 fn parse_response<B: Default>(bytes: &Bytes) -> Result<Option<(usize, Response<B>)>, HeadError> {
+    match parse_usual_response(bytes) {
+        Err(HeadError::Malformed(VERSION)) if let Some(bytes) = as_known_version(bytes) => {
+            parse_usual_response(&bytes)
+        }
+        parsed => parsed,
+    }
+}
+
+/// The bytes with HTTP/1.1 in place of a later minor version, which means the same to a recipient that does not know it
+/// (RFC 9110, 2.5).
+fn as_known_version(bytes: &Bytes) -> Option<Bytes> {
+    let rest = bytes.strip_prefix(b"HTTP/1.")?;
+    let is_later = matches!(rest, [b'2'..=b'9', b' ', ..]);
+    is_later.then(|| [b"HTTP/1.1", &rest[1..]].concat().into())
+}
+
+fn parse_usual_response<B: Default>(bytes: &Bytes) -> Result<Option<(usize, Response<B>)>, HeadError> {
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    // A gateway mends both in responses, and refuses both in requests (RFC 9112, 5.1 and 5.2).
+    config.allow_spaces_after_header_name_in_responses(true);
+    config.allow_obsolete_multiline_headers_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
         Err(httparse::Error::TooManyHeaders) => {
             let mut fields = vec![MaybeUninit::uninit(); MAX_FIELDS];
@@ -192,7 +212,7 @@ fn what_is_wrong(error: httparse::Error) -> HeadError {
         httparse::Error::NewLine => HeadError::Malformed("malformed line end"),
         httparse::Error::Status => HeadError::Malformed("malformed HTTP status code"),
         httparse::Error::Token => HeadError::Malformed(FIRST_LINE),
-        httparse::Error::Version => HeadError::Malformed("malformed HTTP version"),
+        httparse::Error::Version => HeadError::Malformed(VERSION),
     }
 }
 
@@ -209,8 +229,9 @@ fn fields(
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| HeadError::Malformed("malformed header name"))?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
-            .map_err(|_| HeadError::Malformed("malformed header value"))?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+        let value = value.or_else(|_| HeaderValue::from_maybe_shared(unfolded(field.value)));
+        let value = value.map_err(|_| HeadError::Malformed("malformed header value"))?;
         headers.append(name, value);
         if !is_title_case(field.name) {
             spellings.push(bytes.slice_ref(field.name.as_bytes()));
@@ -220,6 +241,31 @@ fn fields(
     // quadratic.
     let spellings = (1..=USUAL_FIELDS).contains(&spellings.len()).then(|| Spellings(spellings));
     Ok((headers, spellings))
+}
+
+/// The value in one line: each line fold is replaced by a space (RFC 9112, 5.2).
+fn unfolded(value: &[u8]) -> Bytes {
+    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(&b' ').into()
+}
+
+/// The line at which the head of a response is malformed, for people: the first field that is none, or else the status line.
+pub(super) fn faulty_line(bytes: &[u8]) -> String {
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let status_line = lines.next().unwrap_or_default();
+    let is_sound = |at: usize, line: &[u8]| {
+        let mut at_colon = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (at_colon.next().unwrap_or_default(), at_colon.next().map(<[u8]>::trim_ascii));
+        let is_fold = at > 0 && matches!(line, [b' ' | b'\t', ..]);
+        is_fold
+            || (HeaderName::from_bytes(name.trim_ascii_end()).is_ok()
+                && value.is_some_and(|value| HeaderValue::from_bytes(value).is_ok()))
+    };
+    let mut fields = lines.take_while(|line| !line.is_empty()).enumerate();
+    let line = fields.find(|(at, line)| !is_sound(*at, line)).map_or(status_line, |(_, line)| line);
+    let shown = line[..line.len().min(MAX_SHOWN)].escape_ascii();
+    let rest = if line.len() > MAX_SHOWN { "..." } else { "" };
+    format!("\"{shown}{rest}\"")
 }
 
 /// Field names that their sender did not write in `Title-Case`, as it wrote them. Names are case-insensitive (RFC 9110,
@@ -356,6 +402,10 @@ thread_local! {
 
 const FIRST_LINE: &str = "malformed first line";
 const TARGET: &str = "malformed request target";
+const VERSION: &str = "malformed HTTP version";
+
+/// Bytes of a faulty line that are shown.
+const MAX_SHOWN: usize = 80;
 
 /// Bytes of the largest head. Go: `DefaultMaxHeaderBytes`.
 const MAX_BYTES: usize = 1 << 20;

@@ -1,10 +1,12 @@
 //! The length of a message's body (RFC 9112, 6). Two readers that disagree on it take one message for two, which is
 //! request smuggling (RFC 9112, 11.2): a message that can be read in two ways is refused.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 use super::head::HeadError;
-use crate::headers::lists_token;
+use crate::headers::{KEEP_ALIVE, lists_token, tokens};
 
 /// The length of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,17 @@ pub(super) fn is_kept(version: Version, headers: &HeaderMap) -> bool {
     let is_persistent = version != Version::HTTP_10;
     (is_persistent || lists_token(headers, &header::CONNECTION, "keep-alive"))
         && !lists_token(headers, &header::CONNECTION, "close")
+}
+
+/// How long the sender of a response keeps the connection open while nothing comes, if it says so (`Keep-Alive: timeout=5`;
+/// RFC 2068, 19.7.1.1).
+pub(super) fn kept_for(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(KEEP_ALIVE)?;
+    tokens(headers, &KEEP_ALIVE).find_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+        seconds.trim().parse().ok().filter(|_| is_timeout).map(Duration::from_secs)
+    })
 }
 
 /// The last of a message's transfer codings.
@@ -262,6 +275,25 @@ mod tests {
             let headers = headers(&lines.iter().map(|line| ("connection", *line)).collect::<Vec<_>>());
             assert_eq!(is_kept(Version::HTTP_11, &headers), if_new, "{lines:?}");
             assert_eq!(is_kept(Version::HTTP_10, &headers), if_old, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_kept_for_as_long_as_its_keep_alive_says() {
+        for (lines, seconds) in [
+            (&[][..], None),
+            (&["timeout=5"], Some(5)),
+            (&["timeout=5, max=100"], Some(5)),
+            (&["max=100,Timeout = 72"], Some(72)),
+            (&["max=100", "timeout=0"], Some(0)),
+            (&["max=100"], None),
+            (&["timeout"], None),
+            (&["timeout=soon"], None),
+            (&["timeout=-1"], None),
+            (&["xtimeout=1"], None),
+        ] {
+            let headers = headers(&lines.iter().map(|line| ("keep-alive", *line)).collect::<Vec<_>>());
+            assert_eq!(kept_for(&headers), seconds.map(Duration::from_secs), "{lines:?}");
         }
     }
 

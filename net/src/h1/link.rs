@@ -196,6 +196,16 @@ impl Link {
         }
     }
 
+    /// Whether bytes have come that are, or may be, behind the request.
+    pub(super) fn has_more(&self, cx: &mut Context<'_>) -> bool {
+        let halves = &mut *self.halves.lock();
+        if let RequestState::Drained = halves.request {
+            let _ = halves.poll_eof(cx);
+            return !halves.transport.unread.is_empty();
+        }
+        true
+    }
+
     /// The final response begins. Whether the connection can be kept, as far as the request is concerned.
     pub(super) fn begin_response(&self, cx: &mut Context<'_>) -> bool {
         let halves = &mut *self.halves.lock();
@@ -308,6 +318,9 @@ impl Halves {
         let is_ambiguous =
             headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
         let is_kept = length::is_kept(version, headers) && !is_ambiguous;
+        // CONNECT is refused, and what follows may be meant for the tunnel.
+        let is_kept = is_kept && *request.method() != Method::CONNECT;
+        let headers = request.headers_mut();
         let length = length::of_request(version, headers)?;
         let expect = headers.get(header::EXPECT);
         let expects_continue = version == Version::HTTP_11

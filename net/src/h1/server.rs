@@ -20,7 +20,7 @@ use super::sender::{BodySender, SendFailure};
 use super::write_buffer::WriteBuffer;
 use crate::body::ClientBody;
 use crate::handler::AnyHandler;
-use crate::headers::lists_token;
+use crate::headers::{lists_token, upgrade};
 use crate::refusal::refusal;
 use crate::transport::Transport;
 use crate::{Body, Client, Drain, Request, Response, plain};
@@ -54,7 +54,9 @@ pub(crate) async fn serve(
         if asked.has_body {
             *request.body_mut() = Body::from_client(ClientBody::Http1(link.body()));
         }
-        if let Some(first) = h2c::wish(&request)
+        let asks_to_upgrade = upgrade(request.headers()).is_some();
+        if asks_to_upgrade
+            && let Some(first) = h2c::wish(&request)
             && link.is_plain()
         {
             // Boxed: rare.
@@ -80,7 +82,12 @@ pub(crate) async fn serve(
             Box::pin(switch(link, client, out, response)).await;
             return None;
         }
-        let is_kept = poll_fn(|cx| Poll::Ready(link.begin_response(cx))).await;
+        let is_kept = poll_fn(|cx| {
+            let is_kept = link.begin_response(cx);
+            // Bytes behind an upgrade that was refused may be meant for the other protocol.
+            Poll::Ready(is_kept && !(asks_to_upgrade && link.has_more(cx)))
+        });
+        let is_kept = is_kept.await;
         let is_kept = is_kept && asked.is_kept && !drain.is_started();
         if !respond(&link, &client, &mut out, response, &asked, is_kept).await {
             return None;

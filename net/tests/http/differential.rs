@@ -10,6 +10,9 @@
 //! - A repeated `Content-Length` is passed on once, and not at all beside `chunked`.
 //! - We refuse responses with other codings than `chunked`, since `Transfer-Encoding` is taken off with the chunks; and
 //!   requests with them, by a 501.
+//! - We take later minor versions of a response for HTTP/1.1. (hyper is told to mend line folds and blanks in front of colons,
+//!   as we do.)
+//! - We refuse `CONNECT`, and read nothing behind it, nor behind an upgrade that is not taken up.
 //! - We refuse a `101` that was not asked for.
 //! - We refuse control bytes in chunk extensions, and a bare line feed at the end of a line of trailers. hyper reads on
 //!   there, and takes the next message for trailers.

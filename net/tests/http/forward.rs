@@ -285,11 +285,17 @@ async fn old_clients_and_old_apps_are_understood() {
 }
 
 #[tokio::test]
-async fn connect_is_refused_as_knative_refuses_it() {
-    let (mut client, _app, _proxy) = proxied().await;
-    let response = client.send("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n").await.read_message().await;
-    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
-    assert!(response.ends_with("\r\n\r\nclient sent unsupported CONNECT request\n"), "{response}");
+async fn connect_is_refused_and_nothing_behind_it_is_a_request() {
+    for behind in ["", "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n", "\x16\x03\x01"] {
+        let (mut client, _app, _proxy) = proxied().await;
+        client.send(&format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n{behind}")).await;
+        let response = client.read_to_end().await;
+        assert!(
+            response.starts_with("HTTP/1.1 501 ") && response.matches("HTTP/1.1 ").count() == 1,
+            "{response}"
+        );
+        assert_eq!(header(&response, "connection").as_deref(), Some("close"));
+    }
 }
 
 #[tokio::test]
@@ -391,4 +397,28 @@ async fn a_request_over_a_kept_connection_wakes_its_task_once() {
         upstream.send(OK).await;
     }
     assert_eq!(soon("both responses", asking).await.unwrap(), 2, "once to send, once for the answer");
+}
+
+#[tokio::test]
+async fn a_connection_that_its_app_is_about_to_close_is_not_used_again() {
+    for (keep_alive, is_used) in
+        [("timeout=0", false), ("timeout=600, max=9", true), ("timeout=18446744073709551615", true)]
+    {
+        let (mut client, app, _proxy) = proxied().await;
+        client.send(GET).await;
+        let mut upstream = app.accept().await;
+        upstream.read_head().await;
+        let response = OK.replace("\r\n\r\n", &format!("\r\nKeep-Alive: {keep_alive}\r\n\r\n"));
+        upstream.send(&response).await;
+        let response = client.read_message().await;
+        assert_eq!(header(&response, "keep-alive"), None, "it is for one hop");
+        client.send(POST).await;
+        if !is_used {
+            assert_eq!(upstream.read_to_end().await, "", "{keep_alive}");
+            upstream = app.accept().await;
+        }
+        upstream.read_message().await;
+        upstream.send(OK).await;
+        client.read_message().await;
+    }
 }

@@ -384,5 +384,5 @@ async fn connect_is_refused() {
     let mut client = connect(proxy.address).await;
     let request = http::Request::connect("hello.example:80").body(Body::empty()).unwrap();
     let response = soon("it", client.send_request(request)).await.unwrap();
-    assert_eq!(outcome(response).await, (502, "client sent unsupported CONNECT request\n".to_owned()));
+    assert_eq!(outcome(response).await.0, 501);
 }

@@ -10,6 +10,7 @@ mod frames;
 mod framing;
 mod h2;
 mod hold;
+mod mended;
 mod once;
 mod pieces;
 mod probe;

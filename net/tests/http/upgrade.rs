@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
-use crate::support::{App, Client, OK, Server, header, proxied, soon, start, until, upstreams};
+use crate::support::{App, Client, GET, OK, Server, header, proxied, soon, start, until, upstreams};
 
 const UPGRADE: &str = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: Raw/1\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw/1\r\n\r\n";
@@ -63,6 +63,29 @@ async fn what_an_app_says_right_after_its_101_is_not_lost() {
     upstream.send(&format!("{SWITCHED}hello")).await;
     client.read_head().await;
     assert_eq!(client.read_until("hello").await, "hello");
+}
+
+#[tokio::test]
+async fn what_lies_behind_an_upgrade_that_is_refused_is_no_request() {
+    for (behind, is_kept) in [("", true), ("GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n", false)] {
+        let (mut client, app, _proxy) = proxied().await;
+        client.send(&format!("{UPGRADE}{behind}")).await;
+        let mut upstream = app.accept().await;
+        upstream.read_head().await;
+        upstream.send(OK).await;
+        let response = client.read_message().await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        assert_eq!(header(&response, "connection").is_none(), is_kept, "{response}");
+        if is_kept {
+            // A client that waits for the answer keeps its connection.
+            client.send(GET).await;
+            upstream.read_head().await;
+            upstream.send(OK).await;
+            client.read_message().await;
+        } else {
+            assert_eq!(client.read_to_end().await, "");
+        }
+    }
 }
 
 #[tokio::test]

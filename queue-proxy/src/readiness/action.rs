@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pilotlight_config::process::ProbeAction;
-use pilotlight_net::connect;
 use pilotlight_net::grpc::{self, GrpcError};
 use pilotlight_net::probe::{ProbeError, Speech, probe_in};
 use pilotlight_net::tls::ClientTls;
+use pilotlight_net::{connect, other_localhost};
 use prost::Message;
 use tokio::time::timeout;
 use tracing::warn;
@@ -67,13 +67,29 @@ impl Action {
         }
     }
 
-    /// Asks once. The limit is for each protocol that is tried.
+    /// Asks once, at the other localhost, too, if nobody listens at the first. The limit is for each protocol that is tried.
     pub(super) async fn attempt(&self, limit: Duration) -> Result<(), AttemptError> {
+        let to = match self {
+            Action::Http { to, .. } | Action::Tcp { to } | Action::Grpc { to, .. } => *to,
+            Action::Unsupported(reason) => return Err(AttemptError::Unsupported(reason.clone())),
+        };
+        match (self.attempt_at(to, limit).await, other_localhost(to)) {
+            (Err(refused), Some(other)) if refused.is_refused() => {
+                match self.attempt_at(other, limit).await {
+                    Err(error) if error.is_refused() => Err(refused),
+                    outcome => outcome,
+                }
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn attempt_at(&self, to: SocketAddr, limit: Duration) -> Result<(), AttemptError> {
         match self {
-            Action::Http { speeches, to, path, headers } => {
+            Action::Http { speeches, path, headers, .. } => {
                 let mut outcome = Ok(());
                 for speech in speeches {
-                    outcome = ask_http(speech, *to, path, headers, limit).await;
+                    outcome = ask_http(speech, to, path, headers, limit).await;
                     // A refused connection is refused in every protocol.
                     if outcome.as_ref().is_ok() || outcome.as_ref().is_err_and(AttemptError::is_refused) {
                         break;
@@ -81,11 +97,11 @@ impl Action {
                 }
                 outcome
             }
-            Action::Tcp { to } => match timeout(limit, connect(*to)).await {
+            Action::Tcp { .. } => match timeout(limit, connect(to)).await {
                 Ok(connected) => connected.map(drop).map_err(|error| ProbeError::Failed(error).into()),
                 Err(_) => Err(ProbeError::TimedOut(limit).into()),
             },
-            Action::Grpc { to, service } => match timeout(limit, ask_health(*to, service)).await {
+            Action::Grpc { service, .. } => match timeout(limit, ask_health(to, service)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(ProbeError::TimedOut(limit).into()),
             },

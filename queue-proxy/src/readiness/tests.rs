@@ -383,3 +383,18 @@ async fn over_tls_any_certificate_will_do_and_the_status_counts() {
         assert_eq!(last.lock().take().unwrap().uri().to_string(), "/x?y");
     }
 }
+
+#[tokio::test]
+async fn an_app_that_listens_on_the_other_localhost_is_ready() {
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else { return };
+    let port = listener.local_addr().unwrap().port();
+    let (asked, last) = (Arc::default(), Arc::default());
+    let script = Script { statuses: vec![200], asked, last, delay: Duration::ZERO };
+    tokio::spawn(serve(listener, Arc::new(script), Drain::default()));
+    let host = [127, 0, 0, 1].into();
+    let http = ProbeAction::Http { host, port, path: "/".to_owned(), https: false, headers: Vec::new() };
+    for probe in [ProbeAction::Tcp { host, port }, http] {
+        let outcome = Action::new(&probe, true).attempt(Duration::from_secs(5)).await;
+        assert!(outcome.is_ok(), "{probe:?}: {outcome:?}");
+    }
+}

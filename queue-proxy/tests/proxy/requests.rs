@@ -6,7 +6,7 @@ use pilotlight_net::Body;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{GET, Gate, Running, app, ask, body, env, mirror, send, soon, status};
+use crate::support::{GET, Gate, Running, app, app_on, ask, body, env, mirror, send, soon, status};
 
 #[tokio::test]
 async fn the_app_sees_what_the_client_sent_and_the_forwarding_headers() {
@@ -197,7 +197,7 @@ async fn an_app_that_is_not_there_is_an_immediate_502() {
 async fn connect_is_refused() {
     let proxy = Running::start(env(mirror().await, &[])).await;
     let response = proxy.ask("CONNECT h:80 HTTP/1.1").await;
-    assert_eq!((status(&response), body(&response)), (502, "client sent unsupported CONNECT request\n"));
+    assert_eq!(status(&response), 501, "{response}");
 }
 
 /// What an activator sends.
@@ -256,4 +256,14 @@ async fn a_request_that_an_app_has_seen_is_not_told_as_unsent_because_a_second_a
     };
     let (response, ()) = tokio::join!(asking, dying);
     assert_eq!((status(&response), says_unsent(&response)), (502, false), "{response}");
+}
+
+#[tokio::test]
+async fn an_app_that_listens_on_the_other_localhost_is_found_there() {
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else { return };
+    let port = listener.local_addr().unwrap().port();
+    app_on(listener, |_| async { Response::new(Body::full("by IPv6")) });
+    let proxy = Running::start(env(([127, 0, 0, 1], port).into(), &[])).await;
+    let response = proxy.ask(GET).await;
+    assert_eq!((status(&response), body(&response)), (200, "by IPv6"));
 }

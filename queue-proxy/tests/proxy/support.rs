@@ -113,6 +113,17 @@ pub(crate) async fn app<R>(answer: impl Fn(Request) -> R + Send + Sync + 'static
 where
     R: Future<Output = Response> + Send + 'static,
 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    app_on(listener, answer);
+    address
+}
+
+/// The same, behind this listener.
+pub(crate) fn app_on<R>(listener: TcpListener, answer: impl Fn(Request) -> R + Send + Sync + 'static)
+where
+    R: Future<Output = Response> + Send + 'static,
+{
     struct Answer<F>(F);
     impl<F: Fn(Request) -> R + Send + Sync + 'static, R: Future<Output = Response> + Send + 'static> Handler
         for Answer<F>
@@ -125,10 +136,7 @@ where
             (self.0)(request)
         }
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Arc::new(Answer(answer)), Drain::default()));
-    address
 }
 
 /// An app that answers with the lines of the head it saw, lower case and sorted.

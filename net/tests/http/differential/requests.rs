@@ -68,6 +68,14 @@ fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static
         if seen.len() == 0 && *answers.as_slice() == [400] && has_unclear_length(input) {
             return Ok(());
         }
+        // Nothing behind a CONNECT is a request.
+        if expected.method == Method::CONNECT {
+            return if answers.next() == Some(&501) {
+                end(seen.len(), answers.len())
+            } else {
+                Err("connected")
+            };
+        }
         // We are stricter with requests that two readers could take for two things: see `refusal.rs`.
         if let Some(status) = stricter(expected) {
             if answers.next() != Some(&status) {
@@ -78,7 +86,8 @@ fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static
             let asks_first =
                 values(&expected.fields, "expect").iter().any(|e| e.eq_ignore_ascii_case(b"100-continue"));
             let may_be_last = asks_first || expected.content.is_broken_off || has_odd_bytes(input);
-            if may_be_last && has_body(expected) && seen.len() + answers.len() == 0 {
+            let is_last = (may_be_last && has_body(expected)) || asks_to_upgrade(expected);
+            if is_last && seen.len() + answers.len() == 0 {
                 return Ok(());
             }
             continue;
@@ -96,6 +105,10 @@ fn compare(hyper: &Verdict, ours: &Verdict, input: &[u8]) -> Result<(), &'static
         }
         if answers.next() != Some(&ANSWER) {
             return Err("not answered");
+        }
+        // Nothing behind an upgrade that is not taken up is a request.
+        if asks_to_upgrade(expected) && seen.len() + answers.len() == 0 {
+            return Ok(());
         }
     }
     // hyper refuses the next request for its target, and reads no further.
@@ -124,20 +137,19 @@ fn stricter(seen: &Seen) -> Option<u16> {
     let is_host = |host: &[u8]| {
         host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(byte))
     };
-    let needs_host = seen.version == Version::HTTP_11 && seen.method != Method::CONNECT;
+    let needs_host = seen.version == Version::HTTP_11;
     let is_named = match hosts[..] {
         [] => !needs_host,
         [host] => is_host(host),
         _ => false,
     };
-    let (target, is_connect) = (&seen.target[..], seen.method == Method::CONNECT);
+    let target = &seen.target[..];
     let authority =
         target.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
     let is_target = match (authority, target) {
         (Some(authority), _) if !target.starts_with('/') => !authority.contains('@'),
         (_, "*") => seen.method == Method::OPTIONS,
-        _ if target.starts_with('/') || target.starts_with('?') => true,
-        _ => is_connect && !target.contains('@'),
+        _ => target.starts_with('/') || target.starts_with('?'),
     };
     let only_chunks = match values(&seen.fields, "transfer-encoding")[..] {
         [] => true,
@@ -149,6 +161,12 @@ fn stricter(seen: &Seen) -> Option<u16> {
         (true, false) => Some(501),
         (true, true) => None,
     }
+}
+
+fn asks_to_upgrade(seen: &Seen) -> bool {
+    let lists_upgrade = |line: &&[u8]| String::from_utf8_lossy(line).to_ascii_lowercase().contains("upgrade");
+    !values(&seen.fields, "upgrade").is_empty()
+        && values(&seen.fields, "connection").iter().any(lists_upgrade)
 }
 
 fn has_body(seen: &Seen) -> bool {

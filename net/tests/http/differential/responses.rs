@@ -192,13 +192,27 @@ async fn hypers_exchange(
     stays: bool,
 ) -> Option<(Seen, http1::SendRequest<Empty<Bytes>>)> {
     let (client, app) = tokio::io::duplex(1 << 20);
-    tokio::spawn(say(app, input.to_vec(), stays));
+    tokio::spawn(say(app, with_known_version(input), stays));
     // hyper gets our limit of fields.
     let mut http1 = http1::Builder::new();
+    http1
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true);
     let (mut sender, connection) = http1.max_headers(1000).handshake(TokioIo::new(client)).await.unwrap();
     tokio::spawn(connection);
     let request = http::Request::builder().method(method).body(Empty::new()).unwrap();
     Some((record(sender.send_request(request).await.ok()?).await, sender))
+}
+
+/// The same with HTTP/1.1 in place of later minor versions, which hyper does not take.
+fn with_known_version(input: &[u8]) -> Vec<u8> {
+    let mut input = input.to_vec();
+    for at in 0..input.len() {
+        if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9', b' ', ..] = &mut input[at..] {
+            *minor = b'1';
+        }
+    }
+    input
 }
 
 /// An app that answers each request with these bytes. It hangs up after the first, unless it `stays`.
