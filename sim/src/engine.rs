@@ -215,7 +215,12 @@ impl<'a> Engine<'a> {
             memory: control.memory(),
             control,
             users: UserCount::default(),
-            meter: Meter::new(run.seed, scenario.objective, run.timeline, Oracle::new(capacity)),
+            meter: Meter::new(
+                run.seed,
+                scenario.objective,
+                run.timeline,
+                Oracle::new(capacity, start + scenario.duration),
+            ),
             random: Random::new(run.seed),
             calm_since: start,
             events_seen: 0,
