@@ -190,7 +190,8 @@ impl Gain {
     /// The 95 % interval of the change on loads like it: `−38 % to −25 %`.
     pub(crate) fn change_on_others(&self) -> String {
         let share = |part: f64| number::change(1.0, 1.0 + part).unwrap_or_default();
-        self.interval.map_or_else(String::new, |(low, high)| format!("{} to {}", share(low), share(high)))
+        self.interval
+            .map_or_else(String::new, |(low, high)| format!("{} to {}", share(low.max(-1.0)), share(high)))
     }
 }
 

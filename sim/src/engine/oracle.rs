@@ -9,7 +9,7 @@ use pilotlight_core::Time;
 /// Adds up the pods needed, second by second, in memory of the longest request.
 #[derive(Clone, Debug)]
 pub(super) struct Oracle {
-    /// The load one pod can carry at once.
+    /// The load one pod can carry at once; infinite where requests on a pod do nothing to each other.
     per_pod: f64,
     /// The end of the time that counts: what is left to do then is not its work, as the pods after it are not ours.
     end: Time,
@@ -75,8 +75,9 @@ impl Oracle {
                 return;
             }
             let load = self.level + closed.partly / length;
-            // Sums of many small parts must not ask for a pod more.
-            self.pod_seconds += (load / self.per_pod - 1e-9).ceil().max(0.0) * length;
+            // Sums of many small parts must not ask for a pod more; and where a pod carries anything, it takes one.
+            let least = if load > 0.0 { 1.0 } else { 0.0 };
+            self.pod_seconds += (load / self.per_pod - 1e-9).ceil().max(least) * length;
         }
     }
 
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!(needed(10.0, &[(0, 100)]), 1.0);
         assert_eq!(needed(10.0, &[(100, 100), (5_000, 100)]), 2.0);
         assert_eq!(needed(10.0, &[]), 0.0);
+        assert_eq!(needed(f64::INFINITY, &[(100, 100), (100, 900), (5_000, 100)]), 2.0);
     }
 
     #[test]

@@ -109,8 +109,8 @@ fn tiles(run: &ReportedRun) -> String {
     let cold =
         format!("{} waited, {}", with_commas(metric("cold-requests"), 0), percent(metric("cold-share")));
     let oracle = match metric("over-provision") {
-        // Requests wait for pods that are not there.
-        ratio if ratio > 0.0 && ratio < 1.0 => "of what an oracle needs so that nobody waits",
+        // Pods carry more than they are meant to, or requests wait for others.
+        ratio if ratio > 0.0 && ratio < 1.0 => "of what an oracle needs: fuller pods, or a wait",
         _ => "of what an oracle needs",
     };
     let mut peak = format!("{} pods started", with_commas(metric("starts"), 0));

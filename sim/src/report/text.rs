@@ -189,10 +189,10 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
     rows.text
 }
 
-/// Fewer pods than an oracle has are not better: requests wait for them, and its do not.
+/// Fewer pods than an oracle has are not better: they carry more than they are meant to, or requests wait for them.
 fn over_provision(ratio: f64) -> String {
     let shown = format!("{} × what an oracle needs", amount(ratio));
-    if ratio > 0.0 && ratio < 1.0 { shown + " so that nobody waits" } else { shown }
+    if ratio > 0.0 && ratio < 1.0 { shown + " (fuller pods, or a wait)" } else { shown }
 }
 
 /// The result of a search, with its front.
