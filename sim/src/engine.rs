@@ -191,7 +191,6 @@ impl<'a> Engine<'a> {
     fn new(scenario: &'a Scenario, settings: &'a Settings, run: Run) -> Self {
         let start = Time::EPOCH;
         let control = Control::new(start, scenario, settings);
-        let capacity = settings.capacity_per_pod(scenario);
         Engine {
             scenario,
             settings,
@@ -215,7 +214,12 @@ impl<'a> Engine<'a> {
             memory: control.memory(),
             control,
             users: UserCount::default(),
-            meter: Meter::new(run.seed, scenario.objective, run.timeline, Oracle::new(capacity)),
+            meter: Meter::new(
+                run.seed,
+                scenario.objective,
+                run.timeline,
+                Oracle::new(settings.oracle_capacity(scenario), start + scenario.duration),
+            ),
             random: Random::new(run.seed),
             calm_since: start,
             events_seen: 0,

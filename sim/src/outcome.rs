@@ -87,9 +87,9 @@ pub struct PodUse {
     pub terminating_seconds: f64,
     /// The time pods waited for a place in the cluster; not paid for, and not in `pod_seconds`.
     pub pending_seconds: f64,
-    /// The most pods that existed at once.
+    /// The most pods that existed at once; those that wait for room do not yet.
     pub peak: u32,
-    /// Pods that were started.
+    /// Pods that were started; those that never had room were not.
     pub starts: u64,
     /// Pods that ended by themselves.
     pub crashes: u64,
@@ -205,6 +205,7 @@ impl Outcome {
             "cold-share" => self.cold_requests as f64 / self.requests as f64,
             "pod-seconds" => self.pods.pod_seconds,
             "ready-seconds" => self.pods.ready_seconds,
+            "pending-seconds" => self.pods.pending_seconds,
             "node-seconds" => self.pods.node_seconds,
             "mean-pods" if self.duration_s == 0.0 => 0.0,
             "mean-pods" => self.pods.pod_seconds / self.duration_s,
@@ -327,6 +328,7 @@ pub const METRICS: &[Metric] = &[
     metric("cold-share", Unit::Fraction, Better::Lower, "their share of all requests"),
     metric("pod-seconds", Unit::SecondsInAll, Better::Lower, "time all pods existed"),
     metric("ready-seconds", Unit::SecondsInAll, Better::Lower, "time all pods were ready"),
+    metric("pending-seconds", Unit::SecondsInAll, Better::Lower, "time pods waited for room, all together"),
     metric("node-seconds", Unit::SecondsInAll, Better::Lower, "time all nodes existed"),
     metric("mean-pods", Unit::Ratio, Better::Lower, "pods on average"),
     metric("peak", Unit::Count, Better::Lower, "the most pods at once"),

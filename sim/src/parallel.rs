@@ -9,8 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 /// On how many cores to work, and who wants to know how far it is.
@@ -25,6 +25,7 @@ use std::thread;
 /// ```
 pub struct Workers<'a> {
     threads: NonZeroUsize,
+    stop: Arc<AtomicBool>,
     on_progress: Option<Box<dyn FnMut(Progress) + 'a>>,
 }
 
@@ -47,7 +48,18 @@ impl<'a> Workers<'a> {
 
     /// As many threads as said.
     pub fn threads(threads: NonZeroUsize) -> Self {
-        Workers { threads, on_progress: None }
+        Workers { threads, stop: Arc::default(), on_progress: None }
+    }
+
+    /// Work that can be left half done is left once `stop` is true.
+    #[must_use]
+    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
+        Workers { stop, ..self }
+    }
+
+    /// Whether to come to an end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Calls `tell`, on the caller's thread, whenever a result is handed on.
@@ -70,6 +82,24 @@ impl<'a> Workers<'a> {
             |index| run(index, &items[index]),
             |_, result| results.push(result),
         );
+        results
+    }
+
+    /// `run` for each of `items` until somebody stops it: the results of the first of them, in their order.
+    pub fn map_until_stopped<T: Sync, R: Send>(
+        &mut self,
+        stage: &'static str,
+        items: &[T],
+        run: impl Fn(usize, &T) -> R + Sync,
+    ) -> Vec<R> {
+        let (stop, mut results) = (self.stop.clone(), Vec::with_capacity(items.len()));
+        let run = |index: usize| (!stop.load(Ordering::Relaxed)).then(|| run(index, &items[index]));
+        self.for_each(stage, items.len(), run, |index, result| {
+            // One that is missing ends the series.
+            if let Some(result) = result.filter(|_| results.len() == index) {
+                results.push(result);
+            }
+        });
         results
     }
 
@@ -146,6 +176,23 @@ mod tests {
         watched.map("", &[(); 20], |index, ()| slow_at_first(index));
         drop(watched);
         assert_eq!(told, (1..=20).map(|done| (done, 20)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_stopped_has_the_first_results_only() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut workers = workers(3).stopped_by(stop.clone());
+        let items: Vec<usize> = (0..1_000).collect();
+        let results = workers.map_until_stopped("", &items, |index, &item| {
+            if index == 10 {
+                stop.store(true, Ordering::Relaxed);
+            }
+            item
+        });
+        assert!(results.len() < 1_000 && results.len() > 5, "{}", results.len());
+        assert!(results.iter().enumerate().all(|(index, result)| index == *result));
+        assert!(workers.is_stopped());
+        assert_eq!(workers.map("", &[1, 2], |_, n| *n), [1, 2], "what cannot be left half done is done");
     }
 
     #[test]

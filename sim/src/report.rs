@@ -6,7 +6,7 @@
 pub mod csv;
 pub mod html;
 pub mod json;
-mod number;
+pub(crate) mod number;
 mod scale;
 pub mod text;
 mod thin;
@@ -97,7 +97,7 @@ pub struct Gain {
     pub defaults: f64,
     /// With the choice.
     pub chosen: f64,
-    /// The 95 % interval of the change over the seeds, as shares of what the defaults have: -0.3 is 30 % less.
+    /// The 95 % interval of the change on loads like it, as shares of what the defaults have: -0.3 is 30 % less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<(f64, f64)>,
 }
@@ -107,7 +107,8 @@ pub struct Gain {
 pub struct Sensitivity {
     /// The setting's name.
     pub setting: String,
-    /// The share of the variation between candidates that it explains, from 0 to 1.
+    /// The share of the variation between candidates that it explains beyond the settings before it, from 0 to 1. All
+    /// together are at most 1.
     pub effect_fraction: f64,
     /// The effect, in a few words: `longer: fewer cold starts`. May be empty.
     pub about: String,
@@ -181,14 +182,16 @@ impl Tuning {
 }
 
 impl Gain {
-    /// The change in percent of what the defaults have, with its interval: `−32 % (−38 % to −25 %)`.
-    fn shown_change(&self) -> String {
-        let change = number::change(self.defaults, self.chosen).unwrap_or_default();
+    /// The change on the very load it was judged on: `−32 %`.
+    pub(crate) fn change(&self) -> String {
+        number::change(self.defaults, self.chosen).unwrap_or_default()
+    }
+
+    /// The 95 % interval of the change on loads like it: `−38 % to −25 %`.
+    pub(crate) fn change_on_others(&self) -> String {
         let share = |part: f64| number::change(1.0, 1.0 + part).unwrap_or_default();
-        match self.interval {
-            Some((low, high)) => format!("{change} ({} to {})", share(low), share(high)),
-            None => change,
-        }
+        self.interval
+            .map_or_else(String::new, |(low, high)| format!("{} to {}", share(low.max(-1.0)), share(high)))
     }
 }
 
@@ -214,6 +217,7 @@ const REQUEST_METRICS: &[&str] =
 const POD_METRICS: &[&str] = &[
     "pod-seconds",
     "ready-seconds",
+    "pending-seconds",
     "node-seconds",
     "mean-pods",
     "peak",
@@ -239,6 +243,7 @@ fn is_worth_a_row(metric: &str, runs: &[ReportedRun]) -> bool {
             | "abandoned"
             | "lost"
             | "retries"
+            | "pending-seconds"
             | "node-seconds"
             | "crashes"
     );

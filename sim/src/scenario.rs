@@ -277,6 +277,15 @@ impl Settings {
         }
     }
 
+    /// The same for an oracle. Where neither cores, a limit nor a target says how many, a pod takes any number.
+    pub(crate) fn oracle_capacity(&self, scenario: &Scenario) -> f64 {
+        let Slowdown { cores, cores_per_request, .. } = scenario.app.slowdown;
+        let is_bounded = (cores.is_some() && cores_per_request > 0.0)
+            || self.container_concurrency.get().is_some()
+            || matches!(self.scaler, Scaler::Requests(_));
+        if is_bounded { self.capacity_per_pod(scenario) } else { f64::INFINITY }
+    }
+
     /// How many requests a pod can work on at once without slowing down, or is meant to.
     pub(crate) fn capacity_per_pod(&self, scenario: &Scenario) -> f64 {
         let Slowdown { cores, cores_per_request, .. } = scenario.app.slowdown;

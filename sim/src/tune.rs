@@ -98,6 +98,9 @@ pub enum TuneError {
     /// Parts that are none.
     #[error("the training part is {0} of the load; it must be between 0.1 and 0.9")]
     Parts(f64),
+    /// A search that was stopped before there was anything to say.
+    #[error("stopped before anything was tried")]
+    Stopped,
     /// Settings that are refused.
     #[error(transparent)]
     Settings(#[from] GridError),
@@ -127,7 +130,8 @@ impl Default for Plan {
     }
 }
 
-/// Searches `space` for settings that serve the plan's goal better than the base's under the load of `scenario`.
+/// Searches `space` for settings that serve the plan's goal better than the base's under the load of `scenario`. If the
+/// workers are stopped, the best so far is told, and recommended by nobody.
 pub fn tune(
     scenario: &Scenario,
     space: &Space,
@@ -140,7 +144,10 @@ pub fn tune(
     let worlds = load::worlds(&parts.training, *seed, effort.worlds.max(1));
     let mut search = TuneSearch::new(space, goal, &worlds, &parts.smooth);
     let choice = search.run(*effort, *seed, workers);
-    let judgement = if choice == *space.defaults() {
+    if !search.has_begun() {
+        return Err(TuneError::Stopped);
+    }
+    let judgement = if choice == *space.defaults() || workers.is_stopped() {
         None
     } else {
         Some(judge::judge(&parts, space, &choice, plan, &search, workers))

@@ -132,3 +132,26 @@ fn on_the_real_trace_whatever_is_recommended_holds_on_the_half_it_was_not_chosen
         assert!(judgement.smooth.is_unharmed);
     }
 }
+
+#[test]
+fn a_search_that_is_stopped_tells_the_best_so_far_and_recommends_nothing() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let scenario = bursts();
+    let space = space(&scenario, &["scale-to-zero-pod-retention-period=0s,1m,2m,5m", "min-scale=0,1,2"]);
+    let stopped_after = |runs: usize| {
+        let stop = Arc::new(AtomicBool::new(runs == 0));
+        let (flag, mut seen) = (stop.clone(), 0);
+        let mut workers = Workers::all().stopped_by(stop).on_progress(move |_| {
+            seen += 1;
+            flag.fetch_or(seen >= runs, Ordering::Relaxed);
+        });
+        tune(&scenario, &space, &plan(Goal::default()), &mut workers)
+    };
+    assert_eq!(stopped_after(0), Err(TuneError::Stopped));
+    let tuned = stopped_after(30).unwrap();
+    assert!(!tuned.is_recommended && tuned.judgement.is_none());
+    assert!(tuned.report.reason.starts_with("The search was stopped"), "{}", tuned.report.reason);
+    let shares: f64 = tuned.report.sensitivities.iter().map(|s| s.effect_fraction).sum();
+    assert!(shares <= 1.0 + 1e-9, "{shares}");
+}

@@ -11,8 +11,8 @@ use pilotlight_sim::parallel::{Progress, Workers};
 
 use crate::run::INTERRUPTED;
 
-/// A line on standard error that says how far some work is, once it has taken a second. Nothing where standard error
-/// is no terminal. The line goes when this is dropped.
+/// A line on standard error that says how far some work is, once it has taken a second. It goes when this is dropped.
+/// Where standard error is no terminal, lines stay, one every few seconds.
 pub(super) struct Patience {
     shared: Arc<Shared>,
 }
@@ -32,11 +32,17 @@ impl Patience {
             is_over: AtomicBool::new(false),
             line: Mutex::new(what.to_owned()),
         });
-        if std::io::stderr().is_terminal() {
-            let shared = shared.clone();
-            thread::spawn(move || shared.tell());
-        }
+        let telling = shared.clone();
+        let is_terminal = std::io::stderr().is_terminal();
+        thread::spawn(move || if is_terminal { telling.tell() } else { telling.log() });
         Patience { shared }
+    }
+
+    /// The same, for work that can be left half done: the first Ctrl-C asks for what there is, the next one ends.
+    pub(super) fn workers_until_interrupted(&self) -> Workers<'static> {
+        let stop = Arc::new(AtomicBool::new(false));
+        *STOP.lock() = Some(stop.clone());
+        self.workers().stopped_by(stop)
     }
 
     /// All cores; how far they are is said here.
@@ -72,6 +78,23 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn log(&self) {
+        let mut due = LINE_EVERY;
+        loop {
+            thread::sleep(BEAT);
+            let line = self.line.lock();
+            if self.is_over.load(Ordering::Acquire) {
+                return;
+            }
+            if self.begun.elapsed() >= due {
+                due += LINE_EVERY;
+                let _ = writeln!(std::io::stderr(), "{line} ({} s)", self.begun.elapsed().as_secs());
+            }
+        }
+    }
+}
+
 impl Drop for Patience {
     fn drop(&mut self) {
         let _line = self.shared.line.lock();
@@ -80,17 +103,22 @@ impl Drop for Patience {
     }
 }
 
-/// Ends the process at Ctrl-C as a shell expects it. Files are written whole at the end, so that none is left half
-/// written.
+/// Ends the process at Ctrl-C as a shell expects it, unless there is work that can be left half done and has not been
+/// asked to end. Files are written whole at the end, so that none is left half written.
 pub(super) fn stop_on_interrupt() {
-    let wait = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(tokio::signal::ctrl_c())
+    let wait = async || {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            clear_line();
+            let stop = STOP.lock().clone();
+            if stop.is_none_or(|stop| stop.swap(true, Ordering::Relaxed)) {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+            eprintln!("stopping: the best so far follows; Ctrl-C once more ends at once");
+        }
     };
     thread::spawn(move || {
-        if wait().is_ok() {
-            clear_line();
-            std::process::exit(i32::from(INTERRUPTED));
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            runtime.block_on(wait());
         }
     });
 }
@@ -101,7 +129,13 @@ fn clear_line() {
     }
 }
 
+/// Set by the first Ctrl-C, where some work comes to an end by that.
+static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+
 const BEAT: Duration = Duration::from_millis(200);
 
 /// Work that takes no longer is not talked about.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// From line to line where they stay.
+const LINE_EVERY: Duration = Duration::from_secs(5);

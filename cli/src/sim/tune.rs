@@ -12,10 +12,12 @@ use super::patience::Patience;
 use super::show::ShowArgs;
 use super::sweep::metric;
 use super::world::WorldArgs;
+use crate::run::INTERRUPTED;
 
 /// Search for better settings, and judge them on load the search has not seen
 ///
-/// Ends with what to write into the cluster, or with the advice to keep what is there.
+/// Ends with what to write into the cluster, or with the advice to keep what is there. Ctrl-C ends the search, and the
+/// best so far is told; once more, and the program ends.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TuneArgs {
@@ -84,7 +86,8 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let goal = Goal { cost: args.minimize.clone(), latency: args.latency.clone(), slo };
     let plan = Plan { goal, training_fraction: args.training, effort: args.effort.effort(), seed: args.seed };
     let patience = Patience::with("searching");
-    let tuned = match tune(scenario, &space, &plan, &mut patience.workers()) {
+    let mut workers = patience.workers_until_interrupted();
+    let tuned = match tune(scenario, &space, &plan, &mut workers) {
         Ok(tuned) => tuned,
         Err(error) => {
             drop(patience);
@@ -107,7 +110,8 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         .collect();
     drop(patience);
     world.tuning = Some(tuned.report);
-    args.show.show(&world, args.seed, &contenders, "")
+    let shown = args.show.show(&world, args.seed, &contenders, "")?;
+    Ok(if workers.is_stopped() { ExitCode::from(INTERRUPTED) } else { shown })
 }
 
 const EXAMPLES: &str = "\

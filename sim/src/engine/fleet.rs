@@ -8,7 +8,7 @@ use pilotlight_core::{PodCounts, Rng, Time, TroubleReason};
 
 use super::pod::{Phase, Pod, PodId};
 use super::{Engine, Event};
-use crate::cluster::{Capacity, Change, Cluster, Phases, PodPhase};
+use crate::cluster::{Capacity, Change, Cluster, Phases, PodPhase, Room};
 use crate::scenario::Scenario;
 
 /// The pods, and the cluster they are in.
@@ -35,7 +35,7 @@ impl Fleet {
             pods: Vec::new(),
             cluster: Cluster::new(now, &scenario.cluster).expect("a scenario's cluster was checked"),
             cluster_due: None,
-            has_nodes: scenario.cluster.capacity != Capacity::Unlimited,
+            has_nodes: has_nodes(&scenario.cluster.capacity),
             listed: Vec::new(),
             keeper: Pods::default(),
             start_due: None,
@@ -102,6 +102,11 @@ impl Fleet {
     }
 }
 
+/// Whether there are nodes to speak of: room for a number of pods is one without an end of its own.
+fn has_nodes(capacity: &Capacity) -> bool {
+    !matches!(capacity, Capacity::Unlimited | Capacity::Fixed { nodes: 1, room: Room::Pods(_) })
+}
+
 impl Engine<'_> {
     /// Has this many pods, ready from the beginning.
     pub(super) fn begin_fleet(&mut self, warm: u32) {
@@ -164,15 +169,24 @@ impl Engine<'_> {
             phases.ready = Duration::ZERO;
             self.fleet.pods[index].fails = Some(failing.reason);
         }
-        self.meter.outcome.pods.starts += 1;
         self.meter.levels.starting.add(now, 1.0);
         self.fleet.pods[index].phase = Phase::Starting;
-        let exist = self.fleet.pods.iter().filter(|pod| pod.phase != Phase::Gone).count() as u32;
-        self.meter.outcome.pods.peak = self.meter.outcome.pods.peak.max(exist);
-        let index = index as u32;
-        self.keep(pods::Event::Started(PodId { index, generation }));
-        self.fleet.cluster.start(now, index, if warm { Phases::default() } else { phases });
+        let id = PodId { index: index as u32, generation };
+        self.keep(pods::Event::Started(id));
+        self.fleet.cluster.start(now, id.index, if warm { Phases::default() } else { phases });
         self.follow_cluster();
+        // One that waits for room starts when it has some.
+        if self.fleet.find(id).is_some_and(|pod| pod.phase != Phase::Pending) {
+            self.count_start();
+        }
+    }
+
+    fn count_start(&mut self) {
+        let there = self.fleet.pods.iter().filter(|pod| !matches!(pod.phase, Phase::Gone | Phase::Pending));
+        let there = there.count() as u32;
+        let pods = &mut self.meter.outcome.pods;
+        pods.starts += 1;
+        pods.peak = pods.peak.max(there);
     }
 
     /// Takes in what has happened in the cluster, and plans to come back.
@@ -212,6 +226,7 @@ impl Engine<'_> {
                 pod.phase = Phase::Starting;
                 self.meter.levels.pending.add(now, -1.0);
                 self.meter.levels.starting.add(now, 1.0);
+                self.count_start();
             }
             PodPhase::Ready if pod.phase == Phase::Starting => match pod.fails {
                 Some(_) => self.events.push(now, Event::Crash(id)),

@@ -9,8 +9,10 @@ use pilotlight_core::Time;
 /// Adds up the pods needed, second by second, in memory of the longest request.
 #[derive(Clone, Debug)]
 pub(super) struct Oracle {
-    /// The load one pod can carry at once.
+    /// The load one pod can carry at once; infinite where requests on a pod do nothing to each other.
     per_pod: f64,
+    /// The end of the time that counts: what is left to do then is not its work, as the pods after it are not ours.
+    end: Time,
     /// The second the front of `seconds` stands for.
     first: u64,
     seconds: VecDeque<Second>,
@@ -28,17 +30,20 @@ struct Second {
 }
 
 impl Oracle {
-    pub(super) fn new(per_pod: f64) -> Self {
-        Oracle { per_pod, first: 0, seconds: VecDeque::new(), level: 0.0, pod_seconds: 0.0 }
+    pub(super) fn new(per_pod: f64, end: Time) -> Self {
+        Oracle { per_pod, end, first: 0, seconds: VecDeque::new(), level: 0.0, pod_seconds: 0.0 }
     }
 
     /// A request that would be served at once, for as long as its work takes. In order of arrival.
     pub(super) fn add(&mut self, arrival: Time, work: Duration) {
+        if arrival >= self.end {
+            return;
+        }
         self.close_until(arrival.whole_seconds());
-        let end = arrival + work;
+        let end = (arrival + work).min(self.end);
         let (from, to) = (arrival.whole_seconds(), end.whole_seconds());
         if from == to {
-            self.second(from).partly += work.as_secs_f64();
+            self.second(from).partly += (end - arrival).as_secs_f64();
             return;
         }
         self.second(from).partly += 1.0 - fraction(arrival);
@@ -63,9 +68,16 @@ impl Oracle {
             };
             self.first += 1;
             self.level += closed.change;
-            let load = self.level + closed.partly;
-            // Sums of many small parts must not ask for a pod more.
-            self.pod_seconds += (load / self.per_pod - 1e-9).ceil().max(0.0);
+            // The time may end within the last second.
+            let is_last = self.first > self.end.whole_seconds();
+            let length = if is_last { fraction(self.end) } else { 1.0 };
+            if length == 0.0 {
+                return;
+            }
+            let load = self.level + closed.partly / length;
+            // Sums of many small parts must not ask for a pod more; and where a pod carries anything, it takes one.
+            let least = if load > 0.0 { 1.0 } else { 0.0 };
+            self.pod_seconds += (load / self.per_pod - 1e-9).ceil().max(least) * length;
         }
     }
 
@@ -88,7 +100,11 @@ mod tests {
     use super::*;
 
     fn needed(per_pod: f64, requests: &[(u64, u64)]) -> f64 {
-        let mut oracle = Oracle::new(per_pod);
+        needed_until(Time::from_secs(1_000), per_pod, requests)
+    }
+
+    fn needed_until(end: Time, per_pod: f64, requests: &[(u64, u64)]) -> f64 {
+        let mut oracle = Oracle::new(per_pod, end);
         for &(arrival_ms, work_ms) in requests {
             oracle.add(Time::from_millis(arrival_ms), Duration::from_millis(work_ms));
         }
@@ -100,6 +116,7 @@ mod tests {
         assert_eq!(needed(10.0, &[(0, 100)]), 1.0);
         assert_eq!(needed(10.0, &[(100, 100), (5_000, 100)]), 2.0);
         assert_eq!(needed(10.0, &[]), 0.0);
+        assert_eq!(needed(f64::INFINITY, &[(100, 100), (100, 900), (5_000, 100)]), 2.0);
     }
 
     #[test]
@@ -110,6 +127,16 @@ mod tests {
             4.0 + 2.0,
             "half, one and a half, one and a half, half"
         );
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_not_counted() {
+        // Pods of one request each: from 0 s, 1 s, 2 s ... 9 s on, until 10 s.
+        let requests: Vec<(u64, u64)> = (0..10).map(|at| (at * 1_000, 60_000)).collect();
+        assert_eq!(needed_until(Time::from_secs(10), 1.0, &requests), 55.0);
+        assert_eq!(needed_until(Time::from_secs(60), 10.0, &[(59_900, 200)]), 1.0, "not two seconds");
+        assert_eq!(needed_until(Time::from_millis(2_500), 1.0, &[(0, 60_000)]), 2.5);
+        assert_eq!(needed_until(Time::from_millis(2_500), 1.0, &[(2_250, 250), (2_500, 9)]), 0.5);
     }
 
     #[test]

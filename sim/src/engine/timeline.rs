@@ -180,16 +180,16 @@ impl TimelineStep {
 
     fn point(&self, at_s: f64, seconds: f64) -> Point {
         let [in_flight, at_work, ready, starting, pending, terminating, nodes, panicking] =
-            self.sums.0.map(|sum| (sum / seconds).max(0.0));
+            self.sums.0.map(|sum| millionths((sum / seconds).max(0.0)));
         let longest = self.longest.as_secs_f64();
         Point {
             at_s,
-            arrivals_per_s: self.arrivals as f64 / seconds,
-            completions_per_s: self.completions as f64 / seconds,
-            failures_per_s: self.failures as f64 / seconds,
+            arrivals_per_s: millionths(self.arrivals as f64 / seconds),
+            completions_per_s: millionths(self.completions as f64 / seconds),
+            failures_per_s: millionths(self.failures as f64 / seconds),
             in_flight,
-            queued: (in_flight - at_work).max(0.0),
-            target: ready * self.target_per_pod,
+            queued: millionths((in_flight - at_work).max(0.0)),
+            target: millionths(ready * self.target_per_pod),
             wanted: self.wanted,
             ready,
             starting,
@@ -197,8 +197,8 @@ impl TimelineStep {
             terminating,
             nodes,
             panic_fraction: panicking,
-            latency_p50_s: self.latencies.quantile(0.5).min(longest),
-            latency_p95_s: self.latencies.quantile(0.95).min(longest),
+            latency_p50_s: millionths(self.latencies.quantile(0.5).min(longest)),
+            latency_p95_s: millionths(self.latencies.quantile(0.95).min(longest)),
             latency_max_s: longest,
         }
     }
@@ -241,6 +241,11 @@ impl std::ops::Sub for Sums {
     fn sub(self, other: Sums) -> Sums {
         Sums(std::array::from_fn(|i| self.0[i] - other.0[i]))
     }
+}
+
+/// A value without the dust of its sums: averages are differences of integrals, and exact to far less than this.
+fn millionths(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 /// Counts times in buckets that are 19 % wide, from 0.1 ms to more than an hour; boxed while there are any.
@@ -310,6 +315,22 @@ mod tests {
             assert_eq!((point.arrivals_per_s, point.ready, point.target), (1.0, 3.0, 21.0));
             assert!((point.latency_p50_s - 0.1).abs() < 0.01, "{point:?}");
         }
+    }
+
+    #[test]
+    fn what_is_whole_stays_whole() {
+        let mut recorder = Recorder::default();
+        let mut levels = Levels::default();
+        for at in 0..3_000u64 {
+            let now = Time::from_nanos(at * 100_000_007);
+            recorder.advance(now, &levels, 0.7);
+            levels.ready.set(now, [2.0, 3.0][usize::from(at == 7)]);
+            levels.in_flight.set(now, 0.1);
+            levels.at_work.set(now, 0.1);
+        }
+        let timeline = recorder.finish(Time::from_secs(301), &levels, 0.7);
+        let quiet = &timeline.points[2..];
+        assert!(quiet.iter().all(|point| (point.ready, point.queued, point.target) == (2.0, 0.0, 1.4)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use markup::escaped;
 
 /// The page, whole.
 pub fn page(page: &Page) -> String {
-    if page.runs.iter().any(|run| run.name.chars().count() > LONGEST_NAME) && page.runs.len() > 1 {
+    if page.runs.iter().any(|run| run.name.chars().count() > charts::LONGEST_NAME) && page.runs.len() > 1 {
         return whole(&numbered(page));
     }
     whole(page)
@@ -108,6 +108,15 @@ fn tiles(run: &ReportedRun) -> String {
     let rate = if outcome.duration_s > 0.0 { metric("requests") / outcome.duration_s } else { 0.0 };
     let cold =
         format!("{} waited, {}", with_commas(metric("cold-requests"), 0), percent(metric("cold-share")));
+    let oracle = match metric("over-provision") {
+        // Pods carry more than they are meant to, or requests wait for others.
+        ratio if ratio > 0.0 && ratio < 1.0 => "of what an oracle needs: fuller pods, or a wait",
+        _ => "of what an oracle needs",
+    };
+    let mut peak = format!("{} pods started", with_commas(metric("starts"), 0));
+    if metric("pending-seconds") > 0.0 {
+        peak += &format!("; {} pod-seconds of waiting for room", amount(metric("pending-seconds")));
+    }
     let tiles = [
         ("Requests", with_commas(metric("requests"), 0), format!("{}/s on average", amount(rate)), false),
         ("Success", percent(metric("success")), failed, errors > 0.0),
@@ -121,18 +130,8 @@ fn tiles(run: &ReportedRun) -> String {
             format!("{} pods on average", amount(metric("mean-pods"))),
             false,
         ),
-        (
-            "Peak",
-            with_commas(metric("peak"), 0),
-            format!("{} pods started", with_commas(metric("starts"), 0)),
-            false,
-        ),
-        (
-            "Over-provision",
-            format!("{} ×", amount(metric("over-provision"))),
-            "of what an oracle needs".into(),
-            false,
-        ),
+        ("Peak", with_commas(metric("peak"), 0), peak, false),
+        ("Over-provision", format!("{} ×", amount(metric("over-provision"))), oracle.into(), false),
         (
             "Panic",
             with_commas(metric("panics"), 0),
@@ -159,8 +158,6 @@ fn scenario(page: &Page) -> String {
     )
 }
 
-/// Characters of a name that there is room for beside a chart.
-const LONGEST_NAME: usize = 15;
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 const FLAME: &str = "<svg class=\"flame\" viewBox=\"0 0 16 20\" width=\"13\" height=\"16\" aria-hidden=\"true\">\

@@ -99,6 +99,13 @@ pub(crate) fn change(base: f64, value: f64) -> Option<String> {
     })
 }
 
+/// A whole number with its sign: `+12`, `−3`, `0`.
+pub(crate) fn signed(value: f64) -> String {
+    let whole = value.round();
+    let sign = if whole > 0.0 { "+" } else { "" };
+    format!("{sign}{}", with_commas(whole, 0))
+}
+
 /// A number to three digits if it is small, to the whole if it is large.
 pub(crate) fn amount(value: f64) -> String {
     if value.abs() < 1_000.0 { trimmed(significant(value)) } else { with_commas(value, 0) }

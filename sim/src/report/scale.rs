@@ -56,6 +56,18 @@ impl Scale {
         }
     }
 
+    /// The same with some room above the last tick, if `max` would lie on the frame's edge.
+    pub(crate) fn with_headroom(mut self, max: f64) -> Scale {
+        if self.at(max) > 0.97 {
+            self.high = if self.is_log {
+                self.high * (self.high / self.low).powf(HEADROOM)
+            } else {
+                self.high + (self.high - self.low) * HEADROOM
+            };
+        }
+        self
+    }
+
     /// Powers of ten around `min` and `max`, both of them above zero.
     pub(crate) fn log(axis: Axis, min: f64, max: f64) -> Scale {
         let first = (min.log10() + 1e-9).floor() as i32;
@@ -83,7 +95,7 @@ impl Scale {
         if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
     }
 
-    /// The high end: a tick, but for a clock.
+    /// The high end: a tick, but for a clock, or with headroom.
     pub(crate) fn high(&self) -> f64 {
         self.high
     }
@@ -148,6 +160,9 @@ fn power_of_ten(exponent: i32) -> f64 {
     if exponent >= 0 { power } else { 1.0 / power }
 }
 
+/// Room above the last tick, as a share of what is below it.
+const HEADROOM: f64 = 0.06;
+
 /// Times further apart than this are drawn on a logarithmic axis.
 const WIDE_FACTOR: f64 = 20.0;
 
@@ -192,6 +207,15 @@ mod tests {
         assert_eq!(labels(&scale), ["10 ms", "100 ms", "1 s", "10 s"]);
         assert!((scale.at(0.1) - 1.0 / 3.0).abs() < 1e-9);
         assert_eq!(scale.at(0.0), 0.0);
+    }
+
+    #[test]
+    fn a_highest_value_does_not_lie_on_the_edge() {
+        let of = |max| Scale::from_zero(Axis::Number, max, 3).with_headroom(max);
+        assert!(of(6.0).at(6.0) < 0.95);
+        assert_eq!(labels(&of(6.0)), ["0", "2", "4", "6"]);
+        assert_eq!(of(5.0).high(), 6.0, "it has room");
+        assert!(Scale::log(Axis::Seconds, 0.01, 1.0).with_headroom(1.0).at(1.0) < 0.95);
     }
 
     #[test]

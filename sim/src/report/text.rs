@@ -163,18 +163,13 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
             amount(pods.pod_seconds),
             format!("ready {}", amount(pods.ready_seconds)),
             format!("starting {}", amount(pods.starting_seconds)),
-            format!("{} × what an oracle needs", amount(pods.over_provision)),
+            over_provision(pods.over_provision),
         ],
     );
-    if pods.pending_seconds > 0.0 || pods.node_seconds > 0.0 {
-        rows.row(
-            "",
-            &[
-                format!("pending {}", amount(pods.pending_seconds)),
-                format!("node-seconds {}", amount(pods.node_seconds)),
-            ],
-        );
-    }
+    let room = [("waiting for room", pods.pending_seconds), ("node-seconds", pods.node_seconds)];
+    let room = room.iter().filter(|(_, seconds)| *seconds > 0.0);
+    let room: Vec<String> = room.map(|(name, seconds)| format!("{name} {}", amount(*seconds))).collect();
+    rows.row("", &room);
     rows.row(
         "Scaling",
         &[
@@ -194,6 +189,12 @@ pub fn summary(outcome: &Outcome, style: Style) -> String {
     rows.text
 }
 
+/// Fewer pods than an oracle has are not better: they carry more than they are meant to, or requests wait for them.
+fn over_provision(ratio: f64) -> String {
+    let shown = format!("{} × what an oracle needs", amount(ratio));
+    if ratio > 0.0 && ratio < 1.0 { shown + " (fuller pods, or a wait)" } else { shown }
+}
+
 /// The result of a search, with its front.
 pub fn tuning(tuning: &Tuning, style: Style) -> String {
     let mut text = String::from("\n");
@@ -203,22 +204,28 @@ pub fn tuning(tuning: &Tuning, style: Style) -> String {
     for line in wrapped(&printable(&tuning.searched), style.columns()) {
         text += &format!("{}\n", style.paint(&line, Paint::Dim));
     }
-    text += &chart::front(tuning, style);
+    if style.charts {
+        text += &chart::front(tuning, style);
+    }
     if !tuning.gains.is_empty() {
-        text += &format!("\n{:<20}{:>14}{:>14}  change\n", "On held-out load", "defaults", "chosen");
+        text += &format!(
+            "\n{:<20}{:>14}{:>14}  {:<8}on loads like it\n",
+            "On held-out load", "defaults", "chosen", "change"
+        );
         for gain in &tuning.gains {
             let shown = |value| number::shown(&gain.metric, value);
             text += &format!(
-                "{:<20}{:>14}{:>14}  {}\n",
+                "{:<20}{:>14}{:>14}  {:<8}{}\n",
                 clipped(&gain.metric, 19),
                 shown(gain.defaults),
                 shown(gain.chosen),
-                gain.shown_change()
+                gain.change(),
+                gain.change_on_others()
             );
         }
     }
     if !tuning.sensitivities.is_empty() {
-        text += "\nWhat mattered\n";
+        text += "\nWhat mattered, each beyond those above it\n";
         let widest =
             tuning.sensitivities.iter().map(|s| s.setting.chars().count()).max().unwrap_or(0).min(40);
         for sensitivity in &tuning.sensitivities {

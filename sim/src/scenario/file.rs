@@ -10,12 +10,14 @@
 //! | `world.rs` | load, app, pods, clients, platform |
 //! | `room.rs` | the cluster |
 //! | `settings.rs` | the settings under trial |
+//! | `yaml.rs` | a scenario as text |
 
 mod fields;
 mod place;
 mod room;
 mod settings;
 mod world;
+mod yaml;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -166,9 +168,9 @@ impl Draft {
         }
     }
 
-    /// The scenario as text that reads back the same: JSON, which is YAML too.
+    /// The scenario as YAML that reads back the same.
     pub fn text(&self) -> String {
-        format!("{:#}\n", self.value)
+        yaml::write(&self.value)
     }
 
     /// The name where none is written.

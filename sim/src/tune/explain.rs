@@ -11,10 +11,10 @@ use super::judge::{AxisGain, Judgement};
 use super::load::{Parts, silences};
 use super::search::{Standing, TuneSearch};
 use super::space::{GridPoint, Space};
-use crate::compare::{Interval, Trials, compare};
+use crate::compare::{Trials, compare};
 use crate::outcome::{Metric, Outcome, Unit};
 use crate::parallel::Workers;
-use crate::report;
+use crate::report::{self, number};
 use crate::scenario::{Scaler, Settings};
 use crate::sweep::{Knob, KnobPlace};
 
@@ -41,7 +41,11 @@ pub(super) fn report(
     let is_recommended = judgement.is_some_and(|judgement| judgement.is_recommended);
     let chosen = if is_recommended { choice } else { space.defaults() };
     let changed = space.changes(choice);
-    let mut reason = verdict(&changed, judgement, goal.slo.is_some());
+    let is_stopped = judgement.is_none() && workers.is_stopped();
+    let mut reason = match is_stopped {
+        true => so_far(&changed, choice, search),
+        false => verdict(&changed, judgement, goal.slo.is_some()),
+    };
     if is_recommended {
         let contenders =
             [space.defaults(), choice].map(|point| space.settings(point).expect("both were tried"));
@@ -51,12 +55,6 @@ pub(super) fn report(
         reason += &load_in_words(parts, &contenders[0], plan.seed);
         reason += &effects_in_words(&changed, &contenders, defaults, chosen);
     }
-    let gain = |metric: &String, gain: &AxisGain| report::Gain {
-        metric: metric.clone(),
-        defaults: gain.defaults,
-        chosen: gain.chosen,
-        interval: gain.change.and_then(|change| change.range),
-    };
     report::Tuning {
         reason,
         searched: searched(space, &all, plan, search),
@@ -69,7 +67,7 @@ pub(super) fn report(
             vec![gain(&goal.cost, &judgement.cost), gain(&goal.latency, &judgement.latency)]
         }),
         sensitivities: sensitivities(space, choice, plan, &all, search),
-        patch: if is_recommended { patch(&changed) } else { String::new() },
+        patch: if is_recommended || is_stopped { patch(&changed) } else { String::new() },
     }
 }
 
@@ -86,6 +84,24 @@ fn searched(space: &Space, all: &[(&GridPoint, Standing)], plan: &Plan, search: 
     )
 }
 
+/// The best of a search that was stopped, which nothing but the search speaks for.
+fn so_far(changed: &[(&Knob, &str)], choice: &GridPoint, search: &TuneSearch<'_>) -> String {
+    let Some(standing) = search.standing(choice).filter(|_| !changed.is_empty()) else {
+        return "The search was stopped: nothing that was tried so far is better than the defaults."
+            .to_owned();
+    };
+    let names: Vec<String> = changed.iter().map(|(knob, value)| format!("{}={value}", knob.name())).collect();
+    let share = |ratio: f64| number::change(1.0, ratio).unwrap_or_default();
+    let (tried, worlds) = search.worlds_of(choice);
+    format!(
+        "The search was stopped. The best so far is {}: in {tried} of {worlds} worlds, cost {}, latency {} against the \
+         defaults. It was not judged on the load held out, where it may do worse.",
+        names.join(", "),
+        share(standing.cost),
+        share(standing.latency)
+    )
+}
+
 /// The answer, and what it rests on.
 fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bool) -> String {
     let Some(judgement) = judgement else {
@@ -98,7 +114,6 @@ fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bo
         };
     };
     let names: Vec<String> = changed.iter().map(|(knob, value)| format!("{}={value}", knob.name())).collect();
-    let (cost, latency) = (in_words(judgement.cost.change), in_words(judgement.latency.change));
     let names = names.join(", ");
     let mut text = if judgement.is_recommended {
         format!("Set {names}: on the load held out, {}.", judgement.because)
@@ -108,7 +123,9 @@ fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bo
             judgement.because
         )
     };
-    let _ = write!(text, " There, cost changes by {cost}, latency by {latency}");
+    let gains = [("cost", &judgement.cost), ("latency", &judgement.latency)];
+    let [cost, latency] = gains.map(|(name, axis)| in_words(name, axis));
+    let _ = write!(text, " There, {cost}; {latency}");
     let _ = match judgement.smooth.is_unharmed {
         true => write!(text, "; a smooth load of the same mean is no more than 5 % worse on either axis."),
         false => write!(text, "; on a smooth load of the same mean, one axis is more than 5 % worse."),
@@ -116,14 +133,27 @@ fn verdict(changed: &[(&Knob, &str)], judgement: Option<&Judgement>, has_slo: bo
     text
 }
 
-fn in_words(change: Option<Interval>) -> String {
-    let percent = |share: f64| format!("{:+.0}", 100.0 * share);
-    match change {
-        None => "an amount that has no percentage, from 0".to_owned(),
-        Some(Interval { mean, range: None }) => format!("{} %", percent(mean)),
-        Some(Interval { mean, range: Some((low, high)) }) => {
-            format!("{} % ({} to {})", percent(mean), percent(low), percent(high))
-        }
+/// The change of an axis, in the numbers that tables have: `cost changes by −72 % (on loads like it −73 % to −69 %)`.
+fn in_words(name: &str, axis: &AxisGain) -> String {
+    let gain = gain(name, axis);
+    let change = match gain.change().as_str() {
+        "=" => format!("{name} stays as it is"),
+        "" => format!("{name} changes by an amount that has no percentage, from 0"),
+        change => format!("{name} changes by {change}"),
+    };
+    match gain.change_on_others().as_str() {
+        "" => change,
+        "= to =" => format!("{change} (on loads like it as well)"),
+        others => format!("{change} (on loads like it {others})"),
+    }
+}
+
+fn gain(metric: &str, axis: &AxisGain) -> report::Gain {
+    report::Gain {
+        metric: metric.to_owned(),
+        defaults: axis.defaults,
+        chosen: axis.chosen,
+        interval: axis.change.and_then(|change| change.range),
     }
 }
 
@@ -171,7 +201,7 @@ fn effects_in_words(
     let facts = ["starts", "cold-starts", "panics", "peak", "mean-pods"].map(|name| {
         let [before, after] = [defaults, chosen]
             .map(|outcome| Unit::show(unit(name), outcome.metric(name).unwrap_or_default()));
-        format!("{name} {before} -> {after}")
+        format!("{name} {before} → {after}")
     });
     let _ = write!(text, " On the part it was chosen on: {}.", facts.join(", "));
     text
@@ -286,41 +316,88 @@ fn sensitivities(
         if choice[at] == space.defaults()[at] {
             return String::new();
         }
-        let points = |with: f64, without: f64| 100.0 * (without - with);
+        let points = |with: f64, without: f64| number::signed(100.0 * (without - with));
         format!(
-            "without it, {} {:+.0} and {} {:+.0} points of the defaults'",
+            "without it, {} {} and {} {} points of the defaults'",
             plan.goal.cost,
             points(with.cost, without.cost),
             plan.goal.latency,
             points(with.latency, without.latency),
         )
     };
-    let mut found: Vec<report::Sensitivity> = (space.knobs().iter().enumerate())
-        .map(|(at, knob)| report::Sensitivity {
-            setting: knob.name().to_owned(),
-            effect_fraction: 0.5 * (explained(all, at, |s| s.cost) + explained(all, at, |s| s.latency)),
-            about: about(at),
-        })
-        .collect();
-    found.sort_by(|a, b| b.effect_fraction.total_cmp(&a.effect_fraction));
+    let found = explained(all, space.knobs().len());
+    let sensitivity = |(at, effect_fraction): (usize, f64)| report::Sensitivity {
+        setting: space.knobs()[at].name().to_owned(),
+        effect_fraction,
+        about: about(at),
+    };
+    found.into_iter().map(sensitivity).collect()
+}
+
+/// Settings, and the share of the variance of cost and latency that goes with each beyond those before it. First comes
+/// the one that explains most by itself; what the means of its values explain is taken off, and so on. What was tried
+/// is no orthogonal design: shares that each setting explains by itself would be more than there is together.
+fn explained(all: &[(&GridPoint, Standing)], settings: usize) -> Vec<(usize, f64)> {
+    // Ten times the defaults is as bad as a hundred times: one outlier must not be all there is to say.
+    let kept = |value: f64| if value.is_finite() { value.clamp(0.0, 10.0) } else { 10.0 };
+    let mut axes = [
+        Residuals::of(all.iter().map(|(_, standing)| kept(standing.cost))),
+        Residuals::of(all.iter().map(|(_, standing)| kept(standing.latency))),
+    ];
+    let mut rest: Vec<usize> = (0..settings).collect();
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let share =
+            |at: usize| axes.iter().map(|axis| axis.explained(all, at)).sum::<f64>() / axes.len() as f64;
+        let shares: Vec<f64> = rest.iter().map(|&at| share(at)).collect();
+        let most =
+            (0..rest.len()).fold(0, |most, next| if shares[next] > shares[most] { next } else { most });
+        let at = rest.remove(most);
+        axes.iter_mut().for_each(|axis| axis.take_off(all, at));
+        found.push((at, shares[most]));
+    }
     found
 }
 
-/// The share of a value's variance that goes with one setting: between the means of its values, over all of it.
-fn explained(all: &[(&GridPoint, Standing)], at: usize, value: fn(&Standing) -> f64) -> f64 {
-    // Ten times the defaults is as bad as a hundred times: one outlier must not be all there is to say.
-    let value = |standing: &Standing| value(standing).clamp(0.0, 10.0);
-    let mut groups: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
-    let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
-    for (point, standing) in all {
-        let value = value(standing);
-        let (group_sum, group_count) = groups.entry(point[at]).or_default();
-        (*group_sum, *group_count) = (*group_sum + value, *group_count + 1.0);
-        (sum, squares, count) = (sum + value, squares + value * value, count + 1.0);
+/// What is left of values once the means of settings are taken off.
+struct Residuals {
+    left: Vec<f64>,
+    /// The sum of squares at the beginning.
+    total: f64,
+}
+
+impl Residuals {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let values: Vec<f64> = values.collect();
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let left: Vec<f64> = values.iter().map(|value| value - mean).collect();
+        let total = left.iter().map(|value| value * value).sum();
+        Residuals { left, total }
     }
-    let total = squares - sum * sum / count;
-    let between: f64 = groups.values().map(|(sum, count)| sum * sum / count).sum::<f64>() - sum * sum / count;
-    if total <= 1e-12 { 0.0 } else { (between / total).clamp(0.0, 1.0) }
+
+    /// Sum and number of what is left, by the values of a setting.
+    fn groups(&self, all: &[(&GridPoint, Standing)], at: usize) -> BTreeMap<u16, (f64, f64)> {
+        let mut groups: BTreeMap<u16, (f64, f64)> = BTreeMap::new();
+        for ((point, _), left) in all.iter().zip(&self.left) {
+            let (sum, count) = groups.entry(point[at]).or_default();
+            (*sum, *count) = (*sum + left, *count + 1.0);
+        }
+        groups
+    }
+
+    /// The share of the variance that the means of a setting's values take off.
+    fn explained(&self, all: &[(&GridPoint, Standing)], at: usize) -> f64 {
+        let between: f64 = self.groups(all, at).values().map(|(sum, count)| sum * sum / count).sum();
+        if self.total <= 1e-12 { 0.0 } else { (between / self.total).clamp(0.0, 1.0) }
+    }
+
+    fn take_off(&mut self, all: &[(&GridPoint, Standing)], at: usize) {
+        let groups = self.groups(all, at);
+        for ((point, _), left) in all.iter().zip(&mut self.left) {
+            let (sum, count) = groups[&point[at]];
+            *left -= sum / count;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -359,14 +436,26 @@ spec:
         assert!(config.ends_with("data:\n  max-scale-up-rate: \"10\"\n"), "{config}");
     }
 
+    fn standings<'a>(points: &'a [Vec<u16>], costs: &[f64]) -> Vec<(&'a GridPoint, Standing)> {
+        let standing = |&cost: &f64| Standing { cost, latency: 1.0, ..Standing::default() };
+        points.iter().zip(costs.iter().map(standing)).collect()
+    }
+
     #[test]
     fn a_setting_explains_what_its_values_differ_in() {
-        let standing = |cost| Standing { cost, ..Standing::default() };
         let points = [vec![0, 0], vec![0, 1], vec![1, 0], vec![1, 1]];
-        let all: Vec<(&GridPoint, Standing)> =
-            points.iter().zip([1.0, 1.0, 2.0, 2.0].map(standing)).collect();
-        assert_eq!(explained(&all, 0, |standing| standing.cost), 1.0);
-        assert_eq!(explained(&all, 1, |standing| standing.cost), 0.0);
-        assert_eq!(explained(&all, 0, |standing| standing.latency), 0.0, "nothing to explain");
+        let all = standings(&points, &[1.0, 1.0, 2.0, 2.0]);
+        // Half of both axes: there is nothing to explain in the latency.
+        assert_eq!(explained(&all, 2), [(0, 0.5), (1, 0.0)]);
+    }
+
+    #[test]
+    fn shares_of_settings_that_go_together_do_not_count_twice() {
+        // The second setting follows the first in all but one: by itself, it explains nearly as much.
+        let points = [vec![0, 0], vec![0, 0], vec![0, 0], vec![1, 1], vec![1, 1], vec![1, 0]];
+        let all = standings(&points, &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+        let found = explained(&all, 2);
+        assert_eq!(found[0], (0, 0.5));
+        assert!(found.iter().map(|(_, share)| share).sum::<f64>() <= 0.5 + 1e-12, "{found:?}");
     }
 }

@@ -90,14 +90,35 @@ impl<'a> TuneSearch<'a> {
         // The best of a few worlds are flattered: more than are wanted have to prove themselves in all.
         self.evaluate("finalists", self.best(3 * effort.finalists, some), all, workers);
         for _ in 0..effort.rounds {
-            let winner = self.winner();
+            let winner = self.winner(all);
             self.evaluate("finalists", self.around(std::slice::from_ref(&winner)), all, workers);
-            if self.winner() == winner {
+            if self.winner(all) == winner {
                 break;
             }
         }
-        let winner = self.winner();
-        self.simplify(winner, workers)
+        let winner = self.winner(all);
+        let winner = self.simplify(winner, workers);
+        if workers.is_stopped() { self.best_so_far() } else { winner }
+    }
+
+    /// Whether the defaults were tried in all worlds: everything is held against them.
+    pub(super) fn has_begun(&self) -> bool {
+        self.tried[self.space.defaults()].trials.len() == self.worlds.len()
+    }
+
+    /// How many worlds a point was tried in, and how many there are.
+    pub(super) fn worlds_of(&self, point: &GridPoint) -> (usize, usize) {
+        (self.tried.get(point).map_or(0, |tried| tried.trials.len()), self.worlds.len())
+    }
+
+    /// The best point of a search that was stopped: of those that were tried in most worlds, if any is better than the
+    /// defaults.
+    fn best_so_far(&self) -> GridPoint {
+        let tried = (1..=self.worlds.len()).rev().map(|worlds| self.winner(worlds));
+        tried
+            .into_iter()
+            .find(|winner| winner != self.space.defaults())
+            .unwrap_or(self.space.defaults().clone())
     }
 
     /// Leaves alone again what makes no difference: every setting that is changed has to be understood by somebody.
@@ -161,7 +182,7 @@ impl<'a> TuneSearch<'a> {
             jobs.extend(self.smooth[..smooth].iter().skip(done.len()).map(job(true)));
             jobs.extend(self.worlds[..worlds].iter().skip(trials.len()).map(job(false)));
         }
-        let trials = workers.map(stage, &jobs, |_, job| {
+        let trials = workers.map_until_stopped(stage, &jobs, |_, job| {
             let run = Run { seed: job.world.seed, timeline: false };
             let latency = if job.is_smooth { self.goal.felt_latency() } else { &self.goal.latency };
             Trial::of(&simulate(&job.world.scenario, job.settings, run), self.goal, latency)
@@ -173,20 +194,23 @@ impl<'a> TuneSearch<'a> {
             let tried = self.tried.get_mut(&point).expect("it was put there");
             if is_smooth { tried.smooth.push(trial) } else { tried.trials.push(trial) }
         }
+        // A search that is stopped leaves some without a trial: nothing is known of them.
+        let defaults = self.space.defaults();
+        self.tried.retain(|point, tried| !tried.trials.is_empty() || point == defaults);
     }
 
     /// How a point stands to the defaults; `None` if it was not tried.
     pub(super) fn standing(&self, point: &GridPoint) -> Option<Standing> {
         let tried = self.tried.get(point)?;
         let defaults = &self.tried[self.space.defaults()];
-        let (trials, same) = (&tried.trials, &defaults.trials[..tried.trials.len()]);
+        let (trials, same) = (&tried.trials, defaults.trials.get(..tried.trials.len())?);
         let (cost, cautious_cost) = ratio(trials, same, |trial| trial.cost);
         let (latency, cautious_latency) = ratio(trials, same, |trial| trial.latency);
         let sum = |trials: &[Trial], value: fn(&Trial) -> f64| trials.iter().map(value).sum::<f64>();
         let failed_more = sum(trials, |trial| trial.errors) - sum(same, |trial| trial.errors);
         let keeps = trials.iter().filter(|trial| trial.keeps_slo).count();
         let is_harmless = failed_more <= FEW_FRACTION * sum(trials, |trial| trial.requests)
-            && self.does_no_harm(&tried.smooth, &defaults.smooth[..tried.smooth.len()]);
+            && self.does_no_harm(&tried.smooth, defaults.smooth.get(..tried.smooth.len())?);
         let kept_fraction = keeps as f64 / trials.len() as f64;
         Some(Standing { cost, latency, cautious_cost, cautious_latency, kept_fraction, is_harmless })
     }
@@ -210,10 +234,10 @@ impl<'a> TuneSearch<'a> {
         best
     }
 
-    /// The point that serves the goal best, of those tried in all worlds.
-    fn winner(&self) -> GridPoint {
+    /// The point that serves the goal best, of those tried in so many worlds.
+    fn winner(&self, worlds: usize) -> GridPoint {
         let merit = |(_, standing): &(&GridPoint, Standing)| self.goal.merit(standing);
-        let candidates = self.harmless(self.worlds.len()).into_iter();
+        let candidates = self.harmless(worlds).into_iter();
         let winner = candidates.max_by(|a, b| merit(a).total_cmp(&merit(b)));
         winner
             .filter(|candidate| merit(candidate) > 0.0)

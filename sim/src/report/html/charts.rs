@@ -12,12 +12,16 @@ pub(super) struct Drawn {
     runs: Vec<DrawnRun>,
     /// How many runs there are, drawn or not.
     all: usize,
+    /// Whether all runs had the same requests. Users of a closed loop send more where answers are faster.
+    has_one_load: bool,
     across: Scale,
 }
 
 struct DrawnRun {
     name: String,
     timeline: Timeline,
+    /// How long requests were sent, in seconds.
+    duration_s: f64,
     /// Intervals of panic, in seconds.
     panics: Vec<(f64, f64)>,
 }
@@ -26,6 +30,8 @@ struct DrawnRun {
 struct Series {
     key: &'static str,
     unit: &'static str,
+    /// Whether it is a number per second, which the last step, cut short by the end, does not tell.
+    is_rate: bool,
     value: fn(&Point) -> f64,
 }
 
@@ -35,11 +41,17 @@ impl Drawn {
             let timeline = run.outcome.timeline.as_ref().filter(|timeline| !timeline.points.is_empty())?;
             let thin = timeline.thinned(MOST_POINTS);
             let panics = panics(&thin);
-            Some(DrawnRun { name: run.name.clone(), timeline: thin, panics })
+            Some(DrawnRun {
+                name: run.name.clone(),
+                timeline: thin,
+                duration_s: run.outcome.duration_s,
+                panics,
+            })
         };
         let drawn: Vec<DrawnRun> = runs.iter().filter_map(with_timeline).take(MOST_RUNS).collect();
         let length = drawn.iter().map(|run| run.timeline.end_s()).fold(0.0, f64::max);
-        Drawn { runs: drawn, all: runs.len(), across: Scale::clock(length, 8) }
+        let has_one_load = drawn.iter().all(|run| has_same_arrivals(&run.timeline, &drawn[0].timeline));
+        Drawn { runs: drawn, all: runs.len(), has_one_load, across: Scale::clock(length, 8) }
     }
 
     /// The values the script shows, as JSON.
@@ -49,7 +61,10 @@ impl Drawn {
     }
 
     fn layer(&self, run: usize, name: &str, series: &Series, color: Color, shape: Shape) -> Layer {
-        let timeline = &self.runs[run].timeline;
+        let DrawnRun { timeline, duration_s, .. } = &self.runs[run];
+        let last = timeline.points.len().saturating_sub(1);
+        let is_cut =
+            |at: usize| series.is_rate && at == last && at > 0 && timeline.end_s() > duration_s + 1e-9;
         // No time at all means that nothing ended; and an area that covers nothing has no edge to draw.
         let is_gap =
             |value: f64| !value.is_finite() || value == 0.0 && (series.unit == "s" || shape == Shape::Area);
@@ -62,7 +77,9 @@ impl Drawn {
             source: (run, series.key),
             unit: series.unit,
             times,
-            values: timeline.points.iter().map(|p| Some((series.value)(p)).filter(|&v| !is_gap(v))).collect(),
+            values: (timeline.points.iter().enumerate())
+                .map(|(at, point)| Some((series.value)(point)).filter(|&value| !is_gap(value) && !is_cut(at)))
+                .collect(),
             floor: Vec::new(),
         }
     }
@@ -74,7 +91,8 @@ impl Drawn {
     fn plot<'a>(&'a self, title: &str, note: &'a str, axis: Axis, layers: Vec<Layer>) -> Plot<'a> {
         let values = layers.iter().flat_map(|layer| layer.values.iter().flatten().copied());
         let bands = if self.all == 1 { &self.runs[0].panics[..] } else { &[] };
-        let up = Scale::of(axis, values, 4);
+        let highest = values.clone().fold(0.0, f64::max);
+        let up = Scale::of(axis, values, 4).with_headroom(highest);
         let note = if up.is_log() { LOG_NOTE } else { note };
         Plot { title: title.to_owned(), note, across: &self.across, up, bands, layers }
     }
@@ -148,7 +166,12 @@ pub(super) fn of_several(drawn: &Drawn) -> String {
         });
         drawn.plot(title, note, axis, layers.collect()).figure()
     };
-    let mut text = String::from("<section><h2>Over time</h2>\n");
+    // Names have as much room as the longest needs, up to what a chart can spare.
+    let longest = drawn.runs.iter().map(|run| run.name.chars().count()).max().unwrap_or(0);
+    let mut text = format!(
+        "<section style=\"--names:{}px\"><h2>Over time</h2>\n",
+        (longest.min(LONGEST_NAME) * NAME_PIXELS + SWATCH_PIXELS).max(132)
+    );
     if drawn.all > drawn.runs.len() {
         text += &format!(
             "<p class=\"note\">Of {} runs, {} are drawn.</p>\n",
@@ -156,8 +179,12 @@ pub(super) fn of_several(drawn: &Drawn) -> String {
             drawn.runs.len()
         );
     }
-    let load = vec![drawn.layer(0, "arrived", &ARRIVALS, Color::Blue, Shape::Area)];
-    text += &drawn.plot("Load", "requests per second, the same for all", Axis::Number, load).figure();
+    if drawn.has_one_load {
+        let load = vec![drawn.layer(0, "arrived", &ARRIVALS, Color::Blue, Shape::Area)];
+        text += &drawn.plot("Load", "requests per second, the same for all", Axis::Number, load).figure();
+    } else {
+        text += &overlaid("Load", "requests that arrived per second", Axis::Number, &ARRIVALS);
+    }
     text += &overlaid("Ready pods", "", Axis::Number, &READY);
     if drawn.has(STARTING.value) {
         text += &overlaid("Starting pods", "", Axis::Number, &STARTING);
@@ -171,6 +198,27 @@ pub(super) fn of_several(drawn: &Drawn) -> String {
     }
     text += &lanes(drawn);
     text + "</section>\n"
+}
+
+/// Whether as many requests arrived at the same times, as far as both are told in the same steps.
+fn has_same_arrivals(one: &Timeline, other: &Timeline) -> bool {
+    let rates =
+        |timeline: &Timeline| -> Vec<f64> { timeline.points.iter().map(|p| p.arrivals_per_s).collect() };
+    let (one_rates, other_rates) = (rates(one), rates(other));
+    let requests = |rates: &[f64], timeline: &Timeline| rates.iter().sum::<f64>() * timeline.step_s;
+    // Steps of another length, after one run went on for longer: the totals have to do.
+    if one.step_s != other.step_s {
+        let (all, others) = (requests(&one_rates, one), requests(&other_rates, other));
+        return (all - others).abs() <= 0.001 * all;
+    }
+    let (short, long) = if one_rates.len() < other_rates.len() {
+        (&one_rates, &other_rates)
+    } else {
+        (&other_rates, &one_rates)
+    };
+    // The end of a run cuts its last step short.
+    let whole = short.len().saturating_sub(1);
+    long[..whole] == short[..whole] && long[short.len()..].iter().all(|rate| *rate == 0.0)
 }
 
 /// Intervals of panic of each run: a lane each.
@@ -253,12 +301,16 @@ fn run_data(run: &DrawnRun) -> String {
 }
 
 const fn series(key: &'static str, unit: &'static str, value: fn(&Point) -> f64) -> Series {
-    Series { key, unit, value }
+    Series { key, unit, is_rate: false, value }
 }
 
-const ARRIVALS: Series = series("arrivals", "n", |p| p.arrivals_per_s);
-const COMPLETIONS: Series = series("completions", "n", |p| p.completions_per_s);
-const FAILURES: Series = series("failures", "n", |p| p.failures_per_s);
+const fn rate(key: &'static str, value: fn(&Point) -> f64) -> Series {
+    Series { key, unit: "n", is_rate: true, value }
+}
+
+const ARRIVALS: Series = rate("arrivals", |p| p.arrivals_per_s);
+const COMPLETIONS: Series = rate("completions", |p| p.completions_per_s);
+const FAILURES: Series = rate("failures", |p| p.failures_per_s);
 const IN_FLIGHT: Series = series("in_flight", "n", |p| p.in_flight);
 const TARGET: Series = series("target", "n", |p| p.target);
 const QUEUED: Series = series("queued", "n", |p| p.queued);
@@ -302,6 +354,12 @@ const LOOKS: [(Color, Shape); MOST_RUNS] = [
 
 /// More lines than this in one chart cannot be told apart.
 pub(super) const MOST_RUNS: usize = 6;
+/// Characters of a name that there is room for beside a chart, and the pixels that each, the line and the value under
+/// the pointer take.
+pub(super) const LONGEST_NAME: usize = 30;
+const NAME_PIXELS: usize = 7;
+const SWATCH_PIXELS: usize = 76;
+
 /// About as many as a page has pixels for, and few enough for a small file.
 const MOST_POINTS: usize = 600;
 const LOG_NOTE: &str = "logarithmic";
@@ -309,6 +367,36 @@ const LOG_NOTE: &str = "logarithmic";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn arrivals(rates: &[f64]) -> Timeline {
+        let point =
+            |(at, &rate): (usize, &f64)| Point { at_s: at as f64, arrivals_per_s: rate, ..Point::default() };
+        Timeline { step_s: 1.0, points: rates.iter().enumerate().map(point).collect() }
+    }
+
+    #[test]
+    fn a_load_is_one_for_all_only_if_as_much_came_at_the_same_times() {
+        let one = arrivals(&[5.0, 3.0, 4.0, 1.0]);
+        assert!(has_same_arrivals(&one, &one));
+        assert!(has_same_arrivals(&arrivals(&[5.0, 3.0, 4.0, 2.0, 0.0]), &one), "the last step is cut short");
+        assert!(!has_same_arrivals(&arrivals(&[5.0, 2.0, 5.0, 1.0]), &one), "users waited");
+        assert!(!has_same_arrivals(&arrivals(&[5.0, 3.0, 4.0, 1.0, 1.0]), &one));
+    }
+
+    #[test]
+    fn a_step_that_the_end_cuts_short_is_not_drawn_as_a_rate() {
+        let outcome = crate::outcome::Outcome {
+            duration_s: 3.0,
+            timeline: Some(arrivals(&[5.0, 3.0, 4.0, 150.0])),
+            ..Default::default()
+        };
+        let drawn = Drawn::of(&[ReportedRun::new("one", outcome.clone())]);
+        let values = drawn.layer(0, "arrived", &ARRIVALS, Color::Blue, Shape::Step).values;
+        assert_eq!(values, [Some(5.0), Some(3.0), Some(4.0), None]);
+        let whole = crate::outcome::Outcome { duration_s: 4.0, ..outcome };
+        let drawn = Drawn::of(&[ReportedRun::new("one", whole)]);
+        assert_eq!(drawn.layer(0, "arrived", &ARRIVALS, Color::Blue, Shape::Step).values[3], Some(150.0));
+    }
 
     #[test]
     fn panics_next_to_each_other_are_one_band() {

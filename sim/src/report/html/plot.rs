@@ -109,9 +109,13 @@ impl Plot<'_> {
         sheet += "<svg viewBox=\"0 0 1000 100\" width=\"100%\" height=\"100%\" preserveAspectRatio=\"none\">";
         for layer in &self.layers {
             let path = layer.path(self.across, &self.up);
+            let (shape, color) = (layer.shape.class(), layer.color.class());
             if !path.is_empty() {
-                let (shape, color) = (layer.shape.class(), layer.color.class());
                 sheet += &format!("<path class=\"{shape} {color}\" d=\"{path}\"/>");
+            }
+            let alone = layer.alone(self.across, &self.up);
+            if !alone.is_empty() {
+                sheet += &format!("<path class=\"alone {color}\" d=\"{alone}\"/>");
             }
         }
         sheet += "</svg></svg>";
@@ -187,6 +191,21 @@ impl Layer {
                 }
                 draw(&mut path, 'L', &floor);
                 path.push('Z');
+            }
+        }
+        path
+    }
+
+    /// Points without a neighbour, as lines of no length: their ends are round, and so they are dots.
+    fn alone(&self, across: &Scale, up: &Scale) -> String {
+        let mut path = String::new();
+        let is_line = !matches!(self.shape, Shape::Area);
+        for span in spans(&self.values).into_iter().filter(|span| is_line && span.len() == 1) {
+            let (from, to) = (across.at(self.times[span.start]), across.at(self.times[span.end]));
+            // A wide step is a line that can be seen.
+            if let Some(value) = self.values[span.start].filter(|_| (to - from) * 1000.0 < SHORT) {
+                let (x, y) = (f64::midpoint(from, to) * 1000.0, (1.0 - up.at(value)) * 100.0);
+                path.push_str(&format!("M{} {}h0", coordinate(x), coordinate(y)));
             }
         }
         path
@@ -306,6 +325,9 @@ fn spread(wanted: &[f64]) -> Vec<f64> {
     }
     heights
 }
+
+/// Steps of fewer thousandths of a chart are hardly seen.
+const SHORT: f64 = 6.0;
 
 /// The height of a name over the height of a chart.
 const LEGEND_GAP: f64 = 0.135;

@@ -35,17 +35,19 @@ fn gains(tuning: &Tuning) -> String {
     let mut text = String::from(
         "<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr><th scope=\"col\">On load it was not chosen on</th>\
          <th scope=\"col\" class=\"number\">defaults</th><th scope=\"col\" class=\"number\">chosen</th>\
-         <th scope=\"col\" class=\"change\">change</th></tr></thead>\n<tbody>",
+         <th scope=\"col\" class=\"change\">change</th><th scope=\"col\" class=\"change\">on loads like it</th></tr>\
+         </thead>\n<tbody>",
     );
     for gain in &tuning.gains {
         text += &format!(
             "<tr><th scope=\"row\" title=\"{}\">{}</th><td class=\"number\">{}</td><td class=\"number\">{}</td>\
-             <td class=\"change\">{}</td></tr>\n",
+             <td class=\"change\">{}</td><td class=\"change\">{}</td></tr>\n",
             escaped(about(&gain.metric)),
             escaped(&gain.metric),
             escaped(&shown(&gain.metric, gain.defaults)),
             escaped(&shown(&gain.metric, gain.chosen)),
-            escaped(&gain.shown_change())
+            escaped(&gain.change()),
+            escaped(&gain.change_on_others())
         );
     }
     text + "</tbody></table></div>\n"
@@ -103,16 +105,13 @@ fn front(tuning: &Tuning) -> String {
     }
     let chosen = tuning.chosen.filter(|_| !tuning.keeps_defaults());
     let mut names = String::new();
+    let mut places: Vec<(f64, f64)> = Vec::new();
     for (name, at) in [("defaults", tuning.defaults), ("chosen", chosen)] {
         let Some(candidate) = at.and_then(|at| tuning.candidates.get(at)) else { continue };
         let (x, y) = place(candidate);
         sheet += &dot(name, x, y, 7.0, &described(candidate));
-        // Below and left of the front is nothing, so the choice's name goes there, where there is room for it.
-        let side = match name {
-            "chosen" if x > 15.0 => " below",
-            _ if x > 75.0 => " left",
-            _ => "",
-        };
+        let side = side(name, (x, y), &places);
+        places.push((x, y));
         names += &format!(
             "<span class=\"mark {name}{side}\" style=\"--x:{}%;--y:{}%\">{name}</span>",
             coordinate(x),
@@ -134,6 +133,23 @@ fn front(tuning: &Tuning) -> String {
     text += &plot::framed(&escaped(&title), &note, &sheet, &up, &across, "", "front");
     text += &front_table(tuning, &best);
     text + "</section>\n"
+}
+
+/// Where a point's name stands: above and right of it, unless there is no room. Below and left of the front is nothing,
+/// so the choice's name goes there; beside another point that is near, to the other side of it.
+fn side(name: &str, (x, y): (f64, f64), others: &[(f64, f64)]) -> &'static str {
+    let is_near = |other: &&(f64, f64)| (other.0 - x).abs() < NAME_WIDTH && (other.1 - y).abs() < NAME_HEIGHT;
+    let is_at_edge = y > 100.0 - NAME_HEIGHT;
+    match (name, others.iter().find(is_near)) {
+        // The other's name is above its point, on the side that has room.
+        (_, Some(_)) if is_at_edge && x <= 75.0 => " left",
+        (_, Some(_)) if is_at_edge => "",
+        (_, Some(_)) if x > 75.0 => " below",
+        (_, Some(_)) => " right",
+        ("chosen", None) if x > NAME_WIDTH && !is_at_edge => " below",
+        _ if x > 75.0 => " left",
+        _ => "",
+    }
 }
 
 /// From the cheapest on: level until the next is dearer, then down.
@@ -191,8 +207,9 @@ fn sensitivities(tuning: &Tuning) -> String {
         return String::new();
     }
     let mut text = String::from(
-        "<section class=\"kept\"><h2>What mattered</h2>\n<p class=\"note\">The share of the differences between \
-         settings that each explains.</p>\n<table class=\"bars\"><tbody>\n",
+        "<section class=\"kept\"><h2>What mattered</h2>\n<p class=\"note\">The share of the differences between what \
+         was tried that each setting explains, beyond what those above it explain already.</p>\n\
+         <table class=\"bars\"><tbody>\n",
     );
     for sensitivity in &tuning.sensitivities {
         let share = if sensitivity.effect_fraction.is_finite() {
@@ -214,3 +231,22 @@ fn sensitivities(tuning: &Tuning) -> String {
 }
 
 const FRONT_ROWS: usize = 12;
+
+/// Room that the name of a point takes on a narrow page, in percent of the chart.
+const NAME_WIDTH: f64 = 30.0;
+const NAME_HEIGHT: f64 = 12.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_near_points_stand_on_different_sides() {
+        for place in [(5.0, 50.0), (50.0, 50.0), (90.0, 50.0), (50.0, 95.0), (90.0, 95.0)] {
+            let defaults = side("defaults", place, &[]);
+            let chosen = side("chosen", (place.0 + 1.0, place.1 + 1.0), &[place]);
+            assert_ne!(defaults, chosen, "{place:?}");
+        }
+        assert_eq!(side("chosen", (50.0, 50.0), &[(90.0, 5.0)]), " below");
+    }
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pilotlight_config::duration;
 
 use super::super::entries::Entry;
-use super::super::{Format, Reading, Stamp, TrafficError, recognise, stamp, unit};
+use super::super::{Format, Reading, Stamp, TrafficError, stamp, unit};
 use super::line::{Kind, Part, split};
 use crate::dist::TimeUnit;
 
@@ -105,19 +105,19 @@ impl Layout {
                 if open.is_empty() || spec.format == Some(Format::Nginx) {
                     return Ok(without(format));
                 }
-                return Err(reading.problem(question(&open, &rows, lines)));
+                return Err(reading.problem(question(&open, lines)));
             }
             ([], Some(unit)) => match numbers.as_slice() {
                 [] => {
                     return Err(reading.problem("there is no number behind the user agent to be a duration"));
                 }
                 [only] => (*only, WrittenUnit::Known(unit)),
-                several => return Err(reading.problem(question(several, &rows, lines))),
+                several => return Err(reading.problem(question(several, lines))),
             },
             ([(column, written)], asked) => (*column, asked.map_or(*written, WrittenUnit::Known)),
             (several, _) => {
                 let several: Vec<&Column<'_>> = several.iter().map(|(column, _)| *column).collect();
-                return Err(reading.problem(question(&several, &rows, lines)));
+                return Err(reading.problem(question(&several, lines)));
             }
         };
         let (column, written) = chosen;
@@ -161,7 +161,7 @@ impl Layout {
             (_, None) => {
                 let asked = format!(
                     "the field {wanted:?} is {example:?}, a number without a unit: say `duration-unit=us` (Apache's \
-                     %D), `duration-unit=ms` or `duration-unit=s` (%T)"
+                     %D), `duration-unit=ms` or `duration-unit=s` (%T){HOW_TO_SAY}"
                 );
                 return Err(reading.problem(asked));
             }
@@ -352,7 +352,7 @@ fn stamped(format: Format) -> Stamp {
 }
 
 /// Asks what a number is.
-fn question(columns: &[&Column<'_>], rows: &[Vec<Part<'_>>], lines: &[String]) -> String {
+fn question(columns: &[&Column<'_>], lines: &[String]) -> String {
     let before =
         lines.iter().map(|line| split(line)).find_map(|parts| time_of(&parts).ok().map(|(at, _)| at + 4));
     let number = |column: &Column<'_>| before.unwrap_or(0) + column.at + 1;
@@ -363,12 +363,10 @@ fn question(columns: &[&Column<'_>], rows: &[Vec<Part<'_>>], lines: &[String]) -
         [first, ..] => format!("`duration={}` or another, and ", number(first)),
         [] => String::new(),
     };
-    let name = recognise::name(Format::Apache);
     format!(
-        "behind the user agent, each of the first {} lines has a number whose unit is not written: {}. If it is how \
-         long the request took, say {which}`duration-unit=us` ({name}'s %D), `duration-unit=ms` (%{{ms}}T) or \
-         `duration-unit=s` (%T); if not, say `duration=none`",
-        rows.len(),
+        "behind the user agent stands a number whose unit is not written: {}. If it is how long the request took, say \
+         {which}`duration-unit=us` (Apache's %D), `duration-unit=ms` (%{{ms}}T) or `duration-unit=s` (%T); if not, \
+         say `duration=none`{HOW_TO_SAY}",
         shown.join(", ")
     )
 }
@@ -400,6 +398,9 @@ fn form_of(text: &str) -> Form {
         _ => Form::Other,
     }
 }
+
+/// Where settings of a trace are given.
+const HOW_TO_SAY: &str = " (by `--set` in `sim import`, by `--set load.trace.…` in the others)";
 
 /// Names of the whole request's time, without dashes.
 const REQUEST_TIMES: &[&str] = &["rt", "requesttime", "reqtime", "duration", "responsetime"];
