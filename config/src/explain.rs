@@ -23,7 +23,8 @@ pub fn explain(workload: &Workload) -> Vec<String> {
     if let Some(elsewhere) = &workload.elsewhere {
         return elsewhere.clone();
     }
-    let asks_initial = workload.settings.iter().any(|it| it.name == "initial-scale" && it.from != Origin::Default);
+    let asks_initial =
+        workload.settings.iter().any(|it| it.name == "initial-scale" && it.from != Origin::Default);
     sentences(&workload.spec, workload.container_concurrency, asks_initial, &workload.timeouts)
 }
 
@@ -151,7 +152,11 @@ fn small_target(spec: &RevisionSpec) -> Option<String> {
     let is_small = spec.scaling_metric == ScalingMetric::Concurrency && spec.target < 1.0;
     let pods = (1.0 / spec.target).ceil();
     is_small.then(|| {
-        format!("A single request in flight asks for {} pods: 1 / {}, rounded up.", number(pods), number(spec.target))
+        format!(
+            "A single request in flight asks for {} pods: 1 / {}, rounded up.",
+            number(pods),
+            number(spec.target)
+        )
     })
 }
 

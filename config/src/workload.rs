@@ -18,8 +18,8 @@ use crate::fault::{Fault, Findings, Parsed, Place, Warning};
 use crate::keys::annotation::{CLASS, HPA, KPA};
 use crate::resolve::{Origin, Setting, Verdict, progress_deadline, resolve};
 use crate::wording::number;
-pub use config::{data_beside, data_in};
 pub(crate) use config::from_yaml as config_from_yaml;
+pub use config::{data_beside, data_in};
 pub use elsewhere::Elsewhere;
 use kinds::Draft;
 use manifest::Document;
@@ -170,14 +170,24 @@ pub fn read(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> Pa
 /// first and hides nothing else.
 pub fn survey(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> (Workloads, Findings) {
     let mut findings = Findings::default();
-    let files: Vec<File<'_>> = manifests.iter().map(|&it| File::open(it, &mut findings)).collect();
+    let mut nothing = Vec::new();
+    let files: Vec<File<'_>> =
+        manifests.iter().map(|&it| File::open(it, &mut nothing, &mut findings)).collect();
     let (own, config_source) = defaults(&files, config.is_some(), &mut findings);
     let config = config.cloned().unwrap_or(own);
     let identities: BTreeSet<[String; 3]> =
         files.iter().flat_map(|file| &file.documents).filter_map(|it| kinds::identity(&it.root())).collect();
     let mut workloads = Workloads { workloads: Vec::new(), elsewhere: Vec::new(), config, config_source };
+    let mut is_usable = false;
     for file in &files {
-        file.read(&identities, &mut workloads, &mut findings);
+        is_usable |= file.read(&identities, &mut workloads, &mut nothing, &mut findings);
+    }
+    // Beside files that hold something, as in a folder, one without is no fault.
+    if is_usable {
+        let note = |fault: Fault| Warning { file: fault.file, ..Warning::new(fault.key, fault.rule) };
+        findings.warnings.extend(nothing.into_iter().map(note));
+    } else {
+        findings.faults.extend(nothing);
     }
     compare(&mut workloads, &mut findings);
     workloads.elsewhere.retain(|scaler| !scaler.explanation.is_empty());
@@ -193,12 +203,14 @@ struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    fn open(manifest: Manifest<'a>, findings: &mut Findings) -> Self {
+    /// Opens a file. One without any object is told among `nothing`.
+    fn open(manifest: Manifest<'a>, nothing: &mut Vec<Fault>, findings: &mut Findings) -> Self {
         let (documents, errors) = manifest::read(manifest.text);
-        let has_several = documents.iter().map(|it| it.number).chain(errors.iter().map(|it| it.number)).max() > Some(1);
+        let has_several =
+            documents.iter().map(|it| it.number).chain(errors.iter().map(|it| it.number)).max() > Some(1);
         let file = File { name: manifest.file, documents, has_several, is_broken: !errors.is_empty() };
         if file.documents.is_empty() && errors.is_empty() {
-            findings.faults.push(Fault::without_value("", "is empty").in_file(manifest.file));
+            nothing.push(Fault::without_value("", "is empty").in_file(manifest.file));
         }
         for error in errors {
             let place = Place {
@@ -212,7 +224,14 @@ impl<'a> File<'a> {
         file
     }
 
-    fn read(&self, identities: &BTreeSet<[String; 3]>, all: &mut Workloads, findings: &mut Findings) {
+    /// Reads all objects; whether there is anything that can be read, be it at fault.
+    fn read(
+        &self,
+        identities: &BTreeSet<[String; 3]>,
+        all: &mut Workloads,
+        nothing: &mut Vec<Fault>,
+        findings: &mut Findings,
+    ) -> bool {
         let mut found = Findings::default();
         let mut passed_over: Vec<String> = Vec::new();
         let (mut made, mut usable) = (Vec::new(), 0);
@@ -247,11 +266,15 @@ impl<'a> File<'a> {
         }
         if usable == 0 && !self.documents.is_empty() && !self.is_broken {
             let rule = format!("holds nothing to scale, only {}", some_of(&passed_over));
-            findings.faults.push(Fault::without_value("", rule).in_file(self.name));
-        } else if let Some(advice) = told(&passed_over, "not something to scale; it is", "nothing to scale; they are") {
+            nothing.push(Fault::without_value("", rule).in_file(self.name));
+        } else if let Some(advice) =
+            told(&passed_over, "not something to scale; it is", "nothing to scale; they are")
+        {
             findings.warnings.push(Warning::new("", advice).in_file(self.name));
         }
-        if let Some(advice) = told(&made, "made by another object here; it is", "made by other objects here; they are") {
+        if let Some(advice) =
+            told(&made, "made by another object here; it is", "made by other objects here; they are")
+        {
             findings.warnings.push(Warning::new("", advice).in_file(self.name));
         }
         fold(&mut found);
@@ -259,6 +282,7 @@ impl<'a> File<'a> {
         found.warnings.sort_by_key(|warning| warning.line);
         findings.faults.append(&mut found.faults);
         findings.warnings.append(&mut found.warnings);
+        usable > 0
     }
 
     /// Takes over what was found in one of the documents.
@@ -340,7 +364,11 @@ fn some_of(names: &[String]) -> String {
 }
 
 /// The defaults among the files: the first object that holds some.
-fn defaults(files: &[File<'_>], is_given: bool, findings: &mut Findings) -> (AutoscalerConfig, Option<Source>) {
+fn defaults(
+    files: &[File<'_>],
+    is_given: bool,
+    findings: &mut Findings,
+) -> (AutoscalerConfig, Option<Source>) {
     let mut first: Option<(AutoscalerConfig, Source)> = None;
     for file in files {
         for document in file.documents.iter().filter(|document| config::is_config(&document.root())) {
@@ -352,7 +380,8 @@ fn defaults(files: &[File<'_>], is_given: bool, findings: &mut Findings) -> (Aut
                     first = Some((read, Source { file: file.name.to_owned(), line: document.line }));
                 }
                 Some((_, Source { file, line })) => {
-                    let advice = format!("a second {}; the first one counts, at {file}:{line}", kinds::name(&root));
+                    let advice =
+                        format!("a second {}; the first one counts, at {file}:{line}", kinds::name(&root));
                     found.warn(&root.path, advice);
                 }
             }
@@ -383,7 +412,8 @@ fn compare(all: &mut Workloads, findings: &mut Findings) {
     for workload in &all.workloads {
         if let Some(first) = by_id.get(&workload.id) {
             let rule = format!("is defined already at {}", at(first));
-            let rule = if first.kind == workload.kind { rule } else { format!("{rule}, as a {:?}", first.kind) };
+            let rule =
+                if first.kind == workload.kind { rule } else { format!("{rule}, as a {:?}", first.kind) };
             findings.faults.push(Fault::without_value("metadata.name", rule).at(&place(workload)));
             continue;
         }
@@ -409,7 +439,8 @@ fn compare(all: &mut Workloads, findings: &mut Findings) {
         let Some((kind, name)) = &scaler.scales else { continue };
         let target = (RevisionId::new(scaler.id.namespace.clone(), name.clone()), kind.as_str());
         if let Some(first) = scalers.get(&target) {
-            let advice = format!("{} {} scales {kind} {name}, too: both contradict each other", first.kind, first.id);
+            let advice =
+                format!("{} {} scales {kind} {name}, too: both contradict each other", first.kind, first.id);
             let Source { file, line } = scaler.source.clone();
             let object = Some(format!("{} {}", scaler.kind, scaler.id));
             let place = Place { file: Some(file), line: Some(line), document: None, object };
@@ -429,7 +460,9 @@ fn compare(all: &mut Workloads, findings: &mut Findings) {
         .collect();
     findings.warnings.extend(names.iter().filter(|(index, _)| has_settings(&all.workloads[*index])).map(
         |(index, scaler)| {
-            let advice = format!("annotated for scaling by requests, and {scaler} scales it, too: both contradict each other");
+            let advice = format!(
+                "annotated for scaling by requests, and {scaler} scales it, too: both contradict each other"
+            );
             Warning::new("metadata", advice).at(&place(&all.workloads[*index]))
         },
     ));
@@ -467,7 +500,8 @@ fn finish(
         Verdict::OtherClass(class) => {
             let mut known = [KPA, HPA].into_iter().filter(|_| class != HPA);
             let meant = known.find(|known| {
-                known.split('.').next() == Some(class.as_str()) || strsim::damerau_levenshtein(known, &class) <= 3
+                known.split('.').next() == Some(class.as_str())
+                    || strsim::damerau_levenshtein(known, &class) <= 3
             });
             let hint = meant.map_or(String::new(), |meant| format!("; did you mean `{meant}`?"));
             let advice = format!("{id} belongs to the autoscaler {class}; it is left alone{hint}");
@@ -483,7 +517,8 @@ fn finish(
             setting.from = draft.written.origin_of(key);
         }
     }
-    let notes = findings.warnings.iter().chain(&findings.repeated).map(|note| note.clone().at(&place(&note.key)));
+    let notes =
+        findings.warnings.iter().chain(&findings.repeated).map(|note| note.clone().at(&place(&note.key)));
     let notes = notes.collect();
     Some(Workload {
         id,

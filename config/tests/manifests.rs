@@ -85,10 +85,10 @@ fn a_knative_service_is_read_whole() {
     assert_eq!(
         notes,
         [
-            "service.yaml:45: document 2, Service shop/hello: spec.template.spec.containers[1].env[2]: TOKEN takes its value \
-             from the cluster; it is left out",
             "service.yaml:31: document 2, Service shop/hello: spec.template.spec.containers: only one container runs on one \
              machine, hello: sidecars are left out",
+            "service.yaml:45: document 2, Service shop/hello: spec.template.spec.containers[1].env[2]: TOKEN takes its value \
+             from the cluster; it is left out",
         ]
     );
 }
@@ -224,7 +224,8 @@ fn all_faults_of_a_file_come_at_once() {
         assert!(said.iter().any(|line| line == expected), "{expected} is not in {said:#?}");
     }
     let said = faults(parsed);
-    let map = |line: u64| format!("faulty.yaml:{line}: document 1, ConfigMap default/config-autoscaler: data");
+    let map =
+        |line: u64| format!("faulty.yaml:{line}: document 1, ConfigMap default/config-autoscaler: data");
     let hello = |line: u64| format!("faulty.yaml:{line}: document 2, Service default/hello: ");
     let template =
         |line: u64| format!("{}spec.template.metadata.annotations.autoscaling.knative.dev", hello(line));
@@ -307,7 +308,10 @@ fn several_containers_need_exactly_one_port_in_knative() {
     };
     let both = "[{ports: [{containerPort: 1}]}, {ports: [{containerPort: 2}]}]";
     let rule = "exactly one of several containers must have ports, here 2 have";
-    assert_eq!(faults(read_text(&service(both))), [format!("f.yaml:4: Service default/a: spec.template.spec.containers: {rule}")]);
+    assert_eq!(
+        faults(read_text(&service(both))),
+        [format!("f.yaml:4: Service default/a: spec.template.spec.containers: {rule}")]
+    );
     assert_eq!(
         faults(read_text(&service("[]"))),
         ["f.yaml:4: Service default/a: spec.template.spec.containers: has no container"]
@@ -336,7 +340,9 @@ fn ports_and_variables_must_be_possible() {
     );
     assert_eq!(
         revision("env: [{name: A=B, value: c}]"),
-        ["f.yaml:4: Revision default/a: spec.containers[0].env[0].name: \"A=B\" is not the name of a variable"]
+        [
+            "f.yaml:4: Revision default/a: spec.containers[0].env[0].name: \"A=B\" is not the name of a variable"
+        ]
     );
 }
 

@@ -75,7 +75,8 @@ fn advise(node: &Node<'_>, data: &BTreeMap<String, String>, findings: &mut Findi
     }
     let namespace = node.at(&["metadata", "namespace"]);
     if let Some(other) = namespace.value.map(shown).filter(|name| name != NAMESPACE) {
-        findings.warn(&namespace.path, format!("Knative reads its own namespace, {NAMESPACE}, and not {other}"));
+        findings
+            .warn(&namespace.path, format!("Knative reads its own namespace, {NAMESPACE}, and not {other}"));
     }
     if let Some(example) = data.get(EXAMPLE) {
         let checksum = node.at(&["metadata", "annotations", CHECKSUM]).value.map(shown);
@@ -90,7 +91,9 @@ fn advise(node: &Node<'_>, data: &BTreeMap<String, String>, findings: &mut Findi
 /// What stands in the example is for people: whoever changes it there changes nothing.
 fn advise_example(place: &Node<'_>, example: &str, data: &BTreeMap<String, String>, findings: &mut Findings) {
     let Ok(documents) = manifest::documents(example) else { return };
-    let Some(Value::Object(fields)) = documents.first().and_then(|document| document.root().value) else { return };
+    let Some(Value::Object(fields)) = documents.first().and_then(|document| document.root().value) else {
+        return;
+    };
     for (key, value) in fields {
         let Some(entry) = key_named(key).filter(|_| !data.contains_key(key)) else { continue };
         let text = shown(value);
@@ -239,7 +242,10 @@ fn nothing(documents: &[Document]) -> String {
     }
     let names: Vec<String> = documents.iter().map(|document| kinds::name(&document.root())).collect();
     let only = super::some_of(&names);
-    let near = names.iter().filter_map(|name| name.strip_prefix("ConfigMap ")).find_map(|name| nearest(name, [NAME]));
+    let near = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("ConfigMap "))
+        .find_map(|name| nearest(name, [NAME]));
     let hint = near.map_or(String::new(), |name| format!(" (did you mean {name:?}?)"));
     format!("holds no ConfigMap {NAME}, only {only}{hint}")
 }

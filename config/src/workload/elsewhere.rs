@@ -50,7 +50,9 @@ impl Goal {
 pub(super) fn hpa(min: u32, max: u32, goals: &[Goal], has_behavior: bool) -> Vec<String> {
     let each: Vec<&str> = goals.iter().map(|Goal(text)| text.as_str()).collect();
     let mut sentences = match each.as_slice() {
-        [] => vec!["There are as many pods as keep cpu at 80 % of what the pods request, the default.".to_owned()],
+        [] => vec![
+            "There are as many pods as keep cpu at 80 % of what the pods request, the default.".to_owned(),
+        ],
         [one] => vec![format!("There are as many pods as keep {one}.")],
         several => vec![format!(
             "There are as many pods as keep each of these: {}; the largest number counts.",

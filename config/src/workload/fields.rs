@@ -71,22 +71,24 @@ impl Check<'_> {
         if let Some((home, field)) = self.home(name) {
             let at = self.root.at(&home);
             let in_force = in_force(&at, field);
-            return format!("unknown field here; it belongs below {}{in_force}", display(&at));
+            return format!("unknown field here; it belongs below {}{}", display(&at), sentence(&in_force));
         }
-        match nearest(name, fields.iter().map(|field| field.name)) {
-            Some(meant) => {
-                let field = fields.iter().find(|field| field.name == meant);
-                let in_force = field.map_or(String::new(), |field| in_force(node, field));
-                format!("unknown field; did you mean `{meant}`?{in_force}")
-            }
-            None => "unknown field; it has no effect".to_owned(),
-        }
+        let near = nearest(name, fields.iter().map(|field| field.name));
+        let meant = match near {
+            Some(near) => fields.iter().find(|field| field.name == near),
+            None => fields.iter().find(|field| is_begun(field.name, name)),
+        };
+        meant.map_or("unknown field; it has no effect".to_owned(), |field| {
+            format!("unknown field; did you mean `{}`?{}", field.name, in_force(node, field))
+        })
     }
 
     /// The place of the annotations that are read.
     fn annotations(&self) -> String {
         let keys: &[&str] = match self.root_type {
-            "KnativeRevision" | "InferenceService" | "InferenceServiceV1alpha2" => &["metadata", "annotations"],
+            "KnativeRevision" | "InferenceService" | "InferenceServiceV1alpha2" => {
+                &["metadata", "annotations"]
+            }
             _ => &["spec", "template", "metadata", "annotations"],
         };
         self.root.at(keys).path
@@ -116,12 +118,27 @@ impl Check<'_> {
     }
 }
 
+/// The same behind a sentence that has no full stop yet.
+fn sentence(in_force: &str) -> String {
+    if in_force.is_empty() { String::new() } else { format!(".{in_force}") }
+}
+
+/// Whether a field begins with what is written, which may be a plural: `minReplicas` for `minReplicaCount`.
+fn is_begun(field: &str, written: &str) -> bool {
+    let singular = written.strip_suffix('s').unwrap_or(written);
+    singular.len() >= 6 && field.starts_with(singular)
+}
+
 /// ` In force: ...`, for annotations about scaling that nobody reads where they are.
 fn lost(annotations: Option<&Value>) -> String {
     let Some(Value::Object(fields)) = annotations else { return String::new() };
     let settings = fields.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
     let lost: Vec<String> = settings.map(|(key, value)| format!("{key} {}", shown(value))).collect();
-    if lost.is_empty() { String::new() } else { format!(". In force: the defaults, and not {}", lost.join(", ")) }
+    if lost.is_empty() {
+        String::new()
+    } else {
+        format!(". In force: the defaults, and not {}", lost.join(", "))
+    }
 }
 
 const DEEPEST_HOME: usize = 4;
@@ -155,6 +172,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("Container", "workingDir", "the image's own"),
     ("ContainerPort", "containerPort", "8080"),
     ("DeploymentSpec", "progressDeadlineSeconds", "600 s"),
+    ("EnvVar", "value", "an empty text"),
     ("HorizontalPodAutoscalerSpec", "behavior", "up at once, down after 5 min"),
     ("HorizontalPodAutoscalerSpec", "metrics", "cpu at 80 %"),
     ("HorizontalPodAutoscalerSpec", "minReplicas", "1"),

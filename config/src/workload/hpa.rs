@@ -28,7 +28,11 @@ pub(super) fn horizontal(node: &Node<'_>, findings: &mut Findings) -> Scaler {
     match max {
         Some(0) => findings.fault(&max_field.path, "0", "is not a whole number of at least 1"),
         Some(max) if max < min => {
-            findings.fault(&max_field.path, &max.to_string(), format!("is less than minReplicas, which is {min}"));
+            findings.fault(
+                &max_field.path,
+                &max.to_string(),
+                format!("is less than minReplicas, which is {min}"),
+            );
         }
         _ => {}
     }
@@ -102,7 +106,8 @@ pub(super) fn scaled_object(node: &Node<'_>, findings: &mut Findings) -> Scaler 
     let min = min_field.whole(i32::MAX as u32, findings).unwrap_or(0);
     let max = max_field.whole(i32::MAX as u32, findings).unwrap_or(DEFAULT_MAX_REPLICA_COUNT);
     if max < min {
-        let (path, value) = if max_field.is_present() { (&max_field.path, max) } else { (&min_field.path, min) };
+        let (path, value) =
+            if max_field.is_present() { (&max_field.path, max) } else { (&min_field.path, min) };
         let rule = format!("contradicts: minReplicaCount is {min}, maxReplicaCount {max}");
         findings.fault(path, &value.to_string(), rule);
     }
@@ -116,7 +121,8 @@ pub(super) fn scaled_object(node: &Node<'_>, findings: &mut Findings) -> Scaler 
     if items.is_empty() {
         triggers.fault("has no trigger", findings);
     }
-    let kinds: Vec<String> = items.iter().filter_map(|trigger| trigger.child("type").text(findings)).collect();
+    let kinds: Vec<String> =
+        items.iter().filter_map(|trigger| trigger.child("type").text(findings)).collect();
     let cooldown = spec.child("cooldownPeriod").whole(i32::MAX as u32, findings).unwrap_or(300);
     let mut explanation = vec![scaled(scales.as_ref()), keda(&kinds), range(min, max)];
     if min == 0 || idle.is_present() {

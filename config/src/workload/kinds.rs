@@ -75,16 +75,36 @@ const KINDS: &[(&str, &str, &str, Reader)] = &[
     ("Revision", "serving.knative.dev/v1alpha1", "KnativeRevision", Reader::KnativeRevision),
     ("InferenceService", "serving.kserve.io/v1beta1", "InferenceService", Reader::InferenceV1beta1),
     ("InferenceService", "serving.kubeflow.org/v1beta1", "InferenceService", Reader::InferenceV1beta1),
-    ("InferenceService", "serving.kubeflow.org/v1alpha2", "InferenceServiceV1alpha2", Reader::InferenceV1alpha2),
+    (
+        "InferenceService",
+        "serving.kubeflow.org/v1alpha2",
+        "InferenceServiceV1alpha2",
+        Reader::InferenceV1alpha2,
+    ),
     ("Deployment", "apps/v1", "Deployment", Reader::Deployment(Kind::Deployment)),
     ("Deployment", "apps/v1beta2", "Deployment", Reader::Deployment(Kind::Deployment)),
     ("Deployment", "apps/v1beta1", "Deployment", Reader::Deployment(Kind::Deployment)),
     ("StatefulSet", "apps/v1", "StatefulSet", Reader::Deployment(Kind::StatefulSet)),
     ("ReplicaSet", "apps/v1", "ReplicaSet", Reader::Deployment(Kind::ReplicaSet)),
     ("HorizontalPodAutoscaler", "autoscaling/v2", "HorizontalPodAutoscaler", Reader::HorizontalPodAutoscaler),
-    ("HorizontalPodAutoscaler", "autoscaling/v2beta2", "HorizontalPodAutoscaler", Reader::HorizontalPodAutoscaler),
-    ("HorizontalPodAutoscaler", "autoscaling/v2beta1", "HorizontalPodAutoscalerV2beta1", Reader::HorizontalPodAutoscaler),
-    ("HorizontalPodAutoscaler", "autoscaling/v1", "HorizontalPodAutoscalerV1", Reader::HorizontalPodAutoscaler),
+    (
+        "HorizontalPodAutoscaler",
+        "autoscaling/v2beta2",
+        "HorizontalPodAutoscaler",
+        Reader::HorizontalPodAutoscaler,
+    ),
+    (
+        "HorizontalPodAutoscaler",
+        "autoscaling/v2beta1",
+        "HorizontalPodAutoscalerV2beta1",
+        Reader::HorizontalPodAutoscaler,
+    ),
+    (
+        "HorizontalPodAutoscaler",
+        "autoscaling/v1",
+        "HorizontalPodAutoscalerV1",
+        Reader::HorizontalPodAutoscaler,
+    ),
     ("ScaledObject", "keda.sh/v1alpha1", "ScaledObject", Reader::ScaledObject),
     ("ConfigMap", "v1", "ConfigMap", Reader::Config),
     ("KnativeServing", "operator.knative.dev/v1beta1", "KnativeServing", Reader::Config),
@@ -131,7 +151,11 @@ pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Read {
     let api_version = node.child("apiVersion").value.and_then(Value::as_str).unwrap_or_default();
     let known = KINDS.iter().find(|(known, version, ..)| *known == kind(node) && *version == api_version);
     let Some(&(kind, _, fields_of, reader)) = known else {
-        return if refuse_near(node, kind(node), api_version, findings) { Read::Invalid } else { Read::Unsupported };
+        return if refuse_near(node, kind(node), api_version, findings) {
+            Read::Invalid
+        } else {
+            Read::Unsupported
+        };
     };
     if kind == "ConfigMap" && !config::is_named_right(node) {
         config::advise_other(node, findings);
@@ -165,7 +189,8 @@ pub(super) fn check_fields(node: &Node<'_>, findings: &mut Findings) {
 
 /// Refuses an object that is meant to be of a kind that is read: its apiVersion or its kind is not one of those.
 fn refuse_near(node: &Node<'_>, kind: &str, api_version: &str, findings: &mut Findings) -> bool {
-    let versions: Vec<&str> = KINDS.iter().filter(|(known, ..)| *known == kind).map(|&(_, it, ..)| it).collect();
+    let versions: Vec<&str> =
+        KINDS.iter().filter(|(known, ..)| *known == kind).map(|&(_, it, ..)| it).collect();
     let group = |version: &str| version.rsplit_once('/').map_or(String::new(), |(group, _)| group.to_owned());
     let own = group(api_version);
     // Kubernetes has a Service of its own, and others have a Configuration.
@@ -176,7 +201,7 @@ fn refuse_near(node: &Node<'_>, kind: &str, api_version: &str, findings: &mut Fi
     };
     if !versions.is_empty() && (!is_common || versions.iter().any(is_near)) {
         let place = node.child("apiVersion");
-        let rule = format!("is not known for a {kind}; known are {}", versions.join(", "));
+        let rule = format!("is no known version of {kind}; known are {}", versions.join(", "));
         findings.fault(&place.path, api_version, rule);
         return true;
     }
@@ -301,7 +326,12 @@ pub(super) fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -
     limit.into()
 }
 
-pub(super) fn timeouts(total: &Node<'_>, start: &Node<'_>, idle: &Node<'_>, findings: &mut Findings) -> Timeouts {
+pub(super) fn timeouts(
+    total: &Node<'_>,
+    start: &Node<'_>,
+    idle: &Node<'_>,
+    findings: &mut Findings,
+) -> Timeouts {
     let unless_zero = |node: &Node<'_>, findings: &mut Findings| {
         node.whole(i32::MAX as u32, findings).filter(|&seconds| seconds > 0)
     };

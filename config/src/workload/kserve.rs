@@ -201,7 +201,8 @@ impl Mode {
         let metric = predictor.child("scaleMetric");
         let is_resource = metric.value.is_some_and(|metric| metric == "cpu" || metric == "memory");
         let autoscaling = predictor.child("autoScaling");
-        let sign = [(known.is_some(), &class), (autoscaling.is_present(), &autoscaling), (is_resource, &metric)];
+        let sign =
+            [(known.is_some(), &class), (autoscaling.is_present(), &autoscaling), (is_resource, &metric)];
         match sign.into_iter().find_map(|(is_there, place)| is_there.then_some(place)) {
             Some(place) if !is_knative_hpa => {
                 let advice = format!(
@@ -250,7 +251,11 @@ impl Mode {
                 if max < min {
                     let advice = format!(
                         "{} in this mode: there are never more than {}",
-                        if max_field.is_present() { "means minReplicas" } else { "not written, which means minReplicas" },
+                        if max_field.is_present() {
+                            "means minReplicas"
+                        } else {
+                            "not written, which means minReplicas"
+                        },
                         count(min, "pod")
                     );
                     findings.warn(&max_field.path, advice);
@@ -266,7 +271,11 @@ impl Mode {
             Class::Keda => {
                 let metric = predictor.child("scaleMetric");
                 if let Some(text) = metric.value.map(shown) {
-                    findings.fault(&metric.path, &text, "is not supported with KEDA: write autoScaling.metrics");
+                    findings.fault(
+                        &metric.path,
+                        &text,
+                        "is not supported with KEDA: write autoScaling.metrics",
+                    );
                 }
                 let triggers = keda_triggers(predictor, findings);
                 sentences.push(keda(&triggers));
@@ -276,12 +285,14 @@ impl Mode {
                 }
             }
             Class::External => {
-                sentences.push("autoscalerClass external: whatever you bring yourself sets the number of pods.".to_owned());
+                sentences.push(
+                    "autoscalerClass external: whatever you bring yourself sets the number of pods."
+                        .to_owned(),
+                );
             }
-            Class::None => sentences.push(format!(
-                "autoscalerClass none: there are always {}.",
-                count(min, "pod")
-            )),
+            Class::None => {
+                sentences.push(format!("autoscalerClass none: there are always {}.", count(min, "pod")))
+            }
         }
         sentences
     }
@@ -289,7 +300,8 @@ impl Mode {
 
 /// Drops Knative's settings, which nobody reads in this mode.
 fn drop_settings(written: &mut Written, mode: &Mode, findings: &mut Findings) {
-    let dropped: Vec<String> = written.annotations.keys().filter(|key| key.starts_with(PREFIX)).cloned().collect();
+    let dropped: Vec<String> =
+        written.annotations.keys().filter(|key| key.starts_with(PREFIX)).cloned().collect();
     for key in dropped {
         written.annotations.remove(&key);
         let advice = format!("no effect in mode {}: only mode Knative (Serverless) reads it", mode.name());
@@ -312,17 +324,24 @@ fn hpa_goals(predictor: &Node<'_>, annotations: &Node<'_>, findings: &mut Findin
         None | Some("cpu") => "cpu",
         Some("memory") => "memory",
         Some(other) if has_class => {
-            findings.fault(&metric.path, other, "is not one of cpu, memory, which autoscalerClass hpa scales on");
+            findings.fault(
+                &metric.path,
+                other,
+                "is not one of cpu, memory, which autoscalerClass hpa scales on",
+            );
             return Vec::new();
         }
         Some(other) => {
-            let advice = format!("{other:?} has no effect in this mode, which scales on cpu or memory. In force: cpu at 80 %");
+            let advice = format!(
+                "{other:?} has no effect in this mode, which scales on cpu or memory. In force: cpu at 80 %"
+            );
             findings.warn(&metric.path, advice);
             return Vec::new();
         }
     };
     if let Some(note) = annotations.child(METRIC).value.filter(|note| *note != resource) {
-        let advice = format!("{note} has no effect: write scaleMetric in the predictor. In force: {resource}");
+        let advice =
+            format!("{note} has no effect: write scaleMetric in the predictor. In force: {resource}");
         findings.warn(&annotations.child(METRIC).path, advice);
     }
     let percent = percentage(&target, findings);
@@ -414,12 +433,7 @@ fn misspelt(annotations: &Node<'_>, findings: &mut Findings) {
 
 /// `minReplicas` and `maxReplicas` of a predictor. KServe hands the annotations of these names on to nobody, only
 /// their older spelling passes, and then the field still counts before it; one pod is the default.
-fn replicas(
-    written: &mut Written,
-    annotations: &[&Node<'_>],
-    predictor: &Node<'_>,
-    findings: &mut Findings,
-) {
+fn replicas(written: &mut Written, annotations: &[&Node<'_>], predictor: &Node<'_>, findings: &mut Findings) {
     let (min, max) = (predictor.child("minReplicas"), predictor.child("maxReplicas"));
     // 0 is how KServe writes "not set".
     let is_limited = max.value.is_some_and(|value| value.as_u64() != Some(0));

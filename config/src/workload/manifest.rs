@@ -72,7 +72,9 @@ fn open(document: Document, documents: &mut Vec<Document>) {
             let items = fields.remove("items").unwrap_or_default();
             (items, if path.is_empty() { "items".to_owned() } else { format!("{path}.items") })
         }
-        Value::Array(items) if !items.is_empty() && items.iter().all(is_object) => (Value::Array(items), path),
+        Value::Array(items) if !items.is_empty() && items.iter().all(is_object) => {
+            (Value::Array(items), path)
+        }
         value => return documents.push(Document { line, number, value, lines, path }),
     };
     let Value::Array(items) = items else { return };

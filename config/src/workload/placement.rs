@@ -25,7 +25,8 @@ pub(super) fn check_annotations(annotations: &Node<'_>, findings: &mut Findings)
     let Some(Value::Object(fields)) = annotations.value else { return };
     for key in fields.keys() {
         if let Some(meant) = meant(key) {
-            let advice = format!("no effect: nobody knows an annotation of this name; did you mean `{meant}`?");
+            let advice =
+                format!("no effect: nobody knows an annotation of this name; did you mean `{meant}`?");
             findings.warn(&annotations.child(key).path, advice);
         }
     }
@@ -48,11 +49,12 @@ fn meant(key: &str) -> Option<String> {
         return spelled(name).filter(|_| group == "serving.knative.dev");
     }
     let right = nearest(group, KNOWN_PREFIXES.iter().copied())?;
-    (strsim::damerau_levenshtein(group, right) <= MOST_WRONG_LETTERS || group.starts_with("autoscaling.knative"))
-        .then(|| match nearest(name, names()) {
-            Some(name) if right == AUTOSCALING => format!("{PREFIX}{name}"),
-            _ => format!("{right}/{name}"),
-        })
+    (strsim::damerau_levenshtein(group, right) <= MOST_WRONG_LETTERS
+        || group.starts_with("autoscaling.knative"))
+    .then(|| match nearest(name, names()) {
+        Some(name) if right == AUTOSCALING => format!("{PREFIX}{name}"),
+        _ => format!("{right}/{name}"),
+    })
 }
 
 /// The whole annotation of a name without prefix.

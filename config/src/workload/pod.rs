@@ -44,7 +44,8 @@ pub(super) fn container(node: &Node<'_>, is_strict: bool, findings: &mut Finding
         node.child("ports").fault("has more than one port; requests come in on a single one", findings);
     } else if let (Some(port), 2..) = (of_requests, ports.len()) {
         let shown = |key| port.child(key).value.map(shown).unwrap_or_default();
-        let name = if port.child("name").is_present() { format!("{} ", shown("name")) } else { String::new() };
+        let name =
+            if port.child("name").is_present() { format!("{} ", shown("name")) } else { String::new() };
         let why = if is_for_requests(port) { "by its name" } else { "the first" };
         let advice = format!("several ports; requests come in on {name}{}, {why}", shown("containerPort"));
         findings.warn_once(&node.child("ports").path, advice);
@@ -67,14 +68,15 @@ pub(super) fn container(node: &Node<'_>, is_strict: bool, findings: &mut Finding
             continue;
         }
         if variable.child("valueFrom").is_present() {
-            findings.warn(&variable.path, format!("{name} takes its value from the cluster; it is left out"));
+            let advice = format!("{name} takes its value from the cluster; it is left out");
+            findings.warn_once(&variable.path, advice);
             continue;
         }
         env.push((name, variable.child("value").text(findings).unwrap_or_default()));
     }
     let env_from = node.child("envFrom");
     if env_from.is_present() {
-        findings.warn(&env_from.path, "variables from the cluster are left out");
+        findings.warn_once(&env_from.path, "variables from the cluster are left out");
     }
     Container {
         image: node.child("image").text(findings),

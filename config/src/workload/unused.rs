@@ -34,7 +34,10 @@ pub(super) fn knative_service(spec: &Node<'_>, findings: &mut Findings) {
     let is_all_to_latest = matches!(targets.as_slice(), [one]
         if one.child("latestRevision").value == Some(&Value::Bool(true)) && !one.child("tag").is_present());
     if traffic.is_present() && !targets.is_empty() && !is_all_to_latest {
-        findings.warn_once(&traffic.path, "left out: this template takes all requests, there are no other revisions");
+        findings.warn_once(
+            &traffic.path,
+            "left out: this template takes all requests, there are no other revisions",
+        );
     }
 }
 
@@ -118,7 +121,10 @@ const POD: &[(&str, &str)] = &[
 
 const CONTAINER: &[(&str, &str)] = &[
     ("lifecycle", "left out on one machine: no hook runs"),
-    ("livenessProbe", "left out on one machine: a process that has ended is started again, none is probed once ready"),
+    (
+        "livenessProbe",
+        "left out on one machine: a process that has ended is started again, none is probed once ready",
+    ),
     ("resources", NOT_LIMITED),
     ("securityContext", NOT_LIMITED),
     ("startupProbe", "left out on one machine: the readiness probe is asked from the start"),

@@ -206,7 +206,11 @@ fn syntax_error(error: &serde_saphyr::Error, chunk: &str, before: u64, number: u
     let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
     let text = text.strip_suffix(&format!(" at line {line}, column {column}")).unwrap_or(&text);
     let line = before + line;
-    SyntaxError { number, line, message: format!("is not valid YAML: {text} at line {line}, column {column}") }
+    SyntaxError {
+        number,
+        line,
+        message: format!("is not valid YAML: {text} at line {line}, column {column}"),
+    }
 }
 
 /// A value and the lines of its parts.
@@ -373,7 +377,12 @@ mod tests {
         let text = "{{- if .Values.on }}\na: {{ .Values.a }}\n---\nb: {{ .Values.b }}: 2\n{{- end }}\n";
         assert_eq!(
             errors(text),
-            [(1, 1, "is a template, which line 1 shows by its {{: render it first, as with `helm template`".into())]
+            [(
+                1,
+                1,
+                "is a template, which line 1 shows by its {{: render it first, as with `helm template`"
+                    .into()
+            )]
         );
     }
 
@@ -403,7 +412,8 @@ mod tests {
         assert_eq!(values(&list).len(), 1);
         assert_eq!(values(&"a: 1\n---\n".repeat(2_000)).len(), 2_000);
         let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for (name, of) in ["b", "c", "d", "e", "f", "g", "h"].iter().zip(["a", "b", "c", "d", "e", "f", "g"]) {
+        for (name, of) in ["b", "c", "d", "e", "f", "g", "h"].iter().zip(["a", "b", "c", "d", "e", "f", "g"])
+        {
             bomb += &format!("{name}: &{name} [{}]\n", vec![format!("*{of}"); 10].join(", "));
         }
         assert_eq!(errors(&bomb).len(), 1);
