@@ -241,7 +241,7 @@ fn nothing(documents: &[Document]) -> String {
         return "is empty".to_owned();
     }
     let names: Vec<String> = documents.iter().map(|document| kinds::name(&document.root())).collect();
-    let only = super::some_of(&names);
+    let only = super::survey::some_of(&names);
     let near = names
         .iter()
         .filter_map(|name| name.strip_prefix("ConfigMap "))

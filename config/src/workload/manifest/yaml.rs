@@ -406,10 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_list_is_read_and_a_bomb_is_not() {
-        let item = "- {apiVersion: v1, kind: Pod, metadata: {name: a, labels: {a: b, c: d}}}\n";
-        let list = format!("kind: List\nitems:\n{}", item.repeat(30_000));
-        assert_eq!(values(&list).len(), 1);
+    fn many_documents_are_read_and_a_bomb_is_not() {
         assert_eq!(values(&"a: 1\n---\n".repeat(2_000)).len(), 2_000);
         let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for (name, of) in ["b", "c", "d", "e", "f", "g", "h"].iter().zip(["a", "b", "c", "d", "e", "f", "g"])
