@@ -22,12 +22,14 @@ pub use elsewhere::Elsewhere;
 pub use survey::survey;
 
 mod config;
+mod draft;
 mod elsewhere;
 mod fields;
 mod hpa;
 mod kinds;
 mod kserve;
 pub mod manifest;
+mod object;
 mod placement;
 mod pod;
 mod survey;

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::config;
 use super::manifest::{Node, shown};
 use crate::fault::Findings;
 use crate::keys::annotation::PREFIX;
+use crate::keys::config_map;
 use crate::spelling::nearest;
 
 /// Warns of each field of an object, at any depth, that its type does not have.
@@ -56,9 +56,9 @@ impl Check<'_> {
 
     /// The place or the name that was meant, and what is in force instead.
     fn advice(&self, node: &Node<'_>, name: &str, fields: &[Field]) -> String {
-        if self.root_type == "ConfigMap" && config::key_named(name).is_some() {
+        if self.root_type == "ConfigMap" && config_map::named(name).is_some() {
             let data = self.root.child("data");
-            let in_force = config::in_force(name, &data.strings(&mut Findings::default()));
+            let in_force = key_in_force(name, &data.strings(&mut Findings::default()));
             return format!("no effect here: keys belong below {}{in_force}", data.path);
         }
         if name.starts_with(PREFIX) {
@@ -160,6 +160,13 @@ fn in_force(parent: &Node<'_>, field: &Field) -> String {
     }
     let default = DEFAULTS.iter().find(|(owner, name, _)| *owner == field.owner && *name == field.name);
     default.map_or(String::new(), |(.., value)| format!(" In force: {value}"))
+}
+
+/// ` In force: ...`: the value of a key that is written, or its default.
+pub(super) fn key_in_force(key: &str, data: &BTreeMap<String, String>) -> String {
+    let default = || config_map::named(key).map(|entry| entry.default().to_owned());
+    let value = data.get(key).cloned().or_else(default);
+    value.map_or(String::new(), |value| format!(". In force: {value}"))
 }
 
 /// What is in force where a field is not written.

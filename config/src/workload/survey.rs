@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pilotlight_core::{Reachability, RevisionId};
 
-use super::kinds::{self, Draft};
+use super::draft::{self, Draft};
+use super::kinds;
 use super::manifest::{self, Document};
+use super::object::{self, some_of};
 use super::{Elsewhere, Manifest, Source, Workload, Workloads, config, hpa};
 use crate::autoscaler::AutoscalerConfig;
 use crate::fault::{Fault, Findings, Place, Warning};
@@ -23,7 +25,7 @@ pub fn survey(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> 
     let (own, config_source) = defaults(&files, config.is_some(), &mut findings);
     let config = config.cloned().unwrap_or(own);
     let identities: BTreeSet<[String; 3]> =
-        files.iter().flat_map(|file| &file.documents).filter_map(|it| kinds::identity(&it.root())).collect();
+        files.iter().flat_map(|file| &file.documents).filter_map(|it| object::identity(&it.root())).collect();
     let mut workloads = Workloads { workloads: Vec::new(), elsewhere: Vec::new(), config, config_source };
     let mut is_usable = false;
     for file in &files {
@@ -84,8 +86,8 @@ impl<'a> File<'a> {
         let (mut made, mut usable) = (Vec::new(), 0);
         for document in &self.documents {
             let root = document.root();
-            if kinds::owner(&root).is_some_and(|owner| identities.contains(&owner)) {
-                made.push(kinds::name(&root));
+            if object::owner(&root).is_some_and(|owner| identities.contains(&owner)) {
+                made.push(object::name(&root));
                 continue;
             }
             let mut here = Findings::default();
@@ -97,7 +99,7 @@ impl<'a> File<'a> {
                     all.workloads.extend(finish(*draft, &all.config, source, &place, &mut here));
                 }
                 kinds::Read::Scaler(kind, scaler) => {
-                    let id = kinds::id(&root, &mut here);
+                    let id = draft::id(&root, &mut here);
                     let hpa::Scaler { explanation, scales } = scaler;
                     // A scaler at fault is not explained, and what it scales is still known.
                     let explanation = if here.faults.is_empty() { explanation } else { Vec::new() };
@@ -106,7 +108,7 @@ impl<'a> File<'a> {
                 kinds::Read::Config | kinds::Read::Invalid => {}
                 kinds::Read::Unsupported => {
                     usable -= 1;
-                    passed_over.push(kinds::name(&root));
+                    passed_over.push(object::name(&root));
                 }
             }
             self.absorb(document, here, &mut found);
@@ -156,7 +158,7 @@ impl<'a> File<'a> {
 
     fn place(&self, document: &Document, key: &str) -> Place {
         let root = document.root();
-        let object = match kinds::identity(&root) {
+        let object = match object::identity(&root) {
             Some([kind, namespace, name]) => Some(format!("{kind} {namespace}/{name}")),
             None => root.child("kind").value.map(manifest::shown),
         };
@@ -198,15 +200,6 @@ fn told(names: &[String], one: &str, several: &str) -> Option<String> {
         [] => None,
         [name] => Some(format!("{name} is {one} passed over")),
         names => Some(format!("{} are {several} passed over", some_of(names))),
-    }
-}
-
-/// The first of many names, and how many more there are.
-pub(super) fn some_of(names: &[String]) -> String {
-    const MOST: usize = 5;
-    match names.len() {
-        ..=MOST => names.join(", "),
-        all => format!("{} and {} more", names[..MOST].join(", "), number((all - MOST) as f64)),
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
 /// One document of a file.
-pub(super) struct Parsed {
+pub(super) struct ParsedDocument {
     /// Its place among the documents of the file, from 1.
     pub(super) number: u32,
     /// The line on which it begins, from 1.
@@ -64,7 +64,7 @@ impl Lines {
 }
 
 /// Parses a file; empty documents are left out.
-pub(super) fn parse(text: &str) -> (Vec<Parsed>, Vec<SyntaxError>) {
+pub(super) fn parse(text: &str) -> (Vec<ParsedDocument>, Vec<SyntaxError>) {
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     let mut number = 0;
     for (before, chunk) in chunks(text) {
@@ -73,7 +73,7 @@ pub(super) fn parse(text: &str) -> (Vec<Parsed>, Vec<SyntaxError>) {
                 for located in found {
                     number += 1;
                     if !located.value.value.is_null() {
-                        documents.push(Parsed {
+                        documents.push(ParsedDocument {
                             number,
                             line: before + located.referenced.line(),
                             value: located.value.value,
