@@ -85,10 +85,10 @@ fn a_knative_service_is_read_whole() {
     assert_eq!(
         notes,
         [
-            "service.yaml:45: document 2, Service shop/hello: spec.template.spec.containers[1].env[2]: TOKEN takes its value \
-             from the cluster; it is left out",
             "service.yaml:31: document 2, Service shop/hello: spec.template.spec.containers: only one container runs on one \
              machine, hello: sidecars are left out",
+            "service.yaml:45: document 2, Service shop/hello: spec.template.spec.containers[1].env[2]: TOKEN takes its value \
+             from the cluster; it is left out",
         ]
     );
 }

@@ -28,6 +28,11 @@ pub const ALL: &[&dyn Entry] = &[
     &POD_AUTOSCALER_CLASS,
 ];
 
+/// The key of this name.
+pub(crate) fn named(name: &str) -> Option<&'static dyn Entry> {
+    ALL.iter().copied().find(|entry| entry.name() == name)
+}
+
 /// Keys that Knative once knew or keeps for itself; they mean nothing and are passed over in silence.
 pub const IGNORED: &[&str] = &[
     "_example",

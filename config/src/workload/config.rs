@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::kinds;
+use super::fields::{self, key_in_force};
 use super::manifest::{self, Document, Node, shown};
+use super::object;
 use crate::autoscaler::AutoscalerConfig;
 use crate::fault::{Fault, Findings, Parsed, Place, Warning};
 use crate::keys::{Entry, config_map};
@@ -26,7 +27,7 @@ pub(super) fn is_named_right(map: &Node<'_>) -> bool {
 
 /// Whether an object holds the autoscaler's defaults.
 pub(super) fn is_config(node: &Node<'_>) -> bool {
-    match kinds::kind(node) {
+    match object::kind(node) {
         "ConfigMap" => is_named_right(node),
         "KnativeServing" => data(node).is_present(),
         _ => false,
@@ -35,7 +36,7 @@ pub(super) fn is_config(node: &Node<'_>) -> bool {
 
 /// The keys and values of an object that holds defaults.
 fn data<'a>(node: &Node<'a>) -> Node<'a> {
-    if kinds::kind(node) != "KnativeServing" {
+    if object::kind(node) != "KnativeServing" {
         return node.child("data");
     }
     // The operator takes the ConfigMap's whole name before the short one.
@@ -65,12 +66,12 @@ pub(super) fn advise_other(map: &Node<'_>, findings: &mut Findings) {
 
 fn known_keys(data: &Node<'_>) -> usize {
     let fields = data.value.and_then(Value::as_object);
-    fields.map_or(0, |fields| fields.keys().filter(|key| key_named(key).is_some()).count())
+    fields.map_or(0, |fields| fields.keys().filter(|key| config_map::named(key).is_some()).count())
 }
 
 /// Everything about the object around the keys that keeps them from having an effect.
 fn advise(node: &Node<'_>, data: &BTreeMap<String, String>, findings: &mut Findings) {
-    if kinds::kind(node) == "KnativeServing" {
+    if object::kind(node) == "KnativeServing" {
         return advise_operator(node, data, findings);
     }
     let namespace = node.at(&["metadata", "namespace"]);
@@ -95,7 +96,7 @@ fn advise_example(place: &Node<'_>, example: &str, data: &BTreeMap<String, Strin
         return;
     };
     for (key, value) in fields {
-        let Some(entry) = key_named(key).filter(|_| !data.contains_key(key)) else { continue };
+        let Some(entry) = config_map::named(key).filter(|_| !data.contains_key(key)) else { continue };
         let text = shown(value);
         if is_default(entry, &text) {
             continue;
@@ -115,8 +116,8 @@ fn advise_operator(node: &Node<'_>, data: &BTreeMap<String, String>, findings: &
     for parent in [node.clone(), node.child("spec"), config.clone()] {
         let Some(Value::Object(fields)) = parent.value else { continue };
         for key in fields.keys() {
-            if key_named(key).is_some() {
-                let advice = format!("no effect here: it belongs below {right}{}", in_force(key, data));
+            if config_map::named(key).is_some() {
+                let advice = format!("no effect here: it belongs below {right}{}", key_in_force(key, data));
                 findings.warn(&parent.child(key).path, advice);
             } else if parent.path == config.path
                 && !["autoscaler", NAME].contains(&key.as_str())
@@ -127,18 +128,6 @@ fn advise_operator(node: &Node<'_>, data: &BTreeMap<String, String>, findings: &
             }
         }
     }
-}
-
-/// ` In force: ...`: the value of a key that is written, or its default.
-pub(super) fn in_force(key: &str, data: &BTreeMap<String, String>) -> String {
-    let default = || key_named(key).map(|entry| entry.default().to_owned());
-    let value = data.get(key).cloned().or_else(default);
-    value.map_or(String::new(), |value| format!(". In force: {value}"))
-}
-
-/// The key of this name.
-pub(super) fn key_named(name: &str) -> Option<&'static dyn Entry> {
-    config_map::ALL.iter().copied().find(|entry| entry.name() == name)
 }
 
 /// Whether a text means the default: `10.0` is `10`, `1m` is `60s`.
@@ -182,12 +171,13 @@ pub(crate) fn from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
     let config = if is_bare(&root) {
         absorb(AutoscalerConfig::from_map(&root.bare_strings(&mut findings)), "", &mut findings)
     } else {
-        if kinds::kind(&root) == "ConfigMap" && !is_named_right(&root) {
+        if object::kind(&root) == "ConfigMap" && !is_named_right(&root) {
             let name = root.at(&["metadata", "name"]);
             let advice = format!("is read as {NAME}; Knative reads a ConfigMap of this name only");
             findings.warn(&name.path, advice);
         }
-        kinds::check_fields(&root, &mut findings);
+        let of_type = if object::kind(&root) == "ConfigMap" { "ConfigMap" } else { "KnativeServing" };
+        fields::check(&root, of_type, &mut findings);
         read(&root, &mut findings)
     };
     let lined = |key: &str| Place { line: Some(document.line_of(key)), ..Place::default() };
@@ -224,7 +214,7 @@ pub fn data_beside(text: &str) -> BTreeMap<String, String> {
 /// the keys, else the bare keys.
 fn holder(documents: &[Document]) -> Option<&Document> {
     let find = |is: &dyn Fn(&Node<'_>) -> bool| documents.iter().find(|document| is(&document.root()));
-    let is_map = |node: &Node<'_>| kinds::kind(node) == "ConfigMap";
+    let is_map = |node: &Node<'_>| object::kind(node) == "ConfigMap";
     find(&|node| is_map(node) && is_named_right(node))
         .or_else(|| find(&is_config))
         .or_else(|| find(&|node| is_map(node) && known_keys(&node.child("data")) > 0))
@@ -240,8 +230,8 @@ fn nothing(documents: &[Document]) -> String {
     if documents.is_empty() {
         return "is empty".to_owned();
     }
-    let names: Vec<String> = documents.iter().map(|document| kinds::name(&document.root())).collect();
-    let only = super::some_of(&names);
+    let names: Vec<String> = documents.iter().map(|document| object::name(&document.root())).collect();
+    let only = object::some_of(&names);
     let near = names
         .iter()
         .filter_map(|name| name.strip_prefix("ConfigMap "))
@@ -270,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_default_is_recognised_however_it_is_written() {
-        let is_default = |key, text| is_default(key_named(key).unwrap(), text);
+        let is_default = |key, text| is_default(config_map::named(key).unwrap(), text);
         assert!(is_default("panic-window-percentage", "10.0"));
         assert!(is_default("stable-window", "1m"));
         assert!(is_default("container-concurrency-target-percentage", "0.7"));

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::config;
 use super::manifest::{Node, shown};
 use crate::fault::Findings;
 use crate::keys::annotation::PREFIX;
+use crate::keys::config_map;
 use crate::spelling::nearest;
 
 /// Warns of each field of an object, at any depth, that its type does not have.
@@ -56,9 +56,9 @@ impl Check<'_> {
 
     /// The place or the name that was meant, and what is in force instead.
     fn advice(&self, node: &Node<'_>, name: &str, fields: &[Field]) -> String {
-        if self.root_type == "ConfigMap" && config::key_named(name).is_some() {
+        if self.root_type == "ConfigMap" && config_map::named(name).is_some() {
             let data = self.root.child("data");
-            let in_force = config::in_force(name, &data.strings(&mut Findings::default()));
+            let in_force = key_in_force(name, &data.strings(&mut Findings::default()));
             return format!("no effect here: keys belong below {}{in_force}", data.path);
         }
         if name.starts_with(PREFIX) {
@@ -71,16 +71,16 @@ impl Check<'_> {
         if let Some((home, field)) = self.home(name) {
             let at = self.root.at(&home);
             let in_force = in_force(&at, field);
-            return format!("unknown field here; it belongs below {}{in_force}", display(&at));
+            return format!("unknown field here; it belongs below {}{}", display(&at), sentence(&in_force));
         }
-        match nearest(name, fields.iter().map(|field| field.name)) {
-            Some(meant) => {
-                let field = fields.iter().find(|field| field.name == meant);
-                let in_force = field.map_or(String::new(), |field| in_force(node, field));
-                format!("unknown field; did you mean `{meant}`?{in_force}")
-            }
-            None => "unknown field; it has no effect".to_owned(),
-        }
+        let near = nearest(name, fields.iter().map(|field| field.name));
+        let meant = match near {
+            Some(near) => fields.iter().find(|field| field.name == near),
+            None => fields.iter().find(|field| is_begun(field.name, name)),
+        };
+        meant.map_or("unknown field; it has no effect".to_owned(), |field| {
+            format!("unknown field; did you mean `{}`?{}", field.name, in_force(node, field))
+        })
     }
 
     /// The place of the annotations that are read.
@@ -118,6 +118,17 @@ impl Check<'_> {
     }
 }
 
+/// The same behind a sentence that has no full stop yet.
+fn sentence(in_force: &str) -> String {
+    if in_force.is_empty() { String::new() } else { format!(".{in_force}") }
+}
+
+/// Whether a field begins with what is written, which may be a plural: `minReplicas` for `minReplicaCount`.
+fn is_begun(field: &str, written: &str) -> bool {
+    let singular = written.strip_suffix('s').unwrap_or(written);
+    singular.len() >= 6 && field.starts_with(singular)
+}
+
 /// ` In force: ...`, for annotations about scaling that nobody reads where they are.
 fn lost(annotations: Option<&Value>) -> String {
     let Some(Value::Object(fields)) = annotations else { return String::new() };
@@ -151,6 +162,13 @@ fn in_force(parent: &Node<'_>, field: &Field) -> String {
     default.map_or(String::new(), |(.., value)| format!(" In force: {value}"))
 }
 
+/// ` In force: ...`: the value of a key that is written, or its default.
+pub(super) fn key_in_force(key: &str, data: &BTreeMap<String, String>) -> String {
+    let default = || config_map::named(key).map(|entry| entry.default().to_owned());
+    let value = data.get(key).cloned().or_else(default);
+    value.map_or(String::new(), |value| format!(". In force: {value}"))
+}
+
 /// What is in force where a field is not written.
 const DEFAULTS: &[(&str, &str, &str)] = &[
     ("Container", "args", "none"),
@@ -161,6 +179,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("Container", "workingDir", "the image's own"),
     ("ContainerPort", "containerPort", "8080"),
     ("DeploymentSpec", "progressDeadlineSeconds", "600 s"),
+    ("EnvVar", "value", "an empty text"),
     ("HorizontalPodAutoscalerSpec", "behavior", "up at once, down after 5 min"),
     ("HorizontalPodAutoscalerSpec", "metrics", "cpu at 80 %"),
     ("HorizontalPodAutoscalerSpec", "minReplicas", "1"),

@@ -1,30 +1,14 @@
-//! The content of each kind of object, in its own words, brought to the one shape [`Draft`].
+//! The kinds of objects that are read, each in its own words.
 
-use std::time::Duration;
-
-use pilotlight_core::{ConcurrencyLimit, RevisionId, Timeouts};
 use serde_json::Value;
 
+use super::draft::{Draft, common, container_concurrency, timeouts};
 use super::manifest::Node;
-use super::written::Written;
-use super::{Container, Kind, config, fields, hpa, kserve, placement, pod, unused};
+use super::object::kind;
+use super::{Kind, config, fields, hpa, kserve, placement, pod, unused};
 use crate::fault::Findings;
 use crate::keys::annotation::{self as keys, PREFIX};
 use crate::spelling::nearest;
-
-/// The content of an object, before its annotations are read.
-pub(super) struct Draft {
-    /// `None` where its name is a fault.
-    pub(super) id: Option<RevisionId>,
-    pub(super) kind: Kind,
-    pub(super) written: Written,
-    pub(super) container_concurrency: ConcurrencyLimit,
-    pub(super) timeouts: Timeouts,
-    pub(super) container: Container,
-    pub(super) readiness_probe: Value,
-    /// What scales it in a cluster, where requests do not.
-    pub(super) elsewhere: Option<Vec<String>>,
-}
 
 /// What an object turned out to be.
 pub(super) enum Read {
@@ -39,18 +23,12 @@ pub(super) enum Read {
     Invalid,
 }
 
-/// Knative's limits where its ConfigMap `config-defaults` does not say otherwise.
-const DEFAULT_TIMEOUT_SECONDS: u32 = 300;
-const MAX_TIMEOUT_SECONDS: u32 = 600;
-const DEFAULT_RESPONSE_START_TIMEOUT_SECONDS: u32 = 300;
-const MAX_CONTAINER_CONCURRENCY: u32 = 1_000;
-
 /// The ports of the queue-proxy in the same pod.
 const RESERVED_PORTS: &[u16] = &[8008, 8012, 8013, 8022, 9090, 9091];
 
 /// How an object is read.
 #[derive(Clone, Copy)]
-enum Reader {
+enum Form {
     KnativeService,
     KnativeConfiguration,
     KnativeRevision,
@@ -63,84 +41,48 @@ enum Reader {
 }
 
 /// The kinds that are read: their apiVersion, the type of their fields, and how.
-const KINDS: &[(&str, &str, &str, Reader)] = &[
-    ("Service", "serving.knative.dev/v1", "KnativeService", Reader::KnativeService),
-    ("Service", "serving.knative.dev/v1beta1", "KnativeService", Reader::KnativeService),
-    ("Service", "serving.knative.dev/v1alpha1", "KnativeService", Reader::KnativeService),
-    ("Configuration", "serving.knative.dev/v1", "KnativeConfiguration", Reader::KnativeConfiguration),
-    ("Configuration", "serving.knative.dev/v1beta1", "KnativeConfiguration", Reader::KnativeConfiguration),
-    ("Configuration", "serving.knative.dev/v1alpha1", "KnativeConfiguration", Reader::KnativeConfiguration),
-    ("Revision", "serving.knative.dev/v1", "KnativeRevision", Reader::KnativeRevision),
-    ("Revision", "serving.knative.dev/v1beta1", "KnativeRevision", Reader::KnativeRevision),
-    ("Revision", "serving.knative.dev/v1alpha1", "KnativeRevision", Reader::KnativeRevision),
-    ("InferenceService", "serving.kserve.io/v1beta1", "InferenceService", Reader::InferenceV1beta1),
-    ("InferenceService", "serving.kubeflow.org/v1beta1", "InferenceService", Reader::InferenceV1beta1),
+const KINDS: &[(&str, &str, &str, Form)] = &[
+    ("Service", "serving.knative.dev/v1", "KnativeService", Form::KnativeService),
+    ("Service", "serving.knative.dev/v1beta1", "KnativeService", Form::KnativeService),
+    ("Service", "serving.knative.dev/v1alpha1", "KnativeService", Form::KnativeService),
+    ("Configuration", "serving.knative.dev/v1", "KnativeConfiguration", Form::KnativeConfiguration),
+    ("Configuration", "serving.knative.dev/v1beta1", "KnativeConfiguration", Form::KnativeConfiguration),
+    ("Configuration", "serving.knative.dev/v1alpha1", "KnativeConfiguration", Form::KnativeConfiguration),
+    ("Revision", "serving.knative.dev/v1", "KnativeRevision", Form::KnativeRevision),
+    ("Revision", "serving.knative.dev/v1beta1", "KnativeRevision", Form::KnativeRevision),
+    ("Revision", "serving.knative.dev/v1alpha1", "KnativeRevision", Form::KnativeRevision),
+    ("InferenceService", "serving.kserve.io/v1beta1", "InferenceService", Form::InferenceV1beta1),
+    ("InferenceService", "serving.kubeflow.org/v1beta1", "InferenceService", Form::InferenceV1beta1),
     (
         "InferenceService",
         "serving.kubeflow.org/v1alpha2",
         "InferenceServiceV1alpha2",
-        Reader::InferenceV1alpha2,
+        Form::InferenceV1alpha2,
     ),
-    ("Deployment", "apps/v1", "Deployment", Reader::Deployment(Kind::Deployment)),
-    ("Deployment", "apps/v1beta2", "Deployment", Reader::Deployment(Kind::Deployment)),
-    ("Deployment", "apps/v1beta1", "Deployment", Reader::Deployment(Kind::Deployment)),
-    ("StatefulSet", "apps/v1", "StatefulSet", Reader::Deployment(Kind::StatefulSet)),
-    ("ReplicaSet", "apps/v1", "ReplicaSet", Reader::Deployment(Kind::ReplicaSet)),
-    ("HorizontalPodAutoscaler", "autoscaling/v2", "HorizontalPodAutoscaler", Reader::HorizontalPodAutoscaler),
+    ("Deployment", "apps/v1", "Deployment", Form::Deployment(Kind::Deployment)),
+    ("Deployment", "apps/v1beta2", "Deployment", Form::Deployment(Kind::Deployment)),
+    ("Deployment", "apps/v1beta1", "Deployment", Form::Deployment(Kind::Deployment)),
+    ("StatefulSet", "apps/v1", "StatefulSet", Form::Deployment(Kind::StatefulSet)),
+    ("ReplicaSet", "apps/v1", "ReplicaSet", Form::Deployment(Kind::ReplicaSet)),
+    ("HorizontalPodAutoscaler", "autoscaling/v2", "HorizontalPodAutoscaler", Form::HorizontalPodAutoscaler),
     (
         "HorizontalPodAutoscaler",
         "autoscaling/v2beta2",
         "HorizontalPodAutoscaler",
-        Reader::HorizontalPodAutoscaler,
+        Form::HorizontalPodAutoscaler,
     ),
     (
         "HorizontalPodAutoscaler",
         "autoscaling/v2beta1",
         "HorizontalPodAutoscalerV2beta1",
-        Reader::HorizontalPodAutoscaler,
+        Form::HorizontalPodAutoscaler,
     ),
-    (
-        "HorizontalPodAutoscaler",
-        "autoscaling/v1",
-        "HorizontalPodAutoscalerV1",
-        Reader::HorizontalPodAutoscaler,
-    ),
-    ("ScaledObject", "keda.sh/v1alpha1", "ScaledObject", Reader::ScaledObject),
-    ("ConfigMap", "v1", "ConfigMap", Reader::Config),
-    ("KnativeServing", "operator.knative.dev/v1beta1", "KnativeServing", Reader::Config),
-    ("KnativeServing", "operator.knative.dev/v1alpha1", "KnativeServing", Reader::Config),
+    ("HorizontalPodAutoscaler", "autoscaling/v1", "HorizontalPodAutoscalerV1", Form::HorizontalPodAutoscaler),
+    ("ScaledObject", "keda.sh/v1alpha1", "ScaledObject", Form::ScaledObject),
+    ("ConfigMap", "v1", "ConfigMap", Form::Config),
+    ("KnativeServing", "operator.knative.dev/v1beta1", "KnativeServing", Form::Config),
+    ("KnativeServing", "operator.knative.dev/v1alpha1", "KnativeServing", Form::Config),
 ];
-
-/// The kind of an object in messages.
-pub(super) fn kind<'a>(node: &Node<'a>) -> &'a str {
-    node.child("kind").value.and_then(Value::as_str).unwrap_or("an object without a kind")
-}
-
-/// The name of an object in messages: its kind and name.
-pub(super) fn name(node: &Node<'_>) -> String {
-    let kind = kind(node);
-    match node.at(&["metadata", "name"]).value.and_then(Value::as_str) {
-        Some(name) => format!("{kind} {name}"),
-        None => kind.to_owned(),
-    }
-}
-
-/// The kind, namespace and name by which an object is found among others.
-pub(super) fn identity(node: &Node<'_>) -> Option<[String; 3]> {
-    let metadata = node.child("metadata");
-    let text = |node: Node<'_>| node.value.and_then(Value::as_str).map(str::to_owned);
-    let namespace = text(metadata.child("namespace")).unwrap_or_else(|| "default".to_owned());
-    Some([text(node.child("kind"))?, namespace, text(metadata.child("name"))?])
-}
-
-/// The object that made this one, if it says so.
-pub(super) fn owner(node: &Node<'_>) -> Option<[String; 3]> {
-    let owners = node.at(&["metadata", "ownerReferences"]).items(&mut Findings::default());
-    let owner = owners.iter().find(|owner| owner.child("controller").value == Some(&Value::Bool(true)))?;
-    let text = |key| owner.child(key).value.and_then(Value::as_str).map(str::to_owned);
-    let [_, namespace, _] = identity(node)?;
-    Some([text("kind")?, namespace, text("name")?])
-}
 
 /// Reads one object.
 pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Read {
@@ -165,26 +107,17 @@ pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Read {
     placement::check(&node.child("metadata"), findings);
     placement::check(&node.at(&["spec", "template", "metadata"]), findings);
     let draft = match reader {
-        Reader::Config => return Read::Config,
-        Reader::HorizontalPodAutoscaler => return Read::Scaler(kind, hpa::horizontal(node, findings)),
-        Reader::ScaledObject => return Read::Scaler(kind, hpa::scaled_object(node, findings)),
-        Reader::KnativeService => knative_service(node, Kind::Service, findings),
-        Reader::KnativeConfiguration => knative_service(node, Kind::Configuration, findings),
-        Reader::KnativeRevision => knative_pod(node, Kind::Revision, node, findings),
-        Reader::InferenceV1beta1 => kserve::v1beta1(node, findings),
-        Reader::InferenceV1alpha2 => kserve::v1alpha2(node, findings),
-        Reader::Deployment(kind) => deployment(node, kind, findings),
+        Form::Config => return Read::Config,
+        Form::HorizontalPodAutoscaler => return Read::Scaler(kind, hpa::horizontal(node, findings)),
+        Form::ScaledObject => return Read::Scaler(kind, hpa::scaled_object(node, findings)),
+        Form::KnativeService => knative_service(node, Kind::Service, findings),
+        Form::KnativeConfiguration => knative_service(node, Kind::Configuration, findings),
+        Form::KnativeRevision => knative_pod(node, Kind::Revision, node, findings),
+        Form::InferenceV1beta1 => kserve::v1beta1(node, findings),
+        Form::InferenceV1alpha2 => kserve::v1alpha2(node, findings),
+        Form::Deployment(kind) => deployment(node, kind, findings),
     };
     Read::Workload(Box::new(draft))
-}
-
-/// Warns of the fields of an object that its kind does not have.
-pub(super) fn check_fields(node: &Node<'_>, findings: &mut Findings) {
-    let version = node.child("apiVersion").value.and_then(Value::as_str).unwrap_or_default();
-    let known = KINDS.iter().find(|(known, at, ..)| *known == kind(node) && *at == version);
-    if let Some((_, _, fields_of, _)) = known {
-        fields::check(node, fields_of, findings);
-    }
 }
 
 /// Refuses an object that is meant to be of a kind that is read: its apiVersion or its kind is not one of those.
@@ -201,7 +134,7 @@ fn refuse_near(node: &Node<'_>, kind: &str, api_version: &str, findings: &mut Fi
     };
     if !versions.is_empty() && (!is_common || versions.iter().any(is_near)) {
         let place = node.child("apiVersion");
-        let rule = format!("is not known for a {kind}; known are {}", versions.join(", "));
+        let rule = format!("is no known version of {kind}; known are {}", versions.join(", "));
         findings.fault(&place.path, api_version, rule);
         return true;
     }
@@ -211,16 +144,6 @@ fn refuse_near(node: &Node<'_>, kind: &str, api_version: &str, findings: &mut Fi
         findings.fault(&node.child("kind").path, kind, format!("is unknown; did you mean {meant:?}?"));
     }
     near.is_some()
-}
-
-pub(super) fn id(node: &Node<'_>, findings: &mut Findings) -> Option<RevisionId> {
-    let metadata = node.child("metadata");
-    let namespace = metadata.child("namespace").text(findings).unwrap_or_else(|| "default".to_owned());
-    let name = metadata.child("name");
-    if !name.is_present() {
-        name.fault("is missing", findings);
-    }
-    name.text(findings).map(|name| RevisionId::new(namespace, name))
 }
 
 /// A Knative Service or Configuration.
@@ -288,79 +211,4 @@ fn deployment(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Draft {
         draft.written.stand_in_as(keys::PROGRESS_DEADLINE.name, &deadline, format!("{seconds}s"));
     }
     draft
-}
-
-/// The part that all kinds have in common.
-pub(super) fn common(
-    node: &Node<'_>,
-    kind: Kind,
-    annotations: &Node<'_>,
-    serving: Option<Node<'_>>,
-    findings: &mut Findings,
-) -> Draft {
-    // Without a container, which is a fault already, the rest is still read: all faults come at once.
-    let nowhere = Node { value: None, path: node.path.clone() };
-    let serving = serving.unwrap_or(nowhere);
-    unused::container(&serving, findings);
-    let is_strict = matches!(kind, Kind::Service | Kind::Configuration | Kind::Revision);
-    let container = pod::container(&serving, is_strict, findings);
-    Draft {
-        id: id(node, findings),
-        kind,
-        written: Written::at(annotations, findings),
-        container_concurrency: ConcurrencyLimit::UNLIMITED,
-        timeouts: Timeouts::total(seconds(DEFAULT_TIMEOUT_SECONDS)),
-        readiness_probe: pod::readiness_probe(&serving, container.port, findings),
-        container,
-        elsewhere: None,
-    }
-}
-
-pub(super) fn container_concurrency(field: &Node<'_>, findings: &mut Findings) -> ConcurrencyLimit {
-    let limit = field.whole(i32::MAX as u32, findings).unwrap_or(0);
-    if limit > MAX_CONTAINER_CONCURRENCY {
-        let advice =
-            format!("Knative allows {MAX_CONTAINER_CONCURRENCY} unless config-defaults says otherwise");
-        findings.warn(&field.path, advice);
-    }
-    limit.into()
-}
-
-pub(super) fn timeouts(
-    total: &Node<'_>,
-    start: &Node<'_>,
-    idle: &Node<'_>,
-    findings: &mut Findings,
-) -> Timeouts {
-    let unless_zero = |node: &Node<'_>, findings: &mut Findings| {
-        node.whole(i32::MAX as u32, findings).filter(|&seconds| seconds > 0)
-    };
-    let total_seconds = unless_zero(total, findings).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
-    if total_seconds > MAX_TIMEOUT_SECONDS {
-        let advice = format!("Knative allows {MAX_TIMEOUT_SECONDS} s unless config-defaults says otherwise");
-        findings.warn(&total.path, advice);
-    }
-    let mut within_total = |node: &Node<'_>| {
-        let limit = unless_zero(node, findings);
-        if let Some(limit) = limit.filter(|&limit| limit > total_seconds) {
-            findings.fault(
-                &node.path,
-                &limit.to_string(),
-                format!("is above the timeout of {total_seconds} s"),
-            );
-        }
-        limit
-    };
-    // Knative's webhook fills in this one only where it is shorter than the whole.
-    let default_start = Some(DEFAULT_RESPONSE_START_TIMEOUT_SECONDS).filter(|&limit| limit < total_seconds);
-    let start_seconds = if start.is_present() { within_total(start) } else { default_start };
-    Timeouts {
-        total: seconds(total_seconds),
-        response_start: start_seconds.map(seconds),
-        idle: within_total(idle).map(seconds),
-    }
-}
-
-fn seconds(number: u32) -> Duration {
-    Duration::from_secs(u64::from(number))
 }

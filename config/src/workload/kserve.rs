@@ -4,9 +4,9 @@
 use pilotlight_core::ConcurrencyLimit;
 use serde_json::Value;
 
+use super::draft::{Draft, common, container_concurrency, timeouts};
 use super::elsewhere::{Goal, hpa, range};
 use super::hpa::{keda, to_zero};
-use super::kinds::{Draft, common, container_concurrency, timeouts};
 use super::manifest::{Node, shown};
 use super::placement;
 use super::written::Written;
@@ -117,14 +117,14 @@ enum Mode {
     /// A Knative Service.
     Knative,
     /// A Deployment, with an autoscaler of its own.
-    Standard(Class),
+    Standard(DeploymentScaler),
     /// A model in pods that others share.
     ModelMesh,
 }
 
 /// The autoscaler of a Deployment that KServe makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum DeploymentScaler {
     Hpa,
     Keda,
     External,
@@ -137,8 +137,12 @@ const UTILIZATION: &str = "serving.kserve.io/targetUtilizationPercentage";
 const METRIC: &str = "serving.kserve.io/metric";
 
 const MODES: &[&str] = &["Serverless", "Knative", "RawDeployment", "Standard", "ModelMesh"];
-const CLASSES: &[(&str, Class)] =
-    &[("hpa", Class::Hpa), ("keda", Class::Keda), ("external", Class::External), ("none", Class::None)];
+const CLASSES: &[(&str, DeploymentScaler)] = &[
+    ("hpa", DeploymentScaler::Hpa),
+    ("keda", DeploymentScaler::Keda),
+    ("external", DeploymentScaler::External),
+    ("none", DeploymentScaler::None),
+];
 
 /// Annotations of KServe in force or harmless; what is close to one of these and is none is misspelt.
 const ANNOTATIONS: &[&str] = &[
@@ -175,7 +179,7 @@ impl Mode {
             );
             findings.fault(&class.path, text, rule);
         }
-        let standard = Mode::Standard(known.map_or(Class::Hpa, |&(_, class)| class));
+        let standard = Mode::Standard(known.map_or(DeploymentScaler::Hpa, |&(_, class)| class));
         let written = [node.at(&["status", "deploymentMode"]), mode.clone()];
         let written = written.iter().find_map(|place| place.value.map(shown));
         match written.as_deref() {
@@ -241,7 +245,7 @@ impl Mode {
         let makes = "KServe makes a Deployment of it (mode Standard, once RawDeployment): nothing scales it by requests.";
         let mut sentences = vec![makes.to_owned()];
         match class {
-            Class::Hpa => {
+            DeploymentScaler::Hpa => {
                 if min == 0 {
                     let advice = "no effect: a HorizontalPodAutoscaler keeps 1 pod at least; only mode Knative \
                                   (Serverless) and KEDA go to zero";
@@ -268,7 +272,7 @@ impl Mode {
                 sentences.push("It makes a HorizontalPodAutoscaler, too.".to_owned());
                 sentences.extend(hpa(min, max.max(min), &goals, false));
             }
-            Class::Keda => {
+            DeploymentScaler::Keda => {
                 let metric = predictor.child("scaleMetric");
                 if let Some(text) = metric.value.map(shown) {
                     findings.fault(
@@ -284,13 +288,13 @@ impl Mode {
                     sentences.push(to_zero(300));
                 }
             }
-            Class::External => {
+            DeploymentScaler::External => {
                 sentences.push(
                     "autoscalerClass external: whatever you bring yourself sets the number of pods."
                         .to_owned(),
                 );
             }
-            Class::None => {
+            DeploymentScaler::None => {
                 sentences.push(format!("autoscalerClass none: there are always {}.", count(min, "pod")))
             }
         }

@@ -68,14 +68,15 @@ pub(super) fn container(node: &Node<'_>, is_strict: bool, findings: &mut Finding
             continue;
         }
         if variable.child("valueFrom").is_present() {
-            findings.warn(&variable.path, format!("{name} takes its value from the cluster; it is left out"));
+            let advice = format!("{name} takes its value from the cluster; it is left out");
+            findings.warn_once(&variable.path, advice);
             continue;
         }
         env.push((name, variable.child("value").text(findings).unwrap_or_default()));
     }
     let env_from = node.child("envFrom");
     if env_from.is_present() {
-        findings.warn(&env_from.path, "variables from the cluster are left out");
+        findings.warn_once(&env_from.path, "variables from the cluster are left out");
     }
     Container {
         image: node.child("image").text(findings),

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
 /// One document of a file.
-pub(super) struct Parsed {
+pub(super) struct ParsedDocument {
     /// Its place among the documents of the file, from 1.
     pub(super) number: u32,
     /// The line on which it begins, from 1.
@@ -64,7 +64,7 @@ impl Lines {
 }
 
 /// Parses a file; empty documents are left out.
-pub(super) fn parse(text: &str) -> (Vec<Parsed>, Vec<SyntaxError>) {
+pub(super) fn parse(text: &str) -> (Vec<ParsedDocument>, Vec<SyntaxError>) {
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     let mut number = 0;
     for (before, chunk) in chunks(text) {
@@ -73,7 +73,7 @@ pub(super) fn parse(text: &str) -> (Vec<Parsed>, Vec<SyntaxError>) {
                 for located in found {
                     number += 1;
                     if !located.value.value.is_null() {
-                        documents.push(Parsed {
+                        documents.push(ParsedDocument {
                             number,
                             line: before + located.referenced.line(),
                             value: located.value.value,
@@ -406,10 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_list_is_read_and_a_bomb_is_not() {
-        let item = "- {apiVersion: v1, kind: Pod, metadata: {name: a, labels: {a: b, c: d}}}\n";
-        let list = format!("kind: List\nitems:\n{}", item.repeat(30_000));
-        assert_eq!(values(&list).len(), 1);
+    fn many_documents_are_read_and_a_bomb_is_not() {
         assert_eq!(values(&"a: 1\n---\n".repeat(2_000)).len(), 2_000);
         let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for (name, of) in ["b", "c", "d", "e", "f", "g", "h"].iter().zip(["a", "b", "c", "d", "e", "f", "g"])
