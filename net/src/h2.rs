@@ -4,7 +4,9 @@
 //! before it is reached: what one stream does wrong, and what adds up in normal life, must not end the others' requests.
 
 mod allowance;
+mod fields;
 mod frame;
+mod huffman;
 mod inbound;
 mod io;
 mod outbound;

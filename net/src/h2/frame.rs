@@ -43,3 +43,8 @@ pub(super) const CONTINUATION: u8 = 9;
 
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
+pub(super) const PADDED: u8 = 8;
+pub(super) const WITH_PRIORITY: u8 = 32;
+
+/// Bytes of a priority in a HEADERS frame.
+pub(super) const PRIORITY_BYTES: usize = 5;

@@ -6,18 +6,21 @@
 //! * DATA without content is left out (h2 takes 100 such frames in the life of a connection);
 //! * DATA for a stream that we have reset is marked as its last, and small DATA that comes together is joined (h2 charges
 //!   small frames to the connection until their reader takes them, and nobody takes those of a stream that was reset);
-//! * the pieces of a header list are joined to frames of full size (h2 takes a number of pieces, however small).
+//! * the pieces of a header list are joined to frames of full size (h2 takes a number of pieces, however small);
+//! * a field that HTTP does not allow gives way to [one that costs its stream alone](super::fields).
 //!
-//! A flood exceeds a rate, or a number: then its frames pass as they are, and the library's own limits hold. Nothing here
-//! looks into a payload.
+//! A flood exceeds a rate, or a number: then its frames pass as they are, and the library's own limits hold.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::MAX_FRAME_BYTES;
 use super::allowance::Allowance;
-use super::frame::{CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS};
+use super::frame::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS, PADDED, PRIORITY_BYTES,
+    WITH_PRIORITY,
+};
 use super::outbound::Resets;
+use super::{MAX_CONTINUATIONS, MAX_FRAME_BYTES, fields};
 
 /// The frames of one connection, in the order in which they come.
 #[derive(Debug)]
@@ -40,7 +43,10 @@ pub(super) struct Inbound {
 /// A header list that has begun and not ended.
 #[derive(Debug)]
 struct HeaderList {
-    stream: u32,
+    /// The HEADERS frame.
+    first: FrameHead,
+    /// Bytes in front of the list: a priority (RFC 9113, 6.2).
+    before: usize,
     pieces: u32,
     has_ended: bool,
     joined: BytesMut,
@@ -104,12 +110,10 @@ impl Inbound {
     fn read_payload(&mut self, read: &[u8]) {
         self.rest -= read.len();
         match &mut self.list {
-            Some(list) if self.is_joined => {
-                list.joined.extend_from_slice(read);
-                self.end_piece();
-            }
+            Some(list) if self.is_joined => list.joined.extend_from_slice(read),
             _ => self.ready.extend_from_slice(read),
         }
+        self.end_piece();
     }
 
     /// Begins a frame, of whose payload so many bytes are there.
@@ -121,8 +125,8 @@ impl Inbound {
             return;
         }
         if let Some(list) = self.list.take() {
-            // Another frame interrupts the list, or its pieces are too many: the library sees all of it.
-            list.write(list.joined.len(), 0, &mut self.ready);
+            // Another frame interrupts the list, or it is too long: the library sees all of it.
+            list.write(&list.joined, false, &mut self.ready);
         } else {
             match head.kind {
                 DATA if is_nothing(head) && self.has_begun(head.stream) && self.empty_frames.take(now) => {
@@ -130,13 +134,16 @@ impl Inbound {
                 }
                 DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
                 DATA if is_joinable(head, there) && self.is_joined_to_last(head) => return,
-                HEADERS if head.flags & END_HEADERS == 0 => self.list = Some(HeaderList::of(head.stream)),
+                HEADERS if head.length <= MAX_FRAME_BYTES as usize => {
+                    self.heads += 1;
+                    self.begun = self.begun.max(head.stream);
+                    self.list = Some(HeaderList::of(head));
+                    (self.is_joined, self.open) = (true, None);
+                    self.end_piece();
+                    return;
+                }
                 _ => {}
             }
-        }
-        if head.kind == HEADERS {
-            self.heads += 1;
-            self.begun = self.begun.max(head.stream);
         }
         self.open = is_joinable(head, there).then_some((head, self.ready.len()));
         head.write(&mut self.ready);
@@ -158,30 +165,37 @@ impl Inbound {
         true
     }
 
+    /// Takes notice if a piece of a header list is there as a whole.
     fn end_piece(&mut self) {
-        let Some(list) = self.list.as_mut().filter(|_| self.rest == 0) else { return };
-        self.is_joined = false;
-        let full = MAX_FRAME_BYTES as usize;
-        while list.joined.len() > full {
-            list.write(full, 0, &mut self.ready);
-            let _ = list.joined.split_to(full);
+        if self.rest > 0 || !std::mem::take(&mut self.is_joined) {
+            return;
         }
-        if list.has_ended {
-            list.write(list.joined.len(), END_HEADERS, &mut self.ready);
+        let Some(list) = &mut self.list else { return };
+        if list.pieces == 1 && !list.unpad() {
+            list.first.write(&mut self.ready);
+            self.ready.extend_from_slice(&list.joined);
+            self.list = None;
+        } else if list.has_ended {
+            list.mend();
+            list.write(&list.joined, true, &mut self.ready);
             self.list = None;
         }
     }
 }
 
 impl HeaderList {
-    fn of(stream: u32) -> Self {
-        HeaderList { stream, pieces: 0, has_ended: false, joined: BytesMut::new() }
+    fn of(first: FrameHead) -> Self {
+        let before = if first.flags & WITH_PRIORITY == 0 { 0 } else { PRIORITY_BYTES };
+        let has_ended = first.flags & END_HEADERS != 0;
+        HeaderList { first, before, pieces: 1, has_ended, joined: BytesMut::new() }
     }
 
     /// Whether this frame is the next piece, and one to be joined.
     fn begin_piece(&mut self, head: FrameHead) -> bool {
-        let is_next = head.kind == CONTINUATION && head.stream == self.stream;
-        if !is_next || head.length > MAX_FRAME_BYTES as usize || self.pieces == MAX_PIECES {
+        let is_next = head.kind == CONTINUATION && head.stream == self.first.stream;
+        let is_long =
+            head.length > MAX_FRAME_BYTES as usize || self.joined.len() + head.length > MAX_LIST_BYTES;
+        if !is_next || is_long || self.pieces == MAX_PIECES {
             return false;
         }
         self.pieces += 1;
@@ -189,11 +203,46 @@ impl HeaderList {
         true
     }
 
-    /// Writes a frame of the first `length` bytes that were joined.
-    fn write(&self, length: usize, flags: u8, into: &mut BytesMut) {
-        if length > 0 || flags != 0 {
-            FrameHead { length, kind: CONTINUATION, flags, stream: self.stream }.write(into);
-            into.extend_from_slice(&self.joined[..length]);
+    /// Takes the padding off the first frame; false: it has no room for its padding or its priority.
+    fn unpad(&mut self) -> bool {
+        let padding = match self.joined.first() {
+            Some(&padding) if self.first.flags & PADDED != 0 => usize::from(padding) + 1,
+            None if self.first.flags & PADDED != 0 => return false,
+            _ => 0,
+        };
+        let Some(rest) = self.joined.len().checked_sub(padding).filter(|rest| *rest >= self.before) else {
+            return false;
+        };
+        if padding > 0 {
+            self.joined.advance(1);
+            self.joined.truncate(rest);
+            self.first.flags &= !PADDED;
+        }
+        true
+    }
+
+    fn mend(&mut self) {
+        if let Some(mended) = fields::mend(&self.joined[self.before..]) {
+            self.joined.truncate(self.before);
+            self.joined.extend_from_slice(&mended);
+        }
+    }
+
+    /// Writes a list as frames of full size.
+    fn write(&self, mut joined: &[u8], has_ended: bool, into: &mut BytesMut) {
+        let mut head = self.first;
+        loop {
+            let piece = joined.split_off(..joined.len().min(MAX_FRAME_BYTES as usize)).unwrap_or_default();
+            let is_last = joined.is_empty();
+            head.length = piece.len();
+            head.flags &= !END_HEADERS;
+            head.flags |= if is_last && has_ended { END_HEADERS } else { 0 };
+            head.write(into);
+            into.extend_from_slice(piece);
+            if is_last {
+                return;
+            }
+            (head.kind, head.flags) = (CONTINUATION, 0);
         }
     }
 }
@@ -211,6 +260,9 @@ fn is_joinable(head: FrameHead, there: usize) -> bool {
 /// Frames without content that may come at once, and those that may come for ever.
 const MAX_EMPTY_FRAMES: u32 = 10_000;
 const EMPTY_FRAMES_PER_SECOND: u32 = 10_000;
+
+/// Bytes of one header list that are joined: as many as the library takes.
+const MAX_LIST_BYTES: usize = (MAX_CONTINUATIONS * MAX_FRAME_BYTES) as usize;
 
 /// Pieces of one header list that are joined: enough for the largest in pieces of 512 bytes.
 const MAX_PIECES: u32 = super::MAX_READ_HEADER_BYTES / 512;
@@ -246,15 +298,14 @@ mod tests {
     fn frames_of_a_usual_connection_pass_as_they_are_however_they_come() {
         let bytes = [
             frame(4, 0, 0, b""),
-            frame(HEADERS, END_HEADERS, 1, b"head"),
+            frame(HEADERS, END_HEADERS, 1, b"\x82"),
             frame(DATA, 0, 1, b"one"),
             frame(PING, 0, 0, b"12345678"),
             frame(DATA, 0, 1, b"two"),
             frame(DATA, 0, 3, b"of another"),
             frame(DATA, 8, 3, b"\x01padded."),
             frame(DATA, END_STREAM, 1, b""),
-            frame(HEADERS, 0, 3, b"half a list"),
-            frame(CONTINUATION, END_HEADERS, 3, b"and the other half"),
+            frame(HEADERS, END_HEADERS | END_STREAM | WITH_PRIORITY, 3, b"\0\0\0\0\x0f\x82"),
         ]
         .concat();
         for size in 1..=bytes.len() {
@@ -309,12 +360,13 @@ mod tests {
     #[test]
     fn pieces_of_a_header_list_are_joined_to_full_frames() {
         let full = MAX_FRAME_BYTES as usize;
-        let list: Vec<u8> = (0..=255).cycle().take(2 * full + 100).collect();
-        let pieces: Vec<Vec<u8>> = list.chunks(1000).map(|piece| frame(CONTINUATION, 0, 1, piece)).collect();
-        let [first, last] = [frame(HEADERS, 0, 1, b"first"), frame(CONTINUATION, END_HEADERS, 1, b"")];
+        let list = b"\x00\x01a\x01b".repeat(full / 2);
+        let first = frame(HEADERS, END_STREAM, 1, &list[..7]);
+        let pieces: Vec<Vec<u8>> =
+            list[7..].chunks(1000).map(|piece| frame(CONTINUATION, 0, 1, piece)).collect();
+        let last = frame(CONTINUATION, END_HEADERS, 1, b"");
         let joined = [
-            first.clone(),
-            frame(CONTINUATION, 0, 1, &list[..full]),
+            frame(HEADERS, END_STREAM, 1, &list[..full]),
             frame(CONTINUATION, 0, 1, &list[full..2 * full]),
             frame(CONTINUATION, END_HEADERS, 1, &list[2 * full..]),
         ]
@@ -326,10 +378,37 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_is_not_allowed_is_found_in_any_piece_and_behind_padding() {
+        let field = b"\x40\x04X-Ab\x01c";
+        let mended =
+            |flags, before: &[u8]| frame(HEADERS, flags, 1, &[before, b"\x40\x02te\x03xxx"].concat());
+        let (first, rest) = field.split_at(4);
+        let pieces = [frame(HEADERS, 0, 1, first), frame(CONTINUATION, END_HEADERS, 1, rest)].concat();
+        assert_eq!(passed(&pieces, 3, &Resets::default()), mended(END_HEADERS, b""));
+        let priority = b"\0\0\0\0\x0f";
+        let padded = [&[2][..], priority, field, &[0, 0]].concat();
+        let padded = frame(HEADERS, END_HEADERS | PADDED | WITH_PRIORITY, 1, &padded);
+        assert_eq!(passed(&padded, 3, &Resets::default()), mended(END_HEADERS | WITH_PRIORITY, priority));
+    }
+
+    #[test]
+    fn padding_longer_than_its_frame_is_seen_by_the_library() {
+        for (flags, payload) in [
+            (PADDED, &b""[..]),
+            (PADDED, b"\x03ab"),
+            (WITH_PRIORITY, b"abcd"),
+            (PADDED | WITH_PRIORITY, b"\x01abcde"),
+        ] {
+            let bytes = frame(HEADERS, END_HEADERS | flags, 1, payload);
+            assert_eq!(passed(&bytes, 2, &Resets::default()), bytes);
+        }
+    }
+
+    #[test]
     fn pieces_without_end_pass_as_they_are_in_the_end() {
         let first = frame(HEADERS, 0, 1, b"");
         let piece = frame(CONTINUATION, 0, 1, b"");
-        let flood = [first.clone(), piece.repeat(MAX_PIECES as usize + 200)].concat();
+        let flood = [first.clone(), piece.repeat(MAX_PIECES as usize + 199)].concat();
         assert_eq!(passed(&flood, 1000, &Resets::default()), [first, piece.repeat(200)].concat());
     }
 
@@ -340,9 +419,10 @@ mod tests {
             frame(PING, 0, 0, b"12345678"),
             frame(CONTINUATION, END_HEADERS, 3, b"c"),
             frame(DATA, 0, 1, b""),
+            frame(HEADERS, END_HEADERS, 3, b"c"),
         ] {
-            let bytes = [first.clone(), frame(CONTINUATION, 0, 1, b"b"), other].concat();
-            assert_eq!(passed(&bytes, 4, &Resets::default()), bytes);
+            let bytes = [first.clone(), frame(CONTINUATION, 0, 1, b"b"), other.clone()].concat();
+            assert_eq!(passed(&bytes, 4, &Resets::default()), [frame(HEADERS, 0, 1, b"ab"), other].concat());
         }
     }
 
@@ -383,7 +463,9 @@ mod tests {
         let payload = || prop::collection::vec(any::<u8>(), 0..40);
         let stream = || (0..3_u32).prop_map(|number| 2 * number + 1);
         let data = (prop::sample::select(vec![0, 0, 0, END_STREAM]), stream(), payload());
-        let list = (stream(), prop::collection::vec(payload(), 1..5)).prop_map(|(stream, pieces)| {
+        let list = (stream(), 0..100_usize, 1..20_usize).prop_map(|(stream, fields, size)| {
+            let list = [&b"\x82"[..], &b"\x00\x01a\x03bcd".repeat(fields)].concat();
+            let pieces: Vec<&[u8]> = list.chunks(size).collect();
             let last = pieces.len() - 1;
             let frames = pieces.iter().enumerate().map(|(number, piece)| {
                 let kind = if number == 0 { HEADERS } else { CONTINUATION };

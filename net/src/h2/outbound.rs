@@ -50,7 +50,7 @@ impl Outbound {
             if let Some(head) = FrameHead::parse(&self.head) {
                 match self.head[HEAD_BYTES..].first_chunk() {
                     Some(code) => {
-                        reset(WrittenReset { stream: head.stream, code: u32::from_be_bytes(*code) })
+                        reset(WrittenReset { stream: head.stream, code: u32::from_be_bytes(*code) });
                     }
                     None => self.rest = head.length,
                 }

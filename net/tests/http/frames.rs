@@ -91,6 +91,17 @@ impl Peer {
         }
     }
 
+    /// The next frame on this stream.
+    pub(crate) async fn next_of(&mut self, stream: u32) -> Frame {
+        loop {
+            let next = self.next().await.expect("a frame");
+            assert_ne!(next.kind, GOAWAY, "the connection is given up with code {}: {next:?}", next.code());
+            if next.stream == stream {
+                return next;
+            }
+        }
+    }
+
     /// The next request, by its stream.
     pub(crate) async fn request(&mut self) -> u32 {
         loop {

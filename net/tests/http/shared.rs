@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::frames::{
-    DATA, END_STREAM, Frame, GOAWAY, HEADERS, PING, Peer, RST_STREAM, fields, frame, in_pieces, request,
-    request_fields, response,
+    DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, Peer, RST_STREAM, fields, frame, in_pieces,
+    request, request_fields, response,
 };
 use crate::h2::{connect, grpc};
 use crate::support::{Answer, Server, soon, start, start_proxy};
@@ -124,6 +124,42 @@ async fn requests_that_are_refused_hurt_nobody() {
             assert_eq!(client.wait_for(RST_STREAM, stream).await.code(), 1);
         }
     }
+    is_answered(client, &go_on).await;
+}
+
+#[tokio::test]
+async fn malformed_heads_and_trailers_hurt_nobody() {
+    let (server, go_on) = server().await;
+    let mut client = waiting(&server).await;
+    let malformed: [(&[u8], &[u8]); 9] = [
+        (b"X-Capital", b"a"),
+        (b"x y", b"a"),
+        (b"", b"nameless"),
+        (b":odd", b"a"),
+        (b"x", b"two\nlines"),
+        (b"x", b"\0"),
+        (b":path", b"/caf\xe9"),
+        (b":method", b"G T"),
+        (b"connection", b"close"),
+    ];
+    // Each enters the table, which the others' header lists refer to.
+    for (stream, (name, value)) in streams().step_by(2).zip(malformed) {
+        let mut list = request_fields("GET", "/", &[]);
+        let at = list.len();
+        list.extend(fields(&[(name, value)]));
+        list[at] = 0x40;
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &list)).await;
+        assert_eq!(client.wait_for(RST_STREAM, stream).await.code(), 1, "{name:?}");
+        client.send(&request(stream + 2, "POST", "/", 0)).await;
+        let list = fields(&[(name, value)]);
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream + 2, &list)).await;
+        let reaction = client.next_of(stream + 2).await;
+        assert!([HEADERS, RST_STREAM].contains(&reaction.kind), "{name:?}: {reaction:?}");
+    }
+    // The third that entered, behind a good one: the table is what the client takes it for.
+    let list = [&request_fields("GET", "/", &[])[..], b"\x40\x01a\x01b", b"\xbe"].concat();
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 101, &list)).await;
+    client.wait_for(HEADERS, 101).await;
     is_answered(client, &go_on).await;
 }
 

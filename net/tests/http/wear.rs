@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::frames::{END_STREAM, HEADERS, PING, Peer, RST_STREAM, frame, response};
+use crate::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PING, Peer, RST_STREAM, fields, frame, response,
+};
 use crate::h2::{Sender, connect, grpc};
 use crate::support::{Server, soon, start_proxy, upstreams};
 
@@ -37,9 +39,9 @@ async fn statuses(calls: Vec<JoinHandle<u16>>) -> Vec<u16> {
     soon("all responses", join_all(calls)).await.into_iter().map(Result::unwrap).collect()
 }
 
-/// A response that no library sends: the value of a field has two lines.
-fn malformed(stream: u32) -> Vec<u8> {
-    response(stream, END_STREAM, &[(b"grpc-message", b"two\nlines")])
+/// A frame out of place, after which nothing on the connection can be read.
+fn broken() -> Vec<u8> {
+    frame(CONTINUATION, END_HEADERS, 1, b"")
 }
 
 /// Answers each request on further connections of the app, until the test ends.
@@ -58,7 +60,35 @@ fn answer(listener: TcpListener) {
 }
 
 #[tokio::test]
-async fn a_malformed_response_costs_calls_on_its_own_connection_only() {
+async fn a_malformed_response_fails_alone() {
+    let (listener, _proxy, client) = proxied().await;
+    let other = call(&client, grpc("/", Body::empty()));
+    let mut app = Peer::accept(&listener).await;
+    let waiting = app.request().await;
+    for (name, value) in [
+        (&b"grpc-message"[..], &b"two\nlines"[..]),
+        (b"X-Capital", b"a"),
+        (b"x y", b"a"),
+        (b":odd", b"a"),
+        (b"x", b"\0"),
+        (b"connection", b"close"),
+        (b"content-length", b"x"),
+    ] {
+        // In a head, and in trailers.
+        let (head, trailers) = (call(&client, get()), call(&client, get()));
+        let streams = [app.request().await, app.request().await];
+        app.send(&response(streams[0], END_STREAM, &[(name, value)])).await;
+        app.send(&response(streams[1], 0, &[])).await;
+        let list = fields(&[(name, value)]);
+        app.send(&frame(HEADERS, END_HEADERS | END_STREAM, streams[1], &list)).await;
+        assert_eq!(statuses(vec![head, trailers]).await, [502, 200], "{name:?}");
+    }
+    app.send(&response(waiting, END_STREAM, &[])).await;
+    assert_eq!(statuses(vec![other]).await, [200]);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_costs_its_own_calls_only() {
     let (listener, _proxy, client) = proxied().await;
     let calls: Vec<_> = (0..100).map(|_| call(&client, grpc("/", Body::empty()))).collect();
     let mut connections = Vec::new();
@@ -70,8 +100,7 @@ async fn a_malformed_response_costs_calls_on_its_own_connection_only() {
         }
         connections.push((app, waiting));
     }
-    let (app, waiting) = &mut connections[1];
-    app.send(&malformed(waiting[7])).await;
+    connections[1].0.send(&broken()).await;
     for (number, (app, waiting)) in connections.iter_mut().enumerate() {
         for stream in waiting.iter().filter(|_| number != 1) {
             app.send(&response(*stream, END_STREAM, &[])).await;
@@ -83,33 +112,32 @@ async fn a_malformed_response_costs_calls_on_its_own_connection_only() {
 }
 
 #[tokio::test]
-async fn what_may_be_sent_again_is_if_another_response_cost_the_connection() {
+async fn what_may_be_sent_again_is_if_a_connection_breaks() {
     let (listener, _proxy, client) = proxied().await;
     let calls: Vec<_> = (0..32).map(|_| call(&client, get())).collect();
     let mut app = Peer::accept(&listener).await;
-    let mut stream = 0;
     for _ in 0..32 {
-        stream = app.request().await;
+        app.request().await;
     }
-    app.send(&malformed(stream)).await;
+    app.send(&broken()).await;
     answer(listener);
     assert_eq!(statuses(calls).await, vec![200; 32]);
 }
 
 #[tokio::test]
-async fn a_request_whose_response_is_malformed_again_hurts_nobody_the_second_time() {
+async fn a_request_whose_connection_breaks_again_hurts_nobody_the_second_time() {
     let (listener, _proxy, client) = proxied().await;
     let fails = call(&client, get());
     let mut app = Peer::accept(&listener).await;
-    let stream = app.request().await;
-    app.send(&malformed(stream)).await;
+    app.request().await;
+    app.send(&broken()).await;
     // It is sent again, on a connection that no other request uses.
     let mut alone = Peer::accept(&listener).await;
-    let again = alone.request().await;
+    alone.request().await;
     let other = call(&client, grpc("/", Body::empty()));
     let mut shared = Peer::accept(&listener).await;
     let waits = shared.request().await;
-    alone.send(&malformed(again)).await;
+    alone.send(&broken()).await;
     assert_eq!(statuses(vec![fails]).await, [502]);
     shared.send(&response(waits, END_STREAM, &[])).await;
     assert_eq!(statuses(vec![other]).await, [200]);

@@ -81,19 +81,16 @@ async fn heads_that_mean_nothing_or_two_things_are_refused() {
     .await;
 }
 
-// All of these are faults of a stream (RFC 9113, 8.1.1 and 6.9): the library does not part them from its own tables, and
-// ends the connection. docs/parity.md lists them.
 #[tokio::test]
-async fn some_faults_of_a_stream_end_the_connection() {
+async fn fields_that_http_does_not_allow_are_refused() {
     let usual = usual("GET", "/a");
-    let [method, scheme, _, authority] = usual;
+    let [method, scheme, path, authority] = usual;
     let with = |name: &[u8], value: &[u8]| {
         let list = [fields(&usual), field(name, value)].concat();
         frame(HEADERS, END_STREAM | END_HEADERS, 3, &list)
     };
     let latin = [fields(&[method, scheme]), field(b":path", b"/caf\xe9"), fields(&[authority])].concat();
-    let open = frame(HEADERS, END_HEADERS, 3, &fields(&usual));
-    connections_end(&[
+    streams_are_reset(&[
         ("a capital in a name", with(b"X-A", b"b")),
         ("a line feed in a value", with(b"x", b"a\r\nhost: b")),
         ("a NUL in a value", with(b"x", b"a\0b")),
@@ -102,8 +99,20 @@ async fn some_faults_of_a_stream_end_the_connection() {
         ("an empty name", with(b"", b"b")),
         ("a pseudo-header that nobody knows", headers(&[&usual[..], &[(":odd", "b")]].concat())),
         ("a byte above 127 in the path", frame(HEADERS, END_STREAM | END_HEADERS, 3, &latin)),
-        ("a method that is none", headers(&[(":method", "G T"), scheme, ("path", "/"), authority])),
+        ("a method that is none", headers(&[(":method", "G T"), scheme, path, authority])),
+        ("an empty method", headers(&[(":method", ""), scheme, path, authority])),
+    ])
+    .await;
+}
+
+// Both are faults of a stream (RFC 9113, 5.1 and 6.9), which the library takes for faults of the connection. docs/parity.md
+// lists them.
+#[tokio::test]
+async fn some_faults_of_a_stream_end_the_connection() {
+    let open = frame(HEADERS, END_HEADERS, 3, &fields(&usual("GET", "/a")));
+    connections_end(&[
         ("a window of a stream that grows by nothing", [open, frame(WINDOW_UPDATE, 0, 3, &[0; 4])].concat()),
+        ("data behind the end of a stream", [get(3, "/", &[]), frame(DATA, 0, 3, b"x")].concat()),
     ])
     .await;
 }
