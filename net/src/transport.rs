@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -103,6 +104,17 @@ impl Transport {
         if let MaybeTls::Plain(stream) = &self.io {
             // An error says that the socket has ended already.
             let _ = stream.set_zero_linger();
+        }
+    }
+
+    /// Whether the peer has closed its side and no byte lies in front of that, whatever tokio has heard. (Unknown over TLS.)
+    pub(crate) fn is_at_eof(&self) -> bool {
+        match &self.io {
+            MaybeTls::Plain(stream) => {
+                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                rustix::net::recv(stream, &mut [0; 1], flags).is_ok_and(|(_, received)| received == 0)
+            }
+            MaybeTls::Tls(_) => false,
         }
     }
 

@@ -21,7 +21,7 @@
 //!   Head        the task               the next head is read
 //!   Body        RequestBody            the body is read; the task waits for its end
 //!   Abandoned   the task               the rest of the body is drained, so that the connection can be kept
-//!   Drained     the task               pipelined requests are read ahead, and an EOF shows that the client has left
+//!   Drained     the task               pipelined requests are read ahead, and a later EOF shows that the client has left
 //!   Stuck       nobody                 nothing more is read; the connection is closed after the response
 //!   Gone        nobody                 the client has left
 //!
@@ -73,6 +73,12 @@ struct Halves {
     interim: WriteBuffer,
     /// Waker of the connection's task, for the end of `RequestState::Body`.
     task: Option<Waker>,
+    /// No request has ended yet.
+    is_fresh: bool,
+    /// It has been looked at what lies behind the request.
+    has_looked_behind: bool,
+    /// The client sends nothing more, and waits for answers.
+    is_half_closed: bool,
 }
 
 /// State of the request, and so the owner of the read half; see the picture above.
@@ -126,6 +132,9 @@ impl Link {
                 answer: AnswerState::Final,
                 interim: WriteBuffer::default(),
                 task: None,
+                is_fresh: true,
+                has_looked_behind: false,
+                is_half_closed: false,
             }),
         }
     }
@@ -326,6 +335,7 @@ impl Halves {
         let expects_continue = version == Version::HTTP_11
             && expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         debug_assert!(matches!(self.request, RequestState::Head), "the last request has ended");
+        self.has_looked_behind = false;
         self.request = match length {
             // Head => Drained
             Length::Known(0) => RequestState::Drained,
@@ -343,7 +353,7 @@ impl Halves {
 
     /// Reads the next frame for [`RequestBody`].
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Halves { transport, request, answer, interim, task } = self;
+        let Halves { transport, request, answer, interim, task, .. } = self;
         let RequestState::Body { decoder, expects_continue } = request else {
             // Stuck: the body has failed before.
             return Poll::Ready(Some(Err(Error::Downstream(RequestBodyError::Failed))));
@@ -419,6 +429,7 @@ impl Halves {
 
     /// The response has been written. Whether another request may follow.
     fn end(&mut self) -> bool {
+        self.is_fresh = false;
         match self.request {
             // Drained => Head
             RequestState::Drained => {
@@ -448,15 +459,23 @@ impl Halves {
         }
     }
 
-    /// Reads pipelined requests ahead. Ready at EOF: a client that half-closes its connection before it has its response
-    /// is taken for one that has left, as in Go's net/http (`connReader.backgroundRead`). A client that pipelines more
-    /// than is read ahead is subject to back-pressure, and its leaving is noticed later.
+    /// Reads pipelined requests ahead. Ready at EOF: the client has left, as in Go's net/http
+    /// (`connReader.backgroundRead`). An EOF that came together with the request is half a close, as by `nc -N`, and its
+    /// client waits for the answer. A client that pipelines more than is read ahead is subject to back-pressure, and its
+    /// leaving is noticed later.
     fn poll_eof(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.transport.unread.len() < MAX_AHEAD {
-            if let Ok(1..) = ready!(self.transport.poll_fill(cx)) {
-                continue;
+        let is_first_look = !std::mem::replace(&mut self.has_looked_behind, true);
+        while self.transport.unread.len() < MAX_AHEAD && !self.is_half_closed {
+            match self.transport.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) if is_first_look => self.is_half_closed = true,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {
+                    // tokio has not heard of the EOF on a fresh connection, whose first bytes it reads unasked.
+                    self.is_half_closed = is_first_look && self.is_fresh && self.transport.is_at_eof();
+                    return Poll::Pending;
+                }
             }
-            return Poll::Ready(());
         }
         Poll::Pending
     }

@@ -18,10 +18,10 @@ impl RawTarget {
     /// path in the target. The second value is how many bytes longer it is.
     pub(super) fn escape(bytes: &[u8]) -> Option<(Bytes, usize, RawTarget)> {
         let from = bytes.iter().position(|byte| *byte == b' ')? + 1;
-        let length = bytes[from..].iter().position(|byte| byte.is_ascii_whitespace())?;
+        let length = bytes[from..].iter().position(u8::is_ascii_whitespace)?;
         let from = from + path_of(&bytes[from..from + length])?;
         let (before, rest) = bytes.split_at(from);
-        let (path, after) = rest.split_at(rest.iter().position(|byte| byte.is_ascii_whitespace())?);
+        let (path, after) = rest.split_at(rest.iter().position(u8::is_ascii_whitespace)?);
         if !path.iter().any(|byte| is_odd(*byte)) {
             return None;
         }

@@ -173,3 +173,44 @@ async fn a_client_that_asks_for_more_than_is_read_ahead_gets_all_its_answers() {
     };
     soon("all of it", async { tokio::join!(asking, answering, reading) }).await;
 }
+
+#[tokio::test]
+async fn a_client_that_half_closes_with_its_request_gets_its_answers() {
+    for requests in [
+        GET.to_owned(),
+        GET.repeat(3),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi".to_owned(),
+    ] {
+        let (client, app, proxy) = proxied().await;
+        drop(client);
+        // Request and FIN are there before the proxy looks.
+        let mut client = std::net::TcpStream::connect(proxy.address).unwrap();
+        std::io::Write::write_all(&mut client, requests.as_bytes()).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut client = Client::of(tokio::net::TcpStream::from_std(client).unwrap());
+        let mut upstream = app.accept().await;
+        let number = requests.matches(" / HTTP").count();
+        for _ in 0..number {
+            upstream.read_message().await;
+            // The app takes its time, in which the proxy looks at its client.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            upstream.send(OK).await;
+        }
+        let answers = client.read_to_end().await;
+        assert_eq!(answers.matches("\r\n\r\nok").count(), number, "{requests:?}: {answers}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_while_it_waits_has_left() {
+    let (mut client, app, _proxy) = proxied().await;
+    client.send(GET).await;
+    let mut upstream = app.accept().await;
+    upstream.read_head().await;
+    client.finish().await;
+    assert_eq!(upstream.read_to_end().await, "", "the request is given up");
+    assert_eq!(client.read_to_end().await, "");
+}
