@@ -61,7 +61,7 @@ pub struct Workload {
     pub container: Container,
     /// The file, document and line it was read from.
     pub source: Source,
-    /// What scales it in a cluster, sentence by sentence, where requests do not.
+    /// The autoscaler it has in a cluster, sentence by sentence, where requests do not scale it.
     pub elsewhere: Option<Vec<String>>,
     /// Warnings: parts that are suspicious, or not carried over.
     pub notes: Vec<Warning>,

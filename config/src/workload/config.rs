@@ -15,7 +15,7 @@ use crate::spelling::nearest;
 
 /// The name of the ConfigMap.
 const NAME: &str = "config-autoscaler";
-/// Where Knative looks for it.
+/// The namespace in which Knative looks for it.
 const NAMESPACE: &str = "knative-serving";
 const EXAMPLE: &str = "_example";
 const CHECKSUM: &str = "knative.dev/example-checksum";
@@ -89,7 +89,7 @@ fn advise(node: &Node<'_>, data: &BTreeMap<String, String>, findings: &mut Findi
     }
 }
 
-/// What stands in the example is for people: whoever changes it there changes nothing.
+/// Tells changes of the example, which is for people: nobody else reads it.
 fn advise_example(place: &Node<'_>, example: &str, data: &BTreeMap<String, String>, findings: &mut Findings) {
     let Ok(documents) = manifest::documents(example) else { return };
     let Some(Value::Object(fields)) = documents.first().and_then(|document| document.root().value) else {

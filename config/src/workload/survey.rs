@@ -238,7 +238,7 @@ fn defaults(
     }
 }
 
-/// What objects are to each other: the same name twice, and an autoscaler beside what it scales.
+/// Compares objects with each other: a name that is there twice, an autoscaler beside what it scales.
 fn compare(all: &mut Workloads, findings: &mut Findings) {
     let place = |workload: &Workload| Place {
         file: Some(workload.source.file.clone()),
