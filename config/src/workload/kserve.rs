@@ -295,7 +295,7 @@ impl Mode {
                 );
             }
             DeploymentScaler::None => {
-                sentences.push(format!("autoscalerClass none: there are always {}.", count(min, "pod")))
+                sentences.push(format!("autoscalerClass none: there are always {}.", count(min, "pod")));
             }
         }
         sentences
