@@ -21,6 +21,7 @@ pub use config::{data_beside, data_in};
 pub use elsewhere::Elsewhere;
 pub use survey::survey;
 
+mod compare;
 mod config;
 mod draft;
 mod elsewhere;
@@ -68,7 +69,7 @@ pub struct Workload {
 }
 
 /// The kind of object a workload was written as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Kind {
     /// A Knative `Service`.
     Service,

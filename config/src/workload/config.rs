@@ -9,7 +9,7 @@ use super::fields::{self, key_in_force};
 use super::manifest::{self, Document, Node, shown};
 use super::object;
 use crate::autoscaler::AutoscalerConfig;
-use crate::fault::{Fault, Findings, Parsed, Place, Warning};
+use crate::fault::{Fault, Findings, Parsed, Position, Warning};
 use crate::keys::{Entry, config_map};
 use crate::spelling::nearest;
 
@@ -156,10 +156,11 @@ fn crc32(text: &str) -> u32 {
 pub(crate) fn from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
     let (documents, errors) = manifest::read(text);
     let mut all = Findings::default();
-    all.faults.extend(errors.into_iter().map(|error| {
-        let place = Place { line: Some(error.line), ..Place::default() };
-        Fault::without_value("", error.message).at(&place)
-    }));
+    all.faults.extend(
+        errors
+            .into_iter()
+            .map(|error| Fault::without_value("", error.message).at(Position::line(error.line))),
+    );
     let Some(document) = holder(&documents) else {
         if all.faults.is_empty() {
             all.faults.push(Fault::without_value("", nothing(&documents)));
@@ -180,14 +181,14 @@ pub(crate) fn from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
         fields::check(&root, of_type, &mut findings);
         read(&root, &mut findings)
     };
-    let lined = |key: &str| Place { line: Some(document.line_of(key)), ..Place::default() };
+    let lined = |key: &str| Position::line(document.line_of(key));
     all.faults.extend(findings.faults.into_iter().map(|it| {
         let place = lined(&it.key);
-        it.at(&place)
+        it.at(place)
     }));
     all.warnings.extend(findings.warnings.into_iter().map(|it: Warning| {
         let place = lined(&it.key);
-        it.at(&place)
+        it.at(place)
     }));
     Parsed::new(config, all)
 }
