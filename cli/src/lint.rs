@@ -106,6 +106,11 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_of_the_defaults_hides_no_service() {
+        assert_eq!(lint("kind: [", Some("stable-window: 1s"), Format::Json), ExitCode::from(FAILURE));
+    }
+
+    #[test]
     fn a_file_that_is_not_there_is_named() {
         let error =
             run(&LintArgs { files: vec!["/nowhere.yaml".into()], config: None, format: Format::Text })

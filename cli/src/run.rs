@@ -245,3 +245,40 @@ Examples:
   pilotlight run --journal decisions.jsonl --log-format json -- ./app --port {port}
 
 Requests find their service by Host: NAME.NAMESPACE.localhost, or the plain name. With one service, any host does.";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use pilotlight_config::explain::STARTUP_TIMEOUT;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parsed(words: &[&str]) -> RunArgs {
+        Line::try_parse_from(["run"].iter().chain(words)).unwrap().run
+    }
+
+    #[test]
+    fn a_pod_has_the_time_to_start_that_lint_tells() {
+        assert_eq!(parsed(&["--sample"]).startup_timeout, STARTUP_TIMEOUT);
+    }
+
+    #[test]
+    fn settings_beside_files_alone_are_refused() {
+        let error = workloads(&parsed(&["-f", "/nowhere.yaml", "--target", "5", "--max", "2"])).unwrap_err();
+        let lines: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
+        assert!(
+            lines.iter().any(|line| line.contains("--target is about an app given behind --")),
+            "{lines:?}"
+        );
+        assert!(
+            lines.iter().any(|line| line.contains("write the annotation autoscaling.knative.dev/max-scale")),
+            "{lines:?}"
+        );
+    }
+}

@@ -85,7 +85,7 @@ fn indented(sentences: &[String]) -> String {
     lines + "\n"
 }
 
-/// What the defaults come to for a revision that sets nothing itself.
+/// The defaults, and how a revision that sets nothing itself is scaled by them.
 fn defaults(config: &AutoscalerConfig, source: &Source) -> String {
     let unlimited = ConcurrencyLimit::UNLIMITED;
     let resolved = resolve(config, &BTreeMap::new(), unlimited, Reachability::Reachable).value;

@@ -21,15 +21,9 @@ pub struct Fault {
     /// The file it was found in, if it came from one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The line of the file, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u64>,
-    /// The document of the file, from 1, where there are several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub document: Option<u32>,
-    /// The object: kind, namespace and name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    /// The position in the file, if it is known.
+    #[serde(flatten)]
+    pub position: Option<Box<Position>>,
     /// The key as it was written, with its path inside the file; empty for the file as a whole.
     pub key: String,
     /// The value as it was written; `None` where no value is at fault.
@@ -47,15 +41,7 @@ impl Fault {
 
     /// Something is wrong about `key` that is not in its value.
     pub fn without_value(key: impl Into<String>, rule: impl Into<String>) -> Self {
-        Fault {
-            file: None,
-            line: None,
-            document: None,
-            object: None,
-            key: key.into(),
-            value: None,
-            rule: rule.into(),
-        }
+        Fault { file: None, position: None, key: key.into(), value: None, rule: rule.into() }
     }
 
     /// The same, found in `file`.
@@ -64,17 +50,16 @@ impl Fault {
         Fault { file: Some(file.into()), ..self }
     }
 
-    /// The same, found at `place`.
+    /// The same, found at `position` in its file.
     #[must_use]
-    pub fn at(self, place: &Place) -> Self {
-        let Place { file, line, document, object } = place.clone();
-        Fault { file: file.or(self.file), line: line.or(self.line), document, object, ..self }
+    pub fn at(self, position: Position) -> Self {
+        Fault { position: Some(Box::new(position)), ..self }
     }
 
     /// The same without a file: its key alone says where it is.
     #[must_use]
     pub fn named(self, key: impl Into<String>) -> Self {
-        Fault { key: key.into(), file: None, line: None, document: None, object: None, ..self }
+        Fault { key: key.into(), file: None, position: None, ..self }
     }
 
     /// The same, with the key below `path`.
@@ -86,8 +71,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (object, key) = (self.object.as_deref(), self.key.as_str());
-        write_place(f, self.file.as_deref(), self.line, self.document, object, key)?;
+        write_place(f, self.file.as_deref(), self.position.as_deref(), &self.key)?;
         match &self.value {
             Some(value) => write!(f, "{value:?} {}", self.rule),
             None => f.write_str(&self.rule),
@@ -95,17 +79,24 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The place of a finding: file, line, document and object, as far as they are known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub file: Option<String>,
+/// The position of a finding in its file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Position {
     /// The line, from 1.
-    pub line: Option<u64>,
+    pub line: u64,
     /// The document, from 1, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<u32>,
     /// The object: kind, namespace and name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+}
+
+impl Position {
+    /// A line of a file.
+    pub fn line(line: u64) -> Self {
+        Position { line, document: None, object: None }
+    }
 }
 
 /// One thing that is legal and probably not meant, or that changes nothing.
@@ -114,15 +105,9 @@ pub struct Warning {
     /// The file it was found in, if it came from one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The line of the file, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u64>,
-    /// The document of the file, from 1, where there are several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub document: Option<u32>,
-    /// The object: kind, namespace and name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    /// The position in the file, if it is known.
+    #[serde(flatten)]
+    pub position: Option<Box<Position>>,
     /// The key it is about, with its path inside the file; empty for the file as a whole.
     pub key: String,
     /// The suspicion and, where there is one, what to write instead.
@@ -132,14 +117,7 @@ pub struct Warning {
 impl Warning {
     /// Advice about `key`.
     pub fn new(key: impl Into<String>, advice: impl Into<String>) -> Self {
-        Warning {
-            file: None,
-            line: None,
-            document: None,
-            object: None,
-            key: key.into(),
-            advice: advice.into(),
-        }
+        Warning { file: None, position: None, key: key.into(), advice: advice.into() }
     }
 
     /// The same, found in `file`.
@@ -148,17 +126,16 @@ impl Warning {
         Warning { file: Some(file.into()), ..self }
     }
 
-    /// The same, found at `place`.
+    /// The same, found at `position` in its file.
     #[must_use]
-    pub fn at(self, place: &Place) -> Self {
-        let Place { file, line, document, object } = place.clone();
-        Warning { file: file.or(self.file), line: line.or(self.line), document, object, ..self }
+    pub fn at(self, position: Position) -> Self {
+        Warning { position: Some(Box::new(position)), ..self }
     }
 
     /// The same without a file: its key alone says where it is.
     #[must_use]
     pub fn named(self, key: impl Into<String>) -> Self {
-        Warning { key: key.into(), file: None, line: None, document: None, object: None, ..self }
+        Warning { key: key.into(), file: None, position: None, ..self }
     }
 
     /// The same, with the key below `path`.
@@ -170,8 +147,7 @@ impl Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (object, key) = (self.object.as_deref(), self.key.as_str());
-        write_place(f, self.file.as_deref(), self.line, self.document, object, key)?;
+        write_place(f, self.file.as_deref(), self.position.as_deref(), &self.key)?;
         f.write_str(&self.advice)
     }
 }
@@ -300,21 +276,19 @@ fn join(path: &str, key: &str) -> String {
 fn write_place(
     f: &mut fmt::Formatter<'_>,
     file: Option<&str>,
-    line: Option<u64>,
-    document: Option<u32>,
-    object: Option<&str>,
+    position: Option<&Position>,
     key: &str,
 ) -> fmt::Result {
-    match (file, line) {
-        (Some(file), Some(line)) => write!(f, "{file}:{line}: ")?,
+    match (file, position) {
+        (Some(file), Some(Position { line, .. })) => write!(f, "{file}:{line}: ")?,
         (Some(file), None) => write!(f, "{file}: ")?,
         (None, _) => {}
     }
-    match (document, object) {
-        (Some(document), Some(object)) => write!(f, "document {document}, {object}: ")?,
-        (Some(document), None) => write!(f, "document {document}: ")?,
-        (None, Some(object)) => write!(f, "{object}: ")?,
-        (None, None) => {}
+    match position.map(|position| (position.document, position.object.as_deref())) {
+        Some((Some(document), Some(object))) => write!(f, "document {document}, {object}: ")?,
+        Some((Some(document), None)) => write!(f, "document {document}: ")?,
+        Some((None, Some(object))) => write!(f, "{object}: ")?,
+        Some((None, None)) | None => {}
     }
     if !key.is_empty() {
         write!(f, "{key}: ")?;

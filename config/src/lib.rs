@@ -23,6 +23,6 @@ pub mod workload;
 
 pub use annotations::Annotations;
 pub use autoscaler::AutoscalerConfig;
-pub use fault::{Fault, Faults, Findings, Parsed, Place, Warning};
+pub use fault::{Fault, Faults, Findings, Parsed, Position, Warning};
 pub use resolve::{Origin, Resolved, Setting, Verdict, resolve};
 pub use workload::Workload;

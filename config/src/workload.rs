@@ -21,6 +21,7 @@ pub use config::{data_beside, data_in};
 pub use elsewhere::Elsewhere;
 pub use survey::survey;
 
+mod compare;
 mod config;
 mod draft;
 mod elsewhere;
@@ -61,14 +62,14 @@ pub struct Workload {
     pub container: Container,
     /// The file, document and line it was read from.
     pub source: Source,
-    /// What scales it in a cluster, sentence by sentence, where requests do not.
+    /// The autoscaler it has in a cluster, sentence by sentence, where requests do not scale it.
     pub elsewhere: Option<Vec<String>>,
     /// Warnings: parts that are suspicious, or not carried over.
     pub notes: Vec<Warning>,
 }
 
 /// The kind of object a workload was written as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Kind {
     /// A Knative `Service`.
     Service,

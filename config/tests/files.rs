@@ -59,7 +59,8 @@ fn a_document_that_cannot_be_parsed_and_a_file_at_fault_hide_no_others() {
     let (found, findings) = workload::survey(&files, None);
     assert_eq!(names(&found), ["default/a", "default/b", "default/c"]);
     let [fault] = &findings.faults[..] else { panic!("{:?}", findings.faults) };
-    assert_eq!((fault.file.as_deref(), fault.line, fault.document), (Some("a.yaml"), Some(6), Some(2)));
+    let position = fault.position.as_ref().unwrap();
+    assert_eq!((fault.file.as_deref(), position.line, position.document), (Some("a.yaml"), 6, Some(2)));
     assert!(fault.rule.starts_with("is not valid YAML: unclosed bracket"), "{fault}");
 }
 
@@ -123,9 +124,24 @@ fn a_name_that_is_there_twice_is_told() {
     assert_eq!(findings.faults, []);
     assert_eq!(
         findings.warnings[0].to_string(),
-        "f.yaml:6: Service shop/web: metadata.name: default/web (f.yaml:1) has the same name in another namespace: on one \
-         machine both would answer to the host web, and `pilotlight run` takes only one of them"
+        "f.yaml:6: Service shop/web: metadata.name: Service default/web (f.yaml:1) has the same name: on one machine both \
+         would answer to the host web, and `pilotlight run` refuses them together"
     );
+}
+
+#[test]
+fn names_that_many_share_are_not_told_one_by_one() {
+    let all: String = (0..20)
+        .map(|n| {
+            format!(
+                "---\n{}",
+                service("web", "").replace("name: web", &format!("name: web, namespace: n{n}"))
+            )
+        })
+        .collect();
+    let (_, findings) = survey(&all);
+    assert_eq!((findings.faults.len(), findings.warnings.len()), (0, 6));
+    assert_eq!(findings.warnings[5].to_string(), "14 more objects share a name with an earlier one");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Reading the manifests that name the workloads to run.
 
+use std::ffi::OsStr;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -75,7 +76,7 @@ fn manifests_in(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
             let entry = entry.map_err(unreadable)?;
             let path = entry.path();
             let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+            let ending = path.extension().map(OsStr::to_ascii_lowercase);
             // Links to folders are not followed: they may lead back.
             if entry.file_type().map_err(unreadable)?.is_dir() {
                 folders.extend((!is_hidden).then_some(path));
@@ -108,4 +109,34 @@ pub fn text_of(path: &Path) -> Result<String, ManifestError> {
         std::fs::read_to_string(path)
     };
     text.map_err(|source| ManifestError::Unreadable { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_read_with_all_below_it_in_the_order_of_the_names() {
+        let folder = std::env::temp_dir().join(format!("pilotlight-folder-{}", std::process::id()));
+        let below = folder.join("b");
+        std::fs::create_dir_all(&below).unwrap();
+        std::fs::create_dir_all(folder.join(".git")).unwrap();
+        for file in ["c.yaml", "a.yml", "b/d.JSON", "b/e.txt", ".git/f.yaml", ".g.yaml"] {
+            std::fs::write(folder.join(file), file).unwrap();
+        }
+        let names = |path: &Path| -> Vec<String> {
+            texts(&[path.to_owned()]).unwrap().into_iter().map(|(_, text)| text).collect()
+        };
+        assert_eq!(names(&folder), ["a.yml", "b/d.JSON", "c.yaml"]);
+        assert_eq!(
+            names(&below.join("e.txt")),
+            ["b/e.txt"],
+            "a file that is named is read whatever its name"
+        );
+        let empty = folder.join(".git").join("empty");
+        std::fs::create_dir_all(&empty).unwrap();
+        let error = texts(&[empty]).unwrap_err().to_string();
+        assert!(error.ends_with("is a folder without a file that ends in .yaml, .yml or .json"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -9,13 +9,13 @@ use super::fields::{self, key_in_force};
 use super::manifest::{self, Document, Node, shown};
 use super::object;
 use crate::autoscaler::AutoscalerConfig;
-use crate::fault::{Fault, Findings, Parsed, Place, Warning};
+use crate::fault::{Fault, Findings, Parsed, Position, Warning};
 use crate::keys::{Entry, config_map};
 use crate::spelling::nearest;
 
 /// The name of the ConfigMap.
 const NAME: &str = "config-autoscaler";
-/// Where Knative looks for it.
+/// The namespace in which Knative looks for it.
 const NAMESPACE: &str = "knative-serving";
 const EXAMPLE: &str = "_example";
 const CHECKSUM: &str = "knative.dev/example-checksum";
@@ -89,7 +89,7 @@ fn advise(node: &Node<'_>, data: &BTreeMap<String, String>, findings: &mut Findi
     }
 }
 
-/// What stands in the example is for people: whoever changes it there changes nothing.
+/// Tells changes of the example, which is for people: nobody else reads it.
 fn advise_example(place: &Node<'_>, example: &str, data: &BTreeMap<String, String>, findings: &mut Findings) {
     let Ok(documents) = manifest::documents(example) else { return };
     let Some(Value::Object(fields)) = documents.first().and_then(|document| document.root().value) else {
@@ -156,10 +156,11 @@ fn crc32(text: &str) -> u32 {
 pub(crate) fn from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
     let (documents, errors) = manifest::read(text);
     let mut all = Findings::default();
-    all.faults.extend(errors.into_iter().map(|error| {
-        let place = Place { line: Some(error.line), ..Place::default() };
-        Fault::without_value("", error.message).at(&place)
-    }));
+    all.faults.extend(
+        errors
+            .into_iter()
+            .map(|error| Fault::without_value("", error.message).at(Position::line(error.line))),
+    );
     let Some(document) = holder(&documents) else {
         if all.faults.is_empty() {
             all.faults.push(Fault::without_value("", nothing(&documents)));
@@ -180,14 +181,14 @@ pub(crate) fn from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
         fields::check(&root, of_type, &mut findings);
         read(&root, &mut findings)
     };
-    let lined = |key: &str| Place { line: Some(document.line_of(key)), ..Place::default() };
+    let lined = |key: &str| Position::line(document.line_of(key));
     all.faults.extend(findings.faults.into_iter().map(|it| {
         let place = lined(&it.key);
-        it.at(&place)
+        it.at(place)
     }));
     all.warnings.extend(findings.warnings.into_iter().map(|it: Warning| {
         let place = lined(&it.key);
-        it.at(&place)
+        it.at(place)
     }));
     Parsed::new(config, all)
 }

@@ -21,7 +21,7 @@ pub(super) struct Draft {
     pub(super) timeouts: Timeouts,
     pub(super) container: Container,
     pub(super) readiness_probe: Value,
-    /// What scales it in a cluster, where requests do not.
+    /// The autoscaler it has in a cluster, explained, where requests do not scale it.
     pub(super) elsewhere: Option<Vec<String>>,
 }
 

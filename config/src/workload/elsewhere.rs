@@ -1,4 +1,4 @@
-//! What another autoscaler will do, in plain words: the same sentences for a HorizontalPodAutoscaler that somebody
+//! Other autoscalers in plain words: the same sentences for a HorizontalPodAutoscaler that somebody
 //! wrote and for one that KServe makes.
 
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct Elsewhere {
     pub kind: &'static str,
     /// The file, document and line it was read from.
     pub source: Source,
-    /// What it does, sentence by sentence.
+    /// Its effects, sentence by sentence.
     pub explanation: Vec<String>,
     /// The kind and name of what it scales, in the same namespace.
     #[serde(skip)]

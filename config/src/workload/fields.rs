@@ -169,7 +169,7 @@ pub(super) fn key_in_force(key: &str, data: &BTreeMap<String, String>) -> String
     value.map_or(String::new(), |value| format!(". In force: {value}"))
 }
 
-/// What is in force where a field is not written.
+/// Defaults of fields that are not written.
 const DEFAULTS: &[(&str, &str, &str)] = &[
     ("Container", "args", "none"),
     ("Container", "command", "the image's own"),

@@ -8,7 +8,7 @@ use super::manifest::{Node, shown};
 use crate::fault::Findings;
 use crate::wording::time;
 
-/// What an object that scales says: its explanation, and the kind and name of what it scales.
+/// An object that scales: its explanation, and the kind and name of what it scales.
 pub(super) struct Scaler {
     pub(super) explanation: Vec<String>,
     pub(super) scales: Option<(String, String)>,
@@ -134,7 +134,7 @@ pub(super) fn scaled_object(node: &Node<'_>, findings: &mut Findings) -> Scaler 
 /// KEDA's default.
 const DEFAULT_MAX_REPLICA_COUNT: u32 = 100;
 
-/// What KEDA looks at.
+/// The sentence about KEDA's triggers.
 pub(super) fn keda(triggers: &[String]) -> String {
     format!(
         "KEDA's ScaledObject sets the number of pods by its triggers ({}), through a HorizontalPodAutoscaler.",

@@ -10,7 +10,7 @@ use crate::fault::Findings;
 use crate::keys::annotation::{self as keys, PREFIX};
 use crate::spelling::nearest;
 
-/// What an object turned out to be.
+/// The outcome of reading an object.
 pub(super) enum Read {
     Workload(Box<Draft>),
     /// The defaults of all revisions, read elsewhere.

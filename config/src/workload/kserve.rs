@@ -62,7 +62,7 @@ pub(super) fn v1beta1(node: &Node<'_>, findings: &mut Findings) -> Draft {
     let absent = predictor.child("responseStartTimeoutSeconds");
     draft.timeouts =
         timeouts(&predictor.child("timeout"), &absent, &predictor.child("idleTimeoutSeconds"), findings);
-    // What the predictor itself is annotated with goes over what the whole service is annotated with.
+    // Annotations of the predictor go over those of the whole service.
     let own = predictor.child("annotations");
     placement::check_annotations(&own, findings);
     draft.written.add_above(&own, findings);
@@ -111,7 +111,7 @@ pub(super) fn v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Draft {
     draft
 }
 
-/// What KServe makes of an InferenceService.
+/// The form in which KServe runs an InferenceService.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// A Knative Service.
@@ -165,7 +165,7 @@ const ANNOTATIONS: &[&str] = &[
 ];
 
 impl Mode {
-    /// Which it is: by the status, else by the annotation, else by what only one of them reads.
+    /// The mode: by the status, else by the annotation, else by what only one of them reads.
     fn of(node: &Node<'_>, annotations: &Node<'_>, predictor: &Node<'_>, findings: &mut Findings) -> Self {
         misspelt(annotations, findings);
         let (mode, class) = (annotations.child(MODE), annotations.child(CLASS));
@@ -295,7 +295,7 @@ impl Mode {
                 );
             }
             DeploymentScaler::None => {
-                sentences.push(format!("autoscalerClass none: there are always {}.", count(min, "pod")))
+                sentences.push(format!("autoscalerClass none: there are always {}.", count(min, "pod")));
             }
         }
         sentences

@@ -1,4 +1,4 @@
-//! What every object says of itself: kind, namespace, name, and who made it.
+//! The identity of objects: kind, namespace, name, and who made it.
 
 use serde_json::Value;
 

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pilotlight_core::{Reachability, RevisionId};
+use pilotlight_core::Reachability;
 
 use super::draft::{self, Draft};
 use super::kinds;
 use super::manifest::{self, Document};
 use super::object::{self, some_of};
-use super::{Elsewhere, Manifest, Source, Workload, Workloads, config, hpa};
+use super::{Elsewhere, Manifest, Source, Workload, Workloads, compare, config, hpa};
 use crate::autoscaler::AutoscalerConfig;
-use crate::fault::{Fault, Findings, Place, Warning};
+use crate::fault::{Fault, Findings, Position, Warning};
 use crate::keys::annotation::{CLASS, HPA, KPA};
 use crate::resolve::{Origin, Verdict, progress_deadline, resolve};
 use crate::wording::number;
@@ -38,7 +38,7 @@ pub fn survey(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> 
     } else {
         findings.faults.extend(nothing);
     }
-    compare(&mut workloads, &mut findings);
+    compare::all(&mut workloads, &mut findings);
     workloads.elsewhere.retain(|scaler| !scaler.explanation.is_empty());
     (workloads, findings)
 }
@@ -62,13 +62,10 @@ impl<'a> File<'a> {
             nothing.push(Fault::without_value("", "is empty").in_file(manifest.file));
         }
         for error in errors {
-            let place = Place {
-                file: Some(manifest.file.to_owned()),
-                line: Some(error.line),
-                document: has_several.then_some(error.number),
-                object: None,
-            };
-            findings.faults.push(Fault::without_value("", error.message).at(&place));
+            let document = has_several.then_some(error.number);
+            let position = Position { line: error.line, document, object: None };
+            let fault = Fault::without_value("", error.message).at(position);
+            findings.faults.push(fault.in_file(manifest.file));
         }
         file
     }
@@ -95,8 +92,8 @@ impl<'a> File<'a> {
             usable += 1;
             match kinds::read(&root, &mut here) {
                 kinds::Read::Workload(draft) => {
-                    let place = |key: &str| self.place(document, key);
-                    all.workloads.extend(finish(*draft, &all.config, source, &place, &mut here));
+                    let position = |key: &str| self.position(document, key);
+                    all.workloads.extend(finish(*draft, &all.config, source, &position, &mut here));
                 }
                 kinds::Read::Scaler(kind, scaler) => {
                     let id = draft::id(&root, &mut here);
@@ -127,8 +124,8 @@ impl<'a> File<'a> {
             findings.warnings.push(Warning::new("", advice).in_file(self.name));
         }
         fold(&mut found);
-        found.faults.sort_by_key(|fault| fault.line);
-        found.warnings.sort_by_key(|warning| warning.line);
+        found.faults.sort_by_key(|fault| fault.position.as_ref().map(|it| it.line));
+        found.warnings.sort_by_key(|warning| warning.position.as_ref().map(|it| it.line));
         findings.faults.append(&mut found.faults);
         findings.warnings.append(&mut found.warnings);
         usable > 0
@@ -137,8 +134,8 @@ impl<'a> File<'a> {
     /// Takes over what was found in one of the documents.
     fn absorb(&self, document: &Document, found: Findings, all: &mut Findings) {
         let placed = |fault: Fault| {
-            let place = self.place(document, &fault.key);
-            let fault = fault.at(&place);
+            let position = self.position(document, &fault.key);
+            let fault = fault.at(position).in_file(self.name);
             match &fault.value {
                 Some(value) if value.contains("{{") => {
                     let rule = format!("{}; {}", fault.rule, manifest::RENDER_FIRST);
@@ -148,23 +145,22 @@ impl<'a> File<'a> {
             }
         };
         let told = |warning: Warning| {
-            let place = self.place(document, &warning.key);
-            warning.at(&place)
+            let position = self.position(document, &warning.key);
+            warning.at(position).in_file(self.name)
         };
         all.faults.extend(found.faults.into_iter().map(placed));
         all.warnings.extend(found.warnings.into_iter().map(told));
         all.repeated.extend(found.repeated.into_iter().map(told));
     }
 
-    fn place(&self, document: &Document, key: &str) -> Place {
+    fn position(&self, document: &Document, key: &str) -> Position {
         let root = document.root();
         let object = match object::identity(&root) {
             Some([kind, namespace, name]) => Some(format!("{kind} {namespace}/{name}")),
             None => root.child("kind").value.map(manifest::shown),
         };
-        Place {
-            file: Some(self.name.to_owned()),
-            line: Some(document.line_of(key)),
+        Position {
+            line: document.line_of(key),
             document: self.has_several.then_some(document.number),
             object,
         }
@@ -178,7 +174,7 @@ fn fold(found: &mut Findings) {
     for warning in found.repeated.drain(..) {
         let field = warning.key.rsplit('.').next().unwrap_or_default();
         let field = field.split('[').next().unwrap_or_default().to_owned();
-        let object = warning.object.clone();
+        let object = warning.position.as_ref().and_then(|position| position.object.clone());
         let at = *known.entry((field, warning.advice.clone())).or_insert_with(|| {
             groups.push((warning, BTreeSet::new()));
             groups.len() - 1
@@ -238,93 +234,12 @@ fn defaults(
     }
 }
 
-/// What objects are to each other: the same name twice, and an autoscaler beside what it scales.
-fn compare(all: &mut Workloads, findings: &mut Findings) {
-    let place = |workload: &Workload| Place {
-        file: Some(workload.source.file.clone()),
-        line: Some(workload.source.line),
-        document: None,
-        object: Some(format!("{:?} {}", workload.kind, workload.id)),
-    };
-    let at = |workload: &Workload| format!("{}:{}", workload.source.file, workload.source.line);
-    let mut found = Findings::default();
-    let mut by_id: BTreeMap<&RevisionId, &Workload> = BTreeMap::new();
-    let mut by_name: BTreeMap<&str, &Workload> = BTreeMap::new();
-    for workload in &all.workloads {
-        if let Some(first) = by_id.get(&workload.id) {
-            let rule = format!("is defined already at {}", at(first));
-            let rule =
-                if first.kind == workload.kind { rule } else { format!("{rule}, as a {:?}", first.kind) };
-            findings.faults.push(Fault::without_value("metadata.name", rule).at(&place(workload)));
-            continue;
-        }
-        by_id.insert(&workload.id, workload);
-        match by_name.get(workload.id.name.as_str()) {
-            Some(first) => {
-                let advice = format!(
-                    "{} ({}) has the same name in another namespace: on one machine both would answer to the host {}, \
-                     and `pilotlight run` takes only one of them",
-                    first.id,
-                    at(first),
-                    workload.id.name
-                );
-                found.repeated.push(Warning::new("metadata.name", advice).at(&place(workload)));
-            }
-            None => {
-                by_name.insert(&workload.id.name, workload);
-            }
-        }
-    }
-    let mut scalers: BTreeMap<(RevisionId, &str), &Elsewhere> = BTreeMap::new();
-    for scaler in &all.elsewhere {
-        let Some((kind, name)) = &scaler.scales else { continue };
-        let target = (RevisionId::new(scaler.id.namespace.clone(), name.clone()), kind.as_str());
-        if let Some(first) = scalers.get(&target) {
-            let advice =
-                format!("{} {} scales {kind} {name}, too: both contradict each other", first.kind, first.id);
-            let Source { file, line } = scaler.source.clone();
-            let object = Some(format!("{} {}", scaler.kind, scaler.id));
-            let place = Place { file: Some(file), line: Some(line), document: None, object };
-            findings.warnings.push(Warning::new("spec.scaleTargetRef", advice).at(&place));
-        }
-        scalers.entry(target).or_insert(scaler);
-    }
-    let names: Vec<(usize, String)> = all
-        .workloads
-        .iter()
-        .enumerate()
-        .filter_map(|(index, workload)| {
-            let kind = format!("{:?}", workload.kind);
-            let scaler = scalers.get(&(workload.id.clone(), kind.as_str()))?;
-            Some((index, format!("{} {}", scaler.kind, scaler.id)))
-        })
-        .collect();
-    findings.warnings.extend(names.iter().filter(|(index, _)| has_settings(&all.workloads[*index])).map(
-        |(index, scaler)| {
-            let advice = format!(
-                "annotated for scaling by requests, and {scaler} scales it, too: both contradict each other"
-            );
-            Warning::new("metadata", advice).at(&place(&all.workloads[*index]))
-        },
-    ));
-    fold(&mut found);
-    findings.warnings.append(&mut found.warnings);
-    for (index, scaler) in names {
-        let sentence = format!("In a cluster {scaler} scales it; `pilotlight run` scales it by requests.");
-        all.workloads[index].elsewhere = Some(vec![sentence]);
-    }
-}
-
-fn has_settings(workload: &Workload) -> bool {
-    workload.settings.iter().any(|setting| matches!(setting.from, Origin::Annotation(_)))
-}
-
 /// Resolves what one object says; `None` if it is at fault or another autoscaler's.
 fn finish(
     draft: Draft,
     config: &AutoscalerConfig,
     source: Source,
-    place: &dyn Fn(&str) -> Place,
+    position: &dyn Fn(&str) -> Position,
     findings: &mut Findings,
 ) -> Option<Workload> {
     let parsed =
@@ -358,9 +273,9 @@ fn finish(
             setting.from = draft.written.origin_of(key);
         }
     }
+    let notes = findings.warnings.iter().chain(&findings.repeated);
     let notes =
-        findings.warnings.iter().chain(&findings.repeated).map(|note| note.clone().at(&place(&note.key)));
-    let notes = notes.collect();
+        notes.map(|note| note.clone().at(position(&note.key)).in_file(source.file.as_str())).collect();
     Some(Workload {
         id,
         kind: draft.kind,

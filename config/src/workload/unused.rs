@@ -30,7 +30,7 @@ pub(super) fn sidecars(containers: &Node<'_>, serving: &Node<'_>, findings: &mut
 pub(super) fn knative_service(spec: &Node<'_>, findings: &mut Findings) {
     let traffic = spec.child("traffic");
     let targets = traffic.items(&mut Findings::default());
-    // This is what Knative itself fills in.
+    // Knative itself fills this in.
     let is_all_to_latest = matches!(targets.as_slice(), [one]
         if one.child("latestRevision").value == Some(&Value::Bool(true)) && !one.child("tag").is_present());
     if traffic.is_present() && !targets.is_empty() && !is_all_to_latest {

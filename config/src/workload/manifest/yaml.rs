@@ -95,7 +95,7 @@ pub(super) fn parse(text: &str) -> (Vec<ParsedDocument>, Vec<SyntaxError>) {
     (documents, errors)
 }
 
-/// What to do with a template.
+/// The advice about a template.
 pub(in crate::workload) const RENDER_FIRST: &str = "render it first, as with `helm template`";
 
 /// Cuts a text into parts that can be parsed alone, each with the number of lines before it.
