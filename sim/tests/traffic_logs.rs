@@ -179,8 +179,9 @@ fn what_a_container_wrote_is_read_through_its_wrapping() {
     let cri = format!(
         "2023-10-10T13:55:36.100000000Z stderr F starting\n2023-10-10T13:55:36.200000000Z stdout F {inner}\n"
     );
-    let skipping = load(&[("f", &cri)], "file: f, skip-bad-lines: true").unwrap();
-    assert_eq!((format(&skipping), service_millis(&skipping)), ("nginx".to_owned(), vec![3]));
+    let started = read(&cri);
+    assert_eq!((format(&started), service_millis(&started)), ("nginx".to_owned(), vec![3]));
+    assert!(started.loaded()[0].to_string().contains("1 line left out: before the first request"));
     let (first, second) = inner.split_at(60);
     let cut = format!("2023-10-10T13:55:36.2Z stdout P {first}\n2023-10-10T13:55:36.2Z stdout F {second}\n");
     let cut = load(&[("f", &cut)], "file: f, format: nginx").unwrap();
@@ -323,4 +324,43 @@ fn files_of_other_kinds_say_what_to_do() {
         let error = spec.load(folder.path()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn what_a_program_says_before_its_first_request_is_left_out() {
+    let gunicorn = "[2023-10-10 13:55:30 +0000] [7] [INFO] Starting gunicorn 21.2.0\n\
+                    [2023-10-10 13:55:30 +0000] [7] [INFO] Listening at: http://0.0.0.0:8080 (7)\n"
+        .to_owned()
+        + &combined(&["", ""]);
+    let traffic = read(&gunicorn);
+    assert_eq!(traffic.arrivals(1).count(), 2);
+    assert!(traffic.loaded()[0].to_string().contains("2 lines left out: before the first request"));
+    assert!(
+        error(&(combined(&[""]) + "Traceback (most recent call last):\n"), "")
+            .contains("line 2: there is no [time]")
+    );
+}
+
+#[test]
+fn a_broken_line_does_not_change_what_the_others_are() {
+    let good = combined(&[" 0.300"; 30]);
+    let broken =
+        "10.0.0.9 - - [10/Oct/2023:13:55:40 +0000] \"GET /a \"b\" HTTP/1.1\" 404 17 \"-\" \"-\" 0.001\n";
+    let traffic = load(&[("f", &(good.clone() + broken))], "file: f, skip-bad-lines: true").unwrap();
+    assert_eq!(service_millis(&traffic)[1..], [300; 30]);
+    // Two broken lines of a log without durations: nothing is asked.
+    let plain = combined(&[""; 30]) + "1.1.1.1 - - [10/Oct/2023:13:55:41 +0000] \"GET \"x\" y\" 404 17 8 9\n";
+    assert_eq!(read(&plain).arrivals(1).count(), 31);
+}
+
+#[test]
+fn fields_may_stand_before_the_request_and_times_be_iso() {
+    let early = "1.1.1.1 - - [10/Oct/2023:13:55:36 +0000] 301574 \"GET / HTTP/1.1\" 200 5\n";
+    assert!(error(early, "").contains("field 5 (301574)"));
+    assert_eq!(service_millis(&load(&[("f", early)], "file: f, duration-unit: us").unwrap()), [301]);
+    let iso = "1.1.1.1 - - [2023-10-10T13:55:36+00:00] \"GET / HTTP/1.1\" 200 5 \"-\" \"curl\" 0.250\n";
+    assert_eq!((format(&read(iso)), service_millis(&read(iso))), ("nginx".to_owned(), vec![250]));
+    let log_field =
+        "{\"log\":\"GET /\",\"time\":\"2023-10-10T13:55:36.5Z\",\"status\":200,\"duration_ms\":8}\n";
+    assert_eq!(millis(&read(log_field)), [(500, Some(8))], "a field of that name is no wrapping");
 }
