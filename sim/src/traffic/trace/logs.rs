@@ -24,7 +24,7 @@ pub(super) use common::common_time;
 pub(super) use proxies::is_alb;
 
 /// A line of a log.
-enum Line {
+enum LogLine {
     /// A request.
     Request(Entry),
     /// Something else, and why it is no request.
@@ -51,7 +51,7 @@ pub(super) fn read(
         _ => {
             let layout = common::Layout::of(&sample(start), *format, reading)?;
             *format = layout.format;
-            read_lines(source, reading, |line| layout.line(line).map(Line::Request))?
+            read_lines(source, reading, |line| layout.line(line).map(LogLine::Request))?
         }
     };
     if entries.is_empty() && *format == Format::K6 {
@@ -63,7 +63,7 @@ pub(super) fn read(
 fn read_lines(
     source: impl BufRead,
     reading: &mut Reading<'_>,
-    mut parse: impl FnMut(&str) -> Result<Line, String>,
+    mut parse: impl FnMut(&str) -> Result<LogLine, String>,
 ) -> Result<Vec<Entry>, TrafficError> {
     let mut entries = Vec::new();
     let mut early: Option<(u64, String)> = None;
@@ -79,8 +79,8 @@ fn read_lines(
             parsed => reading.accept(number, parsed)?,
         };
         match parsed {
-            Some(Line::Request(entry)) => entries.push(entry),
-            Some(Line::Other(why)) if !why.is_empty() => *reading.left_out.entry(why).or_default() += 1,
+            Some(LogLine::Request(entry)) => entries.push(entry),
+            Some(LogLine::Other(why)) if !why.is_empty() => *reading.left_out.entry(why).or_default() += 1,
             _ => {}
         }
         Ok(())

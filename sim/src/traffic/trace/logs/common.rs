@@ -24,12 +24,12 @@ pub(super) struct Layout {
 
 /// The field with the duration.
 struct DurationField {
-    place: Place,
+    place: DurationPlace,
     unit: WrittenUnit,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
+enum DurationPlace {
     /// So many fields behind the time, but for the request, its status and its size.
     BehindTime(usize),
     /// So many fields from the beginning of the line.
@@ -83,7 +83,7 @@ impl Layout {
         reading: &mut Reading<'_>,
     ) -> Result<Self, TrafficError> {
         let spec = reading.spec;
-        let rows: Vec<Vec<Field<'_>>> = lines.iter().filter_map(|line| others(&split(line))).collect();
+        let rows: Vec<Vec<LogField<'_>>> = lines.iter().filter_map(|line| others(&split(line))).collect();
         let columns = columns(&rows);
         let without = |format| Layout { format, stamped: stamped(format), duration: None };
         if spec.duration.as_deref() == Some("none") || format == Format::Traefik && rows.is_empty() {
@@ -125,7 +125,7 @@ impl Layout {
         let layout = Layout {
             format,
             stamped: stamped(format),
-            duration: Some(DurationField { place: Place::BehindTime(column.at), unit: written }),
+            duration: Some(DurationField { place: DurationPlace::BehindTime(column.at), unit: written }),
         };
         layout.note(reading);
         Ok(layout)
@@ -134,15 +134,15 @@ impl Layout {
     /// The field that somebody named: by its number in the line, from 1, or by the name before its equals sign.
     fn as_asked(
         wanted: &str,
-        rows: &[Vec<Field<'_>>],
+        rows: &[Vec<LogField<'_>>],
         lines: &[String],
         format: Format,
         reading: &mut Reading<'_>,
     ) -> Result<Self, TrafficError> {
         let place = match wanted.parse::<usize>() {
             Ok(0) => return Err(reading.problem("fields are counted from 1")),
-            Ok(number) => Place::FromStart(number - 1),
-            Err(_) => Place::Named(wanted.to_owned()),
+            Ok(number) => DurationPlace::FromStart(number - 1),
+            Err(_) => DurationPlace::Named(wanted.to_owned()),
         };
         let split_lines: Vec<Vec<Part<'_>>> = lines.iter().map(|line| split(line)).collect();
         let cells: Vec<&str> = split_lines.iter().filter_map(|parts| place.cell(parts)).collect();
@@ -216,18 +216,18 @@ impl DurationField {
             }
         };
         let place = match &self.place {
-            Place::Named(name) => format!("{name} is"),
-            Place::FromStart(at) => format!("field {} is", at + 1),
-            Place::BehindTime(_) => "the duration is".to_owned(),
+            DurationPlace::Named(name) => format!("{name} is"),
+            DurationPlace::FromStart(at) => format!("field {} is", at + 1),
+            DurationPlace::BehindTime(_) => "the duration is".to_owned(),
         };
         service.map(Some).ok_or_else(|| format!("{place} {text:?}, not {expected} as in the first lines"))
     }
 }
 
-impl Place {
+impl DurationPlace {
     fn cell<'a>(&self, parts: &[Part<'a>]) -> Option<&'a str> {
         match self {
-            Place::BehindTime(at) => {
+            DurationPlace::BehindTime(at) => {
                 let others = others(parts)?;
                 let cell = others.get(*at).map(|(_, part)| part.value().1);
                 // Servers of one nginx may write different formats into one file: the form says as much as a place.
@@ -239,8 +239,8 @@ impl Place {
                 };
                 cell.filter(|cell| form_of(cell) != Form::Absent).or_else(by_form)
             }
-            Place::FromStart(at) => parts.get(*at).map(|part| part.value().1),
-            Place::Named(name) => {
+            DurationPlace::FromStart(at) => parts.get(*at).map(|part| part.value().1),
+            DurationPlace::Named(name) => {
                 parts.iter().map(Part::value).find(|(known, _)| *known == Some(name)).map(|(_, v)| v)
             }
         }
@@ -261,10 +261,10 @@ pub(in crate::traffic::trace) fn common_time(text: &str) -> Option<i64> {
 }
 
 /// A field that may be a duration, and its place in the line.
-type Field<'a> = (usize, Part<'a>);
+type LogField<'a> = (usize, Part<'a>);
 
 /// What stands behind the time but for the request, its status and its size.
-fn others<'a>(parts: &[Part<'a>]) -> Option<Vec<Field<'a>>> {
+fn others<'a>(parts: &[Part<'a>]) -> Option<Vec<LogField<'a>>> {
     let (time_at, _) = time_of(parts).ok()?;
     let request_at = (time_at + 1..parts.len()).find(|at| parts[*at].kind == Kind::Quoted)?;
     let places = (time_at + 1..request_at).chain(request_at + 3..parts.len());
@@ -272,14 +272,14 @@ fn others<'a>(parts: &[Part<'a>]) -> Option<Vec<Field<'a>>> {
 }
 
 /// The fields of the lines, by their place; those that most lines do not have are accidents.
-fn columns<'a>(rows: &[Vec<Field<'a>>]) -> Vec<Column<'a>> {
+fn columns<'a>(rows: &[Vec<LogField<'a>>]) -> Vec<Column<'a>> {
     let width = rows.iter().map(Vec::len).max().unwrap_or(0);
     let is_usual = |at: &usize| rows.iter().filter(|row| row.len() > *at).count() * 2 >= rows.len();
     let column = |at: usize| {
         let longer = || rows.iter().filter(move |row| row.len() > at);
         let cells = || longer().map(move |row| row[at].1.value());
         let name = cells().next().and_then(|(name, _)| name);
-        let next = |row: &Vec<Field<'a>>| {
+        let next = |row: &Vec<LogField<'a>>| {
             row.get(at + 1).map(|(_, part)| part).filter(|part| part.kind == Kind::Bare).map(|part| part.text)
         };
         let unit_behind = same(longer().map(next)).flatten().and_then(|text| text.parse::<TimeUnit>().ok());
@@ -308,7 +308,7 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
 /// are one in another: the longest is the request's.
 fn surely<'c, 'a>(
     columns: &'c [Column<'a>],
-    rows: &[Vec<Field<'a>>],
+    rows: &[Vec<LogField<'a>>],
     format: Format,
 ) -> Vec<(&'c Column<'a>, WrittenUnit)> {
     let written = |column: &Column<'_>| match (column.form, column.unit) {
