@@ -187,7 +187,6 @@ fn what_a_container_wrote_is_read_through_its_wrapping() {
     let cut = load(&[("f", &cut)], "file: f, format: nginx").unwrap();
     assert_eq!(service_millis(&cut), [3], "a line that was cut is one line");
     let docker = serde_json::json!({"log": format!("{inner}\n"), "stream": "stdout", "time": "2023-10-10T13:55:36.3Z"});
-    let docker = docker.to_string().replace("{\"log\"", "{\"log\"");
     assert_eq!(service_millis(&read(&format!("{docker}\n"))), [3]);
     let caddy = r#"{"level":"info","ts":1696946136.5,"logger":"http.log.access","msg":"handled request","request":{"method":"GET","uri":"/"},"duration":0.25,"size":10,"status":200}"#;
     let cri = format!("2023-10-10T13:55:36.2Z stderr F {caddy}\n");
@@ -363,4 +362,27 @@ fn fields_may_stand_before_the_request_and_times_be_iso() {
     let log_field =
         "{\"log\":\"GET /\",\"time\":\"2023-10-10T13:55:36.5Z\",\"status\":200,\"duration_ms\":8}\n";
     assert_eq!(millis(&read(log_field)), [(500, Some(8))], "a field of that name is no wrapping");
+}
+
+#[test]
+fn seconds_and_microseconds_of_apache_say_by_themselves_what_they_are() {
+    let traffic = read(&combined(&[" 0/301574", " 1/1250000"]));
+    assert_eq!((format(&traffic), service_millis(&traffic)), ("apache".to_owned(), vec![301, 1_250]));
+    assert!(millis(&read(&combined(&[" 3/301574"])))[0].1.is_none(), "these do not go together");
+}
+
+#[test]
+fn a_scenario_warns_of_its_trace_before_anything_is_simulated() {
+    let log = r#"{"level":"info","ts":1696946130.1,"msg":"using provided configuration"}
+{"level":"info","ts":1696946136.5,"logger":"http.log.access","request":{"method":"GET"},"duration":300,"status":200}
+"#;
+    let folder = traces::folder(&[("caddy.log", log)]);
+    let text = "load: {trace: {file: caddy.log}}\npods: {init: 1s}\n";
+    let draft = pilotlight_sim::scenario::file::Draft::parse("s.yaml", text, folder.path()).unwrap();
+    let parsed = draft.load();
+    assert!(parsed.value.is_ok());
+    let warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
+    for part in ["last longer than the whole log", "1 line left out: no requests"] {
+        assert!(warnings.iter().any(|warning| warning.contains(part)), "{warnings:?}");
+    }
 }

@@ -46,6 +46,8 @@ enum WrittenUnit {
     Known(TimeUnit),
     /// Behind the number, in the same field.
     InField,
+    /// Microseconds behind a slash.
+    BehindSlash,
 }
 
 /// A field of a line that may be a duration.
@@ -60,6 +62,8 @@ enum Form {
     Number,
     /// A duration with its unit.
     WithUnit,
+    /// Apache's `%T/%D`: seconds, and the same in microseconds.
+    Twice,
     Other,
 }
 
@@ -153,6 +157,7 @@ impl Layout {
         let named = unit::named(wanted).1;
         let unit = match (form, reading.spec.duration_unit.or(named)) {
             (Form::WithUnit, _) => WrittenUnit::InField,
+            (Form::Twice, _) => WrittenUnit::BehindSlash,
             (Form::Other | Form::Absent, _) => {
                 return Err(reading.problem(format!("the field {wanted:?} is {example:?}, not a duration")));
             }
@@ -206,6 +211,10 @@ impl DurationField {
         let (service, expected) = match self.unit {
             WrittenUnit::Known(unit) => (unit.parse(text), "a number"),
             WrittenUnit::InField => (duration::parse(text).ok(), "a duration with its unit"),
+            WrittenUnit::BehindSlash => {
+                let micros = text.split_once('/').map(|(_, micros)| micros);
+                (micros.and_then(|micros| TimeUnit::Micros.parse(micros)), "seconds/microseconds")
+            }
             WrittenUnit::Decimals(decimals) => {
                 let is_so = form_of(text) == Form::Decimals(decimals);
                 let service = if is_so { TimeUnit::Seconds.parse(text) } else { None };
@@ -313,6 +322,7 @@ fn surely<'c, 'a>(
 ) -> Vec<(&'c Column<'a>, WrittenUnit)> {
     let written = |column: &Column<'_>| match (column.form, column.unit) {
         (Form::WithUnit, _) => Some(WrittenUnit::InField),
+        (Form::Twice, _) => Some(WrittenUnit::BehindSlash),
         (Form::Decimals(_) | Form::Whole | Form::Number, Some(unit)) => Some(WrittenUnit::Known(unit)),
         // Apache has no decimals.
         (Form::Decimals(decimals), None) if format != Format::Apache => Some(WrittenUnit::Decimals(decimals)),
@@ -358,6 +368,7 @@ fn told_by(column: &Column<'_>, named: Option<Format>, format: Format) -> Format
     match (named, column.form) {
         (Some(named), _) => named,
         (None, Form::Whole) if column.unit.is_none() => Format::Apache,
+        (None, Form::Twice) => Format::Apache,
         (None, Form::Decimals(6)) => Format::Gunicorn,
         _ => format,
     }
@@ -421,6 +432,7 @@ fn form_of(text: &str) -> Form {
                 _ => Form::Number,
             }
         }
+        None if is_twice(text) => Form::Twice,
         _ if text.ends_with('s') && duration::parse(text).is_ok() => Form::WithUnit,
         _ => Form::Other,
     }
@@ -428,6 +440,13 @@ fn form_of(text: &str) -> Form {
 
 /// Where settings of a trace are given.
 const HOW_TO_SAY: &str = " (by `--set` in `sim import`, by `--set load.trace.…` in the others)";
+
+/// Whether a text is `%T/%D`: a number of seconds, and microseconds that are as many.
+fn is_twice(text: &str) -> bool {
+    let numbers =
+        text.split_once('/').map(|(seconds, micros)| (seconds.parse::<u64>(), micros.parse::<u64>()));
+    matches!(numbers, Some((Ok(seconds), Ok(micros))) if micros / 1_000_000 == seconds)
+}
 
 /// Names of the whole request's time, without dashes.
 const REQUEST_TIMES: &[&str] = &["rt", "requesttime", "reqtime", "duration", "responsetime"];
