@@ -145,7 +145,11 @@ impl<C: Cluster> Loop<C> {
                 Some(report) = inbox.recv() => self.take_in(report),
             }
         }
-        if let Some(journal) = self.effects.journal {
+        if let Some(mut journal) = self.effects.journal {
+            // What came after the last decisions is of use to who asks for the load.
+            for (id, entry) in &mut self.entries {
+                entry.write_rest(id, &mut journal);
+            }
             journal.close().await;
         }
     }
@@ -179,6 +183,9 @@ impl<C: Cluster> Loop<C> {
             Change::Gone(id) => {
                 let Some(mut entry) = self.entries.remove(&id) else { return };
                 info!(revision = %id, "Revision is gone");
+                if let Some(journal) = &mut self.effects.journal {
+                    entry.write_rest(&id, journal);
+                }
                 self.effects.wake_at(&id, &mut entry.wake_at, None);
                 self.effects.board.remove(&id);
             }
@@ -258,14 +265,20 @@ impl Entry {
         if let Some(journal) = &mut effects.journal
             && (evaluation.decided || changed.is_some() || self.inputs.len() >= MAX_INPUTS_HELD)
         {
-            journal.write(&Record {
-                revision: (**id).clone(),
-                start: self.start.take(),
-                inputs: std::mem::take(&mut self.inputs),
-                evaluation: evaluation.clone(),
-                why: evaluation.why(&self.spec),
-            });
+            self.write_rest(id, journal);
         }
+    }
+
+    /// Writes down what was heard since the last record, with the evaluation that is in force.
+    fn write_rest(&mut self, id: &RevisionId, journal: &mut Journal) {
+        let Some(evaluation) = self.revision.evaluation().filter(|_| !self.inputs.is_empty()) else { return };
+        journal.write(&Record {
+            revision: id.clone(),
+            start: self.start.take(),
+            inputs: std::mem::take(&mut self.inputs),
+            evaluation: evaluation.clone(),
+            why: evaluation.why(&self.spec),
+        });
     }
 }
 

@@ -10,6 +10,7 @@
 mod counts;
 mod curve;
 mod description;
+mod error;
 mod markov;
 mod process;
 mod read;
@@ -27,8 +28,9 @@ use std::time::Duration;
 use pilotlight_core::Time;
 
 pub use description::{Description, Dispersion, Gap, ServiceQuantiles, Silence};
+pub use error::TrafficError;
 pub use process::{Process, ProcessError};
-pub use spec::{MarkovState, Operator, RateStep, Source, TrafficError, TrafficSpec};
+pub use spec::{MarkovState, Operator, RateStep, Source, TrafficSpec};
 pub use stream::Arrivals;
 pub use trace::{Format, Loaded, Stamp, TokenCost, TraceSpec};
 

@@ -179,14 +179,14 @@ fn what_a_container_wrote_is_read_through_its_wrapping() {
     let cri = format!(
         "2023-10-10T13:55:36.100000000Z stderr F starting\n2023-10-10T13:55:36.200000000Z stdout F {inner}\n"
     );
-    let skipping = load(&[("f", &cri)], "file: f, skip-bad-lines: true").unwrap();
-    assert_eq!((format(&skipping), service_millis(&skipping)), ("nginx".to_owned(), vec![3]));
+    let started = read(&cri);
+    assert_eq!((format(&started), service_millis(&started)), ("nginx".to_owned(), vec![3]));
+    assert!(started.loaded()[0].to_string().contains("1 line left out: before the first request"));
     let (first, second) = inner.split_at(60);
     let cut = format!("2023-10-10T13:55:36.2Z stdout P {first}\n2023-10-10T13:55:36.2Z stdout F {second}\n");
     let cut = load(&[("f", &cut)], "file: f, format: nginx").unwrap();
     assert_eq!(service_millis(&cut), [3], "a line that was cut is one line");
     let docker = serde_json::json!({"log": format!("{inner}\n"), "stream": "stdout", "time": "2023-10-10T13:55:36.3Z"});
-    let docker = docker.to_string().replace("{\"log\"", "{\"log\"");
     assert_eq!(service_millis(&read(&format!("{docker}\n"))), [3]);
     let caddy = r#"{"level":"info","ts":1696946136.5,"logger":"http.log.access","msg":"handled request","request":{"method":"GET","uri":"/"},"duration":0.25,"size":10,"status":200}"#;
     let cri = format!("2023-10-10T13:55:36.2Z stderr F {caddy}\n");
@@ -322,5 +322,67 @@ fn files_of_other_kinds_say_what_to_do() {
         let spec: pilotlight_sim::traffic::TrafficSpec = "trace: {file: f}".parse().unwrap();
         let error = spec.load(folder.path()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_a_program_says_before_its_first_request_is_left_out() {
+    let gunicorn = "[2023-10-10 13:55:30 +0000] [7] [INFO] Starting gunicorn 21.2.0\n\
+                    [2023-10-10 13:55:30 +0000] [7] [INFO] Listening at: http://0.0.0.0:8080 (7)\n"
+        .to_owned()
+        + &combined(&["", ""]);
+    let traffic = read(&gunicorn);
+    assert_eq!(traffic.arrivals(1).count(), 2);
+    assert!(traffic.loaded()[0].to_string().contains("2 lines left out: before the first request"));
+    assert!(
+        error(&(combined(&[""]) + "Traceback (most recent call last):\n"), "")
+            .contains("line 2: there is no [time]")
+    );
+}
+
+#[test]
+fn a_broken_line_does_not_change_what_the_others_are() {
+    let good = combined(&[" 0.300"; 30]);
+    let broken =
+        "10.0.0.9 - - [10/Oct/2023:13:55:40 +0000] \"GET /a \"b\" HTTP/1.1\" 404 17 \"-\" \"-\" 0.001\n";
+    let traffic = load(&[("f", &(good.clone() + broken))], "file: f, skip-bad-lines: true").unwrap();
+    assert_eq!(service_millis(&traffic)[1..], [300; 30]);
+    // Two broken lines of a log without durations: nothing is asked.
+    let plain = combined(&[""; 30]) + "1.1.1.1 - - [10/Oct/2023:13:55:41 +0000] \"GET \"x\" y\" 404 17 8 9\n";
+    assert_eq!(read(&plain).arrivals(1).count(), 31);
+}
+
+#[test]
+fn fields_may_stand_before_the_request_and_times_be_iso() {
+    let early = "1.1.1.1 - - [10/Oct/2023:13:55:36 +0000] 301574 \"GET / HTTP/1.1\" 200 5\n";
+    assert!(error(early, "").contains("field 5 (301574)"));
+    assert_eq!(service_millis(&load(&[("f", early)], "file: f, duration-unit: us").unwrap()), [301]);
+    let iso = "1.1.1.1 - - [2023-10-10T13:55:36+00:00] \"GET / HTTP/1.1\" 200 5 \"-\" \"curl\" 0.250\n";
+    assert_eq!((format(&read(iso)), service_millis(&read(iso))), ("nginx".to_owned(), vec![250]));
+    let log_field =
+        "{\"log\":\"GET /\",\"time\":\"2023-10-10T13:55:36.5Z\",\"status\":200,\"duration_ms\":8}\n";
+    assert_eq!(millis(&read(log_field)), [(500, Some(8))], "a field of that name is no wrapping");
+}
+
+#[test]
+fn seconds_and_microseconds_of_apache_say_by_themselves_what_they_are() {
+    let traffic = read(&combined(&[" 0/301574", " 1/1250000"]));
+    assert_eq!((format(&traffic), service_millis(&traffic)), ("apache".to_owned(), vec![301, 1_250]));
+    assert!(millis(&read(&combined(&[" 3/301574"])))[0].1.is_none(), "these do not go together");
+}
+
+#[test]
+fn a_scenario_warns_of_its_trace_before_anything_is_simulated() {
+    let log = r#"{"level":"info","ts":1696946130.1,"msg":"using provided configuration"}
+{"level":"info","ts":1696946136.5,"logger":"http.log.access","request":{"method":"GET"},"duration":300,"status":200}
+"#;
+    let folder = traces::folder(&[("caddy.log", log)]);
+    let text = "load: {trace: {file: caddy.log}}\npods: {init: 1s}\n";
+    let draft = pilotlight_sim::scenario::file::Draft::parse("s.yaml", text, folder.path()).unwrap();
+    let parsed = draft.load();
+    assert!(parsed.value.is_ok());
+    let warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
+    for part in ["last longer than the whole log", "1 line left out: no requests"] {
+        assert!(warnings.iter().any(|warning| warning.contains(part)), "{warnings:?}");
     }
 }

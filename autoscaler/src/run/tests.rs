@@ -277,3 +277,39 @@ async fn the_journal_of_a_service_that_sleeps_for_a_day_has_no_long_lines() {
     let inputs: usize = records.iter().map(|record| record.inputs.len()).sum();
     assert!(inputs > 43_200 - MAX_INPUTS_HELD, "{inputs}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_ends_with_what_was_heard_after_the_last_decision() {
+    let path = std::env::temp_dir().join(format!("pilotlight-tail-{}.jsonl", std::process::id()));
+    let journal = Some(Journal::create(&path).unwrap());
+    let script = Script::start(|params| AutoscalerParams { journal, ..params });
+    script.cluster.revisions.set(id("hello"), with_pods(at_rest(spec()), unasked(2)));
+    let first = script.until("hello", |evaluation| evaluation.trigger == Trigger::Tick).await;
+    for request_count in [7.0, 5.0] {
+        let stat = Stat { request_count, average_concurrent_requests: 3.0, ..Stat::default() };
+        script.autoscaler.intake().push(id("hello"), stat).await;
+    }
+    // Both are in before the next tick.
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(script.cluster.last("hello").map(|last| last.at), Some(first.at));
+    script.autoscaler.stop().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let heard = |(_, input): &(Time, Input)| match input {
+        Input::Pushed(stat) => stat.request_count,
+        _ => 0.0,
+    };
+    assert_eq!(records.iter().flat_map(|record| &record.inputs).map(heard).sum::<f64>(), 12.0);
+    let mut revision: Option<Revision> = None;
+    for record in records {
+        if let Some(start) = record.start {
+            revision = Some(Revision::resume(start.at, start.spec, start.pods, start.history));
+        }
+        let revision = revision.as_mut().unwrap();
+        for (at, input) in record.inputs {
+            revision.step(at, input);
+        }
+        assert_eq!(revision.evaluation(), Some(&record.evaluation), "it replays");
+    }
+}

@@ -12,8 +12,8 @@ use pilotlight_sim::{Metric, Unit};
 use serde_json::json;
 
 use super::patience::Patience;
+use super::show::ResultForm;
 use super::world::WorldArgs;
-use crate::logging::Format;
 use crate::output::print;
 
 /// Say how many users, or requests per second, the settings carry within the objective
@@ -39,7 +39,7 @@ pub(super) struct CapacityArgs {
     runs: u32,
     /// Form of the answer
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
+    format: ResultForm,
 }
 
 pub(super) fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
@@ -79,12 +79,12 @@ pub(super) fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
         }
     }
     match args.format {
-        Format::Text => {
+        ResultForm::Text => {
             let shown: String =
                 answers.iter().map(|(name, answer)| describe(name, answer, &slo, args)).collect();
             print(&format!("{shown}seed {}\n", args.seed))?;
         }
-        Format::Json => {
+        ResultForm::Json => {
             let answers: Vec<_> =
                 answers.iter().map(|(name, answer)| json!({ "settings": name, "answer": answer })).collect();
             print(&format!(

@@ -12,7 +12,7 @@ use pilotlight_sim::traffic::TrafficSpec;
 use serde_json::{Value, json};
 
 use super::patience::Patience;
-use crate::logging::Format;
+use super::show::ResultForm;
 use crate::output::print;
 
 /// Say what is in a trace: rates, burstiness, gaps; and write it as plain CSV
@@ -35,7 +35,7 @@ pub(super) struct ImportArgs {
     seed: u64,
     /// Form of the description
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
+    format: ResultForm,
 }
 
 pub(super) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
@@ -69,13 +69,13 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         }
     }
     match args.format {
-        Format::Text => {
+        ResultForm::Text => {
             print(&format!("{description}\nseed {}\n", args.seed))?;
             if let (Some(requests), Some(path)) = (written, &args.out) {
                 eprintln!("wrote {requests} requests to {}", path.display());
             }
         }
-        Format::Json => {
+        ResultForm::Json => {
             let mut value = serde_json::to_value(&description)?;
             value["seed"] = json!(args.seed);
             print(&format!("{value:#}\n"))?;

@@ -50,6 +50,15 @@ pub(super) enum Format {
     Csv,
 }
 
+/// Form of a single result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ResultForm {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
 impl ShowArgs {
     /// Whether somebody wants to know what it was like over time.
     pub(super) fn wants_timeline(&self) -> bool {

@@ -165,6 +165,8 @@ pub struct Loaded {
     pub has_rates: bool,
     /// Notes on how it was read.
     pub notes: Vec<String>,
+    /// Lines that are no requests: how many, and why.
+    pub left_out: Vec<String>,
     /// What can hardly be right, and what to look at.
     pub warnings: Vec<String>,
 }
@@ -245,10 +247,10 @@ pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, Traffic
         Content::Events(events) => reading.recorded(events)?,
         Content::Intervals { width, values, services } => reading.counted(width, &values, services)?,
     };
-    let mut notes = reading.notes;
-    for (why, lines) in reading.left_out {
-        notes.push(format!("{lines} {} left out: {why}", if lines == 1 { "line" } else { "lines" }));
-    }
+    let left_out = reading
+        .left_out
+        .into_iter()
+        .map(|(why, lines)| format!("{lines} {} left out: {why}", if lines == 1 { "line" } else { "lines" }));
     let loaded = Loaded {
         file: spec.file.clone(),
         format,
@@ -257,7 +259,8 @@ pub(super) fn load(spec: &TraceSpec, base_dir: &Path) -> Result<Traffic, Traffic
         bad_lines: reading.bad_lines,
         first_bad_line: reading.first_bad_line,
         has_rates: reading.has_rates,
-        notes,
+        notes: reading.notes,
+        left_out: left_out.collect(),
         warnings: reading.warnings,
     };
     Ok(Traffic { loaded: [loaded].into(), ..Traffic::of(origin, duration) })
@@ -399,7 +402,7 @@ impl fmt::Display for Loaded {
             let lines = if self.bad_lines == 1 { "line was" } else { "lines were" };
             write!(f, "; {} bad {lines} passed over, the first is line {line}: {problem}", self.bad_lines)?;
         }
-        for note in &self.notes {
+        for note in self.notes.iter().chain(&self.left_out) {
             write!(f, "; {note}")?;
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::source::Source;
 use crate::{Crate, Ratchet, crates};
 
 /// Crates that are not there yet, with the most files each may have in circles. Lower it; never raise it.
-const NOT_YET: &[(&str, usize)] = &[("pilotlight-config", 4), ("pilotlight-sim", 9)];
+const NOT_YET: &[(&str, usize)] = &[("pilotlight-config", 4), ("pilotlight-sim", 2)];
 
 #[test]
 fn files_of_a_crate_use_each_other_one_way() {

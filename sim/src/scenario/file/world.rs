@@ -34,7 +34,7 @@ pub(super) fn load(node: &Node<'_>, base_dir: &FilePath, findings: &mut Findings
     match spec.load(base_dir) {
         Ok(traffic) => {
             for loaded in traffic.loaded() {
-                for warning in &loaded.warnings {
+                for warning in loaded.warnings.iter().chain(&loaded.left_out) {
                     findings.warn(&node.path, format!("{}: {warning}", loaded.file));
                 }
             }

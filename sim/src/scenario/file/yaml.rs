@@ -70,7 +70,7 @@ fn ordered(fields: &Map<String, Value>) -> Vec<(&String, &Value)> {
 /// A text, in quotes if YAML would take it for anything else.
 fn scalar(text: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || "_./%<=+-".contains(c);
-    let is_inner = |c: char| is_word(c) || " ():".contains(c);
+    let is_inner = |c: char| is_word(c) || " ():,".contains(c);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "_/.".contains(c));
     // What is made of these might be a number, a date or a time to somebody.
     let may_be_number = text.chars().all(|c| c.is_ascii_hexdigit() || "xXoO_.+-:".contains(c));

@@ -45,7 +45,7 @@ impl Services {
 
 /// What the numbers of a table are.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Measure {
+enum CountMeasure {
     /// Requests in so much time, wherever the lines are.
     Rate(Duration),
     /// Requests from one line to the next.
@@ -75,10 +75,10 @@ pub(super) fn read_table(
         }
     };
     let mut measure = match format {
-        Format::PerSecond => Some(Measure::Rate(SECOND)),
-        Format::PerMinute => Some(Measure::Rate(MINUTE)),
-        Format::PerInterval => Some(Measure::Count),
-        _ => unit_of(&table.header[column]).map(Measure::Rate),
+        Format::PerSecond => Some(CountMeasure::Rate(SECOND)),
+        Format::PerMinute => Some(CountMeasure::Rate(MINUTE)),
+        Format::PerInterval => Some(CountMeasure::Count),
+        _ => unit_of(&table.header[column]).map(CountMeasure::Rate),
     };
     let minutes = times.is_some_and(|times| table.header[times].eq_ignore_ascii_case("minute"));
     let names = NAME_COLUMNS.iter().find_map(|name| table.optional_column(name));
@@ -91,7 +91,7 @@ pub(super) fn read_table(
         let text = row.get(column).unwrap_or("");
         let (value, unit) =
             measured(text).ok_or_else(|| format!("the count is {text:?}, not a number of at least zero"))?;
-        measure = measure.or(unit.map(Measure::Rate));
+        measure = measure.or(unit.map(CountMeasure::Rate));
         let at_nanos = match times {
             None => None,
             Some(times) => {
@@ -139,12 +139,12 @@ struct TableRow {
 /// The interval, and the requests of each from the first to the last; several lines of the same interval add up.
 fn by_interval(
     rows: &[TableRow],
-    measure: Measure,
+    measure: CountMeasure,
     step: Duration,
     reading: &Reading<'_>,
 ) -> Result<(Duration, Vec<f64>), TrafficError> {
     let requests = |value: f64| match measure {
-        Measure::Rate(per) if per != step => value * step.as_secs_f64() / per.as_secs_f64(),
+        CountMeasure::Rate(per) if per != step => value * step.as_secs_f64() / per.as_secs_f64(),
         _ => value,
     };
     let Some(first) = rows.iter().filter_map(|row| row.at_nanos).min() else {
@@ -171,7 +171,7 @@ fn by_interval(
 /// unit says that they are rates.
 fn step(
     rows: &[TableRow],
-    measure: Measure,
+    measure: CountMeasure,
     is_said: bool,
     reading: &mut Reading<'_>,
 ) -> Result<Duration, TrafficError> {
@@ -191,11 +191,11 @@ fn step(
     let span = |nanos: i64| Duration::from_nanos(nanos.unsigned_abs());
     let shown = |nanos: i64| duration::format(span((nanos + 500_000) / 1_000_000 * 1_000_000));
     match (measure, least, usual) {
-        (Measure::Rate(per), None, _) => Ok(per),
-        (Measure::Count, None, _) => {
+        (CountMeasure::Rate(per), None, _) => Ok(per),
+        (CountMeasure::Count, None, _) => {
             Err(reading.problem("its lines have no times: say how far apart they are by `step=`"))
         }
-        (Measure::Rate(per), Some(least), Some(usual))
+        (CountMeasure::Rate(per), Some(least), Some(usual))
             if is_near(least, per.as_nanos() as i64) || is_near(usual, per.as_nanos() as i64) =>
         {
             Ok(per)
@@ -209,7 +209,7 @@ fn step(
             let is_regular = apart.iter().all(on_grid) && are_most;
             let are_rates = is_said || rows.iter().any(|row| row.value.fract() != 0.0);
             match measure {
-                Measure::Rate(per) if is_regular && are_rates => {
+                CountMeasure::Rate(per) if is_regular && are_rates => {
                     reading.notes.push(format!(
                         "its lines are {} apart; each is a rate per {} until the next",
                         shown(least),
@@ -217,7 +217,7 @@ fn step(
                     ));
                     Ok(span(least))
                 }
-                Measure::Count if is_regular => Ok(span(least)),
+                CountMeasure::Count if is_regular => Ok(span(least)),
                 _ => Err(reading.problem(format!(
                     "its lines are {} apart: if each number is a rate until the next line, say `step={}`; if it is \
                      the requests until then, say `--trace-format per-interval`; if lines are missing because nothing \

@@ -20,10 +20,11 @@ use serde_json::Value;
 use super::entries::{Entry, settle};
 use super::{Content, Format, HEAD, Reading, TrafficError};
 
+pub(super) use common::common_time;
 pub(super) use proxies::is_alb;
 
 /// A line of a log.
-enum Line {
+enum LogLine {
     /// A request.
     Request(Entry),
     /// Something else, and why it is no request.
@@ -50,7 +51,7 @@ pub(super) fn read(
         _ => {
             let layout = common::Layout::of(&sample(start), *format, reading)?;
             *format = layout.format;
-            read_lines(source, reading, |line| layout.line(line).map(Line::Request))?
+            read_lines(source, reading, |line| layout.line(line).map(LogLine::Request))?
         }
     };
     if entries.is_empty() && *format == Format::K6 {
@@ -62,19 +63,34 @@ pub(super) fn read(
 fn read_lines(
     source: impl BufRead,
     reading: &mut Reading<'_>,
-    mut parse: impl FnMut(&str) -> Result<Line, String>,
+    mut parse: impl FnMut(&str) -> Result<LogLine, String>,
 ) -> Result<Vec<Entry>, TrafficError> {
     let mut entries = Vec::new();
+    let mut early: Option<(u64, String)> = None;
     reading.is_dated = true;
     unwrapped_lines(source, reading, |reading, number, line| {
-        match reading.accept(number, parse(line))? {
-            Some(Line::Request(entry)) => entries.push(entry),
-            Some(Line::Other(why)) if !why.is_empty() => *reading.left_out.entry(why).or_default() += 1,
+        let parsed = match parse(line) {
+            // A program says this and that before it is ready.
+            Err(problem) if entries.is_empty() && !reading.spec.skip_bad_lines => {
+                early.get_or_insert((number, problem));
+                *reading.left_out.entry(BEFORE).or_default() += 1;
+                return Ok(());
+            }
+            parsed => reading.accept(number, parsed)?,
+        };
+        match parsed {
+            Some(LogLine::Request(entry)) => entries.push(entry),
+            Some(LogLine::Other(why)) if !why.is_empty() => *reading.left_out.entry(why).or_default() += 1,
             _ => {}
         }
         Ok(())
     })?;
-    Ok(entries)
+    match early {
+        Some((line, problem)) if entries.is_empty() => {
+            Err(TrafficError::Line { file: reading.spec.file.clone(), line, problem })
+        }
+        _ => Ok(entries),
+    }
 }
 
 /// Calls `each` with every line as the program wrote it.
@@ -121,6 +137,7 @@ pub(super) fn unwrapped(line: &str) -> Cow<'_, str> {
     }
     if line.starts_with("{\"log\":")
         && let Ok(Value::Object(mut fields)) = serde_json::from_str(line)
+        && fields.contains_key("stream")
         && let Some(Value::String(text)) = fields.remove("log")
     {
         return Cow::Owned(text);
@@ -151,3 +168,5 @@ fn sample(start: &str) -> Vec<String> {
     let mut whole = WholeLines::default();
     lines.into_iter().filter_map(|line| whole.next(line.trim()).map(Cow::into_owned)).collect()
 }
+
+const BEFORE: &str = "before the first request";

@@ -1,6 +1,6 @@
 //! The format of a file, by its first lines, and the settings that mean something for it.
 
-use super::logs::unwrapped;
+use super::logs::{common_time, unwrapped};
 use super::{Format, TraceSpec, TrafficError, stamp};
 
 /// The format: of a table by its first line, of a log by the first line that is one's. `Err` says what to do.
@@ -35,26 +35,29 @@ fn log(start: &str, line: &str) -> Option<Result<Format, String>> {
     if line.starts_with('{') {
         return Some(json(start, &line));
     }
+    // Behind Envoy's time comes the request; others write a level there.
+    let is_envoy =
+        |time: &str| stamp::iso(time).is_some() && line[time.len() + 2..].trim_start().starts_with('"');
     let bracketed = line
         .split_once('[')
         .map(|(before, rest)| (before, rest.split_once(']').map_or(rest, |(time, _)| time)));
     let format = match bracketed {
-        Some(("", time)) if stamp::iso(time).is_some() => Format::Envoy,
-        Some((_, time)) if time.contains('.') && stamp::common_log(time).is_some() => Format::Haproxy,
-        Some((_, time)) if stamp::common_log(time).is_some() => Format::Nginx,
-        _ if is_haproxy(&line) => Format::Haproxy,
+        Some(("", time)) if is_envoy(time) => Format::Envoy,
+        // A program's own messages.
+        Some(("", time)) if stamp::iso(time).is_some() => return None,
+        _ if times(&line).any(|time| time.contains('.') && stamp::common_log(time).is_some()) => {
+            Format::Haproxy
+        }
+        _ if times(&line).any(|time| common_time(time).is_some()) => Format::Nginx,
         _ if super::logs::is_alb(&line) => Format::AwsAlb,
         _ => return None,
     };
     Some(Ok(format))
 }
 
-/// A syslog line has brackets before the time: `haproxy[14389]:`.
-fn is_haproxy(line: &str) -> bool {
-    line.split('[')
-        .skip(1)
-        .filter_map(|rest| rest.split_once(']'))
-        .any(|(time, _)| time.contains('.') && stamp::common_log(time).is_some())
+/// What stands in brackets. A syslog line has some before the time: `haproxy[14389]:`.
+fn times(line: &str) -> impl Iterator<Item = &str> {
+    line.split('[').skip(1).filter_map(|rest| rest.split_once(']').map(|(time, _)| time))
 }
 
 fn table(line: &str) -> Option<Format> {

@@ -24,14 +24,14 @@ pub(super) struct Layout {
 
 /// The field with the duration.
 struct DurationField {
-    place: Place,
+    place: DurationPlace,
     unit: WrittenUnit,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
-    /// So many fields behind the size.
-    BehindSize(usize),
+enum DurationPlace {
+    /// So many fields behind the time, but for the request, its status and its size.
+    BehindTime(usize),
     /// So many fields from the beginning of the line.
     FromStart(usize),
     /// Behind a name and an equals sign.
@@ -46,6 +46,8 @@ enum WrittenUnit {
     Known(TimeUnit),
     /// Behind the number, in the same field.
     InField,
+    /// Microseconds behind a slash.
+    BehindSlash,
 }
 
 /// A field of a line that may be a duration.
@@ -60,13 +62,16 @@ enum Form {
     Number,
     /// A duration with its unit.
     WithUnit,
+    /// Apache's `%T/%D`: seconds, and the same in microseconds.
+    Twice,
     Other,
 }
 
 /// A field at the same place of all lines.
 struct Column<'a> {
-    /// Its place behind the size.
+    /// Its place among those that may be durations, and in the line.
     at: usize,
+    field: usize,
     name: Option<&'a str>,
     form: Form,
     example: &'a str,
@@ -82,8 +87,7 @@ impl Layout {
         reading: &mut Reading<'_>,
     ) -> Result<Self, TrafficError> {
         let spec = reading.spec;
-        let rows: Vec<Vec<Part<'_>>> =
-            lines.iter().filter_map(|line| behind_size(&split(line)).map(<[_]>::to_vec)).collect();
+        let rows: Vec<Vec<LogField<'_>>> = lines.iter().filter_map(|line| others(&split(line))).collect();
         let columns = columns(&rows);
         let without = |format| Layout { format, stamped: stamped(format), duration: None };
         if spec.duration.as_deref() == Some("none") || format == Format::Traefik && rows.is_empty() {
@@ -105,19 +109,19 @@ impl Layout {
                 if open.is_empty() || spec.format == Some(Format::Nginx) {
                     return Ok(without(format));
                 }
-                return Err(reading.problem(question(&open, lines)));
+                return Err(reading.problem(question(&open)));
             }
             ([], Some(unit)) => match numbers.as_slice() {
                 [] => {
                     return Err(reading.problem("there is no number behind the user agent to be a duration"));
                 }
                 [only] => (*only, WrittenUnit::Known(unit)),
-                several => return Err(reading.problem(question(several, lines))),
+                several => return Err(reading.problem(question(several))),
             },
             ([(column, written)], asked) => (*column, asked.map_or(*written, WrittenUnit::Known)),
             (several, _) => {
                 let several: Vec<&Column<'_>> = several.iter().map(|(column, _)| *column).collect();
-                return Err(reading.problem(question(&several, lines)));
+                return Err(reading.problem(question(&several)));
             }
         };
         let (column, written) = chosen;
@@ -125,7 +129,7 @@ impl Layout {
         let layout = Layout {
             format,
             stamped: stamped(format),
-            duration: Some(DurationField { place: Place::BehindSize(column.at), unit: written }),
+            duration: Some(DurationField { place: DurationPlace::BehindTime(column.at), unit: written }),
         };
         layout.note(reading);
         Ok(layout)
@@ -134,15 +138,15 @@ impl Layout {
     /// The field that somebody named: by its number in the line, from 1, or by the name before its equals sign.
     fn as_asked(
         wanted: &str,
-        rows: &[Vec<Part<'_>>],
+        rows: &[Vec<LogField<'_>>],
         lines: &[String],
         format: Format,
         reading: &mut Reading<'_>,
     ) -> Result<Self, TrafficError> {
         let place = match wanted.parse::<usize>() {
             Ok(0) => return Err(reading.problem("fields are counted from 1")),
-            Ok(number) => Place::FromStart(number - 1),
-            Err(_) => Place::Named(wanted.to_owned()),
+            Ok(number) => DurationPlace::FromStart(number - 1),
+            Err(_) => DurationPlace::Named(wanted.to_owned()),
         };
         let split_lines: Vec<Vec<Part<'_>>> = lines.iter().map(|line| split(line)).collect();
         let cells: Vec<&str> = split_lines.iter().filter_map(|parts| place.cell(parts)).collect();
@@ -153,6 +157,7 @@ impl Layout {
         let named = unit::named(wanted).1;
         let unit = match (form, reading.spec.duration_unit.or(named)) {
             (Form::WithUnit, _) => WrittenUnit::InField,
+            (Form::Twice, _) => WrittenUnit::BehindSlash,
             (Form::Other | Form::Absent, _) => {
                 return Err(reading.problem(format!("the field {wanted:?} is {example:?}, not a duration")));
             }
@@ -166,7 +171,7 @@ impl Layout {
                 return Err(reading.problem(asked));
             }
         };
-        let column = Column { at: rows.len(), name: None, form, example, unit: None };
+        let column = Column { at: rows.len(), field: 0, name: None, form, example, unit: None };
         let format = told_by(&column, reading.spec.format, format);
         let layout =
             Layout { format, stamped: stamped(format), duration: Some(DurationField { place, unit }) };
@@ -186,7 +191,10 @@ impl Layout {
 
     pub(super) fn line(&self, line: &str) -> Result<Entry, String> {
         let parts = split(line);
-        let at_nanos = time_of(&parts).map(|(_, nanos)| nanos)?;
+        let (time_at, at_nanos) = time_of(&parts)?;
+        if !parts[time_at..].iter().any(|part| part.kind == Kind::Quoted) {
+            return Err("there is no \"request\" behind the time".to_owned());
+        }
         let service = match &self.duration {
             None => None,
             Some(field) => field.of(&parts)?,
@@ -203,6 +211,10 @@ impl DurationField {
         let (service, expected) = match self.unit {
             WrittenUnit::Known(unit) => (unit.parse(text), "a number"),
             WrittenUnit::InField => (duration::parse(text).ok(), "a duration with its unit"),
+            WrittenUnit::BehindSlash => {
+                let micros = text.split_once('/').map(|(_, micros)| micros);
+                (micros.and_then(|micros| TimeUnit::Micros.parse(micros)), "seconds/microseconds")
+            }
             WrittenUnit::Decimals(decimals) => {
                 let is_so = form_of(text) == Form::Decimals(decimals);
                 let service = if is_so { TimeUnit::Seconds.parse(text) } else { None };
@@ -213,28 +225,31 @@ impl DurationField {
             }
         };
         let place = match &self.place {
-            Place::Named(name) => format!("{name} is"),
-            Place::FromStart(at) => format!("field {} is", at + 1),
-            Place::BehindSize(at) => format!("field {} behind the size is", at + 1),
+            DurationPlace::Named(name) => format!("{name} is"),
+            DurationPlace::FromStart(at) => format!("field {} is", at + 1),
+            DurationPlace::BehindTime(_) => "the duration is".to_owned(),
         };
         service.map(Some).ok_or_else(|| format!("{place} {text:?}, not {expected} as in the first lines"))
     }
 }
 
-impl Place {
+impl DurationPlace {
     fn cell<'a>(&self, parts: &[Part<'a>]) -> Option<&'a str> {
         match self {
-            Place::BehindSize(at) => {
-                let behind = behind_size(parts)?;
-                let cell = behind.get(*at).map(|part| part.value().1);
+            DurationPlace::BehindTime(at) => {
+                let others = others(parts)?;
+                let cell = others.get(*at).map(|(_, part)| part.value().1);
                 // Servers of one nginx may write different formats into one file: the form says as much as a place.
                 let by_form = || {
-                    behind.iter().map(|part| part.value().1).find(|value| form_of(value) == Form::Decimals(3))
+                    others
+                        .iter()
+                        .map(|(_, part)| part.value().1)
+                        .find(|value| form_of(value) == Form::Decimals(3))
                 };
                 cell.filter(|cell| form_of(cell) != Form::Absent).or_else(by_form)
             }
-            Place::FromStart(at) => parts.get(*at).map(|part| part.value().1),
-            Place::Named(name) => {
+            DurationPlace::FromStart(at) => parts.get(*at).map(|part| part.value().1),
+            DurationPlace::Named(name) => {
                 parts.iter().map(Part::value).find(|(known, _)| *known == Some(name)).map(|(_, v)| v)
             }
         }
@@ -245,30 +260,43 @@ impl Place {
 fn time_of(parts: &[Part<'_>]) -> Result<(usize, i64), String> {
     let mut bracketed = parts.iter().enumerate().filter(|(_, part)| part.kind == Kind::Bracketed).peekable();
     let first = bracketed.peek().ok_or("there is no [time] in it")?.1.text;
-    let found = bracketed.find_map(|(at, part)| Some((at, stamp::common_log(part.text)?)));
+    let found = bracketed.find_map(|(at, part)| Some((at, common_time(part.text)?)));
     found.ok_or_else(|| format!("the time is {first:?}, not such as 10/Oct/2000:13:55:36 -0700"))
 }
 
-/// What stands behind the request, its status and its size.
-fn behind_size<'p, 'a>(parts: &'p [Part<'a>]) -> Option<&'p [Part<'a>]> {
-    let (time_at, _) = time_of(parts).ok()?;
-    parts.get(time_at + 4..)
+/// A time as `$time_local` or `%t` has it, or `$time_iso8601`.
+pub(in crate::traffic::trace) fn common_time(text: &str) -> Option<i64> {
+    stamp::common_log(text).or_else(|| stamp::iso(text))
 }
 
-/// The fields of the lines, by their place.
-fn columns<'a>(rows: &[Vec<Part<'a>>]) -> Vec<Column<'a>> {
+/// A field that may be a duration, and its place in the line.
+type LogField<'a> = (usize, Part<'a>);
+
+/// What stands behind the time but for the request, its status and its size.
+fn others<'a>(parts: &[Part<'a>]) -> Option<Vec<LogField<'a>>> {
+    let (time_at, _) = time_of(parts).ok()?;
+    let request_at = (time_at + 1..parts.len()).find(|at| parts[*at].kind == Kind::Quoted)?;
+    let places = (time_at + 1..request_at).chain(request_at + 3..parts.len());
+    Some(places.map(|at| (at, parts[at])).collect())
+}
+
+/// The fields of the lines, by their place; those that most lines do not have are accidents.
+fn columns<'a>(rows: &[Vec<LogField<'a>>]) -> Vec<Column<'a>> {
     let width = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let is_usual = |at: &usize| rows.iter().filter(|row| row.len() > *at).count() * 2 >= rows.len();
     let column = |at: usize| {
-        let cells = || rows.iter().filter_map(|row| row.get(at)).map(Part::value);
+        let longer = || rows.iter().filter(move |row| row.len() > at);
+        let cells = || longer().map(move |row| row[at].1.value());
         let name = cells().next().and_then(|(name, _)| name);
-        let longer = rows.iter().filter(|row| row.len() > at);
-        let next =
-            longer.map(|row| row.get(at + 1).filter(|part| part.kind == Kind::Bare).map(|part| part.text));
-        let unit_behind = same(next).flatten().and_then(|text| text.parse::<TimeUnit>().ok());
+        let next = |row: &Vec<LogField<'a>>| {
+            row.get(at + 1).map(|(_, part)| part).filter(|part| part.kind == Kind::Bare).map(|part| part.text)
+        };
+        let unit_behind = same(longer().map(next)).flatten().and_then(|text| text.parse::<TimeUnit>().ok());
         Column {
             at,
+            field: longer().next().map_or(0, |row| row[at].0),
             name,
-            form: common_form(cells().map(|(_, value)| value)),
+            form: usual_form(cells().map(|(_, value)| value)),
             example: cells()
                 .map(|(_, value)| value)
                 .find(|cell| form_of(cell) != Form::Absent)
@@ -276,7 +304,7 @@ fn columns<'a>(rows: &[Vec<Part<'a>>]) -> Vec<Column<'a>> {
             unit: name.and_then(|name| unit::named(name).1).or(unit_behind),
         }
     };
-    (0..width).map(column).collect()
+    (0..width).filter(is_usual).map(column).collect()
 }
 
 /// The value, if all are the same.
@@ -289,11 +317,12 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
 /// are one in another: the longest is the request's.
 fn surely<'c, 'a>(
     columns: &'c [Column<'a>],
-    rows: &[Vec<Part<'a>>],
+    rows: &[Vec<LogField<'a>>],
     format: Format,
 ) -> Vec<(&'c Column<'a>, WrittenUnit)> {
     let written = |column: &Column<'_>| match (column.form, column.unit) {
         (Form::WithUnit, _) => Some(WrittenUnit::InField),
+        (Form::Twice, _) => Some(WrittenUnit::BehindSlash),
         (Form::Decimals(_) | Form::Whole | Form::Number, Some(unit)) => Some(WrittenUnit::Known(unit)),
         // Apache has no decimals.
         (Form::Decimals(decimals), None) if format != Format::Apache => Some(WrittenUnit::Decimals(decimals)),
@@ -307,7 +336,7 @@ fn surely<'c, 'a>(
     let is_longest = |&(column, _): &(&Column<'_>, WrittenUnit)| {
         sure.iter().all(|(other, _)| {
             rows.iter().all(|row| {
-                let cell = |at: usize| row.get(at).map_or("", |part| part.value().1);
+                let cell = |at: usize| row.get(at).map_or("", |(_, part)| part.value().1);
                 let seconds = |at: usize| cell(at).parse::<f64>().unwrap_or(0.0);
                 // Each is rounded for itself.
                 seconds(column.at) + ROUNDING >= seconds(other.at)
@@ -316,7 +345,8 @@ fn surely<'c, 'a>(
     };
     let is_ingress = |(column, _): &&(&Column<'_>, WrittenUnit)| {
         let next = |at: usize| {
-            rows.iter().all(|row| row.get(column.at + at).is_some_and(|p| p.kind == Kind::Bracketed))
+            rows.iter()
+                .all(|row| row.get(column.at + at).is_some_and(|(_, part)| part.kind == Kind::Bracketed))
         };
         next(1) && next(2)
     };
@@ -338,6 +368,7 @@ fn told_by(column: &Column<'_>, named: Option<Format>, format: Format) -> Format
     match (named, column.form) {
         (Some(named), _) => named,
         (None, Form::Whole) if column.unit.is_none() => Format::Apache,
+        (None, Form::Twice) => Format::Apache,
         (None, Form::Decimals(6)) => Format::Gunicorn,
         _ => format,
     }
@@ -352,23 +383,30 @@ fn stamped(format: Format) -> Stamp {
 }
 
 /// Asks what a number is.
-fn question(columns: &[&Column<'_>], lines: &[String]) -> String {
-    let before =
-        lines.iter().map(|line| split(line)).find_map(|parts| time_of(&parts).ok().map(|(at, _)| at + 4));
-    let number = |column: &Column<'_>| before.unwrap_or(0) + column.at + 1;
+fn question(columns: &[&Column<'_>]) -> String {
     let shown: Vec<String> =
-        columns.iter().map(|column| format!("field {} ({})", number(column), column.example)).collect();
+        columns.iter().map(|column| format!("field {} ({})", column.field + 1, column.example)).collect();
     let which = match columns {
-        [_] => String::new(),
-        [first, ..] => format!("`duration={}` or another, and ", number(first)),
-        [] => String::new(),
+        [first, _, ..] => format!("`duration={}` or another, and ", first.field + 1),
+        _ => String::new(),
     };
     format!(
-        "behind the user agent stands a number whose unit is not written: {}. If it is how long the request took, say \
+        "behind the time stands a number whose unit is not written: {}. If it is how long the request took, say \
          {which}`duration-unit=us` (Apache's %D), `duration-unit=ms` (%{{ms}}T) or `duration-unit=s` (%T); if not, \
          say `duration=none`{HOW_TO_SAY}",
         shown.join(", ")
     )
+}
+
+/// The form that nearly all cells have: a line may be broken.
+fn usual_form<'a>(cells: impl Iterator<Item = &'a str> + Clone) -> Form {
+    let all = cells.clone().count();
+    let forms: Vec<Form> = cells.clone().map(form_of).filter(|form| *form != Form::Absent).collect();
+    if forms.len() * 2 < all {
+        return Form::Absent;
+    }
+    let is_usual = |form: &&Form| forms.iter().filter(|other| other == form).count() * 10 >= forms.len() * 9;
+    forms.iter().find(is_usual).copied().unwrap_or_else(|| common_form(cells))
 }
 
 fn common_form<'a>(cells: impl Iterator<Item = &'a str>) -> Form {
@@ -394,6 +432,7 @@ fn form_of(text: &str) -> Form {
                 _ => Form::Number,
             }
         }
+        None if is_twice(text) => Form::Twice,
         _ if text.ends_with('s') && duration::parse(text).is_ok() => Form::WithUnit,
         _ => Form::Other,
     }
@@ -401,6 +440,13 @@ fn form_of(text: &str) -> Form {
 
 /// Where settings of a trace are given.
 const HOW_TO_SAY: &str = " (by `--set` in `sim import`, by `--set load.trace.…` in the others)";
+
+/// Whether a text is `%T/%D`: a number of seconds, and microseconds that are as many.
+fn is_twice(text: &str) -> bool {
+    let numbers =
+        text.split_once('/').map(|(seconds, micros)| (seconds.parse::<u64>(), micros.parse::<u64>()));
+    matches!(numbers, Some((Ok(seconds), Ok(micros))) if micros / 1_000_000 == seconds)
+}
 
 /// Names of the whole request's time, without dashes.
 const REQUEST_TIMES: &[&str] = &["rt", "requesttime", "reqtime", "duration", "responsetime"];

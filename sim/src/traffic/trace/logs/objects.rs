@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::super::entries::Entry;
 use super::super::{Reading, SINCE_1970, Stamp, TraceSpec, TrafficError, stamp, unit};
-use super::Line;
+use super::LogLine;
 use crate::dist::TimeUnit;
 
 /// What is known of a program's lines.
@@ -100,17 +100,17 @@ pub(super) fn read(source: impl BufRead, reading: &mut Reading<'_>) -> Result<Ve
 
 /// A line of k6's results: of each request, its duration in milliseconds at the time it ended. Other metrics are
 /// passed over.
-pub(super) fn k6(line: &str) -> Result<Line, String> {
+pub(super) fn k6(line: &str) -> Result<LogLine, String> {
     let object: Value = serde_json::from_str(line).map_err(|error| format!("it is not JSON: {error}"))?;
     let is = |name: &str, value: &str| object.get(name).and_then(Value::as_str) == Some(value);
     if !is("type", "Point") || !K6_DURATIONS.iter().any(|metric| is("metric", metric)) {
-        return Ok(Line::Other(""));
+        return Ok(LogLine::Other(""));
     }
     let (time, value) = (field(&object, "data.time"), field(&object, "data.value"));
     let at_nanos = time.and_then(Value::as_str).and_then(stamp::iso).ok_or("data.time is not a date")?;
     let service = value.and_then(Value::as_f64).and_then(|millis| TimeUnit::Millis.time(millis));
     let service = Some(service.ok_or("data.value is not a duration in milliseconds")?);
-    Ok(Line::Request(Entry { at_nanos, stamped: Stamp::End, service }))
+    Ok(LogLine::Request(Entry { at_nanos, stamped: Stamp::End, service }))
 }
 
 /// The reason a line, or the file with it, cannot be read.
