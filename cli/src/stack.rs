@@ -70,6 +70,7 @@ impl Stack {
         registry.install().context("cannot install the recorder of metrics")?;
         let page = MetricsPage::new(registry, &[("service.name", "pilotlight".to_owned())]);
         pilotlight_autoscaler::metrics::describe();
+        pilotlight_local::describe_metrics();
 
         let this = std::env::current_exe().context("cannot find this executable")?;
         let cluster = LocalCluster::start(
@@ -83,7 +84,8 @@ impl Stack {
             params.workloads,
         );
         let on_pod_stat = Some(cluster.on_pod_stat());
-        let deciding = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+        let on_demand = Some(cluster.on_demand());
+        let deciding = AutoscalerParams { journal, on_pod_stat, on_demand, ..AutoscalerParams::new(clock) };
         let autoscaler = Autoscaler::start(deciding, Arc::new(cluster.clone()));
         let (front, back) = (Drain::default(), Drain::default());
         let mut back_doors = Vec::new();

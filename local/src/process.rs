@@ -179,6 +179,7 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
     let registry = Registry::new();
     registry.install().context("cannot install the recorder of metrics")?;
     metrics::describe();
+    crate::describe_metrics();
     let page = MetricsPage::new(registry, &settings.resource);
     let cannot_listen = |address: SocketAddr| move || format!("cannot listen on {address}");
     let stats = listen(settings.listen).with_context(cannot_listen(settings.listen))?;
@@ -200,7 +201,8 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
     };
     let cluster = LocalCluster::start(params, settings.workloads);
     let on_pod_stat = Some(cluster.on_pod_stat());
-    let params = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+    let on_demand = Some(cluster.on_demand());
+    let params = AutoscalerParams { journal, on_pod_stat, on_demand, ..AutoscalerParams::new(clock) };
     let autoscaler = Autoscaler::start(params, Arc::new(cluster.clone()));
 
     let drain = Drain::default();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use pilotlight_config::resolve::Origin;
@@ -31,8 +32,10 @@ pub struct LocalWorkload {
     command: Vec<String>,
     env: Vec<(String, String)>,
     working_dir: Option<PathBuf>,
-    /// The port its manifest speaks of; each pod has one of its own in its place.
-    declared_port: u16,
+    /// The port its manifest names; each pod has one of its own in its place.
+    declared_port: Option<u16>,
+    /// The port that the app has taken instead of the one it was told; 0: none is known.
+    own_port: Arc<AtomicU16>,
     readiness_probe: Option<Value>,
 }
 
@@ -125,7 +128,8 @@ impl LocalWorkload {
             command,
             env: container.env.clone(),
             working_dir,
-            declared_port: container.port.unwrap_or(DEFAULT_PORT),
+            declared_port: container.port,
+            own_port: Arc::default(),
             readiness_probe: workload.readiness_probe.clone(),
         })
     }
@@ -170,6 +174,28 @@ impl LocalWorkload {
         }
     }
 
+    /// The port that the app has taken instead of the one it was told, as far as that is known.
+    pub(super) fn own_port(&self) -> Option<u16> {
+        Some(self.own_port.load(Ordering::Relaxed)).filter(|&port| port != 0)
+    }
+
+    /// The port to reach an app at that listens on these ports, and was told another: it may have a port of its own if
+    /// its manifest names that one, or if there is never a second pod, which could not have it, too.
+    pub(super) fn port_to_use(&self, told: u16, ports: &[u16]) -> Option<u16> {
+        if ports.contains(&told) {
+            self.own_port.store(0, Ordering::Relaxed);
+            return Some(told);
+        }
+        let declared = self.declared_port.filter(|port| ports.contains(port));
+        let only = match ports {
+            [port] if self.spec.max_scale == Some(1) => Some(*port),
+            _ => None,
+        };
+        let own = declared.or(only)?;
+        self.own_port.store(own, Ordering::Relaxed);
+        Some(own)
+    }
+
     /// Knative's part of a queue-proxy's environment, for an app on `port`.
     pub(super) fn queue_proxy_env(&self, port: u16) -> BTreeMap<&'static str, String> {
         let seconds = |limit: Duration| limit.as_secs_f64().ceil().to_string();
@@ -190,7 +216,7 @@ impl LocalWorkload {
         ]);
         if let Some(probe) = &self.readiness_probe {
             let mut probe = probe.clone();
-            redirect(&mut probe, self.declared_port, port);
+            redirect(&mut probe, self.declared_port.unwrap_or(DEFAULT_PORT), port);
             env.insert("SERVING_READINESS_PROBE", probe.to_string());
         }
         env
