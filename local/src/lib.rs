@@ -6,6 +6,7 @@
 //! [`RevisionEndpoints`].
 
 mod address;
+mod app_logs;
 mod diagnose;
 pub mod guard;
 mod keeper;
@@ -28,6 +29,7 @@ use pilotlight_feed::{Feed, Follower};
 use tokio::sync::{mpsc, watch};
 
 use address::Addresses;
+pub use app_logs::AppLogs;
 use keeper::{Keeper, Order};
 use known::Known;
 pub use metrics::describe as describe_metrics;

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::address::Lease;
+use crate::app_logs::{AppLogs, PodLog};
 use crate::diagnose::{listening_ports, out_of_reach};
 use crate::guard::{Child, Guard, Spawn};
 use crate::sidecar::Sidecar;
@@ -33,6 +34,8 @@ pub struct LocalParams {
     pub sidecar: Sidecar,
     /// For how long nothing must have arrived at a leaving pod before it stops.
     pub drain_quiet: Duration,
+    /// Where the lines of apps go.
+    pub app_logs: AppLogs,
     /// How long an app may take to stop after SIGTERM before it is killed.
     pub termination_grace: Duration,
 }
@@ -157,7 +160,7 @@ impl PodTask {
         // The app first: it is what takes long.
         let mut app = self.spawn(self.workload.app(&self.name, self.lease.app_port)).await?;
         self.tell(Event::Spawned);
-        let app_log = Log::follow(&mut app, self.speaker(Source::App));
+        let app_log = Log::follow(&mut app, self.speaker(self.app_lines()));
         let mut port = self.workload.own_port().unwrap_or(self.lease.app_port);
         let (proxy, proxy_log) = self.start_queue_proxy(port).await?;
         let mut processes = Processes { app, app_log, proxy, proxy_log };
@@ -371,6 +374,21 @@ impl PodTask {
         fixed.fold(spawn, |spawn, (name, value)| spawn.env(name, value))
     }
 
+    fn app_lines(&self) -> Source {
+        match &self.params.app_logs {
+            AppLogs::Screen => Source::App,
+            AppLogs::Off => Source::Unheard,
+            AppLogs::Folder(folder) => match PodLog::open(folder, &self.workload.id, &self.name) {
+                Ok(log) => Source::AppInFile(log),
+                Err(error) => {
+                    let (revision, pod) = (&self.workload.id, &*self.name);
+                    warn!(%revision, pod, %error, folder = %folder.display(), "Cannot write the file of a pod's lines");
+                    Source::App
+                }
+            },
+        }
+    }
+
     fn speaker(&self, source: Source) -> Speaker {
         Speaker { revision: self.workload.id.clone(), pod: Arc::clone(&self.name), source }
     }
@@ -443,9 +461,13 @@ struct Speaker {
     source: Source,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Source {
     App,
+    /// The app, whose lines go into a file.
+    AppInFile(PodLog),
+    /// The app, whose lines go nowhere.
+    Unheard,
     QueueProxy,
 }
 
@@ -489,7 +511,9 @@ async fn read_lines(
         }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
-        match source {
+        match &source {
+            Source::AppInFile(log) => log.push(text),
+            Source::Unheard => {}
             Source::App => info!(target: "app", %revision, pod = &*pod, "{text}"),
             Source::QueueProxy => debug!(target: "queue-proxy", %revision, pod = &*pod, "{text}"),
         }

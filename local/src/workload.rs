@@ -66,7 +66,7 @@ pub enum NotRunnable {
         /// The program.
         program: String,
         /// The reason.
-        why: &'static str,
+        why: String,
     },
     /// Two workloads answer to one host name: requests for it could go to either.
     #[error("{place}: {id} and {other} both answer to the host {host}: give one of them another name")]
@@ -106,12 +106,15 @@ impl LocalWorkload {
         if !command[0].contains("$(")
             && let Err(why) = find_program(&command[0], working_dir.as_deref())
         {
-            return Err(NotRunnable::NoProgram {
-                place,
-                id: workload.id.clone(),
-                program: command[0].clone(),
-                why,
-            });
+            let (id, program) = (workload.id.clone(), command[0].clone());
+            let first = program.split_whitespace().next().unwrap_or_default();
+            let is_quoted = first != program && find_program(first, working_dir.as_deref()).is_ok();
+            let why = if is_quoted {
+                format!("this is one word; without the quotes it is {first} and its arguments")
+            } else {
+                why.to_owned()
+            };
+            return Err(NotRunnable::NoProgram { place, id, program, why });
         }
         let asked = |name| workload.settings.iter().any(|it| it.name == name && it.from != Origin::Default);
         let mut spec = workload.spec.clone();
@@ -144,6 +147,12 @@ impl LocalWorkload {
         let mut taken = BTreeMap::new();
         why.extend(workloads.iter().filter_map(|it| same_host(it, &mut taken)));
         if why.is_empty() { Ok(here) } else { Err(NoneRunnable(why)) }
+    }
+
+    /// Whether its command line or environment names `{port}`, beside `PORT`.
+    pub fn passes_port(&self) -> bool {
+        let values = self.env.iter().map(|(_, value)| value);
+        self.command.iter().chain(values).any(|text| text.contains("{port}") || text.contains("PORT"))
     }
 
     /// The app of one pod, told to listen on `port`.
@@ -349,6 +358,19 @@ spec: {{template: {{spec: {{containers: [{{command: [sh]}}]}}}}}}"
             files.iter().zip(&texts).map(|(file, text)| Manifest { file, text }).collect();
         let read = workload::read(&manifests, None).value.expect("legal manifests");
         LocalWorkload::all(&read.workloads, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn a_command_in_quotes_is_told_to_be_written_without_them() {
+        let text = "apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: hello}
+spec: {template: {spec: {containers: [{command: [sh -c true]}]}}}";
+        let read =
+            workload::read(&[Manifest { file: "a.yaml", text }], None).value.expect("a legal manifest");
+        let told = LocalWorkload::all(&read.workloads, Duration::from_secs(60)).unwrap_err().to_string();
+        let why = "this is one word; without the quotes it is sh and its arguments";
+        assert_eq!(told, format!("a.yaml:1: default/hello: cannot run sh -c true: {why}"));
     }
 
     #[test]
