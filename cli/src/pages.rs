@@ -24,7 +24,7 @@ pub fn man(subcommand: Option<&str>, mut command: Command) -> anyhow::Result<Exi
     let names: Vec<String> = command.get_subcommands().map(|it| it.get_name().to_owned()).collect();
     let page = match subcommand {
         None => command,
-        Some(name) => command.find_subcommand(name).cloned().with_context(|| {
+        Some(name) => command.find_subcommand(name).cloned().ok_or_else(|| {
             WrongSettings::new(format!("there is no command {name}; there is {}", names.join(", ")))
         })?,
     };

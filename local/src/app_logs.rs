@@ -97,30 +97,36 @@ const LINES_WAITING: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
 
     #[test]
-    fn each_pod_has_a_file_in_the_folder_of_its_namespace() {
+    fn each_pod_has_a_file_in_the_folder_of_its_namespace_that_is_added_to() {
         let folder = std::env::temp_dir().join(format!("pilotlight-app-logs-{}", std::process::id()));
-        for round in ["first", "second"] {
-            let log = PodLog::open(&folder, &RevisionId::new("shop", "cart"), "cart-1").unwrap();
-            log.push(round);
+        let path = folder.join("shop/cart-1.log");
+        drop(PodLog::open(&folder, &RevisionId::new("shop", "cart"), "cart-1").unwrap());
+        fs::write(&path, "of an earlier run\n").unwrap();
+
+        let (lines, waiting) = sync_channel(2);
+        let dropped = Arc::<AtomicU64>::default();
+        let log = PodLog { lines, dropped: Arc::clone(&dropped) };
+        for line in ["first", "second", "too much"] {
+            log.push(line);
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let file = folder.join("shop/cart-1.log");
-        let written = loop {
-            let text = fs::read_to_string(&file).unwrap();
-            if text.lines().count() == 2 || Instant::now() > deadline {
-                break text;
-            }
-            thread::yield_now();
-        };
+        drop(log);
+        let file = File::options().append(true).open(&path).unwrap();
+        write_lines(file, &waiting, &dropped);
+        let text = fs::read_to_string(&path).unwrap();
         fs::remove_dir_all(&folder).unwrap();
-        let mut lines: Vec<&str> = written.lines().collect();
-        // Two threads write.
-        lines.sort_unstable();
-        assert_eq!(lines, ["first", "second"]);
+        let lines: Vec<&str> = text.lines().collect();
+        let lost = "[1 lines dropped: the disk is not fast enough]";
+        assert_eq!(lines, ["of an earlier run", "first", "second", lost]);
+    }
+
+    #[test]
+    fn screen_and_off_are_words_and_all_else_is_a_folder() {
+        let parsed = |text: &str| text.parse::<AppLogs>();
+        assert_eq!(parsed("screen"), Ok(AppLogs::Screen));
+        assert_eq!(parsed("off"), Ok(AppLogs::Off));
+        assert_eq!(parsed("./logs"), Ok(AppLogs::Folder("./logs".into())));
     }
 }
