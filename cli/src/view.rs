@@ -58,7 +58,7 @@ impl View {
         let mut services: Vec<&ServiceView> = self.services.iter().collect();
         services.sort_by(|one, other| natural(&one.name, &other.name));
 
-        let table = Table::for_services(&services, width);
+        let table = Layout::for_services(&services, width);
         let mut rows = vec![self.title(width), table.header(width)];
         let (mut room, mut hidden) = (height.saturating_sub(rows.len()), 0);
         if services.len() > room {
@@ -103,7 +103,7 @@ impl View {
 }
 
 /// The columns that fit.
-struct Table {
+struct Layout {
     name_width: usize,
     columns: Vec<&'static Column>,
     /// The width of the reason beside the numbers; `None`: reasons have rows of their own.
@@ -119,8 +119,8 @@ struct Column {
     value: fn(&ServiceView) -> String,
 }
 
-impl Table {
-    fn for_services(services: &[&ServiceView], width: usize) -> Table {
+impl Layout {
+    fn for_services(services: &[&ServiceView], width: usize) -> Layout {
         let longest = services.iter().map(|service| length(&service.name)).max().unwrap_or_default();
         let wanted = longest.clamp(MIN_NAME, MAX_NAME);
         let mut columns: Vec<&'static Column> = COLUMNS.iter().collect();
@@ -135,7 +135,7 @@ impl Table {
         let name_width = wanted.min(room);
         let rest = room - name_width;
         let reason_width = (rest > REASON_BESIDE).then(|| rest - GAP.len());
-        Table { name_width, columns, reason_width }
+        Layout { name_width, columns, reason_width }
     }
 
     fn header(&self, width: usize) -> String {
