@@ -68,7 +68,8 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
         .with_context(|| format!("nothing answers on the admin port {admin} (name another with --admin)"))?;
     let not_ours = || {
         format!(
-            "{admin} is not the admin port of an autoscaler: `pilotlight run` prints its own at the start, for --admin"
+            "{admin} is not the admin port of an autoscaler: `pilotlight run` prints its own at the start, for --admin; it \
+             takes a free one where {USUAL_ADMIN_ADDRESS} is in use"
         )
     };
     let body = answer.success().with_context(not_ours)?;

@@ -112,7 +112,7 @@ async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
         app_logs: args.app_logs,
     })
     .await?;
-    print(&announcement(&stack, &workloads, format, args.sample))?;
+    print(&announcement(&stack, &workloads, format, (args.sample, args.admin.admin.is_some())))?;
     for workload in workloads.iter().filter(|workload| !workload.passes_port()) {
         info!(service = %workload.id, "{PORT_HINT}");
     }
@@ -167,16 +167,24 @@ fn in_force(args: &RunArgs, workloads: &[LocalWorkload]) -> Vec<String> {
 }
 
 /// The addresses of everything, for whoever started it.
-fn announcement(stack: &Stack, workloads: &[LocalWorkload], format: Format, is_sample: bool) -> String {
+fn announcement(
+    stack: &Stack,
+    workloads: &[LocalWorkload],
+    format: Format,
+    (is_sample, is_admin_asked): (bool, bool),
+) -> String {
     match format {
         Format::Text => {
-            let mut text =
-                format!("listening on http://{}, admin on http://{}\n", stack.address, stack.admin_address);
+            let Stack { address, admin_address, .. } = *stack;
+            let moved = match admin_address == USUAL_ADMIN_ADDRESS || is_admin_asked {
+                true => String::new(),
+                false => format!(" ({USUAL_ADMIN_ADDRESS} is in use)"),
+            };
+            let mut text = format!("listening on http://{address}, admin on http://{admin_address}{moved}\n");
             for workload in workloads.iter().filter(|_| workloads.len() > 1) {
-                let (host, port) = (&workload.hosts[0], stack.address.port());
+                let (host, port) = (&workload.hosts[0], address.port());
                 text.push_str(&format!("  {}: http://{host}:{port}\n", workload.id));
             }
-            let address = stack.address;
             text.push_str(&match workloads {
                 [_] if is_sample => format!("try: curl 'http://{address}/?sleep=100'\n"),
                 [first, _, ..] => format!("try: curl http://{}:{}/\n", first.hosts[0], address.port()),
@@ -256,4 +264,4 @@ Examples:
   pilotlight run -f service.yaml -f inferenceservice.yaml --config config-autoscaler.yaml
   pilotlight run --journal decisions.jsonl --log-format json -- ./app --port {port}
 
-Requests find their service by Host: NAME.NAMESPACE.localhost, or the plain name. With one service, any host does.";
+Requests find their service by Host: NAME.NAMESPACE.localhost, or the plain name. With one service, any host does,\nunless it is the cluster-local name of another: NAME.NAMESPACE.svc.cluster.local.";

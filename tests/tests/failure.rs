@@ -107,6 +107,47 @@ fn free_port() -> u16 {
 }
 
 #[tokio::test]
+async fn an_app_that_goes_into_the_background_is_told_to_stay() {
+    let pilotlight = Pilotlight::run(["--", "sh", "-c", "exit 0"]).await;
+    let answer = soon(pilotlight.get("/")).await;
+    assert!(answer.body.contains("exited with code 0: it has to stay in the foreground"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_command_without_port_is_said_to_have_none_at_the_start() {
+    let hint = "add {port} to its command";
+    let pilotlight = Pilotlight::run(["--", "sleep", "1000"]).await;
+    let said = async || pilotlight.said().contains(hint).then_some(());
+    pilotlight_tests::eventually("the hint", SOON, said).await;
+    let told = Pilotlight::sample(&[]).await;
+    assert_eq!(told.get("/").await.status, 200);
+    assert!(!told.said().contains(hint), "{}", told.said());
+}
+
+#[tokio::test]
+async fn lines_of_apps_go_where_they_are_sent() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sample = sample_command().join(" ");
+    let app =
+        ["--name", "chat", "--", "sh", "-c", &format!("echo I am here; exec {sample}")].map(str::to_owned);
+    let started = async |target: &str| {
+        let args = ["--app-logs", target].map(str::to_owned).into_iter().chain(app.clone());
+        let pilotlight = Pilotlight::run(args).await;
+        assert_eq!(soon(pilotlight.get("/")).await.status, 200);
+        pilotlight
+    };
+    let logged = |pilotlight: &Pilotlight| pilotlight.said().contains("I am here").then_some(());
+    let screen = started("screen").await;
+    pilotlight_tests::eventually("the line in the log", SOON, async || logged(&screen)).await;
+    let file = folder.path().join("lines/default/chat-1.log");
+    let to_file = started(arg(&folder.path().join("lines"))).await;
+    let written = async || std::fs::read_to_string(&file).ok().filter(|text| text.starts_with("I am here\n"));
+    pilotlight_tests::eventually("the line in the file", SOON, written).await;
+    let off = started("off").await;
+    assert_eq!((logged(&to_file), logged(&off)), (None, None));
+}
+
+#[tokio::test]
 async fn a_crash_loop_is_told_everywhere_and_the_first_request_after_the_repair_is_served() {
     let repaired = std::env::temp_dir().join(format!("pilotlight-repaired-{}", std::process::id()));
     let script = format!(
