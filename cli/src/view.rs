@@ -420,6 +420,15 @@ mod tests {
     }
 
     #[test]
+    fn on_a_terminal_of_half_the_width_all_rows_can_still_be_erased() {
+        for (width, height) in [(80, 24), (120, 40), (200, 60), (40, 16)] {
+            let rows = twelve().rows(width, height);
+            let wrapped: usize = rows.iter().map(|row| length(row).div_ceil(width / 2).max(1)).sum();
+            assert!(wrapped < height, "{width}x{height}: {rows:#?}");
+        }
+    }
+
+    #[test]
     fn services_are_in_natural_order_and_those_left_out_are_counted() {
         let mut view = twelve();
         view.services[0].is_failing = true;

@@ -1,5 +1,7 @@
 //! Metrics of the pods of this machine.
 
+#![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
+
 use metrics::{Counter, Label, counter, describe_counter};
 use pilotlight_core::{RevisionId, TroubleReason};
 
