@@ -291,7 +291,7 @@ impl PodTask {
     async fn elsewhere(&self, port: u16, processes: &Processes) -> Failure {
         let hint = what_it_does(port, processes.app.pid());
         let message =
-            format!("the app does not become ready: {hint}; with max-scale 1 it may have a port of its own");
+            format!("the app does not become ready: {hint}; with max-scale 1 (--max 1) it may have a port of its own");
         self.not_ready(message, processes).await
     }
 
