@@ -252,12 +252,14 @@ impl PodTask {
         loop {
             sleep(LOOK_EVERY).await;
             let ports = listening_ports(app);
-            if ports.is_empty() || ports.contains(&port) {
+            let within_reach: Vec<u16> =
+                ports.iter().copied().filter(|&port| out_of_reach(app, port).is_none()).collect();
+            if ports.is_empty() || within_reach.contains(&port) {
                 since = None;
             } else {
                 let elsewhere = since.get_or_insert_with(Instant::now).elapsed();
                 if elsewhere >= MOVED_AFTER
-                    && let Some(to) = self.workload.port_to_use(self.lease.app_port, &ports)
+                    && let Some(to) = self.workload.port_to_use(self.lease.app_port, &within_reach)
                 {
                     self.tell_of_own_port(to);
                     return StartUp::Moved(to);
@@ -290,9 +292,7 @@ impl PodTask {
 
     async fn elsewhere(&self, port: u16, processes: &Processes) -> Failure {
         let hint = what_it_does(port, processes.app.pid());
-        let message =
-            format!("the app does not become ready: {hint}; with max-scale 1 (--max 1) it may have a port of its own");
-        self.not_ready(message, processes).await
+        self.not_ready(format!("the app does not become ready: {hint}"), processes).await
     }
 
     async fn never_ready(&self, port: u16, processes: &Processes) -> Failure {
@@ -549,7 +549,8 @@ fn what_it_does(port: u16, app: u32) -> String {
         ports => {
             let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
             format!(
-                "it listens on port {}, not on {port} (pass {{port}} on its command line, or have it read PORT)",
+                "it listens on port {}, not on {port} (pass {{port}} on its command line, or have it read PORT; with max-scale 1, \
+                 or as containerPort, it may have a port of its own)",
                 ports.join(", ")
             )
         }

@@ -83,6 +83,19 @@ async fn an_app_that_listens_elsewhere_is_reported_after_seconds_not_after_its_w
 }
 
 #[tokio::test]
+async fn an_app_that_listens_out_of_reach_is_reported_after_seconds_too() {
+    let app = sample(&["--port", "{port}", "--host", "127.0.0.9"]);
+    let args = ["--startup-timeout", "1h", "--max", "1", "--"].map(str::to_owned).into_iter().chain(app);
+    let pilotlight = Pilotlight::run(args).await;
+    let answer = soon(pilotlight.get("/")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(
+        answer.body.contains("it listens on 127.0.0.9:") && answer.body.contains("not on 127.0.0.1"),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
 async fn an_app_with_a_port_of_its_own_runs_where_there_is_one_pod() {
     let port = free_port().to_string();
     let app = sample(&["--port", &port]);
