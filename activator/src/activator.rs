@@ -316,6 +316,7 @@ impl ActivatorState {
         let depth = self.params.limits.requests_per_revision;
         let revision = Arc::new(RevisionTraffic::new(
             id.clone(),
+            self.params.clock,
             depth,
             Arc::clone(&self.backlog),
             !self.params.telemetry.counts_requests(),

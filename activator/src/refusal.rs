@@ -107,6 +107,7 @@ mod tests {
             log_tail: vec!["panic: no database".to_owned()],
             failures: 3,
             retry_at,
+            on_demand_at: None,
             give_up: true,
         }
     }

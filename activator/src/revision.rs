@@ -59,12 +59,14 @@ impl RevisionTraffic {
     /// `times_answers`: telemetry records no durations, so the metrics of this crate do.
     pub(crate) fn new(
         id: RevisionId,
+        clock: Clock,
         queue_depth: usize,
         backlog: Arc<Backlog>,
         times_answers: bool,
     ) -> Self {
         let metrics = RevisionMetrics::new(&id, times_answers);
-        let throttler = Throttler::new(queue_depth, backlog, metrics.queued.clone(), metrics.active.clone());
+        let (queued, active) = (metrics.queued.clone(), metrics.active.clone());
+        let throttler = Throttler::new(clock, queue_depth, backlog, queued, active);
         let books = Books {
             reporter: Reporter::default(),
             ledger: RevisionLedger::default(),

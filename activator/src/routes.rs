@@ -265,6 +265,7 @@ mod tests {
         Route {
             revision: Arc::new(RevisionTraffic::new(
                 RevisionId::new("default", name),
+                pilotlight_net::Clock::start(),
                 10,
                 Backlog::new(10),
                 true,

@@ -330,7 +330,7 @@ mod tests {
     async fn flags_have_knatives_defaults() {
         let params = settings(&[], &[]).unwrap().params;
         assert_eq!((params.probing, params.idle), (ProbeParams::default(), IdleConnections::default()));
-        for wrong in [["--probe-timeout", "0s"], ["--pod-ip", "here"], ["--listen", "8012"]] {
+        for wrong in [["--probe-timeout", "0s"], ["--pod-ip", "here"], ["--listen", "here"]] {
             assert!(Program::try_parse_from([&["activator"], &wrong[..]].concat()).is_err(), "{wrong:?}");
         }
     }

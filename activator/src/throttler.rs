@@ -14,7 +14,8 @@ use pilotlight_core::backends::Destinations;
 use pilotlight_core::balance::{
     Capacity, Gate, GateTicket, Policy, Refusals, revision_capacity, share_of_pods,
 };
-use pilotlight_core::{ConcurrencyLimit, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble};
+use pilotlight_core::{ConcurrencyLimit, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Time, Trouble};
+use pilotlight_net::Clock;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -116,6 +117,7 @@ pub(crate) enum Obstacle {
 #[derive(Debug)]
 pub(crate) struct Throttler {
     state: Mutex<ThrottlerState>,
+    clock: Clock,
     /// The count of waiting requests of all revisions together.
     backlog: Arc<Backlog>,
     queued: Gauge,
@@ -137,18 +139,25 @@ struct ThrottlerState {
 type Caller = oneshot::Sender<Result<Slot, Refusal>>;
 
 impl ThrottlerState {
-    fn refusal(&self) -> Option<Refusal> {
+    fn refusal(&self, now: Time) -> Option<Refusal> {
         if self.is_deleted {
             return Some(Refusal::Deleted);
         }
-        let trouble = self.trouble.as_ref().filter(|trouble| trouble.give_up && self.gate.has_no_pods())?;
+        let trouble =
+            self.trouble.as_ref().filter(|trouble| trouble.refuses(now) && self.gate.has_no_pods())?;
         Some(Refusal::Trouble(Arc::clone(trouble)))
     }
 }
 
 impl Throttler {
     /// An empty queue without pods; [`update`](Throttler::update) brings them.
-    pub(crate) fn new(queue_depth: usize, backlog: Arc<Backlog>, queued: Gauge, active: Gauge) -> Arc<Self> {
+    pub(crate) fn new(
+        clock: Clock,
+        queue_depth: usize,
+        backlog: Arc<Backlog>,
+        queued: Gauge,
+        active: Gauge,
+    ) -> Arc<Self> {
         let state = ThrottlerState {
             gate: Gate::new(queue_depth),
             starting: 0,
@@ -156,7 +165,7 @@ impl Throttler {
             is_deleted: false,
             is_waking: false,
         };
-        Arc::new(Throttler { state: Mutex::new(state), backlog, queued, active })
+        Arc::new(Throttler { state: Mutex::new(state), clock, backlog, queued, active })
     }
 
     /// Takes over the pods and limits of this moment; `None`: the revision was deleted. Requests that are at pods which
@@ -174,7 +183,7 @@ impl Throttler {
         state.starting = endpoints.map_or(0, |endpoints| endpoints.starting);
         state.trouble = endpoints.and_then(|endpoints| endpoints.trouble.clone()).map(Arc::new);
         let called = state.gate.set_pods(policy, limit, pods);
-        let refusal = state.refusal();
+        let refusal = state.refusal(self.clock.now());
         let refused = if refusal.is_some() { state.gate.leave_all() } else { Vec::new() };
         if state.gate.has_no_pods() {
             state.is_waking = false;
@@ -247,7 +256,7 @@ impl PlaceInLine {
     /// A slot at a pod without waiting; `None` if this request must wait.
     pub(crate) fn try_slot(&self) -> Option<Result<Slot, Refusal>> {
         let mut state = self.throttler.state.lock();
-        if let Some(refusal) = state.refusal() {
+        if let Some(refusal) = state.refusal(self.throttler.clock.now()) {
             return Some(Err(refusal));
         }
         let pod = state.gate.enter(self.ticket)?;
@@ -260,7 +269,7 @@ impl PlaceInLine {
         let (caller, called) = oneshot::channel();
         let _waiting = {
             let mut state = self.throttler.state.lock();
-            if let Some(refusal) = state.refusal() {
+            if let Some(refusal) = state.refusal(self.throttler.clock.now()) {
                 return Err(refusal);
             }
             if let Some(pod) = state.gate.enter(self.ticket) {

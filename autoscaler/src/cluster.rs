@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pilotlight_core::{ActivatorPath, Evaluation, History, PodCounts, RevisionId, RevisionSpec, Time};
+use pilotlight_core::{
+    ActivatorPath, Evaluation, History, PodCounts, RevisionId, RevisionSpec, Time, Trouble,
+};
 use pilotlight_feed::Follower;
 use serde::Serialize;
 
@@ -29,6 +31,8 @@ pub struct RevisionView {
     pub path: ActivatorPath,
     /// Every pod that has not ended.
     pub pods: Vec<Pod>,
+    /// Why pods do not come up; `None`: they do.
+    pub trouble: Option<Arc<Trouble>>,
     /// The memory of whoever decided about it before. Read once, when the revision is first seen.
     pub history: Option<Arc<History>>,
 }
@@ -46,6 +50,8 @@ pub struct Pod {
     pub metrics_address: SocketAddr,
     /// When it was started.
     pub started: Time,
+    /// Why it is not ready yet, once that has taken a while.
+    pub waits_for: Option<String>,
 }
 
 /// The phase of a pod's life.

@@ -19,6 +19,6 @@ mod status;
 pub use cluster::Cluster;
 pub use journal::{Journal, JournalError};
 pub use report::{Forwarded, Owner, Owners};
-pub use run::{Autoscaler, AutoscalerParams};
+pub use run::{Autoscaler, AutoscalerParams, OnDemand};
 pub use scrape::OnPodStat;
-pub use status::{Board, Change, RevisionStatus};
+pub use status::{Board, Change, NotReady, RevisionStatus};

@@ -59,7 +59,7 @@ pub(crate) fn spec() -> RevisionSpec {
 /// The activator is in the path; no pods.
 pub(crate) fn at_rest(spec: RevisionSpec) -> RevisionView {
     let path = ActivatorPath { populated_since: Some(Time::from_secs(1)), probed: true };
-    RevisionView { spec: Arc::new(spec), path, pods: Vec::new(), history: None }
+    RevisionView { spec: Arc::new(spec), path, pods: Vec::new(), trouble: None, history: None }
 }
 
 /// Ready pods that report at these addresses.
@@ -70,6 +70,7 @@ pub(crate) fn with_pods(view: RevisionView, stats: impl IntoIterator<Item = Sock
         stats_address,
         metrics_address: stats_address,
         started: Time::EPOCH,
+        waits_for: None,
     };
     RevisionView { pods: stats.into_iter().enumerate().map(pod).collect(), ..view }
 }

@@ -30,14 +30,19 @@ pub struct AutoscalerParams {
     pub owners: Option<Owners>,
     /// Hears what each pod that was asked has measured; `None`: nobody does.
     pub on_pod_stat: Option<OnPodStat>,
+    /// Hears that requests are at an activator while their revision has no ready pod; `None`: nobody does.
+    pub on_demand: Option<OnDemand>,
 }
 
 impl AutoscalerParams {
     /// An autoscaler that decides alone, and writes nothing down.
     pub fn new(clock: Clock) -> Self {
-        AutoscalerParams { clock, journal: None, owners: None, on_pod_stat: None }
+        AutoscalerParams { clock, journal: None, owners: None, on_pod_stat: None, on_demand: None }
     }
 }
+
+/// Hears of a revision whose requests have no pod.
+pub type OnDemand = Arc<dyn Fn(&RevisionId) + Send + Sync>;
 
 /// A running autoscaler. Clones are the same one.
 #[derive(Clone)]
@@ -55,9 +60,10 @@ impl Autoscaler {
         let (stop, stopped) = watch::channel(false);
         let (done, finished) = watch::channel(false);
         let board = Arc::new(Board::default());
-        let AutoscalerParams { clock, journal, owners, on_pod_stat } = params;
+        let AutoscalerParams { clock, journal, owners, on_pod_stat, on_demand } = params;
         let (changes, pods) = (cluster.follow(), cluster.follow());
-        let effects = Effects { cluster, journal, board: Arc::clone(&board), wakes: BTreeSet::new() };
+        let effects =
+            Effects { cluster, journal, on_demand, board: Arc::clone(&board), wakes: BTreeSet::new() };
         let deciding = Loop { clock, entries: BTreeMap::new(), effects };
         tokio::spawn(async move {
             deciding.run(changes, inbox, stopped).await;
@@ -99,6 +105,7 @@ struct Loop<C> {
 struct Effects<C> {
     cluster: Arc<C>,
     journal: Option<Journal>,
+    on_demand: Option<OnDemand>,
     board: Arc<Board>,
     /// When which revision wants to be woken, the first in front: the `wake_at` of every entry that has one.
     wakes: BTreeSet<(Time, Arc<RevisionId>)>,
@@ -163,7 +170,15 @@ impl<C: Cluster> Loop<C> {
         // An activator may still speak of a revision that is gone.
         let Some((id, _)) = self.entries.get_key_value(&revision) else { return };
         let id = Arc::clone(id);
+        let calls_for_a_pod = matches!(&input, Input::Pushed(stat) if stat.average_concurrent_requests > 0.0);
         self.step(self.clock.now(), &id, input);
+        // After the step: the pods that it asks for need no second call.
+        if let Some(on_demand) = &self.effects.on_demand
+            && calls_for_a_pod
+            && self.entries.get(&id).is_some_and(|entry| entry.pods.ready == 0)
+        {
+            on_demand(&id);
+        }
     }
 
     /// Tells a revision what changed in the cluster since it was told last.
@@ -179,6 +194,7 @@ impl<C: Cluster> Loop<C> {
                 for input in entry.learn(&seen) {
                     entry.step(now, &id, input, &mut self.effects);
                 }
+                self.effects.board.note(&id, &seen);
             }
             Change::Gone(id) => {
                 let Some(mut entry) = self.entries.remove(&id) else { return };

@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pilotlight_core::{Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time};
+use pilotlight_core::{Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time, Trouble};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::cluster::{PodPhase, RevisionView};
 
 /// The latest evaluation of every revision, and the latest changes of scale.
 #[derive(Debug)]
 pub struct Board {
     revisions: Mutex<BTreeMap<RevisionId, Shown>>,
+    /// What keeps pods from coming up, of those revisions where something does.
+    conditions: Mutex<BTreeMap<RevisionId, Condition>>,
     version: watch::Sender<u64>,
 }
 
@@ -43,10 +47,31 @@ pub struct RevisionStatus {
     pub scale: Option<u32>,
     /// The latest decision, in a sentence.
     pub why: String,
+    /// Why pods do not come up; `None`: they do.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+    /// Pods that have been starting for a while, and what they wait for.
+    #[serde(default)]
+    pub not_ready: Vec<NotReady>,
     /// The latest evaluation, with its numbers and the decision that stands.
     pub evaluation: Evaluation,
     /// The latest changes of scale, oldest first.
     pub changes: Vec<Change>,
+}
+
+/// A pod that is not ready yet, and what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReady {
+    /// The pod.
+    pub pod: String,
+    /// The reason.
+    pub why: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Condition {
+    trouble: Option<Arc<Trouble>>,
+    not_ready: Vec<NotReady>,
 }
 
 #[derive(Debug)]
@@ -61,21 +86,27 @@ struct Shown {
 
 impl Default for Board {
     fn default() -> Self {
-        Board { revisions: Mutex::default(), version: watch::Sender::new(0) }
+        Board { revisions: Mutex::default(), conditions: Mutex::default(), version: watch::Sender::new(0) }
     }
 }
 
 impl Board {
     /// A copy of everything shown now.
     pub fn snapshot(&self) -> Vec<RevisionStatus> {
-        let status = |(id, shown): (&RevisionId, &Shown)| RevisionStatus {
-            revision: id.clone(),
-            metric: shown.spec.scaling_metric,
-            target: shown.spec.target,
-            scale: shown.scale,
-            why: shown.decided.why(&shown.spec),
-            evaluation: shown.evaluation.clone(),
-            changes: shown.changes.iter().cloned().collect(),
+        let conditions = self.conditions.lock().clone();
+        let status = |(id, shown): (&RevisionId, &Shown)| {
+            let Condition { trouble, not_ready } = conditions.get(id).cloned().unwrap_or_default();
+            RevisionStatus {
+                revision: id.clone(),
+                metric: shown.spec.scaling_metric,
+                target: shown.spec.target,
+                scale: shown.scale,
+                why: shown.decided.why(&shown.spec),
+                trouble: trouble.as_deref().cloned(),
+                not_ready,
+                evaluation: shown.evaluation.clone(),
+                changes: shown.changes.iter().cloned().collect(),
+            }
         };
         self.revisions.lock().iter().map(status).collect()
     }
@@ -125,7 +156,26 @@ impl Board {
         change
     }
 
+    /// Shows what keeps a revision's pods from coming up.
+    pub(crate) fn note(&self, id: &RevisionId, seen: &RevisionView) {
+        let waiting = seen.pods.iter().filter(|pod| pod.phase == PodPhase::Starting);
+        let not_ready =
+            waiting.filter_map(|pod| Some(NotReady { pod: pod.name.clone(), why: pod.waits_for.clone()? }));
+        let condition = Condition { trouble: seen.trouble.clone(), not_ready: not_ready.collect() };
+        let mut conditions = self.conditions.lock();
+        let is_news = if condition == Condition::default() {
+            conditions.remove(id).is_some()
+        } else {
+            conditions.insert(id.clone(), condition.clone()) != Some(condition)
+        };
+        drop(conditions);
+        if is_news {
+            self.version.send_modify(|version| *version += 1);
+        }
+    }
+
     pub(crate) fn remove(&self, id: &RevisionId) {
+        self.conditions.lock().remove(id);
         self.revisions.lock().remove(id);
         self.version.send_modify(|version| *version += 1);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use pilotlight_config::duration;
-use pilotlight_local::LocalWorkload;
+use pilotlight_local::{AppLogs, LocalWorkload};
 use pilotlight_process::flags::address;
 use pilotlight_process::{LogSettings, StopSignals};
 use tracing::info;
@@ -72,6 +72,7 @@ async fn run_on(screen: &Screen, args: DemoArgs) -> anyhow::Result<ExitCode> {
         listen: args.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
         admin: None,
         journal: None,
+        app_logs: AppLogs::Screen,
     })
     .await?;
     let expected = args.expected_pods();

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use pilotlight_autoscaler::{Change, RevisionStatus};
+use pilotlight_autoscaler::{Change, NotReady, RevisionStatus};
 use pilotlight_core::{Record, Time};
 use pilotlight_net::once::{self, Get};
 use pilotlight_process::flags::address;
@@ -68,7 +68,8 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
         .with_context(|| format!("nothing answers on the admin port {admin} (name another with --admin)"))?;
     let not_ours = || {
         format!(
-            "{admin} is not the admin port of an autoscaler: `pilotlight run` prints its own at the start, for --admin"
+            "{admin} is not the admin port of an autoscaler: `pilotlight run` prints its own at the start, for --admin; it \
+             takes a free one where {USUAL_ADMIN_ADDRESS} is in use"
         )
     };
     let body = answer.success().with_context(not_ours)?;
@@ -84,6 +85,12 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
             "{}: {scale} wanted, {} ready, {} starting",
             status.revision, pods.ready, pods.starting
         )?;
+        if let Some(trouble) = &status.trouble {
+            writeln!(text, "  {}", trouble.in_words(now))?;
+        }
+        for NotReady { pod, why } in &status.not_ready {
+            writeln!(text, "  {pod} is not ready: {why}")?;
+        }
         writeln!(text, "  now: {}", status.why)?;
         for Change { at, from, to, reason, why } in status.changes.iter().rev() {
             let ago = humantime::format_duration(Duration::from_secs((now - *at).as_secs()));

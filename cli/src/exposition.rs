@@ -1,4 +1,5 @@
-//! `/metrics` of a whole stack: its own metrics and those of every pod's queue-proxy, as one exposition.
+//! The metrics of a whole stack: its own at `/metrics`, and those of every pod's queue-proxy at `/metrics/pods`, as one
+//! exposition. Two pages, since the activator and the pod both count a request: in a cluster they are two targets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,12 +13,11 @@ use pilotlight_net::{Admin, Body, Response};
 use pilotlight_process::MetricsPage;
 use tokio::task::JoinSet;
 
-/// Adds `/metrics` to the admin port.
+/// Adds `/metrics` and `/metrics/pods` to the admin port.
 pub fn route(admin: Admin, own: MetricsPage, cluster: LocalCluster) -> Admin {
-    admin.route("/metrics", move |_| {
-        let (own, cluster) = (own.clone(), cluster.clone());
+    admin.metrics(move || own.render()).route("/metrics/pods", move |_| {
+        let cluster = cluster.clone();
         async move {
-            let mut texts = vec![own.render()];
             let mut asking = JoinSet::new();
             for (id, revision) in &cluster.revisions() {
                 for pod in revision.pods.iter().filter(|pod| pod.phase != PodPhase::Starting) {
@@ -30,7 +30,7 @@ pub fn route(admin: Admin, own: MetricsPage, cluster: LocalCluster) -> Admin {
                 }
             }
             // A pod that does not answer is missing from the page, and the page is not late.
-            texts.extend(asking.join_all().await.into_iter().flatten());
+            let texts: Vec<String> = asking.join_all().await.into_iter().flatten().collect();
             let mut response = Response::new(Body::full(merge(&texts)));
             let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);

@@ -10,6 +10,7 @@ pub mod live;
 pub mod load;
 pub mod logging;
 pub mod output;
+pub mod pages;
 pub mod run;
 pub mod sample;
 pub mod screen;
@@ -17,6 +18,7 @@ pub mod service;
 pub mod sim;
 pub mod stack;
 pub mod summary;
+pub mod view;
 
 use anyhow::Context;
 

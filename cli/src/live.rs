@@ -1,60 +1,71 @@
 //! The live view: services, their pods and requests, the latest decisions and their reasons. Drawn below the log.
 
+use std::future::pending;
 use std::time::Duration;
 
-use pilotlight_autoscaler::RevisionStatus;
-use pilotlight_core::{PodCounts, ScalingMetric};
+use pilotlight_autoscaler::{NotReady, RevisionStatus};
+use pilotlight_core::{PodCounts, ScalingMetric, Time};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::latency::for_people;
 use crate::screen::Screen;
 use crate::stack::Stack;
+use crate::view::{ServiceView, View};
 
-/// Draws the view again and again, until it is dropped. Call [`Screen::clear`] afterwards.
+/// Draws the view again and again, and at once when the terminal changes its size, until it is dropped. Call
+/// [`Screen::clear`] afterwards.
 pub async fn run(stack: &Stack, screen: &Screen) {
+    let mut resized = signal(SignalKind::window_change()).ok();
+    let next_size = async |resized: &mut Option<Signal>| match resized {
+        Some(resized) => drop(resized.recv().await),
+        None => pending().await,
+    };
     loop {
-        screen.show(render(stack));
-        tokio::time::sleep(FRAME).await;
+        let (width, height) = Screen::size();
+        screen.show(view(stack).rows(width, height));
+        // Err: time for the next frame.
+        let _ = timeout(FRAME, next_size(&mut resized)).await;
     }
 }
 
-/// The rows of the view.
-pub fn render(stack: &Stack) -> Vec<String> {
-    let up = stack.clock.now() - stack.started;
-    let up = Duration::from_secs(up.as_secs());
+/// Everything that is shown of a stack.
+fn view(stack: &Stack) -> View {
     let activity = stack.activator.activity();
-    let mut rows = vec![
-        String::new(),
-        format!(
-            "pilotlight   http://{}   admin http://{}   up {}   Ctrl-C stops",
-            stack.address,
-            stack.admin_address,
-            humantime::format_duration(up)
-        ),
-        format!(
-            "{:<24} {:>5} {:>8} {:>6}  {:<14} {:<6} {:>5} {:>8} {:>9}",
-            "SERVICE", "READY", "STARTING", "WANTED", "LOAD / TARGET", "MODE", "QUEUE", "ACTIVE", "REQUESTS"
-        ),
-    ];
-    for status in stack.autoscaler.board().snapshot() {
+    let now = stack.clock.now();
+    let service = |status: RevisionStatus| {
         let doing = activity.get(&status.revision);
         let PodCounts { ready, starting, .. } = status.evaluation.pods;
-        rows.push(format!(
-            "{:<24} {ready:>5} {starting:>8} {:>6}  {:<14} {:<6} {:>5} {:>8} {:>9}",
-            status.revision.to_string(),
-            status.scale.map_or("-".to_owned(), |scale| scale.to_string()),
-            load(&status),
-            mode(&status),
-            doing.map_or(0, |doing| doing.queued),
-            doing.map_or(0, |doing| doing.active),
-            doing.map_or(0, |doing| doing.requests),
-        ));
-        rows.push(format!("  now: {}", status.why));
-        if let Some(change) = status.changes.last() {
-            let ago = for_people(stack.clock.now() - change.at);
-            rows.push(format!("  {ago} ago: {}: {}", step(change.from, change.to), change.why));
+        ServiceView {
+            name: status.revision.to_string(),
+            ready,
+            starting,
+            wanted: status.scale.map_or("-".to_owned(), |scale| scale.to_string()),
+            load: load(&status),
+            mode: mode(&status),
+            queued: doing.map_or(0, |doing| doing.queued as u64),
+            active: doing.map_or(0, |doing| u64::from(doing.active)),
+            requests: doing.map_or(0, |doing| doing.requests),
+            is_failing: status.trouble.is_some(),
+            reasons: reasons(&status, now),
         }
+    };
+    View {
+        address: format!("http://{}", stack.address),
+        admin: format!("http://{}", stack.admin_address),
+        up: now - stack.started,
+        services: stack.autoscaler.board().snapshot().into_iter().map(service).collect(),
     }
-    rows
+}
+
+fn reasons(status: &RevisionStatus, now: Time) -> Vec<String> {
+    let trouble = status.trouble.iter().map(|trouble| trouble.in_words(now));
+    let waiting = status.not_ready.iter().map(|NotReady { pod, why }| format!("{pod} is not ready: {why}"));
+    let change = status.changes.last().map(|change| {
+        let ago = for_people(now - change.at);
+        format!("{ago} ago: {}: {}", step(change.from, change.to), change.why)
+    });
+    trouble.chain(waiting).chain([format!("now: {}", status.why)]).chain(change).collect()
 }
 
 /// A change of scale: `1 -> 3`, or `start at 1` for the first decision.

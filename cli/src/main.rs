@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use pilotlight_activator::ActivatorArgs;
 use pilotlight_cli::logging::Format;
-use pilotlight_cli::{demo, explain, lint, run, sample, sim};
+use pilotlight_cli::{demo, explain, lint, pages, run, sample, sim};
 use pilotlight_local::guard::intercept;
 use pilotlight_local::process::AutoscalerArgs;
 use pilotlight_process::{end, flags};
@@ -28,6 +29,16 @@ enum Command {
     Explain(explain::ExplainArgs),
     Sim(sim::SimArgs),
     Sample(sample::SampleArgs),
+    /// Print the completions for a shell, to be sourced or put where it looks for them
+    Completions {
+        shell: Shell,
+    },
+    /// Print the manual page, of one command if it is named: pilotlight man run | man -l -
+    Man {
+        command: Option<String>,
+    },
+    /// Print the version
+    Version,
     Activator(Box<ActivatorArgs>),
     Autoscaler(Box<AutoscalerArgs>),
     /// Stand in front of one app in its pod: count and limit its requests, probe it, drain it
@@ -47,7 +58,7 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == "queue-proxy") {
         return queue_proxy(words);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match flags::try_parse::<Cli>(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return flags::refuse(&with_tip(error)),
     };
@@ -61,6 +72,9 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Sample(args) => sample::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Completions { shell } => pages::completions(shell, Cli::command()),
+        Command::Man { command } => pages::man(command.as_deref(), Cli::command()),
+        Command::Version => pages::version(&Cli::command()),
     };
     end(result, Format::Text)
 }
@@ -69,8 +83,21 @@ fn queue_proxy(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     pilotlight_queue_proxy::main_with_args("pilotlight queue-proxy", args)
 }
 
-/// Adds a tip to the slip that everybody makes: `pilotlight run ./app`, without the two dashes.
+/// Adds a tip to slips that everybody makes: `pilotlight run ./app`, without the two dashes, and `rnu`, which clap does
+/// not see to be close to `run`.
 fn with_tip(mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && error.get(ContextKind::SuggestedSubcommand).is_none()
+    {
+        let command = Cli::command();
+        let mut names = command.get_subcommands().map(clap::Command::get_name);
+        let meant = names.find(|name| pages::is_swapped(word, name)).map(str::to_owned);
+        if let Some(meant) = meant {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![meant]));
+        }
+        return error;
+    }
     let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
     if is_run
         && error.kind() == ErrorKind::UnknownArgument

@@ -10,8 +10,8 @@ use anyhow::Context;
 use clap::Args;
 use pilotlight_config::process::variables;
 use pilotlight_config::{Warning, duration};
-use pilotlight_local::LocalWorkload;
 use pilotlight_local::manifests;
+use pilotlight_local::{AppLogs, LocalWorkload};
 pub use pilotlight_process::INTERRUPTED;
 use pilotlight_process::flags::{AdminArgs, CheckArgs, LogArgs, address};
 use pilotlight_process::{StopSignals, WrongSettings, end, print_valid};
@@ -63,6 +63,9 @@ pub struct RunArgs {
     logs: LogArgs,
     #[command(flatten)]
     check: CheckArgs,
+    /// Where the lines of apps go: screen (the log, behind the pod's name), off, or a folder, for a file of each pod
+    #[arg(long, value_name = "WHERE", default_value = "screen")]
+    app_logs: AppLogs,
     /// Do not draw the live view, even on a terminal
     #[arg(long)]
     no_live: bool,
@@ -106,9 +109,13 @@ async fn run_on(screen: &Screen, args: RunArgs) -> anyhow::Result<ExitCode> {
         listen: args.listen,
         admin: args.admin.admin,
         journal: args.journal,
+        app_logs: args.app_logs,
     })
     .await?;
-    print(&announcement(&stack, &workloads, format))?;
+    print(&announcement(&stack, &workloads, format, (args.sample, args.admin.admin.is_some())))?;
+    for workload in workloads.iter().filter(|workload| !workload.passes_port()) {
+        info!(service = %workload.id, "{PORT_HINT}");
+    }
 
     if format == Format::Text && !args.no_live && Screen::is_terminal() {
         tokio::select! {
@@ -160,18 +167,29 @@ fn in_force(args: &RunArgs, workloads: &[LocalWorkload]) -> Vec<String> {
 }
 
 /// The addresses of everything, for whoever started it.
-fn announcement(stack: &Stack, workloads: &[LocalWorkload], format: Format) -> String {
+fn announcement(
+    stack: &Stack,
+    workloads: &[LocalWorkload],
+    format: Format,
+    (is_sample, is_admin_asked): (bool, bool),
+) -> String {
     match format {
         Format::Text => {
-            let mut text =
-                format!("listening on http://{}, admin on http://{}\n", stack.address, stack.admin_address);
+            let Stack { address, admin_address, .. } = *stack;
+            let moved = match admin_address == USUAL_ADMIN_ADDRESS || is_admin_asked {
+                true => String::new(),
+                false => format!(" ({USUAL_ADMIN_ADDRESS} is in use)"),
+            };
+            let mut text = format!("listening on http://{address}, admin on http://{admin_address}{moved}\n");
             for workload in workloads.iter().filter(|_| workloads.len() > 1) {
-                let (host, port) = (&workload.hosts[0], stack.address.port());
+                let (host, port) = (&workload.hosts[0], address.port());
                 text.push_str(&format!("  {}: http://{host}:{port}\n", workload.id));
             }
-            if workloads.len() == 1 {
-                text.push_str(&format!("try: curl http://{}/\n", stack.address));
-            }
+            text.push_str(&match workloads {
+                [_] if is_sample => format!("try: curl 'http://{address}/?sleep=100'\n"),
+                [first, _, ..] => format!("try: curl http://{}:{}/\n", first.hosts[0], address.port()),
+                _ => format!("try: curl http://{address}/\n"),
+            });
             text
         }
         Format::Json => {
@@ -232,6 +250,8 @@ pub fn sample_command() -> anyhow::Result<Vec<String>> {
     Ok([this.to_string_lossy().as_ref(), "sample", "--port", "{port}"].map(str::to_owned).into())
 }
 
+const PORT_HINT: &str =
+    "PORT is set for the app; add {port} to its command if it takes its port as an argument";
 const NOTHING_TO_RUN: &str = "nothing to run: name a command (pilotlight run -- ./app --port {port}), a file (-f service.yaml), or --sample";
 const ADMIN: &str = "Address of the admin port: /metrics, /healthz, /readyz, /v1/decisions, /v1/endpoints [default: \
                      127.0.0.1:8081, or any free port]";
@@ -244,7 +264,7 @@ Examples:
   pilotlight run -f service.yaml -f inferenceservice.yaml --config config-autoscaler.yaml
   pilotlight run --journal decisions.jsonl --log-format json -- ./app --port {port}
 
-Requests find their service by Host: NAME.NAMESPACE.localhost, or the plain name. With one service, any host does.";
+Requests find their service by Host: NAME.NAMESPACE.localhost, or the plain name. With one service, any host does,\nunless it is the cluster-local name of another: NAME.NAMESPACE.svc.cluster.local.";
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use pilotlight_process::is_dumb_terminal;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::view::cut;
 
 /// Standard error, queue by the log and the live view. Clones are the same screen.
 #[derive(Clone, Debug)]
@@ -68,9 +71,14 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Whether standard error is a terminal.
+    /// Whether standard error is a terminal on which rows can be redrawn.
     pub fn is_terminal() -> bool {
-        io::stderr().is_terminal()
+        io::stderr().is_terminal() && !is_dumb_terminal()
+    }
+
+    /// Columns and rows of standard error.
+    pub fn size() -> (usize, usize) {
+        terminal_size(io::stderr()).unwrap_or((80, 24))
     }
 
     /// Replaces the block below the lines.
@@ -126,6 +134,9 @@ impl ScreenQueue {
             drop(pending);
             // A terminal that cannot be written to is no reason to stop serving requests.
             let _ = painter.draw(&lines, block);
+            if painter.has_block() {
+                thread::sleep(FRAME_PAUSE);
+            }
             let dropped = {
                 let mut pending = self.pending.lock();
                 pending.is_writing = false;
@@ -149,15 +160,20 @@ struct Painter<Out> {
 }
 
 impl<Out: Write> Painter<Out> {
+    fn has_block(&self) -> bool {
+        !self.block.is_empty()
+    }
+
     /// Erases the block, writes the lines, and draws the block below them.
     fn draw(&mut self, lines: &[u8], block: Option<Vec<String>>) -> io::Result<()> {
         self.block = block.unwrap_or_else(|| std::mem::take(&mut self.block));
         if self.block.is_empty() && self.drawn.is_empty() {
             return self.out.write_all(lines);
         }
-        // In one piece, so that nothing flickers.
+        // In one piece, so that nothing flickers. A terminal that knows of frames shows none that is half drawn.
         let mut frame = Vec::with_capacity(lines.len() + 1024);
-        let (width, height) = terminal_size(io::stderr()).unwrap_or((80, 24));
+        frame.extend_from_slice(FRAME_BEGINS);
+        let (width, height) = Screen::size();
         let width = width.max(2);
         let up = height_of(&self.drawn, width).min(height - 1);
         if up > 0 {
@@ -167,11 +183,12 @@ impl<Out: Write> Painter<Out> {
         frame.extend_from_slice(lines);
         self.drawn.clear();
         for row in self.block.iter().take(height - 1) {
-            let row: String = row.chars().take(width - 1).collect();
+            let row = cut(row, width - 1);
             frame.extend_from_slice(row.as_bytes());
             frame.push(b'\n');
             self.drawn.push(row.chars().count());
         }
+        frame.extend_from_slice(FRAME_ENDS);
         self.out.write_all(&frame)?;
         self.out.flush()
     }
@@ -222,6 +239,11 @@ impl<'a> MakeWriter<'a> for Screen {
 
 /// Cursor to the first column, everything from there erased (ECMA-48: CHA, ED).
 const ERASE_FROM_LINE_START: &[u8] = b"\x1b[1G\x1b[J";
+/// Begin and end of a frame (DEC private mode 2026, synchronized output); other terminals ignore them.
+const FRAME_BEGINS: &[u8] = b"\x1b[?2026h";
+const FRAME_ENDS: &[u8] = b"\x1b[?2026l";
+/// Time between two frames while lines come without a pause: for most of it the block is on the screen.
+const FRAME_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of lines that may wait to be written; more than any burst that anybody reads.
 const MAX_PENDING_BYTES: usize = 1 << 20;
 /// Time a line may wait for room, once a stall: its writer serves requests, too.

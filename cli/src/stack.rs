@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use pilotlight_activator::{Activator, ActivatorParams};
+use pilotlight_activator::{Activator, ActivatorParams, RevisionLedger};
 use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin};
 use pilotlight_core::Time;
 use pilotlight_local::guard::Guard;
-use pilotlight_local::{LocalCluster, LocalParams, LocalWorkload, Sidecar};
+use pilotlight_local::{AppLogs, LocalCluster, LocalParams, LocalWorkload, Sidecar};
 use pilotlight_net::{Admin, Clock, Drain, Target};
 use pilotlight_process::{AdminPort, MetricsPage};
 use pilotlight_telemetry::Registry;
@@ -30,6 +30,8 @@ pub struct StackParams {
     pub admin: Option<SocketAddr>,
     /// File to write decisions to.
     pub journal: Option<PathBuf>,
+    /// Where the lines of apps go.
+    pub app_logs: AppLogs,
 }
 
 /// A running stack.
@@ -52,6 +54,8 @@ pub struct Stack {
     front_door: JoinHandle<()>,
     back: Drain,
     back_doors: Vec<JoinHandle<()>>,
+    /// The books as they were when everything was ended at once.
+    before_cut: Option<RevisionLedger>,
 }
 
 impl Stack {
@@ -66,10 +70,12 @@ impl Stack {
         let (address, admin_address) = (listener.local_addr()?, admin_port.address()?);
         let autoscaler_target = Target::ws(&format!("ws://{}", stats_listener.local_addr()?))?;
         let journal = params.journal.as_deref().map(Journal::create).transpose()?;
+        params.app_logs.prepare().context("cannot make the folder for the lines of apps")?;
         let registry = Registry::new();
         registry.install().context("cannot install the recorder of metrics")?;
         let page = MetricsPage::new(registry, &[("service.name", "pilotlight".to_owned())]);
         pilotlight_autoscaler::metrics::describe();
+        pilotlight_local::describe_metrics();
 
         let this = std::env::current_exe().context("cannot find this executable")?;
         let cluster = LocalCluster::start(
@@ -78,12 +84,14 @@ impl Stack {
                 guard: Guard::start().context("cannot start the guard process")?,
                 sidecar: Sidecar::near(Some(&this)),
                 drain_quiet: LocalParams::DRAIN_QUIET,
+                app_logs: params.app_logs,
                 termination_grace: LocalParams::TERMINATION_GRACE,
             },
             params.workloads,
         );
         let on_pod_stat = Some(cluster.on_pod_stat());
-        let deciding = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+        let on_demand = Some(cluster.on_demand());
+        let deciding = AutoscalerParams { journal, on_pod_stat, on_demand, ..AutoscalerParams::new(clock) };
         let autoscaler = Autoscaler::start(deciding, Arc::new(cluster.clone()));
         let (front, back) = (Drain::default(), Drain::default());
         let mut back_doors = Vec::new();
@@ -127,6 +135,7 @@ impl Stack {
             front_door,
             back,
             back_doors,
+            before_cut: None,
         })
     }
 
@@ -143,6 +152,7 @@ impl Stack {
 
     /// Ends everything at once, whatever is in flight.
     pub async fn cut(&mut self) {
+        self.before_cut = Some(self.activator.ledger().total);
         self.front.force();
         self.cluster.kill();
         self.activator.close().await;
@@ -150,6 +160,11 @@ impl Stack {
         // The journal is complete even so.
         self.autoscaler.stop().await;
         self.close_back_doors().await;
+    }
+
+    /// The books as they were when everything was ended at once; `None`: it was not.
+    pub fn before_cut(&self) -> Option<&RevisionLedger> {
+        self.before_cut.as_ref()
     }
 
     async fn close_back_doors(&mut self) {

@@ -20,7 +20,7 @@ pub struct Summary {
     pub requests: u64,
     /// Requests a second.
     pub rate: f64,
-    /// The share of 2xx among the responses; `None` without any.
+    /// The share of 2xx and 101 (a protocol was switched) among the responses; `None` without any.
     pub success_fraction: Option<f64>,
     /// Responses by status code.
     pub status_codes: BTreeMap<u16, u64>,
@@ -30,6 +30,8 @@ pub struct Summary {
     pub abandoned: u64,
     /// Requests that a pod took and did not answer, or not to the end.
     pub lost: u64,
+    /// Requests that were still in flight when everything was ended at once.
+    pub cut: u64,
     /// Times that a request had to wait for the first pod.
     pub cold_starts: u64,
     /// From the request's arrival at zero to each step, over all cold starts; `None` without any.
@@ -90,12 +92,23 @@ impl Summary {
     pub fn of(stack: &Stack) -> Summary {
         let ledger = stack.activator.ledger().total;
         let usage: Vec<Usage> = stack.cluster.usage().into_values().collect();
-        Summary::new(stack.clock.now() - stack.started, &ledger, &usage)
+        Summary::new(stack.clock.now() - stack.started, &ledger, stack.before_cut(), &usage)
     }
 
-    fn new(duration: Duration, ledger: &RevisionLedger, usage: &[Usage]) -> Summary {
+    /// `before_cut`: the books as they were before everything was ended at once. Requests that ended badly since then
+    /// were ended by us, neither by their clients nor by pods.
+    fn new(
+        duration: Duration,
+        ledger: &RevisionLedger,
+        before_cut: Option<&RevisionLedger>,
+        usage: &[Usage],
+    ) -> Summary {
         let answered: u64 = ledger.statuses.values().sum();
-        let succeeded: u64 = ledger.statuses.range(200..300).map(|(_, count)| count).sum();
+        let is_success = |status: u16| status == 101 || (200..300).contains(&status);
+        let succeeded: u64 =
+            ledger.statuses.iter().filter(|(status, _)| is_success(**status)).map(|(_, count)| count).sum();
+        let ended_badly = |ledger: &RevisionLedger| ledger.abandoned + ledger.lost + ledger.broken;
+        let judged = before_cut.unwrap_or(ledger);
         Summary {
             duration_s: duration.as_secs_f64(),
             requests: ledger.requests,
@@ -103,8 +116,9 @@ impl Summary {
             success_fraction: (answered > 0).then(|| succeeded as f64 / answered as f64),
             status_codes: ledger.statuses.clone(),
             latency: Quantiles::of(&ledger.latency),
-            abandoned: ledger.abandoned,
-            lost: ledger.lost + ledger.broken,
+            abandoned: judged.abandoned,
+            lost: judged.lost + judged.broken,
+            cut: ended_badly(ledger) - ended_badly(judged),
             cold_starts: ledger.cold_starts.count,
             cold_start_steps: ColdStartSteps::of(&ledger.cold_starts.recent),
             recent_cold_starts: ledger
@@ -216,7 +230,10 @@ impl fmt::Display for Summary {
         if self.abandoned > 0 {
             writeln!(f, "Abandoned     [by their clients]            {}", self.abandoned)?;
         }
-        write!(f, "Lost          [requests]                    {}", self.lost)
+        if self.cut > 0 {
+            writeln!(f, "Cut           [by the second signal]        {}", self.cut)?;
+        }
+        write!(f, "Lost          [a pod took, did not answer]  {}", self.lost)
     }
 }
 
@@ -224,3 +241,32 @@ impl fmt::Display for Summary {
 const COLD_STARTS_LISTED: usize = 20;
 /// Cold starts that are shown to people.
 const COLD_STARTS_SHOWN: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(abandoned: u64, lost: u64, broken: u64) -> RevisionLedger {
+        RevisionLedger { requests: 30, abandoned, lost, broken, ..RevisionLedger::default() }
+    }
+
+    #[test]
+    fn a_switched_protocol_is_a_success() {
+        let statuses = [(101, 26), (200, 2), (304, 1), (503, 3)].into();
+        let summary =
+            Summary::new(Duration::from_secs(1), &RevisionLedger { statuses, ..ledger(0, 0, 0) }, None, &[]);
+        assert_eq!(summary.success_fraction, Some(28.0 / 32.0));
+    }
+
+    #[test]
+    fn what_we_cut_off_was_not_abandoned_by_its_client_nor_lost_by_a_pod() {
+        let (before, after) = (ledger(1, 2, 3), ledger(4, 4, 4));
+        let summary = Summary::new(Duration::from_secs(1), &after, Some(&before), &[]);
+        assert_eq!((summary.abandoned, summary.lost, summary.cut), (1, 5, 6));
+        let text = summary.to_string();
+        assert!(text.contains("\nCut           [by the second signal]        6\n"), "{text}");
+        assert!(text.ends_with("\nLost          [a pod took, did not answer]  5"), "{text}");
+        let whole = Summary::new(Duration::from_secs(1), &after, None, &[]);
+        assert_eq!((whole.abandoned, whole.lost, whole.cut), (4, 8, 0));
+    }
+}

@@ -144,7 +144,15 @@ fn target(spec: &RevisionSpec) -> String {
     let requests = if spec.target == 1.0 { "request" } else { "requests" };
     let share = number(spec.target / spec.total * 100.0);
     let (each, total) = (number(spec.target), number(spec.total));
-    format!("A pod is added for each {each} {requests} {unit}: target {total} x {share} %.")
+    let alone = (1.0 / spec.target).ceil();
+    let alone = match spec.scaling_metric {
+        // 1 / 0.7 is more than one: the first thing one takes for a fault.
+        ScalingMetric::Concurrency if alone > 1.0 => {
+            format!(" One request alone asks for {} pods.", number(alone))
+        }
+        ScalingMetric::Concurrency | ScalingMetric::Rps => String::new(),
+    };
+    format!("A pod is added for each {each} {requests} {unit}: target {total} x {share} %.{alone}")
 }
 
 /// A target below one request surprises everybody once.

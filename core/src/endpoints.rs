@@ -198,10 +198,45 @@ pub struct Trouble {
     pub log_tail: Vec<String>,
     /// Starts that failed in a row.
     pub failures: u32,
-    /// When the next start will be tried.
+    /// When the next start will be tried; `None`: it is on its way, or waits for a request.
     pub retry_at: Option<Time>,
+    /// From when on a request has a start tried at once, and is held for it; `None`: none does.
+    #[serde(default)]
+    pub on_demand_at: Option<Time>,
     /// Whether waiting requests should be answered now rather than held for the next try.
     pub give_up: bool,
+}
+
+impl Trouble {
+    /// Whether a request without a pod should be answered with this, rather than wait for the next start.
+    pub fn refuses(&self, now: Time) -> bool {
+        self.give_up && self.on_demand_at.is_none_or(|at| now < at)
+    }
+
+    /// The state in a line: how often starts failed, why, and when the next one comes.
+    pub fn in_words(&self, now: Time) -> String {
+        let state = match self.reason {
+            TroubleReason::Exited => "crashing",
+            TroubleReason::NeverReady | TroubleReason::CannotStart => "not coming up",
+        };
+        let starts =
+            if self.failures == 1 { "1 start".to_owned() } else { format!("{} starts", self.failures) };
+        let last_words = self.log_tail.iter().rev().map(|line| line.trim()).find(|line| !line.is_empty());
+        let cause = match (self.exit_code, last_words) {
+            (Some(code), Some(line)) => format!("exit code {code}: {line}"),
+            (Some(code), None) => format!("exit code {code}"),
+            (None, _) => self.message.clone(),
+        };
+        let next = match (self.retry_at, self.on_demand_at) {
+            (Some(at), _) => {
+                let seconds = (at - now).as_nanos().div_ceil(1_000_000_000);
+                format!("next try in {seconds} s or at the next request")
+            }
+            (None, Some(_)) => "next try at the next request".to_owned(),
+            (None, None) => "being tried again".to_owned(),
+        };
+        format!("{state} ({starts}, {cause}; {next})")
+    }
 }
 
 /// Why a pod does not come up. In JSON a word, the same as its `Display`.
@@ -316,6 +351,52 @@ mod tests {
         for reason in [TroubleReason::Exited, TroubleReason::NeverReady, TroubleReason::CannotStart] {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.to_string());
         }
+    }
+
+    #[test]
+    fn a_crash_loop_is_told_with_its_cause_and_its_next_try() {
+        let second = Time::from_secs;
+        let crashing = Trouble {
+            reason: TroubleReason::Exited,
+            message: "the app exited with code 1".to_owned(),
+            exit_code: Some(1),
+            log_tail: ["Traceback", "RuntimeError: DATABASE_URL is not set", ""].map(str::to_owned).into(),
+            failures: 8,
+            retry_at: Some(second(112)),
+            on_demand_at: Some(second(101)),
+            give_up: true,
+        };
+        let cause = "crashing (8 starts, exit code 1: RuntimeError: DATABASE_URL is not set";
+        let told = |trouble: &Trouble| trouble.in_words(second(100));
+        assert_eq!(told(&crashing), format!("{cause}; next try in 12 s or at the next request)"));
+        let waiting = Trouble { retry_at: None, ..crashing.clone() };
+        assert_eq!(told(&waiting), format!("{cause}; next try at the next request)"));
+        let trying = Trouble { on_demand_at: None, ..waiting };
+        assert_eq!(told(&trying), format!("{cause}; being tried again)"));
+        let killed = Trouble {
+            message: "the app was killed by signal 9".to_owned(),
+            exit_code: None,
+            failures: 1,
+            ..trying
+        };
+        assert_eq!(told(&killed), "crashing (1 start, the app was killed by signal 9; being tried again)");
+    }
+
+    #[test]
+    fn a_request_is_refused_until_it_would_have_a_start_tried() {
+        let trouble = |give_up, on_demand_at| Trouble {
+            reason: TroubleReason::Exited,
+            message: String::new(),
+            exit_code: None,
+            log_tail: Vec::new(),
+            failures: 3,
+            retry_at: None,
+            on_demand_at,
+            give_up,
+        };
+        let (now, later) = (Time::from_secs(1), Time::from_secs(2));
+        assert!(trouble(true, Some(later)).refuses(now) && !trouble(true, Some(later)).refuses(later));
+        assert!(trouble(true, None).refuses(later) && !trouble(false, Some(later)).refuses(now));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Event<P> {
     NotStarted(TroubleReason),
     /// A pod takes requests.
     Ready(P),
+    /// A request has come while no pod works: a start that waits after failures need not wait any longer.
+    Demand,
     /// Requests in flight at a pod, as last measured. A pod of which nothing was measured counts as idle.
     Load(P, f64),
     /// A pod has ended as it was told.
@@ -60,10 +62,19 @@ pub struct BackOff {
     pub failures: u32,
     /// How long the next start waits.
     pub pause: Duration,
-    /// When the next start will be tried.
-    pub until: Time,
+    /// When the next start will be tried; `None`: it is on its way, or waits for a request.
+    pub retry_at: Option<Time>,
+    /// From when on a request has a start tried at once, and waits for it; `None`: a start is on its way.
+    pub on_demand_at: Option<Time>,
     /// Whether waiting requests should be answered now rather than held for the next start.
     pub gives_up: bool,
+}
+
+impl BackOff {
+    /// Whether a request without a pod should be answered, rather than wait for the next start.
+    pub fn refuses(&self, now: Time) -> bool {
+        self.gives_up && self.on_demand_at.is_none_or(|at| now < at)
+    }
 }
 
 /// Keeps the number of pods at what is wanted.
@@ -77,13 +88,17 @@ pub struct BackOff {
 /// assert_eq!(pods.step(start, Event::Scale(1)), [Command::Start]);
 /// assert_eq!(pods.step(start, Event::Started("one")), []);
 /// let commands = pods.step(start, Event::Failed("one", TroubleReason::Exited));
-/// assert!(matches!(commands[..], [Command::BackOff(back_off)] if back_off.until == later));
-/// assert_eq!(pods.wake_at(), Some(later));
+/// assert!(matches!(commands[..], [Command::BackOff(back_off)] if back_off.retry_at == Some(later)));
+/// assert_eq!(pods.wake_at(start), Some(later));
 /// assert_eq!(pods.step(later, Event::Tick), [Command::Start]);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Pods<P> {
     wanted: u32,
+    /// Pods that are wanted without any request: for them, failed starts are tried again for ever.
+    minimum: u32,
+    /// When requests last called for a pod.
+    demanded: Time,
     is_closed: bool,
     pods: BTreeMap<P, Pod>,
     /// Starts that have not been answered for.
@@ -113,7 +128,14 @@ enum State {
 /// Starts that failed in a row.
 #[derive(Clone, Copy, Debug)]
 struct Failing {
-    back_off: BackOff,
+    /// Why the last of them failed.
+    reason: TroubleReason,
+    failures: u32,
+    pause: Duration,
+    /// When the last of them failed.
+    failed: Time,
+    /// When the next start is due.
+    until: Time,
     /// When the last of them was counted.
     counted: Time,
     /// A pod has come up since. The count is kept: the pod may fail at its first request, and so may the next.
@@ -125,6 +147,8 @@ impl<P> Default for Pods<P> {
     fn default() -> Self {
         Pods {
             wanted: 0,
+            minimum: 0,
+            demanded: Time::EPOCH,
             is_closed: false,
             pods: BTreeMap::new(),
             asked: 0,
@@ -135,11 +159,16 @@ impl<P> Default for Pods<P> {
 }
 
 impl<P: Clone + Ord> Pods<P> {
+    /// No pods yet. With a `minimum` above 0, pods are wanted even while no request comes.
+    pub fn with_minimum(minimum: u32) -> Self {
+        Pods { minimum, ..Pods::default() }
+    }
+
     /// Takes note of what happened and says what is to be done.
     pub fn step(&mut self, now: Time, event: Event<P>) -> Vec<Command<P>> {
         let mut commands = Vec::new();
         match event {
-            Event::Scale(pods) if !self.is_closed => self.want(pods),
+            Event::Scale(pods) if !self.is_closed => self.want(now, pods),
             Event::Scale(_) | Event::Tick => {}
             Event::Started(pod) => self.add(now, pod),
             Event::NotStarted(reason) => {
@@ -147,14 +176,15 @@ impl<P: Clone + Ord> Pods<P> {
                 commands.extend(self.count_failure(now, now, reason));
             }
             Event::Ready(pod) => commands.extend(self.note_ready(now, pod)),
+            Event::Demand => self.note_demand(now),
             Event::Load(pod, load) => self.note_load(&pod, load),
             Event::Stopped(pod) => {
                 self.pods.remove(&pod);
             }
             Event::Failed(pod, reason) => commands.extend(self.note_failure(now, &pod, reason)),
-            Event::Close => self.close(),
+            Event::Close => self.close(now),
             Event::Kill => {
-                self.close();
+                self.close(now);
                 self.pods.values_mut().for_each(|pod| pod.state = State::Leaving);
                 commands.extend(self.pods.keys().cloned().map(Command::Kill));
             }
@@ -174,15 +204,28 @@ impl<P: Clone + Ord> Pods<P> {
     }
 
     /// Set while starts fail, until a pod comes up.
-    pub fn back_off(&self) -> Option<BackOff> {
-        self.failing.filter(|failing| !failing.is_over).map(|failing| failing.back_off)
+    pub fn back_off(&self, now: Time) -> Option<BackOff> {
+        let failing = self.failing.filter(|failing| !failing.is_over)?;
+        let Failing { reason, failures, pause, .. } = failing;
+        let is_waiting = self.starting() + self.asked == 0;
+        let holds = self.holds_until(&failing).is_some_and(|until| now < until);
+        Some(BackOff {
+            reason,
+            failures,
+            pause,
+            retry_at: self.retry_at(&failing).filter(|_| is_waiting),
+            on_demand_at: is_waiting.then(|| failing.on_demand_at()),
+            gives_up: failing.gives_up() && !holds,
+        })
     }
 
     /// When to [`Tick`](Event::Tick); `None`: not before something else happens.
-    pub fn wake_at(&self) -> Option<Time> {
+    pub fn wake_at(&self, now: Time) -> Option<Time> {
         let failing = self.failing?;
         let may_start = failing.is_over || self.starting() + self.asked == 0;
-        (may_start && self.live() + self.asked < self.wanted).then_some(failing.back_off.until)
+        let start = self.retry_at(&failing).filter(|_| may_start && self.live() + self.asked < self.wanted);
+        let held = self.holds_until(&failing).filter(|&until| failing.gives_up() && now < until);
+        start.into_iter().chain(held).min()
     }
 
     /// Whether no pod will ever be wanted again, and none is left.
@@ -190,15 +233,18 @@ impl<P: Clone + Ord> Pods<P> {
         self.is_closed && self.pods.is_empty() && self.asked == 0
     }
 
-    fn want(&mut self, pods: u32) {
+    fn want(&mut self, now: Time, pods: u32) {
+        if pods > self.wanted {
+            self.demanded = now;
+        }
         self.wanted = pods;
         if pods == 0 {
             self.failing = None;
         }
     }
 
-    fn close(&mut self) {
-        self.want(0);
+    fn close(&mut self, now: Time) {
+        self.want(now, 0);
         self.is_closed = true;
     }
 
@@ -216,6 +262,15 @@ impl<P: Clone + Ord> Pods<P> {
             failing.is_over = true;
         }
         Some(Command::Use(name))
+    }
+
+    fn note_demand(&mut self, now: Time) {
+        self.demanded = now;
+        if let Some(failing) = &mut self.failing
+            && now >= failing.on_demand_at()
+        {
+            failing.until = failing.until.min(now);
+        }
     }
 
     fn note_load(&mut self, pod: &P, requests: f64) {
@@ -247,15 +302,29 @@ impl<P: Clone + Ord> Pods<P> {
         }
         let (failures, counted) = match &self.failing {
             // A pod that was started before that failure was known failed beside it, not after it.
-            Some(failing) if started <= failing.counted => (failing.back_off.failures, failing.counted),
-            Some(failing) => (failing.back_off.failures + 1, now),
+            Some(failing) if started <= failing.counted => (failing.failures, failing.counted),
+            Some(failing) => (failing.failures + 1, now),
             None => (1, now),
         };
         let pause = BACK_OFF_FIRST.saturating_mul(1 << (failures - 1).min(16)).min(BACK_OFF_LONGEST);
-        let gives_up = failures >= GIVE_UP_AFTER || reason.is_lasting();
-        let back_off = BackOff { reason, failures, pause, until: now + pause, gives_up };
-        self.failing = Some(Failing { back_off, counted, is_over: false });
-        Some(Command::BackOff(back_off))
+        let until = now + pause;
+        self.failing = Some(Failing { reason, failures, pause, failed: now, until, counted, is_over: false });
+        self.back_off(now).map(Command::BackOff)
+    }
+
+    /// When the next start is due of its own accord; `None`: nobody has asked for a pod for a while, and it waits for a
+    /// request.
+    fn retry_at(&self, failing: &Failing) -> Option<Time> {
+        let has_working = self.count(|state| matches!(state, State::Working { .. })) > 0;
+        let is_lasting = self.minimum > 0 || has_working || failing.is_over;
+        (is_lasting || failing.until <= self.demanded + DEMAND_LASTS).then_some(failing.until)
+    }
+
+    /// Until when requests are held for the start that is on its way after failures; `None`: there is none.
+    fn holds_until(&self, failing: &Failing) -> Option<Time> {
+        let starts =
+            self.pods.values().filter(|pod| pod.state == State::Starting && pod.started > failing.counted);
+        starts.map(|pod| pod.started + HELD_FOR).max()
     }
 
     /// Starts and stops pods until there are as many as wanted.
@@ -269,7 +338,7 @@ impl<P: Clone + Ord> Pods<P> {
         }
         let missing = self.wanted.saturating_sub(self.live() + self.asked);
         let starts = match &self.failing {
-            Some(failing) if now < failing.back_off.until => 0,
+            Some(failing) if self.retry_at(failing).is_none_or(|at| now < at) => 0,
             // Starts come one at a time until a pod comes up.
             Some(failing) if !failing.is_over => {
                 missing.min(1_u32.saturating_sub(self.starting() + self.asked))
@@ -302,6 +371,18 @@ impl<P: Clone + Ord> Pods<P> {
     }
 }
 
+impl Failing {
+    /// Whether waiting requests are answered, unless a start is on its way.
+    fn gives_up(&self) -> bool {
+        self.failures >= GIVE_UP_AFTER || self.reason.is_lasting()
+    }
+
+    /// From when on a request need not wait for the end of the pause.
+    fn on_demand_at(&self) -> Time {
+        self.failed + self.pause.min(ON_DEMAND_PAUSE)
+    }
+}
+
 impl Pod {
     fn by_departure(&self, other: &Pod) -> Ordering {
         let load = |pod: &Pod| match pod.state {
@@ -322,5 +403,11 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 const BACK_OFF_LONGEST: Duration = Duration::from_secs(30);
 /// Failed starts in a row after which waiting requests are answered.
 const GIVE_UP_AFTER: u32 = 3;
+/// The longest pause after a failure when a request asks for a pod: requests have one start a second tried.
+const ON_DEMAND_PAUSE: Duration = Duration::from_secs(1);
+/// How long after the last request starts are tried again unasked.
+const DEMAND_LASTS: Duration = Duration::from_secs(30);
+/// How long requests are held for a start that comes after failures; then they are answered with the last failure.
+const HELD_FOR: Duration = Duration::from_secs(5);
 /// A pod that worked this long was fine.
 const FINE_FOR: Duration = Duration::from_secs(10);

@@ -95,6 +95,11 @@ impl RevisionSpec {
         self.reachability != Reachability::Unreachable
     }
 
+    /// Pods that are wanted while no request comes.
+    pub fn standing_pods(&self) -> u32 {
+        self.min_scale.max(u32::from(!self.enable_scale_to_zero))
+    }
+
     /// Room that `ready_pods` have beyond `load` and the burst capacity that is asked for. Negative: the activator
     /// stays in the request path. 0 and -1 where burst capacity is off and unlimited.
     ///

@@ -59,6 +59,10 @@ impl Script {
         self.step(Event::Ready(pod))
     }
 
+    fn demand(&mut self) -> &mut Self {
+        self.step(Event::Demand)
+    }
+
     fn load(&mut self, pod: u32, requests: f64) -> &mut Self {
         self.step(Event::Load(pod, requests))
     }
@@ -85,13 +89,13 @@ impl Script {
             (told.failures, told.pause.as_millis(), told.gives_up),
             (failures, millis.into(), gives_up)
         );
-        assert_eq!(told.until, self.now + told.pause);
-        assert_eq!(self.pods.back_off(), Some(told));
+        assert!(told.retry_at.is_none_or(|at| at == self.now + told.pause), "{told:?}");
+        assert_eq!(self.pods.back_off(self.now), Some(told));
         self
     }
 
     fn wakes_at(&mut self, millis: Option<u64>) -> &mut Self {
-        assert_eq!(self.pods.wake_at(), millis.map(Time::from_millis));
+        assert_eq!(self.pods.wake_at(self.now), millis.map(Time::from_millis));
         self
     }
 }
@@ -117,7 +121,7 @@ fn in_a_crash_loop_starts_come_later_each_time_and_after_three_failures_requests
 
 #[test]
 fn the_pause_grows_to_half_a_minute_and_no_further() {
-    let mut script = Script::default();
+    let mut script = Script { pods: Pods::with_minimum(1), ..Script::default() };
     script.scale(1);
     // 0.1 s doubled nine times is 51.2 s.
     let pauses = [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000];
@@ -127,6 +131,75 @@ fn the_pause_grows_to_half_a_minute_and_no_further() {
         now += pause;
         script.at(now).has_started(failures + 1);
     }
+}
+
+/// A pod that fails as soon as it is started, from 0 s on, until nothing is tried any more unasked.
+fn crashing() -> Script {
+    let mut script = Script::default();
+    script.scale(1);
+    for (pod, now) in (1..).zip([0, 100, 300, 700, 1_500, 3_100, 6_300, 12_700, 25_500]) {
+        script.at(now).has_started(pod).fails(pod, Exited);
+    }
+    script
+}
+
+#[test]
+fn half_a_minute_after_the_last_request_nothing_is_tried_until_the_next_one() {
+    let mut script = crashing();
+    // The next would come at 51.1 s.
+    script.backs_off(9, 25_600, true).wakes_at(None).at(300_000).has_started(9);
+    script.demand().has_started(10).wakes_at(Some(305_000));
+    script
+        .at(300_100)
+        .fails(10, Exited)
+        .backs_off(10, 30_000, true)
+        .wakes_at(None)
+        .at(600_000)
+        .has_started(10);
+}
+
+#[test]
+fn a_request_during_the_pause_has_a_start_tried_at_once_and_at_most_one_a_second() {
+    let mut script = crashing();
+    let on_demand_at = |script: &Script| script.pods.back_off(script.now).and_then(|it| it.on_demand_at);
+    assert_eq!(on_demand_at(&script), Some(Time::from_millis(26_500)));
+    script.at(26_499).demand().has_started(9).at(26_500).has_started(9);
+    script.demand().has_started(10).demand().has_started(10);
+    assert_eq!(on_demand_at(&script), None);
+    script.at(26_600).fails(10, Exited).demand().has_started(10).at(27_600).demand().has_started(11);
+    script.at(27_700).ready(11);
+    assert_eq!(script.pods.back_off(script.now), None);
+}
+
+#[test]
+fn requests_are_held_for_a_start_on_demand_but_no_longer_than_five_seconds() {
+    let mut script = crashing();
+    let gives_up = |script: &Script| script.pods.back_off(script.now).map(|it| it.gives_up);
+    assert_eq!(gives_up(&script), Some(true));
+    script.at(30_000).demand().has_started(10).wakes_at(Some(35_000));
+    assert_eq!(gives_up(&script), Some(false));
+    script.at(35_000).wakes_at(None);
+    assert_eq!(gives_up(&script), Some(true));
+    script.at(36_000).fails(10, NeverReady);
+    assert_eq!(gives_up(&script), Some(true));
+}
+
+#[test]
+fn pods_that_are_wanted_without_requests_are_tried_again_for_ever() {
+    let mut script = Script { pods: Pods::with_minimum(1), ..Script::default() };
+    script.scale(1);
+    for pod in 1..100 {
+        script.fails(pod, Exited);
+        let at = script.pods.wake_at(script.now).expect("it is tried again");
+        script.now = at;
+        script.step(Event::Tick).has_started(pod + 1);
+    }
+}
+
+#[test]
+fn while_others_work_a_pod_that_fails_is_tried_again_for_ever() {
+    let mut script = Script::default();
+    script.scale(2).ready(1).at(60_000).fails(2, Exited).wakes_at(Some(60_100));
 }
 
 #[test]
@@ -142,7 +215,7 @@ fn a_pod_that_comes_up_ends_the_trouble() {
     let mut script = Script::default();
     script.scale(2).has_started(2).fails(1, NeverReady).backs_off(1, 100, true);
     script.ready(2);
-    assert_eq!(script.pods.back_off(), None);
+    assert_eq!(script.pods.back_off(script.now), None);
     // The pause of the failed one still stands.
     script.wakes_at(Some(100)).at(99).has_started(2).at(100).has_started(3);
 }
@@ -179,7 +252,7 @@ fn a_pod_that_worked_for_ten_seconds_was_fine() {
 fn no_pods_wanted_means_that_failures_are_forgotten() {
     let mut script = Script::default();
     script.scale(1).fails(1, CannotStart).backs_off(1, 100, true).scale(0).wakes_at(None);
-    assert_eq!(script.pods.back_off(), None);
+    assert_eq!(script.pods.back_off(script.now), None);
     script.scale(1).has_started(2).fails(2, Exited).backs_off(1, 100, false);
 }
 
@@ -187,7 +260,7 @@ fn no_pods_wanted_means_that_failures_are_forgotten() {
 fn the_failure_of_a_pod_that_was_told_to_go_does_not_count() {
     let mut script = Script::default();
     script.scale(2).ready(1).ready(2).scale(1).has_stopped(&[2]).fails(2, Exited);
-    assert_eq!((script.back_off, script.pods.back_off()), (None, None));
+    assert_eq!((script.back_off, script.pods.back_off(script.now)), (None, None));
     script.scale(0).has_stopped(&[1]).fails(1, Exited).scale(1).has_started(3);
 }
 
@@ -290,7 +363,7 @@ proptest! {
     /// Pods that live are never more than wanted, every wake is in the future, and once pods come up and time passes
     /// there are as many as wanted.
     #[test]
-    fn there_are_never_too_many_and_in_the_end_enough(happenings in prop::collection::vec((0..7u32, 0..8u32), 0..120)) {
+    fn there_are_never_too_many_and_in_the_end_enough(happenings in prop::collection::vec((0..8u32, 0..8u32), 0..120)) {
         let mut pods = Pods::default();
         let mut seen: BTreeMap<u32, Seen> = BTreeMap::new();
         let mut now = Time::EPOCH;
@@ -308,13 +381,13 @@ proptest! {
                         Command::Use(pod) => assert_eq!(seen.insert(pod, Seen::Working), Some(Seen::Starting)),
                         Command::Stop(pod) => assert_ne!(seen.insert(pod, Seen::Leaving), Some(Seen::Leaving)),
                         Command::Kill(_) => unreachable!("nobody said so"),
-                        Command::BackOff(back_off) => assert!(back_off.until > now),
+                        Command::BackOff(back_off) => assert!(back_off.retry_at.is_none_or(|at| at > now)),
                     }
                 }
             }
             let live = seen.values().filter(|pod| **pod != Seen::Leaving).count() as u32;
             assert!(live <= pods.wanted());
-            assert!(pods.wake_at().is_none_or(|at| at > now), "{:?} at {now:?}", pods.wake_at());
+            assert!(pods.wake_at(now).is_none_or(|at| at > now), "{:?} at {now:?}", pods.wake_at(now));
             live
         };
         for (kind, which) in happenings {
@@ -329,6 +402,7 @@ proptest! {
                 2 => nth(&[Seen::Working]).map(|pod| Event::Load(pod, f64::from(which))),
                 3 => nth(&[Seen::Leaving]).map(Event::Stopped),
                 4 => nth(&[Seen::Starting, Seen::Working, Seen::Leaving]).map(|pod| Event::Failed(pod, Exited)),
+                5 => Some(Event::Demand),
                 _ => Some(Event::Tick),
             };
             if let Some(Event::Stopped(pod) | Event::Failed(pod, _)) = &event {
@@ -343,7 +417,7 @@ proptest! {
         // The longest pause, and then one pod after the other.
         for _ in 0..6 {
             now += Duration::from_secs(30);
-            run(&mut pods, &mut seen, now, Event::Tick);
+            run(&mut pods, &mut seen, now, Event::Demand);
             let starting: Vec<u32> =
                 seen.iter().filter(|(_, pod)| **pod == Seen::Starting).map(|(pod, _)| *pod).collect();
             for pod in starting {
@@ -351,6 +425,6 @@ proptest! {
             }
         }
         let live = run(&mut pods, &mut seen, now, Event::Tick);
-        prop_assert_eq!((live, pods.wake_at()), (5, None));
+        prop_assert_eq!((live, pods.wake_at(now)), (5, None));
     }
 }

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::address::PodAddress;
 use crate::known::Known;
+use crate::metrics::PodMetrics;
 use crate::pod::{Ending, Event, Failure, Launch, PodName, Stop};
 use crate::usage::Meter;
 use crate::workload::LocalWorkload;
@@ -29,6 +30,8 @@ pub(crate) enum Order {
     Scale { pods: u32, decided: Time },
     /// A pod reported this many requests in flight.
     Load { pod: PodName, requests: f64 },
+    /// Requests have no pod.
+    Demand,
     /// Have none, and end when the last one has gone.
     Stop,
     /// Have none, kill what there is, and end.
@@ -44,6 +47,7 @@ pub(crate) struct Keeper<L> {
     /// When the plan was made that asked for the wanted number.
     decided: Time,
     pods: Pods<PodName>,
+    metrics: PodMetrics,
     kept: Vec<Kept>,
     pods_so_far: u32,
     /// The pod that failed last, and why.
@@ -67,11 +71,12 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
         known.meters.lock().insert(workload.id.clone(), Meter::new(since));
         let keeper = Keeper {
             known,
-            workload,
             launch,
             since,
             decided: since,
-            pods: Pods::default(),
+            pods: Pods::with_minimum(workload.spec.standing_pods()),
+            metrics: PodMetrics::new(&workload.id),
+            workload,
             kept: Vec::new(),
             pods_so_far: 0,
             failed: None,
@@ -88,7 +93,7 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
         let mut has_orders = true;
         // The machine forgets a pod that failed before it has ended.
         while !(self.pods.is_done() && self.kept.is_empty()) {
-            let wake_at = self.pods.wake_at();
+            let wake_at = self.pods.wake_at(clock.now());
             tokio::select! {
                 biased;
                 Some((pod, event)) = self.happened.recv() => self.note(pod, event),
@@ -113,6 +118,7 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
                 self.step(pods::Event::Scale(pods));
             }
             Order::Load { pod, requests } => self.step(pods::Event::Load(pod, requests)),
+            Order::Demand => self.step(pods::Event::Demand),
             Order::Stop => self.step(pods::Event::Close),
             Order::Kill => {
                 for kept in &self.kept {
@@ -129,6 +135,11 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
                 let now = self.known.clock.now();
                 if let Some(kept) = self.kept(&pod) {
                     kept.endpoint.timeline.spawned = Some(now);
+                }
+            }
+            Event::Waits(why) => {
+                if let Some(kept) = self.kept(&pod) {
+                    kept.pod.waits_for = Some(why);
                 }
             }
             Event::Ready => self.step(pods::Event::Ready(pod)),
@@ -159,6 +170,7 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
 
     fn note_failure(&mut self, pod: &PodName, failure: Failure) {
         self.meter(Meter::add_failed);
+        self.metrics.count_failed(failure.reason);
         self.failed = Some((Arc::clone(pod), failure));
     }
 
@@ -213,6 +225,7 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
         let now = self.known.clock.now();
         let Some(kept) = self.kept(pod) else { return };
         kept.pod.phase = PodPhase::Ready;
+        kept.pod.waits_for = None;
         kept.endpoint.timeline.ready = Some(now);
         let start_up = now - kept.pod.started;
         info!(revision = %self.workload.id, pod = &**pod, ?start_up, "Pod is ready");
@@ -253,10 +266,11 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
         let now = self.known.clock.now();
         self.meter(|meter| meter.set_pods(now, self.kept.len() as u32));
         let ready = self.kept.iter().filter(|kept| kept.pod.phase == PodPhase::Ready);
+        let trouble = self.trouble(now).map(Arc::new);
         let endpoints = RevisionEndpoints {
             ready: ready.map(|kept| kept.endpoint.clone()).collect(),
             starting: self.pods.starting(),
-            trouble: self.trouble(),
+            trouble: trouble.as_deref().cloned(),
             ..self.workload.endpoints()
         };
         self.known.endpoints.set(id.clone(), endpoints);
@@ -265,20 +279,22 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
             // All requests pass through the activator here: no probe is needed to know that.
             path: ActivatorPath { populated_since: Some(self.since), probed: true },
             pods: self.kept.iter().map(|kept| kept.pod.clone()).collect(),
+            trouble,
             history: None,
         };
         self.known.revisions.set(id.clone(), view);
     }
 
-    fn trouble(&self) -> Option<Trouble> {
-        let (back_off, (_, failure)) = self.pods.back_off().zip(self.failed.as_ref())?;
+    fn trouble(&self, now: Time) -> Option<Trouble> {
+        let (back_off, (_, failure)) = self.pods.back_off(now).zip(self.failed.as_ref())?;
         Some(Trouble {
             reason: failure.reason,
             message: failure.message.clone(),
             exit_code: failure.exit_code,
             log_tail: failure.log_tail.clone(),
             failures: back_off.failures,
-            retry_at: Some(back_off.until),
+            retry_at: back_off.retry_at,
+            on_demand_at: back_off.on_demand_at,
             give_up: back_off.gives_up,
         })
     }
@@ -309,6 +325,7 @@ impl Kept {
                 stats_address: address.stats(),
                 metrics_address: address.metrics(),
                 started: now,
+                waits_for: None,
             },
             name,
             stop,

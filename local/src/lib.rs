@@ -6,11 +6,13 @@
 //! [`RevisionEndpoints`].
 
 mod address;
+mod app_logs;
 mod diagnose;
 pub mod guard;
 mod keeper;
 mod known;
 pub mod manifests;
+mod metrics;
 mod pod;
 pub mod process;
 mod sidecar;
@@ -21,14 +23,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pilotlight_autoscaler::cluster::RevisionView;
-use pilotlight_autoscaler::{Cluster, OnPodStat};
+use pilotlight_autoscaler::{Cluster, OnDemand, OnPodStat};
 use pilotlight_core::{Evaluation, RevisionEndpoints, RevisionId};
 use pilotlight_feed::{Feed, Follower};
 use tokio::sync::{mpsc, watch};
 
 use address::Addresses;
+pub use app_logs::AppLogs;
 use keeper::{Keeper, Order};
 use known::Known;
+pub use metrics::describe as describe_metrics;
 pub use pod::LocalParams;
 use pod::PodTask;
 pub use sidecar::Sidecar;
@@ -98,6 +102,16 @@ impl LocalCluster {
             if let Some(keeper) = keepers.get(revision) {
                 let requests = stat.average_concurrent_requests;
                 let _ = keeper.send(Order::Load { pod: pod.into(), requests });
+            }
+        })
+    }
+
+    /// Takes word that requests have no pod: a start that waits after failures is tried at once.
+    pub fn on_demand(&self) -> OnDemand {
+        let keepers = Arc::clone(&self.keepers);
+        Arc::new(move |revision| {
+            if let Some(keeper) = keepers.get(revision) {
+                let _ = keeper.send(Order::Demand);
             }
         })
     }

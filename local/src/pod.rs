@@ -14,10 +14,11 @@ use pilotlight_net::{Clock, headers};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::address::Lease;
+use crate::app_logs::{AppLogs, PodLog};
 use crate::diagnose::{listening_ports, out_of_reach};
 use crate::guard::{Child, Guard, Spawn};
 use crate::sidecar::Sidecar;
@@ -33,6 +34,8 @@ pub struct LocalParams {
     pub sidecar: Sidecar,
     /// For how long nothing must have arrived at a leaving pod before it stops.
     pub drain_quiet: Duration,
+    /// Where the lines of apps go.
+    pub app_logs: AppLogs,
     /// How long an app may take to stop after SIGTERM before it is killed.
     pub termination_grace: Duration,
 }
@@ -52,6 +55,8 @@ pub(crate) type PodName = Arc<str>;
 pub(super) enum Event {
     /// The process of the app has been started.
     Spawned,
+    /// The pod is not ready after a while, for this reason.
+    Waits(String),
     /// The pod takes requests.
     Ready,
     /// The pod failed while it took requests. Its queue-proxy answers those that are on their way.
@@ -103,6 +108,23 @@ pub(super) struct PodTask {
     events: mpsc::UnboundedSender<(PodName, Event)>,
 }
 
+/// How the watch over a pod ended, unless it failed.
+enum Watched {
+    /// The pod was told to end, and has.
+    Stopped,
+    /// The app listens on this port, and its queue-proxy has to be told.
+    Moved(u16),
+}
+
+/// What came of a start.
+enum StartUp {
+    Ready,
+    /// The app listens on this port, where it can stay.
+    Moved(u16),
+    /// The app listens on other ports, where it cannot stay.
+    Elsewhere,
+}
+
 /// The two processes of a pod, and their last lines.
 struct Processes {
     app: Child,
@@ -135,17 +157,34 @@ impl PodTask {
     }
 
     async fn live(&self, stop: &mut watch::Receiver<Stop>) -> Result<(), Failure> {
-        let port = self.lease.app_port;
         // The app first: it is what takes long.
-        let mut app = self.spawn(self.workload.app(&self.name, port)).await?;
+        let mut app = self.spawn(self.workload.app(&self.name, self.lease.app_port)).await?;
         self.tell(Event::Spawned);
-        let app_log = Log::follow(&mut app, self.speaker(Source::App));
-        let mut proxy = self.spawn(self.queue_proxy(port)).await?;
-        let proxy_log = Log::follow(&mut proxy, self.speaker(Source::QueueProxy));
-        let processes = Processes { app, app_log, proxy, proxy_log };
-        let ending = self.watch(&processes, port, stop).await;
+        let app_log = Log::follow(&mut app, self.speaker(self.app_lines()));
+        let mut port = self.workload.own_port().unwrap_or(self.lease.app_port);
+        let (proxy, proxy_log) = self.start_queue_proxy(port).await?;
+        let mut processes = Processes { app, app_log, proxy, proxy_log };
+        let ending = loop {
+            match self.watch(&processes, port, stop).await {
+                Ok(Watched::Stopped) => break Ok(()),
+                Err(failure) => break Err(failure),
+                Ok(Watched::Moved(to)) => {
+                    processes.end_queue_proxy().await;
+                    match self.start_queue_proxy(to).await {
+                        Ok((proxy, log)) => (processes.proxy, processes.proxy_log, port) = (proxy, log, to),
+                        Err(failure) => break Err(failure),
+                    }
+                }
+            }
+        };
         processes.end().await;
         ending
+    }
+
+    async fn start_queue_proxy(&self, port: u16) -> Result<(Child, Log), Failure> {
+        let mut proxy = self.spawn(self.queue_proxy(port)).await?;
+        let log = Log::follow(&mut proxy, self.speaker(Source::QueueProxy));
+        Ok((proxy, log))
     }
 
     async fn watch(
@@ -153,17 +192,20 @@ impl PodTask {
         processes: &Processes,
         port: u16,
         stop: &mut watch::Receiver<Stop>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Watched, Failure> {
         tokio::select! {
             biased;
             () = told(stop, Stop::Gently) => {
                 self.stop(processes, stop, false).await;
-                return Ok(());
+                return Ok(Watched::Stopped);
             }
             failure = processes.failure(port) => return Err(failure),
-            ready = timeout(self.workload.startup_timeout, self.until_ready(port, processes.app.pid())) => {
-                if ready.is_err() {
-                    return Err(self.never_ready(port, processes).await);
+            came_up = timeout(self.workload.startup_timeout, self.start_up(port, processes.app.pid())) => {
+                match came_up {
+                    Ok(StartUp::Ready) => {}
+                    Ok(StartUp::Moved(to)) => return Ok(Watched::Moved(to)),
+                    Ok(StartUp::Elsewhere) => return Err(self.elsewhere(port, processes).await),
+                    Err(_) => return Err(self.never_ready(port, processes).await),
                 }
             }
         }
@@ -176,36 +218,89 @@ impl PodTask {
                 self.drain_without_app(processes, stop).await;
             }
         }
-        Ok(())
+        Ok(Watched::Stopped)
     }
 
-    /// Asks the queue-proxy, which asks the app: its answer comes at the moment the app is ready.
-    async fn until_ready(&self, port: u16, app: u32) {
-        let asking = async {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-probe/pilotlight"));
-            headers.insert(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE));
-            let address = self.lease.address.serving();
-            loop {
-                match probe(address, headers::HEALTH_PATH, headers.clone(), PROBE_PATIENCE).await {
-                    Ok(answer) if answer.is_success() => return,
-                    Ok(_) | Err(_) => sleep(PROBE_PAUSE).await,
-                }
-            }
-        };
-        tokio::pin!(asking);
-        if timeout(HINT_AFTER, asking.as_mut()).await.is_err() {
-            info!(revision = %self.workload.id, pod = &*self.name, hint = what_it_does(port, app), "Pod is not ready yet");
-            asking.await;
+    /// Returns when the app is ready, or listens elsewhere than on `port`.
+    async fn start_up(&self, port: u16, app: u32) -> StartUp {
+        tokio::select! {
+            biased;
+            () = self.until_ready() => StartUp::Ready,
+            elsewhere = self.until_elsewhere(port, app) => elsewhere,
         }
     }
 
+    /// Asks the queue-proxy, which asks the app: its answer comes at the moment the app is ready.
+    async fn until_ready(&self) {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-probe/pilotlight"));
+        headers.insert(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE));
+        let address = self.lease.address.serving();
+        loop {
+            match probe(address, headers::HEALTH_PATH, headers.clone(), PROBE_PATIENCE).await {
+                Ok(answer) if answer.is_success() => return,
+                Ok(_) | Err(_) => sleep(PROBE_PAUSE).await,
+            }
+        }
+    }
+
+    /// Looks again and again where the app listens, tells why it is not ready once that takes long, and returns when it
+    /// has listened for a while, but not on `port`.
+    async fn until_elsewhere(&self, port: u16, app: u32) -> StartUp {
+        let began = Instant::now();
+        let (mut since, mut told) = (None, None);
+        loop {
+            sleep(LOOK_EVERY).await;
+            let ports = listening_ports(app);
+            let within_reach: Vec<u16> =
+                ports.iter().copied().filter(|&port| out_of_reach(app, port).is_none()).collect();
+            if ports.is_empty() || within_reach.contains(&port) {
+                since = None;
+            } else {
+                let elsewhere = since.get_or_insert_with(Instant::now).elapsed();
+                if elsewhere >= MOVED_AFTER
+                    && let Some(to) = self.workload.port_to_use(self.lease.app_port, &within_reach)
+                {
+                    self.tell_of_own_port(to);
+                    return StartUp::Moved(to);
+                }
+                if elsewhere >= ELSEWHERE_FOR {
+                    return StartUp::Elsewhere;
+                }
+            }
+            if began.elapsed() >= HINT_AFTER {
+                let hint = what_it_does(port, app);
+                if told.is_none() {
+                    info!(revision = %self.workload.id, pod = &*self.name, hint, "Pod is not ready yet");
+                }
+                if told.as_ref() != Some(&hint) {
+                    self.tell(Event::Waits(hint.clone()));
+                    told = Some(hint);
+                }
+            }
+        }
+    }
+
+    fn tell_of_own_port(&self, port: u16) {
+        let (revision, pod) = (&self.workload.id, &*self.name);
+        if self.workload.spec.max_scale == Some(1) || port == self.lease.app_port {
+            info!(%revision, pod, port, "App listens on a port of its own");
+        } else {
+            warn!(%revision, pod, port, "App listens on a port of its own, which no second pod can have: set max-scale 1");
+        }
+    }
+
+    async fn elsewhere(&self, port: u16, processes: &Processes) -> Failure {
+        let hint = what_it_does(port, processes.app.pid());
+        self.not_ready(format!("the app does not become ready: {hint}"), processes).await
+    }
+
     async fn never_ready(&self, port: u16, processes: &Processes) -> Failure {
-        let message = format!(
-            "the app did not become ready within {:?}: {}",
-            self.workload.startup_timeout,
-            what_it_does(port, processes.app.pid())
-        );
+        let (limit, hint) = (self.workload.startup_timeout, what_it_does(port, processes.app.pid()));
+        self.not_ready(format!("the app did not become ready within {limit:?}: {hint}"), processes).await
+    }
+
+    async fn not_ready(&self, message: String, processes: &Processes) -> Failure {
         processes.app.kill();
         Failure {
             reason: TroubleReason::NeverReady,
@@ -279,6 +374,21 @@ impl PodTask {
         fixed.fold(spawn, |spawn, (name, value)| spawn.env(name, value))
     }
 
+    fn app_lines(&self) -> Source {
+        match &self.params.app_logs {
+            AppLogs::Screen => Source::App,
+            AppLogs::Off => Source::Unheard,
+            AppLogs::Folder(folder) => match PodLog::open(folder, &self.workload.id, &self.name) {
+                Ok(log) => Source::AppInFile(log),
+                Err(error) => {
+                    let (revision, pod) = (&self.workload.id, &*self.name);
+                    warn!(%revision, pod, %error, folder = %folder.display(), "Cannot write the file of a pod's lines");
+                    Source::App
+                }
+            },
+        }
+    }
+
     fn speaker(&self, source: Source) -> Speaker {
         Speaker { revision: self.workload.id.clone(), pod: Arc::clone(&self.name), source }
     }
@@ -298,6 +408,12 @@ impl Processes {
         }
     }
 
+    async fn end_queue_proxy(&self) {
+        self.proxy.kill();
+        self.proxy.wait().await;
+        self.proxy_log.last_words().await;
+    }
+
     /// Returns when one of the two ends by itself, with its exit code and last lines.
     async fn failure(&self, port: u16) -> Failure {
         tokio::select! {
@@ -306,6 +422,7 @@ impl Processes {
                 let (reason, message) = match status.code() {
                     // Exit codes of a shell, and of our shim, for a program that cannot be executed.
                     Some(126 | 127) => (TroubleReason::CannotStart, format!("the app cannot be run (exit code {})", status.code().unwrap_or_default())),
+                    Some(0) => (TroubleReason::Exited, format!("the app {}: it has to stay in the foreground", describe(status))),
                     _ => (TroubleReason::Exited, format!("the app {}", describe(status))),
                 };
                 Failure { reason, message, exit_code: status.code(), log_tail: self.app_log.last_words().await }
@@ -344,9 +461,13 @@ struct Speaker {
     source: Source,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Source {
     App,
+    /// The app, whose lines go into a file.
+    AppInFile(PodLog),
+    /// The app, whose lines go nowhere.
+    Unheard,
     QueueProxy,
 }
 
@@ -390,7 +511,9 @@ async fn read_lines(
         }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
-        match source {
+        match &source {
+            Source::AppInFile(log) => log.push(text),
+            Source::Unheard => {}
             Source::App => info!(target: "app", %revision, pod = &*pod, "{text}"),
             Source::QueueProxy => debug!(target: "queue-proxy", %revision, pod = &*pod, "{text}"),
         }
@@ -426,7 +549,8 @@ fn what_it_does(port: u16, app: u32) -> String {
         ports => {
             let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
             format!(
-                "it listens on port {}, not on {port} (pass {{port}} on its command line, or have it read PORT)",
+                "it listens on port {}, not on {port} (pass {{port}} on its command line, or have it read PORT; with max-scale 1, \
+                 or as containerPort, it may have a port of its own)",
                 ports.join(", ")
             )
         }
@@ -440,7 +564,13 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(12);
 /// Pause between two probes, while the queue-proxy itself is starting.
 const PROBE_PAUSE: Duration = Duration::from_millis(2);
 /// When to say that a pod takes long, and why that may be.
-const HINT_AFTER: Duration = Duration::from_secs(5);
+const HINT_AFTER: Duration = Duration::from_secs(3);
+/// Pause between two looks at where an app listens that is not ready.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long an app must have listened elsewhere before its port is taken for the one it has.
+const MOVED_AFTER: Duration = Duration::from_millis(500);
+/// How long an app must have listened elsewhere before it is given up.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(3);
 /// Time a drain may take beyond the longest request and the quiet period.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// Lines of standard error that are remembered.

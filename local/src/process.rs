@@ -24,7 +24,7 @@ use tracing::{Level, info, warn};
 
 use crate::guard::{Guard, intercept};
 use crate::sidecar::Sidecar;
-use crate::{LocalCluster, LocalParams, LocalWorkload, manifests};
+use crate::{AppLogs, LocalCluster, LocalParams, LocalWorkload, manifests};
 
 /// The autoscaler as a program of its own.
 #[derive(Debug, Parser)]
@@ -62,6 +62,9 @@ pub struct AutoscalerArgs {
     /// How long a pod may take to become ready
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     startup_timeout: Duration,
+    /// Where the lines of apps go: screen (the log), off, or a folder, for a file of each pod
+    #[arg(long, value_name = "WHERE", default_value = "screen")]
+    app_logs: AppLogs,
     /// Name of this autoscaler in metrics
     #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env_values = true, default_value = "autoscaler")]
     pod_name: String,
@@ -89,6 +92,7 @@ struct Settings {
     admin_tls: Option<Arc<ServerTls>>,
     sidecar: Sidecar,
     journal: Option<PathBuf>,
+    app_logs: AppLogs,
     /// Attributes that all series have in common, by OpenTelemetry's names.
     resource: Vec<(&'static str, String)>,
 }
@@ -153,6 +157,7 @@ impl AutoscalerArgs {
                 admin_tls,
                 sidecar: sidecar?,
                 journal: self.journal.clone(),
+                app_logs: self.app_logs.clone(),
                 resource: self.resource(&told),
             })
         })
@@ -179,6 +184,7 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
     let registry = Registry::new();
     registry.install().context("cannot install the recorder of metrics")?;
     metrics::describe();
+    crate::describe_metrics();
     let page = MetricsPage::new(registry, &settings.resource);
     let cannot_listen = |address: SocketAddr| move || format!("cannot listen on {address}");
     let stats = listen(settings.listen).with_context(cannot_listen(settings.listen))?;
@@ -190,17 +196,20 @@ async fn serve(settings: Settings, signals: &mut StopSignals) -> anyhow::Result<
     // The real addresses: a port may have been given as 0.
     let (stats_address, admin_address) = (stats.local_addr()?, admin_port.address()?);
     let journal = settings.journal.as_deref().map(Journal::create).transpose()?;
+    settings.app_logs.prepare().context("cannot make the folder for the lines of apps")?;
 
     let params = LocalParams {
         clock,
         guard: Guard::start().context("cannot start the guard process")?,
         sidecar: settings.sidecar,
         drain_quiet: LocalParams::DRAIN_QUIET,
+        app_logs: settings.app_logs,
         termination_grace: LocalParams::TERMINATION_GRACE,
     };
     let cluster = LocalCluster::start(params, settings.workloads);
     let on_pod_stat = Some(cluster.on_pod_stat());
-    let params = AutoscalerParams { journal, on_pod_stat, ..AutoscalerParams::new(clock) };
+    let on_demand = Some(cluster.on_demand());
+    let params = AutoscalerParams { journal, on_pod_stat, on_demand, ..AutoscalerParams::new(clock) };
     let autoscaler = Autoscaler::start(params, Arc::new(cluster.clone()));
 
     let drain = Drain::default();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use pilotlight_config::resolve::Origin;
@@ -31,8 +32,10 @@ pub struct LocalWorkload {
     command: Vec<String>,
     env: Vec<(String, String)>,
     working_dir: Option<PathBuf>,
-    /// The port its manifest speaks of; each pod has one of its own in its place.
-    declared_port: u16,
+    /// The port its manifest names; each pod has one of its own in its place.
+    declared_port: Option<u16>,
+    /// The port that the app has taken instead of the one it was told; 0: none is known.
+    own_port: Arc<AtomicU16>,
     readiness_probe: Option<Value>,
 }
 
@@ -63,7 +66,7 @@ pub enum NotRunnable {
         /// The program.
         program: String,
         /// The reason.
-        why: &'static str,
+        why: String,
     },
     /// Two workloads answer to one host name: requests for it could go to either.
     #[error("{place}: {id} and {other} both answer to the host {host}: give one of them another name")]
@@ -103,12 +106,15 @@ impl LocalWorkload {
         if !command[0].contains("$(")
             && let Err(why) = find_program(&command[0], working_dir.as_deref())
         {
-            return Err(NotRunnable::NoProgram {
-                place,
-                id: workload.id.clone(),
-                program: command[0].clone(),
-                why,
-            });
+            let (id, program) = (workload.id.clone(), command[0].clone());
+            let first = program.split_whitespace().next().unwrap_or_default();
+            let is_quoted = first != program && find_program(first, working_dir.as_deref()).is_ok();
+            let why = if is_quoted {
+                format!("this is one word; without the quotes it is {first} and its arguments")
+            } else {
+                why.to_owned()
+            };
+            return Err(NotRunnable::NoProgram { place, id, program, why });
         }
         let asked = |name| workload.settings.iter().any(|it| it.name == name && it.from != Origin::Default);
         let mut spec = workload.spec.clone();
@@ -125,7 +131,8 @@ impl LocalWorkload {
             command,
             env: container.env.clone(),
             working_dir,
-            declared_port: container.port.unwrap_or(DEFAULT_PORT),
+            declared_port: container.port,
+            own_port: Arc::default(),
             readiness_probe: workload.readiness_probe.clone(),
         })
     }
@@ -140,6 +147,12 @@ impl LocalWorkload {
         let mut taken = BTreeMap::new();
         why.extend(workloads.iter().filter_map(|it| same_host(it, &mut taken)));
         if why.is_empty() { Ok(here) } else { Err(NoneRunnable(why)) }
+    }
+
+    /// Whether its command line or environment names `{port}`, beside `PORT`.
+    pub fn passes_port(&self) -> bool {
+        let values = self.env.iter().map(|(_, value)| value);
+        self.command.iter().chain(values).any(|text| text.contains("{port}") || text.contains("PORT"))
     }
 
     /// The app of one pod, told to listen on `port`.
@@ -170,6 +183,28 @@ impl LocalWorkload {
         }
     }
 
+    /// The port that the app has taken instead of the one it was told, as far as that is known.
+    pub(super) fn own_port(&self) -> Option<u16> {
+        Some(self.own_port.load(Ordering::Relaxed)).filter(|&port| port != 0)
+    }
+
+    /// The port to reach an app at that listens on these ports, and was told another: it may have a port of its own if
+    /// its manifest names that one, or if there is never a second pod, which could not have it, too.
+    pub(super) fn port_to_use(&self, told: u16, ports: &[u16]) -> Option<u16> {
+        if ports.contains(&told) {
+            self.own_port.store(0, Ordering::Relaxed);
+            return Some(told);
+        }
+        let declared = self.declared_port.filter(|port| ports.contains(port));
+        let only = match ports {
+            [port] if self.spec.max_scale == Some(1) => Some(*port),
+            _ => None,
+        };
+        let own = declared.or(only)?;
+        self.own_port.store(own, Ordering::Relaxed);
+        Some(own)
+    }
+
     /// Knative's part of a queue-proxy's environment, for an app on `port`.
     pub(super) fn queue_proxy_env(&self, port: u16) -> BTreeMap<&'static str, String> {
         let seconds = |limit: Duration| limit.as_secs_f64().ceil().to_string();
@@ -190,7 +225,7 @@ impl LocalWorkload {
         ]);
         if let Some(probe) = &self.readiness_probe {
             let mut probe = probe.clone();
-            redirect(&mut probe, self.declared_port, port);
+            redirect(&mut probe, self.declared_port.unwrap_or(DEFAULT_PORT), port);
             env.insert("SERVING_READINESS_PROBE", probe.to_string());
         }
         env
@@ -323,6 +358,19 @@ spec: {{template: {{spec: {{containers: [{{command: [sh]}}]}}}}}}"
             files.iter().zip(&texts).map(|(file, text)| Manifest { file, text }).collect();
         let read = workload::read(&manifests, None).value.expect("legal manifests");
         LocalWorkload::all(&read.workloads, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn a_command_in_quotes_is_told_to_be_written_without_them() {
+        let text = "apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: hello}
+spec: {template: {spec: {containers: [{command: [sh -c true]}]}}}";
+        let read =
+            workload::read(&[Manifest { file: "a.yaml", text }], None).value.expect("a legal manifest");
+        let told = LocalWorkload::all(&read.workloads, Duration::from_secs(60)).unwrap_err().to_string();
+        let why = "this is one word; without the quotes it is sh and its arguments";
+        assert_eq!(told, format!("a.yaml:1: default/hello: cannot run sh -c true: {why}"));
     }
 
     #[test]

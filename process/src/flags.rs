@@ -1,11 +1,12 @@
 //! The flags that every program has, and their parser.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
 
+pub use crate::address::address;
 use crate::end::USAGE;
 use crate::logs::{LogFilter, LogFormat, LogSettings};
 
@@ -25,6 +26,9 @@ pub struct LogArgs {
     /// flag RUST_LOG says so [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogFilter>,
+    /// No colours, even on a terminal. NO_COLOR says the same
+    #[arg(long)]
+    no_color: bool,
     /// The name that `--log-format json` had before
     #[arg(long, hide = true)]
     log_json: bool,
@@ -38,7 +42,7 @@ impl LogArgs {
 
     /// The settings that the flags stand for.
     pub fn settings(&self) -> LogSettings {
-        LogSettings { format: self.format(), filter: self.log_level.clone() }
+        LogSettings { format: self.format(), filter: self.log_level.clone(), no_color: self.no_color }
     }
 }
 
@@ -62,7 +66,14 @@ pub struct CheckArgs {
 /// The arguments of a program, of which the first is its name; or the exit code, once help, version or the error has
 /// been printed.
 pub fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, ExitCode> {
-    A::try_parse_from(args).map_err(|error| refuse(&error))
+    try_parse(args).map_err(|error| refuse(&error))
+}
+
+/// The arguments of a program. Of a flag that is given twice, the last value counts.
+pub fn try_parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, clap::Error> {
+    let mut command = A::command().args_override_self(true);
+    let matches = command.try_get_matches_from_mut(args)?;
+    A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// Prints what clap has to say, and returns the exit code: help and version are errors to clap, too.
@@ -70,17 +81,6 @@ pub fn refuse(error: &clap::Error) -> ExitCode {
     // A closed terminal needs no text.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
-}
-
-/// An address to listen at or to ask: `IP:PORT`, `localhost:PORT`, or either with `http://` in front, as it is printed.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
-    let rest = text.strip_prefix("http://").unwrap_or(text);
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let local = rest.strip_prefix("localhost:").and_then(|port| port.parse().ok());
-    match local {
-        Some(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-        None => rest.parse().map_err(|_| "an address is IP:PORT, such as 127.0.0.1:8080".to_owned()),
-    }
 }
 
 #[cfg(test)]
@@ -96,7 +96,8 @@ mod tests {
     }
 
     fn program(flags: &[&str]) -> Result<Program, String> {
-        Program::try_parse_from([&["program"], flags].concat()).map_err(|error| error.to_string())
+        let args = [&["program"], flags].concat().into_iter().map(OsString::from);
+        try_parse(args).map_err(|error: clap::Error| error.to_string())
     }
 
     #[test]
@@ -108,6 +109,12 @@ mod tests {
     }
 
     #[test]
+    fn of_a_flag_that_is_given_twice_the_last_counts() {
+        let args = program(&["--admin", "1", "--admin", "2", "--no-color", "--no-color"]).unwrap();
+        assert_eq!(args.admin.admin.map(|admin| admin.port()), Some(2));
+    }
+
+    #[test]
     fn a_level_that_is_none_is_refused_with_those_there_are() {
         assert!(program(&["--log-level", "info,app=off"]).unwrap().logs.settings().filter.is_some());
         let error = program(&["--log-level", "loud"]).unwrap_err();
@@ -115,18 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_as_they_are_printed() {
-        for (text, expected) in [
-            ("127.0.0.1:8081", "127.0.0.1:8081"),
-            ("http://127.0.0.1:8081/", "127.0.0.1:8081"),
-            ("localhost:80", "127.0.0.1:80"),
-            ("[::1]:0", "[::1]:0"),
-        ] {
-            assert_eq!(address(text).map(|address| address.to_string()).as_deref(), Ok(expected));
-        }
-        for wrong in ["8080", ":8080", "https://127.0.0.1:1", "localhost", "a:1"] {
-            assert!(address(wrong).unwrap_err().contains("IP:PORT"), "{wrong}");
-        }
-        assert!(program(&["--admin", "8080"]).unwrap_err().contains("such as 127.0.0.1:8080"));
+    fn a_wrong_address_is_answered_with_an_example() {
+        assert!(program(&["--admin", "here"]).unwrap_err().contains("such as 127.0.0.1:8080"));
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! Without the feature `flags` there is no clap: the queue-proxy, of which each pod has one, stays small.
 
+mod address;
 mod admin;
 mod end;
 #[cfg(feature = "flags")]
@@ -22,9 +23,12 @@ mod metrics;
 mod signals;
 mod wrong;
 
+pub use crate::address::address;
 pub use crate::admin::{AdminPort, admin_address, admin_routes};
 pub use crate::end::{FAILURE, INTERRUPTED, USAGE, end, fail, print_valid};
-pub use crate::logs::{LogFilter, LogFormat, LogSettings, flush_logs, start_logs, start_logs_on};
+pub use crate::logs::{
+    LogFilter, LogFormat, LogSettings, flush_logs, is_dumb_terminal, start_logs, start_logs_on,
+};
 pub use crate::metrics::MetricsPage;
 pub use crate::signals::{StopSignals, stop_within};
 pub use crate::wrong::{WrongSettings, chain};

@@ -1,16 +1,20 @@
 //! The log of a process: lines on standard error, for people or for machines.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write, stderr};
 use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use pilotlight_telemetry::lines::Lines;
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, warn};
+use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The form of log lines.
@@ -31,6 +35,8 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Filter of the lines; `None`: that of `RUST_LOG`.
     pub filter: Option<LogFilter>,
+    /// No colours, even on a terminal.
+    pub no_color: bool,
 }
 
 /// A filter of log lines: a level, and levels of single targets, as in `info,app=off`.
@@ -41,8 +47,8 @@ pub struct LogFilter(Targets);
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoLogFilter(String);
 
-impl std::fmt::Display for NoLogFilter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for NoLogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` is neither a level ({LEVELS}) nor TARGET=LEVEL", self.0)
     }
 }
@@ -138,13 +144,75 @@ where
     let _ = match settings.format {
         LogFormat::Json => lines.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => {
-            let has_colours =
-                stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-            lines.with(layer.compact().with_target(false).with_ansi(has_colours)).try_init()
+            let inner = tracing_subscriber::fmt::format().compact().with_target(false);
+            let layer = layer.with_ansi(has_colours(settings)).event_format(TextFormat(inner));
+            lines.with(layer).try_init()
         }
     };
     for error in ignored {
         warn!(%error, "Ignoring a part of RUST_LOG");
+    }
+}
+
+/// Whether standard error is a terminal that can neither move its cursor nor show colours.
+pub fn is_dumb_terminal() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+fn has_colours(settings: &LogSettings) -> bool {
+    let is_wanted = !settings.no_color && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    is_wanted && stderr().is_terminal() && !is_dumb_terminal()
+}
+
+/// Lines for people: what an app wrote stands behind the name of its pod, as in `hello-1 | listening`; a pod has the same
+/// colour in all its lines. Everything else is formatted by `F`.
+struct TextFormat<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for TextFormat<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if event.metadata().target() != APP {
+            return self.0.format_event(context, writer, event);
+        }
+        let mut line = AppLine::default();
+        event.record(&mut line);
+        let AppLine { pod, text } = line;
+        if writer.has_ansi_escapes() {
+            let sum: usize = pod.bytes().map(usize::from).sum();
+            writeln!(writer, "\x1b[{}m{pod} |\x1b[0m {text}", POD_COLOURS[sum % POD_COLOURS.len()])
+        } else {
+            writeln!(writer, "{pod} | {text}")
+        }
+    }
+}
+
+/// The fields of an event that holds a line of an app.
+#[derive(Default)]
+struct AppLine {
+    pod: String,
+    text: String,
+}
+
+impl Visit for AppLine {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "pod" {
+            value.clone_into(&mut self.pod);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.text = format!("{value:?}");
+        }
     }
 }
 
@@ -174,6 +242,10 @@ impl Write for LogWriter {
 
 static LOGS: OnceLock<Option<Lines>> = OnceLock::new();
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// The target of events that are lines of apps.
+const APP: &str = "app";
+/// Colours of pods (ECMA-48, SGR); red and yellow are those of errors and warnings.
+const POD_COLOURS: [u8; 6] = [36, 35, 34, 96, 95, 94];
 const LEVELS: &str = "off, error, warn, info, debug, trace";
 
 #[cfg(test)]
@@ -194,6 +266,38 @@ mod tests {
         for wrong in ["", "loud", "info,", "a=", "a=loud"] {
             assert!(wrong.parse::<LogFilter>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_line_of_an_app_stands_behind_the_name_of_its_pod() {
+        #[derive(Clone, Default)]
+        struct Kept(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+        impl Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = |ansi| {
+            let kept = Kept::default();
+            let out = kept.clone();
+            let inner = tracing_subscriber::fmt::format().compact().with_target(false).without_time();
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(move || out.clone())
+                .with_ansi(ansi)
+                .event_format(TextFormat(inner));
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+                tracing::info!(target: "app", revision = %"default/hello", pod = "hello-1", "{}", "GET / 200");
+                tracing::info!(pod = "hello-1", "Pod is ready");
+            });
+            let bytes = kept.0.lock().clone();
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(written(false), "hello-1 | GET / 200\n INFO Pod is ready pod=\"hello-1\"\n");
+        assert!(written(true).starts_with("\x1b["), "{}", written(true));
+        assert!(written(true).contains("mhello-1 |\x1b[0m GET / 200\n"), "{}", written(true));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use pilotlight_config::process::variables;
-use pilotlight_process::{LogFormat, LogSettings, WrongSettings};
+use pilotlight_process::{LogFormat, LogSettings, WrongSettings, address};
 
 /// The flags of a queue-proxy that serves, or checks its settings.
 #[derive(Debug, Default)]
@@ -48,11 +48,9 @@ pub(crate) fn parse(program: &str, args: impl IntoIterator<Item = String>) -> Re
             "--check-config" if written.is_none() => parsed.only_checks = true,
             "--admin" => {
                 let value = value()?;
-                let address = value
-                    .parse()
-                    .map_err(|_| wrong(&value, &"an address is IP:PORT, such as 127.0.0.1:8022"))?;
-                parsed.admin = Some(address);
+                parsed.admin = Some(address(&value).map_err(|error| wrong(&value, &error))?);
             }
+            "--no-color" if written.is_none() => parsed.logs.no_color = true,
             "--log-format" => {
                 let value = value()?;
                 parsed.log_format = Some(value.parse().map_err(|error| wrong(&value, &error))?);
@@ -101,6 +99,8 @@ Options:
       --log-level <LEVEL>
           Log lines to write: off, error, warn, info, debug or trace, or levels by target as in info,app=off. Without
           this flag RUST_LOG says so, then SERVING_LOGGING_LEVEL [default: info]
+      --no-color
+          No colours, even on a terminal. NO_COLOR says the same
   -h, --help
           Print help
   -V, --version
@@ -135,7 +135,7 @@ mod tests {
                 "invalid value 'yaml' for '--log-format': `yaml` is neither text nor json",
             ),
             (&["--log-level"], "a value is required for '--log-level'"),
-            (&["--admin", "8022"], "invalid value '8022' for '--admin': an address is IP:PORT"),
+            (&["--admin", "here"], "invalid value 'here' for '--admin': an address is IP:PORT"),
             (&["serve"], "unexpected argument 'serve'"),
             (&["--check-config=yes"], "unexpected argument '--check-config=yes'"),
         ] {

@@ -209,7 +209,7 @@ impl<'a> Engine<'a> {
                 hpa: if control.is_hpa() { start + hpa::SYNC_PERIOD } else { NEVER },
             },
             requests: Requests::default(),
-            fleet: Fleet::new(start, scenario),
+            fleet: Fleet::new(start, scenario, control.minimum()),
             front: Front::new(scenario, settings),
             memory: control.memory(),
             control,

@@ -88,7 +88,7 @@ async fn every_program_refuses_wrong_settings_in_the_same_words_and_with_2() {
         &["run", "--max", "abc", "--min", "x", "--", "sleep", "1"][..],
         &["run", "-f", "/none.yaml"],
         &["run"],
-        &["run", "--listen", "8080", "--sample"],
+        &["run", "--listen", "here", "--sample"],
         &["lint", "/none.yaml"],
         &["activator", "--autoscaler", "http://x", "--endpoints", "y"],
         &["activator", "--drain-wait", "1"],
@@ -104,6 +104,46 @@ async fn every_program_refuses_wrong_settings_in_the_same_words_and_with_2() {
         let is_followed = |line: &str| line.starts_with("error: ") || line.starts_with("For more");
         assert!(ended.stderr.starts_with("error: ") && faults.all(is_followed), "{args:?}: {ended:?}");
     }
+}
+
+#[tokio::test]
+async fn slips_are_answered_with_what_was_meant() {
+    for (args, told) in [
+        (&["rnu"][..], "a similar subcommand exists: 'run'"),
+        (&["smi"], "a similar subcommand exists: 'sim'"),
+        (&["run", "./app"], "the command comes after two dashes"),
+        (&["run", "--", "sleep 1"], "this is one word; without the quotes it is sleep and its arguments"),
+        (&["run", "--listen", "here", "--sample"], "such as 127.0.0.1:8080 or 8080"),
+        (&["explain", "--admin", "http://here"], "such as 127.0.0.1:8080 or 8080"),
+        (&["man", "rnu"], "there is no command rnu; there is run, demo, "),
+    ] {
+        let ended = run_to_end(args.iter().copied()).await;
+        assert!(ended.code == Some(2) && ended.stderr.contains(told), "{args:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn completions_manual_pages_and_the_version_are_printed() {
+    for (args, told) in [
+        (&["completions", "bash"][..], "_pilotlight()"),
+        (&["completions", "zsh"], "#compdef pilotlight"),
+        (&["completions", "fish"], "complete -c pilotlight"),
+        (&["man"], ".TH pilotlight"),
+        (&["man", "run"], "pilotlight\\-run"),
+        (&["version"], "pilotlight 0."),
+    ] {
+        let ended = run_to_end(args.iter().copied()).await;
+        assert!(ended.code == Some(0) && ended.stdout.contains(told), "{args:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_flag_given_twice_the_last_counts_and_a_port_alone_is_an_address() {
+    let flags =
+        ["--target", "1", "--target", "2", "--listen", "1", "--listen", ":2", "--admin", "localhost:3"];
+    let ended = run_to_end(["run", "--check-config", "--sample"].iter().chain(&flags)).await;
+    let told = "requests: 127.0.0.1:2, admin port: 127.0.0.1:3";
+    assert!(ended.code == Some(0) && ended.stdout.contains(told), "{ended:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use pilotlight_cli::load::{End, Load};
-use pilotlight_tests::http::{Answer, send_raw};
+use pilotlight_tests::http::{Answer, get, send_raw};
 use pilotlight_tests::manifest::{arg, file, service, text_file};
 use pilotlight_tests::run::{Pilotlight, run_to_end, sample_command};
 use pilotlight_tests::{SOON, binary};
@@ -61,6 +61,141 @@ async fn an_app_on_the_wrong_port_is_reported_by_the_deadline() {
     let pilotlight = Pilotlight::run(args).await;
     let answer = never_ready(&pilotlight).await;
     assert!(answer.body.contains("listen"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_app_that_listens_elsewhere_is_reported_after_seconds_not_after_its_whole_time() {
+    let app = sample(&["--port", "0"]);
+    let args = ["--startup-timeout", "1h", "--"].map(str::to_owned).into_iter().chain(app);
+    let pilotlight = Pilotlight::run(args).await;
+    let answer = soon(pilotlight.get("/")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("x-pilotlight-reason")),
+        (503, "never-ready"),
+        "{answer:?}"
+    );
+    assert!(answer.body.contains("it listens on port ") && answer.body.contains("{port}"), "{answer:?}");
+    assert!(
+        pilotlight.said().contains("\"level\":\"WARN\",\"message\":\"Pod failed\""),
+        "{}",
+        pilotlight.said()
+    );
+}
+
+#[tokio::test]
+async fn an_app_that_listens_out_of_reach_is_reported_after_seconds_too() {
+    let app = sample(&["--port", "{port}", "--host", "127.0.0.9"]);
+    let args = ["--startup-timeout", "1h", "--max", "1", "--"].map(str::to_owned).into_iter().chain(app);
+    let pilotlight = Pilotlight::run(args).await;
+    let answer = soon(pilotlight.get("/")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(
+        answer.body.contains("it listens on 127.0.0.9:") && answer.body.contains("not on 127.0.0.1"),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_app_with_a_port_of_its_own_runs_where_there_is_one_pod() {
+    let port = free_port().to_string();
+    let app = sample(&["--port", &port]);
+    let app: Vec<&str> = app.iter().map(String::as_str).collect();
+    let args = ["--max", "1", "--name", "one", "--"].iter().chain(&app);
+    let pilotlight = Pilotlight::run(args).await;
+    let answer = soon(pilotlight.get("/")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+
+    let mut declared = service("declared", &[], &app);
+    let container = &mut declared["spec"]["template"]["spec"]["containers"][0];
+    container["ports"] = serde_json::json!([{ "containerPort": port.parse::<u16>().unwrap() }]);
+    drop(pilotlight);
+    let manifest = file(&[declared]);
+    let pilotlight = Pilotlight::run(["-f", arg(manifest.path())]).await;
+    assert_eq!(soon(pilotlight.get("/")).await.status, 200);
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+#[tokio::test]
+async fn an_app_that_goes_into_the_background_is_told_to_stay() {
+    let pilotlight = Pilotlight::run(["--", "sh", "-c", "exit 0"]).await;
+    let answer = soon(pilotlight.get("/")).await;
+    assert!(answer.body.contains("exited with code 0: it has to stay in the foreground"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_command_without_port_is_said_to_have_none_at_the_start() {
+    let hint = "add {port} to its command";
+    let pilotlight = Pilotlight::run(["--", "sleep", "1000"]).await;
+    let said = async || pilotlight.said().contains(hint).then_some(());
+    pilotlight_tests::eventually("the hint", SOON, said).await;
+    let told = Pilotlight::sample(&[]).await;
+    assert_eq!(told.get("/").await.status, 200);
+    assert!(!told.said().contains(hint), "{}", told.said());
+}
+
+#[tokio::test]
+async fn lines_of_apps_go_where_they_are_sent() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sample = sample_command().join(" ");
+    let app =
+        ["--name", "chat", "--", "sh", "-c", &format!("echo I am here; exec {sample}")].map(str::to_owned);
+    let started = async |target: &str| {
+        let args = ["--app-logs", target].map(str::to_owned).into_iter().chain(app.clone());
+        let pilotlight = Pilotlight::run(args).await;
+        assert_eq!(soon(pilotlight.get("/")).await.status, 200);
+        pilotlight
+    };
+    let logged = |pilotlight: &Pilotlight| pilotlight.said().contains("I am here").then_some(());
+    let screen = started("screen").await;
+    pilotlight_tests::eventually("the line in the log", SOON, async || logged(&screen)).await;
+    let file = folder.path().join("lines/default/chat-1.log");
+    let to_file = started(arg(&folder.path().join("lines"))).await;
+    let written = async || std::fs::read_to_string(&file).ok().filter(|text| text.starts_with("I am here\n"));
+    pilotlight_tests::eventually("the line in the file", SOON, written).await;
+    let off = started("off").await;
+    assert_eq!((logged(&to_file), logged(&off)), (None, None));
+}
+
+#[tokio::test]
+async fn a_crash_loop_is_told_everywhere_and_the_first_request_after_the_repair_is_served() {
+    let repaired = std::env::temp_dir().join(format!("pilotlight-repaired-{}", std::process::id()));
+    let script = format!(
+        "test -e {} || {{ echo 'RuntimeError: DATABASE_URL is not set' >&2; exit 7; }}; exec \"$0\" \"$@\"",
+        repaired.display()
+    );
+    let app = sample_command();
+    let command = ["--name", "crash", "--", "sh", "-c", &script].map(str::to_owned);
+    let pilotlight = Pilotlight::run(command.iter().chain(&app)).await;
+    let answer = soon(pilotlight.get("/")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.body.contains("DATABASE_URL is not set"), "{answer:?}");
+
+    let admin = pilotlight.admin.to_string();
+    let cause = ", exit code 7: RuntimeError: DATABASE_URL is not set; ";
+    pilotlight_tests::eventually("explain tells the cause", SOON, async || {
+        let explained = run_to_end(["explain", "--admin", &admin, "crash"]).await.stdout;
+        (explained.contains("  crashing (") && explained.contains(cause)).then_some(())
+    })
+    .await;
+    let page = async |path| get(pilotlight.admin, "localhost", path).await.expect("an answer").body;
+    let decisions: serde_json::Value = serde_json::from_str(&page("/v1/decisions").await).expect("JSON");
+    assert_eq!(decisions[0]["trouble"]["exit_code"], 7, "{decisions:#}");
+    let failed = "pilotlight_pods_failed_total{";
+    let metrics = page("/metrics").await;
+    let exited = metrics.lines().find(|line| line.starts_with(failed) && line.contains("\"exited\""));
+    assert!(exited.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
+
+    std::fs::write(&repaired, "").expect("a file in the temporary folder");
+    // A second after the last failure, a request has a start tried and waits for it.
+    let served = pilotlight_tests::eventually("a request is served", SOON, async || {
+        Some(soon(pilotlight.get("/")).await).filter(|answer| answer.status == 200)
+    });
+    served.await;
+    std::fs::remove_file(&repaired).expect("it is there");
 }
 
 async fn never_ready(pilotlight: &Pilotlight) -> Answer {

@@ -48,6 +48,25 @@ async fn metrics_have_knatives_names() {
 }
 
 #[tokio::test]
+async fn a_request_is_counted_once_by_the_activator_and_once_by_its_pod_on_two_pages() {
+    let pilotlight = Pilotlight::sample(&["--min", "1"]).await;
+    pilotlight.wait_for_pods(1, SOON).await;
+    for _ in 0..5 {
+        assert_eq!(pilotlight.get("/").await.status, 200);
+    }
+    for path in ["/metrics", "/metrics/pods"] {
+        let all = async || {
+            let page = get(pilotlight.admin, "localhost", path).await.expect("an answer").body;
+            let counts =
+                page.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_count"));
+            let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+            (counts.sum::<f64>() == 5.0).then_some(())
+        };
+        eventually(&format!("5 requests on {path}"), SOON, all).await;
+    }
+}
+
+#[tokio::test]
 async fn the_journal_replays_to_the_same_decisions() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let journal = folder.path().join("decisions.jsonl");

@@ -8,7 +8,7 @@ use pilotlight_core::balance::FIRST_PAUSE;
 use super::*;
 
 fn throttler(queue_depth: usize, total: usize) -> Arc<Throttler> {
-    Throttler::new(queue_depth, Backlog::new(total), Gauge::noop(), Gauge::noop())
+    Throttler::new(Clock::start(), queue_depth, Backlog::new(total), Gauge::noop(), Gauge::noop())
 }
 
 fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
@@ -48,6 +48,7 @@ fn gives_up() -> Trouble {
         log_tail: vec![],
         failures: 3,
         retry_at: None,
+        on_demand_at: None,
         give_up: true,
     }
 }
@@ -84,8 +85,8 @@ async fn a_waiter_that_leaves_frees_its_place_in_both_counts() {
 #[tokio::test]
 async fn the_total_is_shared_between_revisions() {
     let backlog = Backlog::new(1);
-    let one = Throttler::new(10, Arc::clone(&backlog), Gauge::noop(), Gauge::noop());
-    let other = Throttler::new(10, backlog, Gauge::noop(), Gauge::noop());
+    let one = Throttler::new(Clock::start(), 10, Arc::clone(&backlog), Gauge::noop(), Gauge::noop());
+    let other = Throttler::new(Clock::start(), 10, backlog, Gauge::noop(), Gauge::noop());
     let place = one.arrive();
     let mut waiter = Box::pin(place.slot());
     assert!(waiter.as_mut().now_or_never().is_none());
@@ -151,6 +152,10 @@ async fn giving_up_and_deletion_answer_everybody_at_once() {
     list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[]) });
     assert!(matches!(waiter.await, Err(Refusal::Trouble(trouble)) if trouble.exit_code == Some(1)));
     assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Trouble(_))));
+    // Whoever comes when a start is tried on demand waits for it.
+    let on_demand = Trouble { on_demand_at: Some(Time::EPOCH), ..gives_up() };
+    list(&throttler, &RevisionEndpoints { trouble: Some(on_demand), ..endpoints(0, &[]) });
+    assert!(throttler.arrive().slot().now_or_never().is_none());
     // A pod that is ready makes up for one that is not.
     list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[1]) });
     assert!(throttler.arrive().slot().await.is_ok());

@@ -68,6 +68,7 @@ pub(crate) fn trouble(give_up: bool) -> Trouble {
         log_tail: vec!["no database".to_owned()],
         failures: 3,
         retry_at: None,
+        on_demand_at: None,
         give_up,
     }
 }

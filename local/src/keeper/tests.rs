@@ -103,8 +103,12 @@ impl Script {
         self.endpoints().ready.iter().map(|pod| pod.name.clone()).collect()
     }
 
+    fn seen(&self) -> Arc<RevisionView> {
+        self.known.revisions.get(&self.id).expect("a keeper makes its workload known at once")
+    }
+
     fn phases(&self) -> Vec<(String, PodPhase)> {
-        let view = self.known.revisions.get(&self.id).expect("a keeper makes its workload known at once");
+        let view = self.seen();
         view.pods.iter().map(|pod| (pod.name.clone(), pod.phase)).collect()
     }
 
@@ -193,7 +197,9 @@ async fn a_crash_loop_is_told_with_its_cause_given_up_after_three_and_tried_on()
     let trouble = script.trouble();
     assert_eq!((trouble.failures, trouble.give_up, script.launched()), (3, true, 3));
     sleep(Duration::from_millis(400)).await;
-    assert_eq!((script.launched(), script.trouble().give_up), (4, true));
+    // Requests that come now wait for this one.
+    assert_eq!((script.launched(), script.trouble().give_up), (4, false));
+    assert_eq!(script.seen().trouble.as_deref(), Some(&script.trouble()), "the autoscaler is told the same");
 
     script.pod("hello-4", Event::Ready).await;
     assert_eq!((script.endpoints().trouble, script.listed()), (None, vec!["hello-4".to_owned()]));
@@ -223,6 +229,36 @@ async fn a_kill_ends_a_pod_that_failed_and_still_drains() {
     script.pod("hello-1", Event::Failed(Failure::cannot_start("it was killed".to_owned()))).await;
     script.order(Order::Kill).await;
     assert_eq!(script.told("hello-1"), Stop::Now);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_in_a_crash_loop_has_a_start_tried_at_once() {
+    let script = Script::new();
+    script.scale(1).await;
+    for pod in 1..=6 {
+        script.fails(&format!("hello-{pod}"), TroubleReason::Exited).await;
+        sleep(Duration::from_millis(100 << (pod - 1))).await;
+    }
+    script.fails("hello-7", TroubleReason::Exited).await;
+    // The next start would come in 6.4 s.
+    script.order(Order::Demand).await;
+    assert_eq!(script.launched(), 7, "a second has not passed");
+    sleep(Duration::from_secs(1)).await;
+    assert!(!script.trouble().refuses(script.known.clock.now()));
+    script.order(Order::Demand).await;
+    assert_eq!(script.launched(), 8);
+    script.pod("hello-8", Event::Ready).await;
+    assert_eq!(script.endpoints().trouble, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_takes_long_says_why_until_it_is_ready() {
+    let script = Script::new();
+    let waits_for = || script.seen().pods[0].waits_for.clone();
+    script.scale(1).await.pod("hello-1", Event::Waits("nothing listens".to_owned())).await;
+    assert_eq!(waits_for().as_deref(), Some("nothing listens"));
+    script.pod("hello-1", Event::Ready).await;
+    assert_eq!(waits_for(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -94,6 +94,15 @@ impl Control {
         }
     }
 
+    /// The pods that are wanted without any request.
+    pub(super) fn minimum(&self) -> u32 {
+        match &self.scaler {
+            ScalerState::Requests(revision) => revision.spec().standing_pods(),
+            ScalerState::Hpa(state) => state.hpa.spec().min_replicas,
+            ScalerState::Fixed(pods) => *pods,
+        }
+    }
+
     /// The pods there are before anything is known of the load.
     fn initial_scale(&self) -> u32 {
         match &self.scaler {
@@ -134,7 +143,11 @@ impl Engine<'_> {
 
     /// An activator pushes what it measured.
     pub(super) fn push(&mut self, stat: Stat) {
+        let calls_for_a_pod = stat.average_concurrent_requests > 0.0 && self.control.told.ready == 0;
         self.tell(Input::Pushed(stat));
+        if calls_for_a_pod && !self.control.away {
+            self.keep(pods::Event::Demand);
+        }
     }
 
     /// Proxies measure what the last second was like; activators send it right away.

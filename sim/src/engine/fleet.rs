@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pilotlight_core::pods::{self, Command, Pods};
+use pilotlight_core::pods::{self, BackOff, Command, Pods};
 use pilotlight_core::{PodCounts, Rng, Time, TroubleReason};
 
 use super::pod::{Phase, Pod, PodId};
@@ -23,23 +23,24 @@ pub(super) struct Fleet {
     keeper: Pods<PodId>,
     /// When the keeper's next start is due, if that is planned already.
     start_due: Option<Time>,
-    /// Whether the keeper had given up when everybody was told last.
-    gives_up: bool,
+    /// Why the keeper had given up when everybody was told last.
+    given_up: Option<BackOff>,
     /// Work done by all pods, in seconds.
     pub(super) work_done: f64,
 }
 
 impl Fleet {
-    pub(super) fn new(now: Time, scenario: &Scenario) -> Self {
+    /// `minimum`: the pods that are wanted without any request.
+    pub(super) fn new(now: Time, scenario: &Scenario, minimum: u32) -> Self {
         Fleet {
             pods: Vec::new(),
             cluster: Cluster::new(now, &scenario.cluster).expect("a scenario's cluster was checked"),
             cluster_due: None,
             has_nodes: has_nodes(&scenario.cluster.capacity),
             listed: Vec::new(),
-            keeper: Pods::default(),
+            keeper: Pods::with_minimum(minimum),
             start_due: None,
-            gives_up: false,
+            given_up: None,
             work_done: 0.0,
         }
     }
@@ -76,9 +77,9 @@ impl Fleet {
         self.keeper.wanted()
     }
 
-    /// Whether waiting requests should be answered, because pods do not come up.
-    pub(super) fn gives_up(&self) -> bool {
-        self.keeper.back_off().is_some_and(|back_off| back_off.gives_up)
+    /// Why requests without a pod are answered, if pods do not come up.
+    pub(super) fn given_up(&self, now: Time) -> Option<BackOff> {
+        self.keeper.back_off(now).filter(|back_off| back_off.gives_up)
     }
 
     /// Pods whose containers run.
@@ -122,18 +123,18 @@ impl Engine<'_> {
                 Command::Start => self.start_pod(false),
                 Command::Use(pod) => self.use_pod(pod),
                 Command::Stop(pod) | Command::Kill(pod) => self.stop_pod(pod),
-                // Told by `gives_up`.
+                // Told by `given_up`.
                 Command::BackOff(_) => {}
             }
         }
-        if let Some(due) = self.fleet.keeper.wake_at()
+        if let Some(due) = self.fleet.keeper.wake_at(self.now)
             && self.fleet.start_due != Some(due)
         {
             self.fleet.start_due = Some(due);
             self.events.push(due, Event::StartDue);
         }
-        let gives_up = self.fleet.gives_up();
-        if std::mem::replace(&mut self.fleet.gives_up, gives_up) != gives_up {
+        let given_up = self.fleet.given_up(self.now);
+        if std::mem::replace(&mut self.fleet.given_up, given_up) != given_up {
             self.soon(Event::Trouble);
         }
     }

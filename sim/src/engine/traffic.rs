@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pilotlight_core::balance::{Gate, Policy, Refusals, share_of_pods};
+use pilotlight_core::pods::BackOff;
 use pilotlight_core::{Place as ActivatorPlace, Reporter, RequestKind, Time};
 
 use super::meter::Served;
@@ -28,8 +29,8 @@ pub(super) struct Front {
     lists: u32,
     /// How long an attempt may take, before somebody gives up.
     patience: Duration,
-    /// Pods do not come up, and whoever waits for one is answered.
-    gives_up: bool,
+    /// Set while pods do not come up, and whoever waits for one is answered.
+    given_up: Option<BackOff>,
     /// Whether it is the client who gives up.
     client_gives_up: bool,
     /// How long there was no pod to send to, altogether, and since when there has been none.
@@ -63,7 +64,7 @@ impl Front {
             limit: limit.get(),
             lists: 0,
             patience: client.min(platform.request_timeout),
-            gives_up: false,
+            given_up: None,
             client_gives_up: client < platform.request_timeout,
             cold_time: Duration::ZERO,
             cold_since: Some(Time::EPOCH),
@@ -169,10 +170,10 @@ impl Engine<'_> {
         let announcement = reporter.request_started(now);
         let ticket = gate.ticket();
         self.requests.at(id).line = Some(LinePlace { activator, ticket });
-        let gives_up = self.front.gives_up && gate.has_no_pods();
+        let refuses = gate.has_no_pods() && self.front.given_up.is_some_and(|it| it.refuses(now));
         let entered = match gate.enter(ticket) {
             Some(pod) => Ok(Some(pod)),
-            None if gives_up => Err(()),
+            None if refuses => Err(()),
             None => gate.wait(ticket, id).map(|()| None).map_err(|_| ()),
         };
         match entered {
@@ -452,7 +453,7 @@ impl Engine<'_> {
             (None, true) => self.front.cold_since = Some(now),
             _ => {}
         }
-        self.front.gives_up = self.fleet.gives_up();
+        self.front.given_up = self.fleet.given_up(now);
         self.front.lists += 1;
         let (policy, limit, in_use) = (self.front.policy, self.front.limit, self.front.in_use as usize);
         for i in 0..self.front.activators.len() {
@@ -465,7 +466,7 @@ impl Engine<'_> {
                 self.send_to_pod(request, pod);
             }
             let gate = &mut self.front.activators[i].gate;
-            if self.front.gives_up && gate.has_no_pods() {
+            if gate.has_no_pods() && self.front.given_up.is_some_and(|it| it.refuses(now)) {
                 for request in gate.leave_all() {
                     self.finish_attempt(request, Ending::Status(503));
                 }

@@ -71,10 +71,11 @@ impl Revisions {
             stats_address: address,
             metrics_address: address,
             started: Time::EPOCH,
+            waits_for: None,
         };
         let pods = self.has_pod[revision].then(pod).into_iter().collect();
         let path = ActivatorPath { populated_since: Some(Time::EPOCH), probed: true };
-        let view = RevisionView { spec: Arc::clone(&self.spec), path, pods, history: None };
+        let view = RevisionView { spec: Arc::clone(&self.spec), path, pods, trouble: None, history: None };
         self.cluster.revisions.set(RevisionId::new("default", format!("{NAME}{revision}")), view);
     }
 }
