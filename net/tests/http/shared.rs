@@ -164,6 +164,44 @@ async fn malformed_heads_and_trailers_hurt_nobody() {
 }
 
 #[tokio::test]
+async fn no_field_whatever_its_bytes_hurts_anybody() {
+    let (server, go_on) = server().await;
+    let mut client = waiting(&server).await;
+    let mut random = Random(1);
+    for stream in streams().take(1000) {
+        let mut list = request_fields("GET", "/", &[]);
+        for _ in 0..random.below(4) {
+            let name: Vec<u8> = (0..random.below(12)).map(|_| random.byte()).collect();
+            let value: Vec<u8> = (0..2 + random.below(12)).map(|_| random.byte()).collect();
+            let at = list.len();
+            list.extend(fields(&[(&name, &value)]));
+            list[at] = [0, 0x10, 0x40][random.below(3)];
+        }
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &list)).await;
+        let reaction = client.next_of(stream).await;
+        assert!([HEADERS, RST_STREAM].contains(&reaction.kind), "{list:x?}: {reaction:?}");
+    }
+    is_answered(client, &go_on).await;
+}
+
+/// Numbers that are the same in each run (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 20) as usize % end
+    }
+
+    /// Letters more often than anything else.
+    fn byte(&mut self) -> u8 {
+        if self.below(8) == 0 { self.below(256) as u8 } else { b'a' + self.below(26) as u8 }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_sends_nothing_but_faults_is_cut() {
     let (server, _) = server().await;
     let mut client = Peer::connect(server.address).await;
