@@ -7,7 +7,8 @@
 //! * DATA for a stream that we have reset is marked as its last, and small DATA that comes together is joined (h2 charges
 //!   small frames to the connection until their reader takes them, and nobody takes those of a stream that was reset);
 //! * the pieces of a header list are joined to frames of full size (h2 takes a number of pieces, however small);
-//! * a field that HTTP does not allow gives way to [one that costs its stream alone](super::fields).
+//! * a field that HTTP does not allow, a WINDOW_UPDATE of nothing and a PRIORITY of a wrong length, which are faults of a
+//!   stream and which h2 takes for faults of the connection, give way to others that cost their stream alone.
 //!
 //! A flood exceeds a rate, or a number: then its frames pass as they are, and the library's own limits hold.
 
@@ -16,8 +17,8 @@ use tokio::time::Instant;
 
 use super::allowance::Allowance;
 use super::frame::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS, PADDED, PRIORITY_BYTES,
-    WITH_PRIORITY,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS, PADDED, PRIORITY,
+    PRIORITY_BYTES, WINDOW_UPDATE, WITH_PRIORITY,
 };
 use super::outbound::Resets;
 use super::{MAX_CONTINUATIONS, MAX_FRAME_BYTES, fields};
@@ -31,6 +32,8 @@ pub(super) struct Inbound {
     rest: usize,
     is_joined: bool,
     list: Option<HeaderList>,
+    /// A frame whose payload is looked at before it passes.
+    held: Option<FrameHead>,
     empty_frames: Allowance,
     heads: u64,
     /// The highest stream that has begun.
@@ -60,6 +63,7 @@ impl Inbound {
             rest: preface,
             is_joined: false,
             list: None,
+            held: None,
             empty_frames: Allowance::new(now, MAX_EMPTY_FRAMES, EMPTY_FRAMES_PER_SECOND),
             heads: 0,
             begun: 0,
@@ -70,7 +74,7 @@ impl Inbound {
 
     /// How many of the next `length` bytes are those of a payload, and pass as they are.
     pub(super) fn pass(&mut self, length: usize) -> usize {
-        if self.is_joined {
+        if self.is_joined || self.held.is_some() {
             return 0;
         }
         let passed = self.rest.min(length);
@@ -111,9 +115,14 @@ impl Inbound {
         self.rest -= read.len();
         match &mut self.list {
             Some(list) if self.is_joined => list.joined.extend_from_slice(read),
+            _ if self.held.is_some() => {
+                let room = INCREMENT_BYTES.saturating_sub(self.head.len());
+                self.head.extend_from_slice(&read[..room.min(read.len())]);
+            }
             _ => self.ready.extend_from_slice(read),
         }
         self.end_piece();
+        self.end_held();
     }
 
     /// Begins a frame, of whose payload so many bytes are there.
@@ -134,6 +143,11 @@ impl Inbound {
                 }
                 DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
                 DATA if is_joinable(head, there) && self.is_joined_to_last(head) => return,
+                PRIORITY | WINDOW_UPDATE if may_be_a_fault(head) && self.has_begun(head.stream) => {
+                    (self.held, self.open) = (Some(head), None);
+                    self.end_held();
+                    return;
+                }
                 HEADERS if head.length <= MAX_FRAME_BYTES as usize => {
                     self.heads += 1;
                     self.begun = self.begun.max(head.stream);
@@ -180,6 +194,26 @@ impl Inbound {
             list.write(&list.joined, true, &mut self.ready);
             self.list = None;
         }
+    }
+
+    /// Passes on the frame that was held, if it is there as a whole.
+    fn end_held(&mut self) {
+        if self.rest > 0 {
+            return;
+        }
+        let Some(head) = self.held.take() else { return };
+        // The highest bit is reserved.
+        let is_nothing = matches!(*self.head, [0 | 0x80, 0, 0, 0]);
+        if head.kind == PRIORITY || is_nothing {
+            // A stream that depends on itself (RFC 7540, 5.3.1).
+            FrameHead { length: PRIORITY_BYTES, kind: PRIORITY, ..head }.write(&mut self.ready);
+            self.ready.extend_from_slice(&head.stream.to_be_bytes());
+            self.ready.extend_from_slice(&[0]);
+        } else {
+            head.write(&mut self.ready);
+            self.ready.extend_from_slice(&self.head);
+        }
+        self.head.clear();
     }
 }
 
@@ -252,6 +286,14 @@ fn is_nothing(head: FrameHead) -> bool {
     head.kind == DATA && head.length == 0 && head.flags & END_STREAM == 0
 }
 
+/// Whether this is a PRIORITY of a wrong length, or a WINDOW_UPDATE, which may be one of nothing (RFC 9113, 6.3 and 6.9).
+fn may_be_a_fault(head: FrameHead) -> bool {
+    match head.kind {
+        PRIORITY => head.length != PRIORITY_BYTES && head.length <= MAX_FRAME_BYTES as usize,
+        _ => head.length == INCREMENT_BYTES,
+    }
+}
+
 /// Whether this is plain DATA that is there as a whole: no frame waits for the rest of another.
 fn is_joinable(head: FrameHead, there: usize) -> bool {
     head.kind == DATA && head.flags == 0 && (1..=there).contains(&head.length)
@@ -260,6 +302,9 @@ fn is_joinable(head: FrameHead, there: usize) -> bool {
 /// Frames without content that may come at once, and those that may come for ever.
 const MAX_EMPTY_FRAMES: u32 = 10_000;
 const EMPTY_FRAMES_PER_SECOND: u32 = 10_000;
+
+/// Bytes of a WINDOW_UPDATE.
+const INCREMENT_BYTES: usize = 4;
 
 /// Bytes of one header list that are joined: as many as the library takes.
 const MAX_LIST_BYTES: usize = (MAX_CONTINUATIONS * MAX_FRAME_BYTES) as usize;
@@ -392,6 +437,37 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_is_a_fault_of_its_stream_becomes_one_that_the_library_takes_for_such() {
+        let head = frame(HEADERS, END_HEADERS, 1, b"\x82");
+        let instead = frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0]);
+        for fault in [
+            frame(WINDOW_UPDATE, 0, 1, &[0; 4]),
+            frame(WINDOW_UPDATE, 0, 1, &[0x80, 0, 0, 0]),
+            frame(PRIORITY, 0, 1, &[0; 4]),
+            frame(PRIORITY, 0, 1, &[0; 6]),
+            frame(PRIORITY, 0, 1, b""),
+        ] {
+            let bytes = [head.clone(), fault, head.clone()].concat();
+            for size in [1, 3, 100] {
+                let expected = [head.clone(), instead.clone(), head.clone()].concat();
+                assert_eq!(passed(&bytes, size, &Resets::default()), expected);
+            }
+        }
+        // Faults of the connection, and none.
+        for other in [
+            frame(WINDOW_UPDATE, 0, 0, &[0; 4]),
+            frame(WINDOW_UPDATE, 0, 3, &[0; 4]),
+            frame(WINDOW_UPDATE, 0, 1, &[0; 3]),
+            frame(WINDOW_UPDATE, 0, 1, &[0, 0, 1, 0]),
+            frame(PRIORITY, 0, 0, &[0; 4]),
+            frame(PRIORITY, 0, 1, &[0; 5]),
+        ] {
+            let bytes = [head.clone(), other, head.clone()].concat();
+            assert_eq!(passed(&bytes, 5, &Resets::default()), bytes);
+        }
+    }
+
+    #[test]
     fn padding_longer_than_its_frame_is_seen_by_the_library() {
         for (flags, payload) in [
             (PADDED, &b""[..]),
@@ -476,7 +552,7 @@ mod tests {
         prop_oneof![
             3 => data.prop_map(|(flags, stream, content)| frame(DATA, flags, stream, &content)),
             1 => list,
-            1 => (2..9_u8, stream(), payload()).prop_map(|(kind, stream, bytes)| frame(kind, 0, stream, &bytes)),
+            1 => (3..8_u8, stream(), payload()).prop_map(|(kind, stream, bytes)| frame(kind, 0, stream, &bytes)),
         ]
     }
 
