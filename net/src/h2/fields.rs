@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::str::from_utf8;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 /// The list with other fields in place of those that are not allowed; `None`: there are none, or it is no list at all.
 pub(super) fn mend(list: &[u8]) -> Option<Vec<u8>> {
@@ -63,19 +63,32 @@ pub(super) fn mend(list: &[u8]) -> Option<Vec<u8>> {
 /// The name of a field that is written out.
 enum Name<'a> {
     Written(Cow<'a, [u8]>),
-    /// A name that was written out before, and which: only the library knows.
+    /// A name that was written out before; only the library knows which. It keeps its place in the table, and whoever
+    /// refers to the field later gets a value of so many x.
     InTable,
 }
 
 /// Whether the library takes a field: what it asks of each (h2, `hpack/header.rs`).
 fn is_allowed(name: &Name<'_>, value: &[u8]) -> bool {
-    let Name::Written(name) = name else { return HeaderValue::from_bytes(value).is_ok() };
+    let Name::Written(name) = name else { return is_value(value) };
     match &**name {
         b":authority" | b":path" | b":protocol" | b":scheme" => from_utf8(value).is_ok(),
         b":method" => Method::from_bytes(value).is_ok(),
         b":status" => StatusCode::from_bytes(value).is_ok(),
-        name => HeaderName::from_lowercase(name).is_ok() && HeaderValue::from_bytes(value).is_ok(),
+        name => is_name(name) && is_value(value),
     }
+}
+
+/// The verdict of [`HeaderName::from_lowercase`], for usual names without a copy of them.
+fn is_name(name: &[u8]) -> bool {
+    let is_usual = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    let is_usual = (1..256).contains(&name.len()) && name.iter().all(is_usual);
+    is_usual || HeaderName::from_lowercase(name).is_ok()
+}
+
+/// The verdict of [`http::HeaderValue::from_bytes`], without a copy of the value.
+fn is_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
 }
 
 /// Writes a field of this size that makes a message malformed: `te` with any other value than `trailers` (RFC 9113, 8.2.2).
@@ -172,6 +185,17 @@ mod tests {
         write_text(name, &mut bytes);
         write_text(value, &mut bytes);
         bytes
+    }
+
+    #[test]
+    fn bytes_are_allowed_as_the_library_has_it() {
+        for byte in 0..=u8::MAX {
+            let [alone, within] = [vec![byte], vec![b'a', byte, b'b']];
+            for text in [&alone[..], &within] {
+                assert_eq!(is_value(text), http::HeaderValue::from_bytes(text).is_ok(), "{byte}");
+                assert_eq!(is_name(text), HeaderName::from_lowercase(text).is_ok(), "{byte}");
+            }
+        }
     }
 
     #[test]

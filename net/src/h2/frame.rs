@@ -38,7 +38,9 @@ pub(super) const HEAD_BYTES: usize = 9;
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
 pub(super) const RST_STREAM: u8 = 3;
+pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 
 pub(super) const END_STREAM: u8 = 1;
@@ -46,5 +48,5 @@ pub(super) const END_HEADERS: u8 = 4;
 pub(super) const PADDED: u8 = 8;
 pub(super) const WITH_PRIORITY: u8 = 32;
 
-/// Bytes of a priority in a HEADERS frame.
+/// Bytes of a priority, in a frame of its own or in HEADERS.
 pub(super) const PRIORITY_BYTES: usize = 5;

@@ -221,8 +221,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Http2Io<S> {
 const FAULTLESS: [u32; 5] = [0, 2, 5, 7, 8];
 
 /// Faults of a client that may come at once, and those that may come for ever. Many share a client's connection.
-const MAX_FAULTS: u32 = 10_000;
-const FAULTS_PER_SECOND: u32 = 1_000;
+const MAX_FAULTS: u32 = 5_000;
+const FAULTS_PER_SECOND: u32 = 200;
 
 /// Streams that a client may open while it takes nothing of what is written: each may cost a reset that waits.
 const MAX_HEADS_WHILE_STALLED: u64 = 4 * MAX_STREAMS as u64;

@@ -384,7 +384,12 @@ async fn a_malformed_request_ends_its_own_stream() {
                 Reset,
             ),
             ("http2/5.1", "a second head of such a stream", [with(&[]), with(&[])].concat(), Reset),
-            ("http2/6.3", "a priority of four bytes", frame(PRIORITY, 0, 3, &[0; 4]), Reset),
+            (
+                "http2/6.3",
+                "a priority of four bytes",
+                [open(&[]), frame(PRIORITY, 0, 3, &[0; 4])].concat(),
+                Reset,
+            ),
             (
                 "http2/6.9",
                 "a window of a stream that grows by nothing",
@@ -395,8 +400,6 @@ async fn a_malformed_request_ends_its_own_stream() {
         &[
             ("data of a stream that the client has ended", End),
             ("a second head of such a stream", End),
-            ("a priority of four bytes", End),
-            ("a window of a stream that grows by nothing", End),
             // It is left out.
             ("a pseudo-header in trailers", Answer),
         ],
