@@ -31,7 +31,7 @@ pub struct QueueProxyEnv {
     pub serving_port: u16,
     /// Port for requests over TLS, if there is a certificate.
     pub serving_tls_port: u16,
-    /// Port of the app, on 127.0.0.1.
+    /// Port of the app, on 127.0.0.1 or `::1`.
     pub user_port: u16,
     /// The time limits of a request. A total of zero is a limit, too: nothing passes.
     pub timeouts: Timeouts,

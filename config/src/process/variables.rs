@@ -55,7 +55,7 @@ pub const QUEUE_PROXY: &[Variable] = &[
     variable("CONTAINER_CONCURRENCY", Required, "Requests the app may run at once; 0: no limit"),
     variable("QUEUE_SERVING_PORT", Required, "Port for requests"),
     variable("QUEUE_SERVING_TLS_PORT", Required, "Port for requests over TLS, if there is a certificate"),
-    variable("USER_PORT", Required, "Port of the app, on 127.0.0.1"),
+    variable("USER_PORT", Required, "Port of the app, on 127.0.0.1 or `::1`"),
     variable(
         "REVISION_TIMEOUT_SECONDS",
         Required,

@@ -47,7 +47,7 @@ use http::{Method, Request, Response, Version, header};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::decoder::{Decoder, ReadError};
 use super::head::{self, HeadError, Partial};
@@ -75,10 +75,14 @@ struct Halves {
     task: Option<Waker>,
     /// No request has ended yet.
     is_fresh: bool,
+    /// When the request was read.
+    begun: Option<Instant>,
     /// It has been looked at what lies behind the request.
     has_looked_behind: bool,
     /// The client sends nothing more, and waits for answers.
     is_half_closed: bool,
+    /// How long a client is taken for one that waits although it sends nothing more. Boxed: rare.
+    benefit_of_doubt: Option<Pin<Box<Sleep>>>,
 }
 
 /// State of the request, and so the owner of the read half; see the picture above.
@@ -133,8 +137,10 @@ impl Link {
                 interim: WriteBuffer::default(),
                 task: None,
                 is_fresh: true,
+                begun: None,
                 has_looked_behind: false,
                 is_half_closed: false,
+                benefit_of_doubt: None,
             }),
         }
     }
@@ -220,6 +226,8 @@ impl Link {
         let halves = &mut *self.halves.lock();
         // Awaited => Final
         halves.answer = AnswerState::Final;
+        // Whether the client takes the answer shows when it is written.
+        halves.is_half_closed |= halves.benefit_of_doubt.take().is_some();
         if let RequestState::Abandoned { expects_continue: false, .. } = halves.request {
             // The rest of the body is often here already.
             let _ = halves.poll_drain(cx);
@@ -335,7 +343,7 @@ impl Halves {
         let expects_continue = version == Version::HTTP_11
             && expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         debug_assert!(matches!(self.request, RequestState::Head), "the last request has ended");
-        self.has_looked_behind = false;
+        (self.begun, self.has_looked_behind, self.benefit_of_doubt) = (Some(Instant::now()), false, None);
         self.request = match length {
             // Head => Drained
             Length::Known(0) => RequestState::Drained,
@@ -460,15 +468,22 @@ impl Halves {
     }
 
     /// Reads pipelined requests ahead. Ready at EOF: the client has left, as in Go's net/http
-    /// (`connReader.backgroundRead`). An EOF that came together with the request is half a close, as by `nc -N`, and its
-    /// client waits for the answer. A client that pipelines more than is read ahead is subject to back-pressure, and its
-    /// leaving is noticed later.
+    /// (`connReader.backgroundRead`). An EOF that is there with the request is half a close, as by `nc -N`, and its client
+    /// waits for the answer. One that comes right behind the request may be either: an answer that is soon there is written.
+    /// A client that pipelines more than is read ahead is subject to back-pressure, and its leaving is noticed later.
     fn poll_eof(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(benefit) = &mut self.benefit_of_doubt {
+            return benefit.as_mut().poll(cx);
+        }
         let is_first_look = !std::mem::replace(&mut self.has_looked_behind, true);
         while self.transport.unread.len() < MAX_AHEAD && !self.is_half_closed {
             match self.transport.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) if is_first_look => self.is_half_closed = true,
+                Poll::Ready(Ok(0)) if self.begun.is_some_and(|begun| begun.elapsed() < RIGHT_BEHIND) => {
+                    let benefit = self.benefit_of_doubt.insert(Box::pin(sleep(SOON)));
+                    return benefit.as_mut().poll(cx);
+                }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Pending => {
                     // tokio has not heard of the EOF on a fresh connection, whose first bytes it reads unasked.
@@ -532,6 +547,12 @@ impl Drop for RequestBody {
 /// How long a client may take over the head of a request, once it has begun with it. In between two requests it may be
 /// silent for as long as it likes: a request that crosses the closing of its connection is lost.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time between a request and an EOF behind it that may have been sent at once.
+const RIGHT_BEHIND: Duration = Duration::from_millis(10);
+
+/// How long such a client is believed to wait for its answer.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Bytes of pipelined requests that are read while one is served: enough to notice that the client leaves.
 const MAX_AHEAD: usize = 16 * 1024;
