@@ -106,6 +106,9 @@ fn a_misplaced_field_is_told_with_its_place() {
              below spec.template.spec. In force: 300 s",
         ]
     );
+    let timeout = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: a}\nspec: {predictor: \
+                   {timeoutSeconds: 5, containers: [{image: a}]}}\n";
+    assert_eq!(one(timeout).1, "unknown field; did you mean `timeout`? In force: 300 s");
     let predictor = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: a}\nspec: {minReplicas: 0, \
                      predictor: {containers: [{image: a}]}}\n";
     assert_eq!(

@@ -49,6 +49,13 @@ pub fn read(files: &[PathBuf], config: Option<&Path>) -> Result<Manifests, Manif
     let Parsed { value, warnings: more } = workload::read(&manifests, config.as_ref());
     warnings.extend(more);
     let workloads = value.map_err(ManifestError::Faulty)?.workloads;
+    warnings.extend(workloads.iter().filter(|workload| workload.elsewhere.is_some()).map(|workload| {
+        let advice = format!(
+            "{} is scaled by requests here, and by another autoscaler in a cluster: `pilotlight lint` explains it",
+            workload.id
+        );
+        Warning::new("", advice).in_file(workload.source.file.as_str())
+    }));
     Ok(Manifests { workloads, warnings })
 }
 
@@ -114,6 +121,22 @@ pub fn text_of(path: &Path) -> Result<String, ManifestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_scaled_otherwise_in_a_cluster_is_told() {
+        let file = std::env::temp_dir().join(format!("pilotlight-raw-{}.yaml", std::process::id()));
+        let text = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: iris, annotations: \
+                    {serving.kserve.io/deploymentMode: Standard}}\nspec: {predictor: {maxReplicas: 2, containers: [{command: \
+                    [sh]}]}}\n";
+        std::fs::write(&file, text).unwrap();
+        let read = read(std::slice::from_ref(&file), None).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let expected = format!(
+            "{}: default/iris is scaled by requests here, and by another autoscaler in a cluster: `pilotlight lint` explains it",
+            file.display()
+        );
+        assert_eq!(read.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+    }
 
     #[test]
     fn a_folder_is_read_with_all_below_it_in_the_order_of_the_names() {
