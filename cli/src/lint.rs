@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::Args;
 use pilotlight_config::workload::{self, Manifest};
-use pilotlight_config::{Faults, explain};
+use pilotlight_config::{Fault, Faults, explain};
 use pilotlight_local::manifests::{self, ManifestError};
 use pilotlight_process::{WrongSettings, chain};
 
@@ -33,7 +33,7 @@ pub struct LintArgs {
 
 /// Checks the files. Exits with 1 if anything in them is a fault.
 pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
-    let (config, mut warnings, faults) = match &args.config {
+    let (config, mut warnings, mut faults) = match &args.config {
         Some(path) => match manifests::config(path) {
             Ok((config, warnings)) => (Some(config), warnings, Vec::new()),
             Err(ManifestError::Faulty(faults)) => (None, Vec::new(), faults.into_vec()),
@@ -41,7 +41,19 @@ pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
         },
         None => (None, Vec::new(), Vec::new()),
     };
-    let texts = manifests::texts(&args.files).map_err(|error| refused(&error))?;
+    let (mut texts, mut unreadable) = (Vec::new(), WrongSettings::default());
+    for file in manifests::texts(&args.files) {
+        match file {
+            Ok(text) => texts.push(text),
+            Err(ManifestError::NotText(path)) => {
+                let fault = Fault::without_value("", "is not text in UTF-8");
+                faults.push(fault.in_file(path.display().to_string()));
+            }
+            Err(other) => {
+                unreadable.check(Err::<(), _>(other));
+            }
+        }
+    }
     let manifests: Vec<Manifest<'_>> = texts.iter().map(|(file, text)| Manifest { file, text }).collect();
     let (found, mut findings) = workload::survey(&manifests, config.as_ref());
     findings.faults.splice(..0, faults);
@@ -56,7 +68,12 @@ pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
     for warning in &findings.warnings {
         writeln!(stderr, "warning: {warning}")?;
     }
-    match Faults::all(findings.faults) {
+    let faults = Faults::all(findings.faults);
+    if unreadable != WrongSettings::default() {
+        unreadable.check(faults.map_or(Ok(()), Err));
+        return Err(unreadable.into());
+    }
+    match faults {
         Some(faults) => Err(anyhow!(faults)),
         None => Ok(ExitCode::SUCCESS),
     }
@@ -108,6 +125,22 @@ mod tests {
     #[test]
     fn a_fault_of_the_defaults_hides_no_service() {
         assert_eq!(lint("kind: [", Some("stable-window: 1s"), Format::Json), ExitCode::from(FAILURE));
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_a_fault_and_hides_no_other() {
+        let folder = std::env::temp_dir().join(format!("pilotlight-lint-bytes-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("a.yaml"), b"a: \xe4\n").unwrap();
+        std::fs::write(folder.join("b.yaml"), "kind: [").unwrap();
+        let lint = |files| run(&LintArgs { files, config: None, format: Format::Text }).unwrap_err();
+        let error = lint(vec![folder.clone()]);
+        let lines: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
+        assert!(lines.len() == 2 && lines[0].ends_with("a.yaml: is not text in UTF-8"), "{lines:?}");
+        assert_eq!(end::<anyhow::Error>(Err(error), Format::Text), ExitCode::from(FAILURE));
+        let both = lint(vec![folder.join("b.yaml"), "/nowhere.yaml".into()]).to_string();
+        assert!(both.contains("cannot read /nowhere.yaml") && both.contains("is not valid YAML"), "{both}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

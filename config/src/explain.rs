@@ -13,7 +13,7 @@ use crate::autoscaler::AutoscalerConfig;
 use crate::fault::{Findings, Warning};
 use crate::resolve::{Origin, Setting, Verdict, resolve};
 use crate::wording::{count, number, time};
-use crate::workload::{Source, Workload, Workloads};
+use crate::workload::{Kind, Source, Workload, Workloads};
 
 /// The time that `pilotlight run` gives a pod to become ready unless told otherwise.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,7 +25,18 @@ pub fn explain(workload: &Workload) -> Vec<String> {
     }
     let asks_initial =
         workload.settings.iter().any(|it| it.name == "initial-scale" && it.from != Origin::Default);
-    sentences(&workload.spec, workload.container_concurrency, asks_initial, &workload.timeouts)
+    let own = sentences(&workload.spec, workload.container_concurrency, asks_initial, &workload.timeouts);
+    plain(workload).into_iter().chain(own).collect()
+}
+
+/// A Deployment without settings is scaled by nothing in a cluster.
+fn plain(workload: &Workload) -> Option<String> {
+    let is_plain = matches!(workload.kind, Kind::Deployment | Kind::StatefulSet | Kind::ReplicaSet);
+    let is_set = |setting: &Setting| !matches!(setting.from, Origin::Default | Origin::Config(_));
+    let sets = workload.settings.iter().any(|it| is_set(it) && it.name != "activation-timeout");
+    (is_plain && !sets).then(|| {
+        "Nothing here scales it in a cluster; `pilotlight run` scales it by requests, as follows.".to_owned()
+    })
 }
 
 fn sentences(

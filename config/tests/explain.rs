@@ -102,3 +102,43 @@ fn the_json_holds_settings_explanation_and_faults() {
     assert_eq!(value["faults"][0]["line"], 4);
     assert_eq!(value["faults"][0]["object"], "Service default/hello");
 }
+
+#[test]
+fn a_deployment_without_settings_is_told_to_be_scaled_by_nothing_in_a_cluster() {
+    let first = |metadata: &str| {
+        let text = format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web{metadata}}}\nspec: {{progressDeadlineSeconds: 60, \
+             template: {{spec: {{containers: [{{image: a}}]}}}}}}\n"
+        );
+        let (found, _) = workload::survey(&[Manifest { file: "web.yaml", text: &text }], None);
+        explain(&found.workloads[0]).remove(0)
+    };
+    assert_eq!(
+        first(""),
+        "Nothing here scales it in a cluster; `pilotlight run` scales it by requests, as follows."
+    );
+    let annotated = first(", annotations: {autoscaling.knative.dev/target: \"5\"}");
+    assert_eq!(annotated, "A pod is added for each 3.5 requests in flight: target 5 x 70 %.");
+}
+
+#[test]
+fn a_target_below_one_request_is_worked_out() {
+    let sentences = explain(&hello("", "containerConcurrency: 1,"));
+    assert_eq!(sentences[1], "A single request in flight asks for 2 pods: 1 / 0.7, rounded up.");
+}
+
+#[test]
+fn the_first_pods_of_lint_are_those_of_run_where_both_agree() {
+    let told = |annotations: &str, start: &str| {
+        let sentences = explain(&hello(annotations, ""));
+        sentences.into_iter().find(|sentence| sentence.contains(start)).unwrap()
+    };
+    assert_eq!(
+        told("autoscaling.knative.dev/initial-scale: \"3\"", "new version"),
+        "A new version starts with 3 pods and is ready once that many are."
+    );
+    assert_eq!(
+        told("autoscaling.knative.dev/min-scale: \"2\"", "new version"),
+        "A new version starts with 2 pods and is ready once that many are."
+    );
+}

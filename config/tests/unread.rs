@@ -106,6 +106,9 @@ fn a_misplaced_field_is_told_with_its_place() {
              below spec.template.spec. In force: 300 s",
         ]
     );
+    let timeout = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: a}\nspec: {predictor: \
+                   {timeoutSeconds: 5, containers: [{image: a}]}}\n";
+    assert_eq!(one(timeout).1, "unknown field; did you mean `timeout`? In force: 300 s");
     let predictor = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: a}\nspec: {minReplicas: 0, \
                      predictor: {containers: [{image: a}]}}\n";
     assert_eq!(
@@ -210,7 +213,7 @@ spec:
 fn replicas_and_the_parts_of_a_predictor_are_told() {
     let deployment = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: a}\nspec: {replicas: 3, serviceName: a, \
                       template: {spec: {containers: [{image: a}]}}}\n";
-    assert_eq!(one(deployment).1, "no effect: the number of pods follows the requests");
+    assert_eq!(one(deployment).1, "left out on one machine: the number of pods follows the requests");
     let predictor = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: a}\nspec: {predictor: \
                      {canaryTrafficPercent: 10, model: {modelFormat: {name: sklearn}, image: a, storageUri: \"gs://a\"}}}\n";
     let keys: Vec<String> = advice(predictor).into_iter().map(|(key, _)| key).collect();

@@ -1,7 +1,7 @@
 //! Reading the manifests that name the workloads to run.
 
 use std::ffi::OsStr;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use pilotlight_config::workload::{self, Manifest};
@@ -30,6 +30,9 @@ pub enum ManifestError {
     /// Every fault of the files, two workloads with one name among them.
     #[error("{0}")]
     Faulty(Faults),
+    /// A file holds something else than text.
+    #[error("{} is not text in UTF-8", .0.display())]
+    NotText(PathBuf),
     /// A folder holds no manifest.
     #[error("{} is a folder without a file that ends in .yaml, .yml or .json", .0.display())]
     NoManifest(PathBuf),
@@ -44,23 +47,35 @@ pub fn read(files: &[PathBuf], config: Option<&Path>) -> Result<Manifests, Manif
         }
         None => (None, Vec::new()),
     };
-    let texts = texts(files)?;
+    let texts = texts(files).into_iter().collect::<Result<Vec<_>, _>>()?;
     let manifests: Vec<Manifest<'_>> = texts.iter().map(|(file, text)| Manifest { file, text }).collect();
     let Parsed { value, warnings: more } = workload::read(&manifests, config.as_ref());
     warnings.extend(more);
     let workloads = value.map_err(ManifestError::Faulty)?.workloads;
+    warnings.extend(workloads.iter().filter(|workload| workload.elsewhere.is_some()).map(|workload| {
+        let advice = format!(
+            "{} is scaled by requests here, and by another autoscaler in a cluster: `pilotlight lint` explains it",
+            workload.id
+        );
+        Warning::new("", advice).in_file(workload.source.file.as_str())
+    }));
     Ok(Manifests { workloads, warnings })
 }
 
-/// The names and texts of files; of a folder, all manifests in it and below, in the order of their names.
-pub fn texts(files: &[PathBuf]) -> Result<Vec<(String, String)>, ManifestError> {
+/// The names and texts of files; of a folder, all manifests in it and below, in the order of their names. One that
+/// cannot be read hides no other.
+pub fn texts(files: &[PathBuf]) -> Vec<Result<(String, String), ManifestError>> {
     let mut texts = Vec::new();
     for file in files {
-        for path in manifests_in(file)? {
-            texts.push((path.display().to_string(), text_of(&path)?));
+        match manifests_in(file) {
+            Ok(paths) => {
+                let named = |path: &PathBuf| Ok((path.display().to_string(), text_of(path)?));
+                texts.extend(paths.iter().map(named));
+            }
+            Err(error) => texts.push(Err(error)),
         }
     }
-    Ok(texts)
+    texts
 }
 
 /// A file itself; of a folder, the files whose names end as manifests do. Hidden folders are left out.
@@ -108,12 +123,31 @@ pub fn text_of(path: &Path) -> Result<String, ManifestError> {
     } else {
         std::fs::read_to_string(path)
     };
-    text.map_err(|source| ManifestError::Unreadable { path: path.to_owned(), source })
+    text.map_err(|source| match source.kind() {
+        ErrorKind::InvalidData => ManifestError::NotText(path.to_owned()),
+        _ => ManifestError::Unreadable { path: path.to_owned(), source },
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_scaled_otherwise_in_a_cluster_is_told() {
+        let file = std::env::temp_dir().join(format!("pilotlight-raw-{}.yaml", std::process::id()));
+        let text = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: iris, annotations: \
+                    {serving.kserve.io/deploymentMode: Standard}}\nspec: {predictor: {maxReplicas: 2, containers: [{command: \
+                    [sh]}]}}\n";
+        std::fs::write(&file, text).unwrap();
+        let read = read(std::slice::from_ref(&file), None).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let expected = format!(
+            "{}: default/iris is scaled by requests here, and by another autoscaler in a cluster: `pilotlight lint` explains it",
+            file.display()
+        );
+        assert_eq!(read.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+    }
 
     #[test]
     fn a_folder_is_read_with_all_below_it_in_the_order_of_the_names() {
@@ -125,7 +159,7 @@ mod tests {
             std::fs::write(folder.join(file), file).unwrap();
         }
         let names = |path: &Path| -> Vec<String> {
-            texts(&[path.to_owned()]).unwrap().into_iter().map(|(_, text)| text).collect()
+            texts(&[path.to_owned()]).into_iter().map(|file| file.unwrap().1).collect()
         };
         assert_eq!(names(&folder), ["a.yml", "b/d.JSON", "c.yaml"]);
         assert_eq!(
@@ -135,7 +169,7 @@ mod tests {
         );
         let empty = folder.join(".git").join("empty");
         std::fs::create_dir_all(&empty).unwrap();
-        let error = texts(&[empty]).unwrap_err().to_string();
+        let error = texts(&[empty]).remove(0).unwrap_err().to_string();
         assert!(error.ends_with("is a folder without a file that ends in .yaml, .yml or .json"), "{error}");
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -68,19 +68,17 @@ impl Check<'_> {
             let lost = lost(node.child(name).value);
             return format!("no effect here; annotations belong below {}{lost}", self.annotations());
         }
+        let near = nearest(name, fields.iter().map(|field| field.name));
+        if let Some(meant) = near.and_then(|near| fields.iter().find(|field| field.name == near)) {
+            return did_you_mean(node, meant);
+        }
         if let Some((home, field)) = self.home(name) {
             let at = self.root.at(&home);
             let in_force = in_force(&at, field);
             return format!("unknown field here; it belongs below {}{}", display(&at), sentence(&in_force));
         }
-        let near = nearest(name, fields.iter().map(|field| field.name));
-        let meant = match near {
-            Some(near) => fields.iter().find(|field| field.name == near),
-            None => fields.iter().find(|field| is_begun(field.name, name)),
-        };
-        meant.map_or("unknown field; it has no effect".to_owned(), |field| {
-            format!("unknown field; did you mean `{}`?{}", field.name, in_force(node, field))
-        })
+        let begun = fields.iter().find(|field| is_begun(field.name, name));
+        begun.map_or("unknown field; it has no effect".to_owned(), |meant| did_you_mean(node, meant))
     }
 
     /// The place of the annotations that are read.
@@ -109,7 +107,7 @@ impl Check<'_> {
                 if field.name == name && path.first() != Some(&"metadata") {
                     return Some((path, field));
                 }
-                if let Some(inner) = field.of_type {
+                if let Some(inner) = field.of_type.filter(|_| !NO_HOMES.contains(&field.name)) {
                     queue.push_back((path.iter().copied().chain([field.name]).collect(), inner));
                 }
             }
@@ -123,10 +121,10 @@ fn sentence(in_force: &str) -> String {
     if in_force.is_empty() { String::new() } else { format!(".{in_force}") }
 }
 
-/// Whether a field begins with what is written, which may be a plural: `minReplicas` for `minReplicaCount`.
+/// Whether one of two names begins the other, which may be a plural: `minReplicas` for `minReplicaCount`.
 fn is_begun(field: &str, written: &str) -> bool {
     let singular = written.strip_suffix('s').unwrap_or(written);
-    singular.len() >= 6 && field.starts_with(singular)
+    singular.len() >= 6 && field.starts_with(singular) || field.len() >= 6 && written.starts_with(field)
 }
 
 /// ` In force: ...`, for annotations about scaling that nobody reads where they are.
@@ -142,8 +140,27 @@ fn lost(annotations: Option<&Value>) -> String {
 }
 
 const DEEPEST_HOME: usize = 4;
+/// Parts that have fields of common names and are seldom meant.
+const NO_HOMES: &[&str] = &[
+    "affinity",
+    "canary",
+    "ephemeralContainers",
+    "explainer",
+    "initContainers",
+    "lifecycle",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "transformer",
+    "volumes",
+    "workerSpec",
+];
 /// Names that so many types have that none of them is meant in particular.
 const EVERYWHERE: &[&str] = &["key", "kind", "name", "operator", "path", "port", "type", "value"];
+
+fn did_you_mean(parent: &Node<'_>, meant: &Field) -> String {
+    format!("unknown field; did you mean `{}`?{}", meant.name, in_force(parent, meant))
+}
 
 fn display(node: &Node<'_>) -> String {
     if node.path.is_empty() { "the object itself".to_owned() } else { node.path.clone() }

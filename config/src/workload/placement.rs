@@ -39,6 +39,10 @@ fn is_setting(key: &str) -> bool {
 /// The annotation that was meant, if the prefix of the one that is written is wrong.
 fn meant(key: &str) -> Option<String> {
     let Some((prefix, name)) = key.rsplit_once('/') else {
+        // Another mark than a slash: `autoscaling.knative.dev.target`.
+        if let Some(rest) = key.strip_prefix(AUTOSCALING) {
+            return nearest(rest.get(1..)?, names()).map(|name| format!("{PREFIX}{name}"));
+        }
         // Without a prefix only a name of several words is beyond doubt: `target` may be anybody's.
         let is_ours = key.contains('-') || key.chars().any(char::is_uppercase);
         return spelled(key).filter(|_| is_ours);
@@ -101,6 +105,9 @@ mod tests {
             ("serving.kserv.io/deploymentMode", Some("serving.kserve.io/deploymentMode")),
             ("min-scale", Some("autoscaling.knative.dev/min-scale")),
             ("maxScale", Some("autoscaling.knative.dev/maxScale")),
+            ("autoscaling.knative.dev.target", Some("autoscaling.knative.dev/target")),
+            ("autoscaling.knative.dev:min-scale", Some("autoscaling.knative.dev/min-scale")),
+            ("autoscaling.knative.dev", None),
             ("target", None),
             ("autoscaling.knative.dev/target", None),
             ("autoscaling.keda.sh/paused", None),

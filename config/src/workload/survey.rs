@@ -206,6 +206,7 @@ fn defaults(
     findings: &mut Findings,
 ) -> (AutoscalerConfig, Option<Source>) {
     let mut first: Option<(AutoscalerConfig, Source)> = None;
+    let mut is_legal = true;
     for file in files {
         for document in file.documents.iter().filter(|document| config::is_config(&document.root())) {
             let mut found = Findings::default();
@@ -213,6 +214,7 @@ fn defaults(
             match &first {
                 None => {
                     let read = config::read(&root, &mut found);
+                    is_legal = found.faults.is_empty();
                     first = Some((read, Source { file: file.name.to_owned(), line: document.line }));
                 }
                 Some((_, Source { file, line })) => {
@@ -229,7 +231,7 @@ fn defaults(
         }
     }
     match first {
-        Some((config, source)) => (config, Some(source).filter(|_| !is_given)),
+        Some((config, source)) => (config, Some(source).filter(|_| is_legal && !is_given)),
         None => (AutoscalerConfig::default(), None),
     }
 }

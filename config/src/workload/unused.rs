@@ -137,7 +137,7 @@ const CONTAINER: &[(&str, &str)] = &[
 const DEPLOYMENT: &[(&str, &str)] = &[
     ("minReadySeconds", LEFT_OUT),
     ("paused", LEFT_OUT),
-    ("replicas", "no effect: the number of pods follows the requests"),
+    ("replicas", "left out on one machine: the number of pods follows the requests"),
     ("volumeClaimTemplates", NO_VOLUMES),
 ];
 
