@@ -312,6 +312,7 @@ fn files_of_other_kinds_say_what_to_do() {
         (&b"\x1f\x8b\x08\x00abc"[..], "gunzip"),
         (b"(\xb5/\xfdabc", "unzstd"),
         (b"PK\x03\x04", "zip archive"),
+        (b"#Software: Microsoft Internet Information Services 10.0\n#Version: 1.0\n", "t_start_s"),
         (b"<?xml version=\"1.0\"?>", "output_format=csv"),
         (b"[{\"time\": 1}]", "jq -c"),
         (b"{\"resourceSpans\":[]}", "OpenTelemetry"),

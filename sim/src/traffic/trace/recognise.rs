@@ -196,6 +196,11 @@ const UNREADABLE: &[(&str, &str)] = &[
     ("BZh", "it is compressed by bzip2: unpack it first, such as by `bunzip2 --keep`"),
     ("\u{fffd}7zXZ", "it is compressed by xz: unpack it first, such as by `unxz --keep`"),
     ("PK\u{3}\u{4}", "it is a zip archive: unpack it first; of a workbook, export the sheet as CSV"),
+    (
+        "#Software: Microsoft",
+        "it is a log of IIS, which is not read: write when requests came, and how long they took, as CSV with the \
+         columns t_start_s and duration_s",
+    ),
     ("PAR1", "it is a Parquet file: write the times, or counts, as CSV"),
     ("<?xml", "it is XML: JMeter writes CSV with `jmeter.save.saveservice.output_format=csv`"),
     ("[{", "it is a list of JSON: write an object a line, such as by `jq -c '.[]'`"),
