@@ -84,7 +84,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pilotlight-core", &["tokio", "hyper", "kube", "rand", "tracing", "metrics"]),
     ("pilotlight-sim", &["tokio", "hyper", "kube"]),
     ("pilotlight-queue-proxy", &["kube"]),
-    ("pilotlight-autoscaler", &["rustix", "clap"]),
+    ("pilotlight-autoscaler", &["clap"]),
 ];
 
 /// A file longer than this holds two things.
