@@ -47,7 +47,7 @@ fn what_is_not_run_is_still_in_the_readme() {
     }
 }
 
-/// The lines of the `sh` blocks, without the comments behind them.
+/// The lines of the `sh` blocks, without the comments behind them. What `cargo run` builds and runs is built already.
 fn commands(text: &str) -> Vec<String> {
     let mut in_block = false;
     let mut commands = Vec::new();
@@ -56,7 +56,10 @@ fn commands(text: &str) -> Vec<String> {
             in_block = line == "```sh";
         } else if in_block && !line.trim().is_empty() {
             let command = line.split_once("  #").map_or(line, |(command, _)| command);
-            commands.push(command.trim().to_owned());
+            let command = command.trim();
+            let built =
+                command.strip_prefix("cargo run --release -- ").map(|args| format!("pilotlight {args}"));
+            commands.push(built.unwrap_or_else(|| command.to_owned()));
         }
     }
     commands
