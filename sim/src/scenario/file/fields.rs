@@ -184,9 +184,11 @@ pub(super) const PODS: Section = Section {
 
 pub(super) const FAILING_STARTS: Section = Section {
     path: "pods.failing-starts",
-    about: "Starts that fail. A pod that failed, or crashed within 10 s, is started again after 100 ms, then later each \
-            time, up to 30 s, one pod at a time until one comes up. After three failures in a row, requests that wait \
-            for a pod are answered with 503.",
+    about: "Starts that fail. A pod that failed, or crashed within 10 s, is started again after 100 ms, \
+            then later each time, up to 30 s, one pod at a time until one comes up. After three failures in \
+            a row, requests that wait for a pod are answered with 503. A request that comes a second after \
+            a failure has a start tried at once and waits for it, for up to 5 s; half a minute after the \
+            last request nothing is tried unasked, unless pods are wanted without requests.",
     fields: &[
         field("share", "share", "1", "starts that fail"),
         field("after", "distribution", "`0s`", "from the end of the pull until the pod fails"),
