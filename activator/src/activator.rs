@@ -94,14 +94,22 @@ pub struct BufferLimits {
     pub requests_per_revision: usize,
     /// Requests of all revisions together.
     pub requests: usize,
-    /// Bytes of request bodies read while waiting. Beyond them requests still wait, and their bodies wait unread in the
-    /// client's socket: back-pressure.
+    /// Bytes of one revision's requests that are kept in memory while they wait: beginnings of bodies, and large heads.
+    pub body_bytes_per_revision: usize,
+    /// The same of all revisions together. Beyond both, requests still wait as long as their bodies can: over HTTP/1.1
+    /// in the client's socket, over HTTP/2 in a part of the connection's flow-control window. See
+    /// [`hold_while`](pilotlight_net::hold_while).
     pub body_bytes: usize,
 }
 
 impl Default for BufferLimits {
     fn default() -> Self {
-        BufferLimits { requests_per_revision: 10_000, requests: 100_000, body_bytes: 64 << 20 }
+        BufferLimits {
+            requests_per_revision: 10_000,
+            requests: 100_000,
+            body_bytes_per_revision: 32 << 20,
+            body_bytes: 64 << 20,
+        }
     }
 }
 
@@ -313,11 +321,12 @@ impl ActivatorState {
     }
 
     fn meet(&self, id: &RevisionId) -> (Arc<RevisionTraffic>, Arc<Prober>) {
-        let depth = self.params.limits.requests_per_revision;
+        let limits = self.params.limits;
         let revision = Arc::new(RevisionTraffic::new(
             id.clone(),
             self.params.clock,
-            depth,
+            limits.requests_per_revision,
+            self.body_bytes.share(limits.body_bytes_per_revision),
             Arc::clone(&self.backlog),
             !self.params.telemetry.counts_requests(),
         ));

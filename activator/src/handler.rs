@@ -88,7 +88,7 @@ async fn forward(
     let telemetry = &shared.params.telemetry;
     loop {
         let mut trying = telemetry.span(request, "throttler_try");
-        let mut slot = match slot(shared, place, request).await {
+        let mut slot = match slot(shared, exchange, place, request).await {
             Ok(slot) => slot,
             Err(answer) => {
                 is_waiting.store(false, Ordering::Relaxed);
@@ -139,12 +139,17 @@ async fn forward(
 
 /// A slot at a pod, or the response that says why there will be none. The body is read while the request waits, within
 /// the byte budget.
-async fn slot(shared: &ActivatorState, place: &PlaceInLine, request: &mut Request) -> Result<Slot, Response> {
+async fn slot(
+    shared: &ActivatorState,
+    exchange: &Exchange,
+    place: &PlaceInLine,
+    request: &mut Request,
+) -> Result<Slot, Response> {
     let slot = match place.try_slot() {
         Some(slot) => slot,
-        None => hold_while(request, &shared.body_bytes, place.slot())
+        None => hold_while(request, exchange.waiting_bytes(), place.slot())
             .await
-            .map_err(|client_left| message::respond(&client_left))?,
+            .map_err(|left_or_refused| message::respond(&left_or_refused))?,
     };
     slot.map_err(|refusal| refusal::refused(&refusal, shared.params.clock.now()))
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use pilotlight_core::{Reporter, RevisionId, Stat, Time};
-use pilotlight_net::{Clock, Ending};
+use pilotlight_net::{ByteBudget, Clock, Ending};
 use pilotlight_telemetry::RevisionNames;
 use serde::Serialize;
 
@@ -42,6 +42,8 @@ pub(crate) struct RevisionTraffic {
     id: RevisionId,
     names: Arc<RevisionNames>,
     throttler: Arc<Throttler>,
+    /// Bytes of its waiting requests.
+    waiting_bytes: ByteBudget,
     books: Mutex<Books>,
     /// Whether it is in the list of `Reporting`.
     is_reporting: AtomicBool,
@@ -61,6 +63,7 @@ impl RevisionTraffic {
         id: RevisionId,
         clock: Clock,
         queue_depth: usize,
+        waiting_bytes: ByteBudget,
         backlog: Arc<Backlog>,
         times_answers: bool,
     ) -> Self {
@@ -79,6 +82,7 @@ impl RevisionTraffic {
             id,
             names,
             throttler,
+            waiting_bytes,
             books: Mutex::new(books),
             is_reporting: AtomicBool::new(false),
         }
@@ -168,6 +172,11 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn arrived(&self) -> Time {
         self.arrived
+    }
+
+    /// The budget of what waits in memory for the revision's pods.
+    pub(crate) fn waiting_bytes(&self) -> &ByteBudget {
+        &self.revision.waiting_bytes
     }
 
     pub(crate) fn namespace(&self) -> &str {

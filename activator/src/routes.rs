@@ -267,6 +267,7 @@ mod tests {
                 RevisionId::new("default", name),
                 pilotlight_net::Clock::start(),
                 10,
+                pilotlight_net::ByteBudget::new(0),
                 Backlog::new(10),
                 true,
             )),

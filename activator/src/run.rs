@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use http::{HeaderValue, StatusCode, header};
 use pilotlight_net::tls::keep_renewed;
-use pilotlight_net::{Admin, Body, Drain, Response, listen, plain};
+use pilotlight_net::{Admin, Body, Drain, Response, limit_connections, listen, plain};
 use pilotlight_process::flags::parse;
 use pilotlight_process::{
     AdminPort, FAILURE, MetricsPage, StopSignals, admin_routes, end, print_valid, start_logs,
@@ -61,6 +61,7 @@ async fn serve(
         settings;
     registry.install().context("cannot install the recorder of metrics")?;
     let page = MetricsPage::new(registry, &resource).with_requests_of(params.telemetry.clone());
+    limit_connections(settings.max_connections);
     let listen = |address: SocketAddr| listen(address).with_context(|| format!("cannot listen on {address}"));
     let listener = listen(settings.listen)?;
     let open = |address| {

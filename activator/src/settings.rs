@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use pilotlight_config::duration;
-use pilotlight_config::process::{MetricsProtocol, TelemetryEnv, TlsEnv, variables};
+use pilotlight_config::process::{DEFAULT_MAX_CONNECTIONS, MetricsProtocol, TelemetryEnv, TlsEnv, variables};
 use pilotlight_net::tls::{CertificateFiles, PodTls, ServerTls, TlsError, TlsPolicy, TlsWords};
 use pilotlight_net::{Clock, Request, Target};
 use pilotlight_process::flags::{AdminArgs, CheckArgs, LogArgs, address};
@@ -108,6 +108,18 @@ pub struct ActivatorArgs {
     /// Most requests of all revisions that may wait
     #[arg(long, value_name = "COUNT", default_value_t = BufferLimits::default().requests)]
     max_queued: usize,
+    /// Most bytes of one revision's waiting requests in memory: beginnings of bodies, and large heads
+    #[arg(long, value_name = "BYTES", default_value_t = BufferLimits::default().body_bytes_per_revision)]
+    max_queued_bytes_per_revision: usize,
+    /// The same of all revisions
+    #[arg(long, value_name = "BYTES", default_value_t = BufferLimits::default().body_bytes)]
+    max_queued_bytes: usize,
+    /// Most connections at each port; more wait to be accepted
+    #[arg(
+        long, value_name = "COUNT", env = "PILOTLIGHT_MAX_CONNECTIONS", hide_env_values = true,
+        default_value_t = DEFAULT_MAX_CONNECTIONS, value_parser = some_number
+    )]
+    max_connections: usize,
     /// Let the only revision there is answer for every host
     #[arg(long)]
     single_default: bool,
@@ -128,6 +140,8 @@ pub(crate) struct Settings {
     /// `None`: there is no admin port.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) admin_tls: Option<Arc<ServerTls>>,
+    /// The most connections of clients at each port.
+    pub(crate) max_connections: usize,
     /// Attributes that all spans and series have in common, by OpenTelemetry's names.
     pub(crate) resource: Vec<(&'static str, String)>,
     pub(crate) params: ActivatorParams,
@@ -172,6 +186,7 @@ impl ActivatorArgs {
                 endpoints: endpoints?,
                 admin,
                 admin_tls,
+                max_connections: self.max_connections,
                 params: ActivatorParams { pods_over_tls, telemetry: telemetry?, ..self.params(&autoscaler) },
                 autoscaler,
                 resource,
@@ -221,7 +236,8 @@ impl ActivatorArgs {
             limits: BufferLimits {
                 requests_per_revision: self.max_queued_per_revision,
                 requests: self.max_queued,
-                ..BufferLimits::default()
+                body_bytes_per_revision: self.max_queued_bytes_per_revision,
+                body_bytes: self.max_queued_bytes,
             },
             single_default: self.single_default,
             drain_wait: self.drain_wait,
@@ -281,6 +297,13 @@ fn telemetry(
 fn some_time(text: &str) -> Result<Duration, String> {
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err("must not be zero".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
+}
+
+fn some_number(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("must not be zero".to_owned()),
         parsed => parsed.map_err(|error| error.to_string()),
     }
 }

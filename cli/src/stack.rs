@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use pilotlight_activator::{Activator, ActivatorParams, RevisionLedger};
 use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, admin};
+use pilotlight_config::process::DEFAULT_MAX_CONNECTIONS;
 use pilotlight_core::Time;
 use pilotlight_local::guard::Guard;
 use pilotlight_local::{AppLogs, LocalCluster, LocalParams, LocalWorkload, Sidecar};
@@ -62,6 +63,7 @@ impl Stack {
     /// Starts everything. When this returns, requests are taken; no pod is running yet.
     pub async fn start(params: StackParams) -> anyhow::Result<Stack> {
         let clock = Clock::start();
+        pilotlight_net::limit_connections(DEFAULT_MAX_CONNECTIONS);
         let listener = pilotlight_net::listen(params.listen)
             .with_context(|| format!("cannot listen on {} (choose another with --listen)", params.listen))?;
         let admin_port = open_admin_port(params.admin)?;

@@ -63,6 +63,10 @@ pub struct QueueProxyEnv {
     pub user_metrics_port: u16,
     /// How long nothing may have arrived before a terminating pod stops serving.
     pub drain_quiet_period: Duration,
+    /// The most connections of clients at each port.
+    pub max_connections: usize,
+    /// The most bytes of waiting requests in memory: beginnings of bodies, and large heads.
+    pub max_queued_bytes: usize,
     /// Metrics, traces and log of its requests.
     pub telemetry: TelemetryEnv,
     /// Folder of `tls.crt` and `tls.key`, if there is a certificate.
@@ -151,6 +155,10 @@ impl QueueProxyEnv {
             drain_quiet_period: env
                 .optional("PILOTLIGHT_DRAIN_QUIET_PERIOD", go_duration)
                 .unwrap_or(Duration::from_secs(30)),
+            max_connections: env
+                .optional("PILOTLIGHT_MAX_CONNECTIONS", some_number)
+                .unwrap_or(DEFAULT_MAX_CONNECTIONS),
+            max_queued_bytes: env.optional("PILOTLIGHT_MAX_QUEUED_BYTES", any_number).unwrap_or(16 << 20),
             telemetry: TelemetryEnv::read(&mut env),
             cert_dir: env
                 .optional("PILOTLIGHT_CERT_DIR", path)
@@ -165,6 +173,9 @@ impl QueueProxyEnv {
         if env.errors.is_empty() { Ok(parsed) } else { Err(env.errors) }
     }
 }
+
+/// The most connections of clients at one port, where nothing else is set.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 20_000;
 
 struct EnvReader<L> {
     lookup: L,
@@ -240,6 +251,16 @@ fn seconds(value: &str) -> Result<Duration, String> {
 fn count(value: &str) -> Result<u32, String> {
     let number = go_integer(value).ok_or("is not a whole number")?;
     u32::try_from(number).map_err(|_| format!("is not between 0 and {}", u32::MAX))
+}
+
+fn some_number(value: &str) -> Result<usize, String> {
+    let number = any_number(value)?;
+    if number == 0 { Err("lets nothing through".to_owned()) } else { Ok(number) }
+}
+
+fn any_number(value: &str) -> Result<usize, String> {
+    let number = go_integer(value).ok_or("is not a whole number")?;
+    usize::try_from(number).map_err(|_| "is less than 0".to_owned())
 }
 
 /// Go's integer literals: decimal, or with a base prefix (`0x10`, `0o20`, `020`, `0b10000`), `_` after the prefix

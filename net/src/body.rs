@@ -12,12 +12,15 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::budget::ByteBudget;
 use crate::error::{Error, RequestBodyError};
+use crate::fields;
 use crate::h1::link::RequestBody;
-use crate::read_ahead::{ByteBudget, ReadAhead};
+use crate::read_ahead::ReadAhead;
 use crate::timer::Timer;
 use crate::transport::Transport;
 use crate::upgrade::Tunnel;
+use crate::window::{ClientWindow, Unread};
 
 /// The body of a request or of a response: nothing, bytes, or a stream with back-pressure.
 ///
@@ -66,14 +69,15 @@ pub(crate) trait UpstreamBody: http_body::Body<Data = Bytes, Error = Error> + Se
 #[derive(Debug)]
 pub(crate) enum ClientBody {
     Http1(RequestBody),
-    Http2(hyper::body::Incoming),
+    /// A stream, and the window of its connection.
+    Http2(hyper::body::Incoming, Arc<ClientWindow>),
 }
 
 impl ClientBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self {
             ClientBody::Http1(incoming) => incoming.poll_frame(cx),
-            ClientBody::Http2(incoming) => {
+            ClientBody::Http2(incoming, _) => {
                 let failed = |error| Error::Downstream(RequestBodyError::Http2(Arc::new(error)));
                 Pin::new(incoming).poll_frame(cx).map_err(failed)
             }
@@ -83,14 +87,14 @@ impl ClientBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ClientBody::Http1(incoming) => incoming.is_end_stream(),
-            ClientBody::Http2(incoming) => incoming.is_end_stream(),
+            ClientBody::Http2(incoming, _) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             ClientBody::Http1(incoming) => incoming.size_hint(),
-            ClientBody::Http2(incoming) => incoming.size_hint(),
+            ClientBody::Http2(incoming, _) => incoming.size_hint(),
         }
     }
 }
@@ -100,6 +104,8 @@ struct Held {
     rest: ClientBody,
     // Trailers that were read ahead: all data is in front of them.
     trailers: Option<HeaderMap>,
+    // The place of an HTTP/2 body that waits in its stream's window.
+    unread: Option<Unread>,
 }
 
 /// The end of a body.
@@ -209,21 +215,42 @@ impl Body {
         self.finish(Ending::Complete);
     }
 
-    /// Reads a client's body ahead, until it has to be waited for or enough of it is in memory.
+    /// Whether it is read from a client's HTTP/2 stream.
+    pub(crate) fn is_over_http2(&self) -> bool {
+        match &self.content {
+            Content::FromClient(body) => matches!(body, ClientBody::Http2(..)),
+            Content::Held(held) => matches!(held.rest, ClientBody::Http2(..)),
+            _ => false,
+        }
+    }
+
+    /// Reads a client's body ahead, until it has to be waited for or enough of it is in memory. Fails also if the rest
+    /// has no room where it is, nor in the budget.
     pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>, budget: &ByteBudget) -> Result<(), Error> {
         self.content = match std::mem::replace(&mut self.content, Content::Empty) {
-            Content::FromClient(rest) if !rest.is_end_stream() => {
-                Content::Held(Box::new(Held { ahead: ReadAhead::new(budget), rest, trailers: None }))
-            }
+            Content::FromClient(rest) if !rest.is_end_stream() => Content::Held(Box::new(Held {
+                ahead: ReadAhead::new(budget),
+                rest,
+                trailers: None,
+                unread: None,
+            })),
             content => content,
         };
         let Content::Held(held) = &mut self.content else { return Ok(()) };
-        while held.ahead.has_room()
-            && let Poll::Ready(Some(frame)) = held.rest.poll_frame(cx)?
-        {
-            match frame.into_data() {
-                Ok(piece) => held.ahead.push(&piece),
-                Err(frame) => held.trailers = frame.into_trailers().ok(),
+        while !(held.ahead.is_enough() && held.may_wait_unread()) {
+            if held.ahead.is_full() {
+                return Err(Error::NoRoom);
+            }
+            match held.rest.poll_frame(cx)? {
+                Poll::Ready(Some(frame)) => match frame.into_data() {
+                    Ok(piece) => held.ahead.push(&piece),
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        held.ahead.count(fields::bytes_beyond_the_usual(&trailers));
+                        held.trailers = Some(trailers);
+                    }
+                },
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
         Ok(())
@@ -255,6 +282,7 @@ impl Body {
             }
             Content::FromClient(incoming) => incoming.poll_frame(cx),
             Content::Held(held) => {
+                held.unread = None;
                 let ahead = held.ahead.take().map(Frame::data);
                 match ahead.or_else(|| held.trailers.take().map(Frame::trailers)) {
                     Some(frame) => Poll::Ready(Some(Ok(frame))),
@@ -371,6 +399,15 @@ impl Drop for Body {
 }
 
 impl Held {
+    /// Whether the rest of the body may stay where it is: in the client's socket, or in its stream's window.
+    fn may_wait_unread(&mut self) -> bool {
+        let ClientBody::Http2(incoming, window) = &self.rest else { return true };
+        if self.unread.is_none() && !incoming.is_end_stream() {
+            self.unread = window.leave_unread();
+        }
+        self.unread.is_some() || incoming.is_end_stream()
+    }
+
     fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.len() as u64;
         let rest = self.rest.size_hint();

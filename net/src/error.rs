@@ -85,6 +85,9 @@ pub enum Error {
     /// The client left, or the body of its request is malformed.
     #[error("reading request body: {0}")]
     Downstream(RequestBodyError),
+    /// Too many bytes of requests wait in memory already.
+    #[error("no room for the request to wait")]
+    NoRoom,
     /// The response reached a time limit after it had begun.
     #[error("{0}")]
     TimedOut(&'static str),
@@ -127,7 +130,7 @@ impl Error {
     /// The side that failed.
     pub fn fault(&self) -> Fault {
         match self {
-            Error::Downstream(_) => Fault::Downstream,
+            Error::Downstream(_) | Error::NoRoom => Fault::Downstream,
             _ => Fault::Upstream,
         }
     }
@@ -136,6 +139,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Error::Downstream(_) => StatusCode::BAD_REQUEST,
+            Error::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             Error::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         }

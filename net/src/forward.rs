@@ -7,6 +7,7 @@ mod h1;
 mod h2;
 mod kept;
 mod retry;
+mod width;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

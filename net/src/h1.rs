@@ -24,3 +24,5 @@ pub(crate) mod server;
 #[cfg(test)]
 mod wires;
 mod write_buffer;
+
+pub(crate) use head::MAX_FIELDS;

@@ -18,13 +18,20 @@ pub(crate) use self::io::{Http2Io, Wear};
 /// Streams at once on a client's connection. Knative has Go's default.
 pub(crate) const MAX_STREAMS: u32 = 250;
 
-/// Flow-control window of one stream: bytes that may be under way before its reader has taken them. Knative: 1 MiB.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Flow-control window of one stream: bytes that may be under way before its reader has taken them. HTTP/2's default, and
+/// Envoy's advice for edge proxies; Knative: 1 MiB.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Flow-control window of one connection: enough for all of its streams. With less (Knative: the window of one stream), the
-/// bodies of requests that wait for their turn would use it up, and the body of a request whose turn it is could not be
-/// read to its end: a deadlock.
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
+/// Largest flow-control window of a client's connection. Not enough for all of its streams: see
+/// [`window`](crate::window) for why requests that wait for their turn do not use it up.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Smallest flow-control window of a client's connection: the one that it begins with (RFC 9113, 6.9.2), or one byte more.
+pub(crate) const MIN_CONNECTION_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Bytes of one stream that h2 takes before they are written, and a piece more. See [`unwritten`](crate::unwritten) for
+/// those of all streams together.
+pub(crate) const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Bytes of the largest frame (SETTINGS_MAX_FRAME_SIZE). A large body costs a third less than in frames of 16 KiB, the
 /// default; still larger ones gain nothing.

@@ -9,16 +9,20 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, Version, header};
 use http_body::Body as _;
 
-use crate::read_ahead::ByteBudget;
-use crate::{Error, Request};
+use crate::budget::ByteBudget;
+use crate::{Error, Request, fields};
 
-/// Waits, and reads the beginning of the request's body meanwhile. An error says that the client has left, or that its
-/// body is malformed: the request need not wait any longer.
+/// Waits, and reads the beginning of the request's body meanwhile. An error says that the client has left, that its body
+/// is malformed, or that there is no room for the request: it need not wait any longer.
 ///
 /// A server learns that a client has left by reading EOF, and an unread body lies in front of it. Without this, a `POST`
 /// whose client gave up would keep its place in the queue. No more than 64 KiB are read ahead (and at most one piece
-/// more), nothing once the `budget` is spent, and nothing of a request with `Expect: 100-continue`, since reading it would
-/// send `100 Continue`. May be called again for the same request.
+/// more), nothing once the `budget` is spent, and nothing of an HTTP/1.1 request with `Expect: 100-continue`, since reading
+/// it would send `100 Continue`. May be called again for the same request.
+///
+/// The rest of the body waits where it is: over HTTP/1.1 in the client's socket, over HTTP/2 in the stream's flow-control
+/// window. If too much waits in the windows of the connection already, the body is read on, within the budget. Beyond
+/// that the request is [refused](Error::NoRoom), and so is one whose head is large and has no room in the budget.
 pub async fn hold_while<T>(
     request: &mut Request,
     budget: &ByteBudget,
@@ -28,11 +32,21 @@ pub async fn hold_while<T>(
     if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await {
         return Ok(done);
     }
+    let mut head = budget.open();
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let head_bytes = target + fields::bytes_beyond_the_usual(request.headers());
+    if head_bytes > USUAL_HEAD_BYTES {
+        if head_bytes > budget.free() {
+            return Err(Error::NoRoom);
+        }
+        head.grow(head_bytes);
+    }
     let has_body = !request.body().is_end_stream();
     if has_body || request.version() == Version::HTTP_2 {
         leave_read_buffer(request);
     }
-    let reads_ahead = has_body && !request.headers().contains_key(header::EXPECT);
+    let expects_continue = request.headers().contains_key(header::EXPECT) && !request.body().is_over_http2();
+    let reads_ahead = has_body && !expects_continue;
     let body = request.body_mut();
     poll_fn(|cx| {
         if let Poll::Ready(done) = wait.as_mut().poll(cx) {
@@ -67,6 +81,9 @@ fn leave_read_buffer(request: &mut Request) {
         }
     }
 }
+
+/// Bytes of a head that are not counted: the limits of waiting requests bound them.
+const USUAL_HEAD_BYTES: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::body::Body;
 use crate::error::Error;
+use crate::headers::{NO_ROOM, REASON};
 
 /// A request whose body is a [`Body`].
 pub type Request = http::Request<Body>;
@@ -12,7 +13,18 @@ pub type Response = http::Response<Body>;
 
 /// The response to a request whose forwarding failed: the error's status and text.
 pub fn respond(error: &Error) -> Response {
-    plain(error.status(), error.to_string())
+    let mut response = plain(error.status(), error.to_string());
+    if let Error::NoRoom = error {
+        mark_no_room(&mut response);
+    }
+    response
+}
+
+/// Marks a response as that to a request for which there is no memory now.
+pub(crate) fn mark_no_room(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(REASON, HeaderValue::from_static(NO_ROOM));
 }
 
 /// A plain-text response; a newline is added to the text (Go's `http.Error`).

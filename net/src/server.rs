@@ -29,13 +29,17 @@ use tracing::{debug, warn};
 use self::overdue::Stragglers;
 use crate::alarm::Alarm;
 use crate::body::ClientBody;
+use crate::connections::{Open, Places};
 use crate::handler::{AnyHandler, Handler};
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
+use crate::turn::Turn;
 use crate::unsent::is_unsent;
-use crate::{Body, Client, Drain, Request, Response, h1, h2, hop, plain};
+use crate::unwritten::Unwritten;
+use crate::window::ClientWindow;
+use crate::{Body, Client, Drain, Request, Response, fields, h1, h2, hop, plain};
 
 /// A server to be awaited or spawned.
 pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -75,22 +79,24 @@ async fn accept(
     // Each connection holds a sender: the channel ends with the last connection.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
+    let places = Places::new();
     loop {
-        let accepted = tokio::select! {
+        let next = async { (places.take().await, listener.accept().await) };
+        let (place, accepted) = tokio::select! {
             biased;
             () = &mut stop => break,
-            accepted = listener.accept() => accepted,
+            next = next => next,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
-                let tls = tls.clone();
+                let (tls, open) = (tls.clone(), Open::new(place));
                 tokio::spawn(async move {
                     match Ends::of(&stream, peer) {
                         Ok(ends) => serve_connection(stream, tls, &ends, handler, drain).await,
                         Err(error) => debug!(%peer, %error, "Client left before its first request"),
                     }
-                    drop(alive);
+                    drop((open, alive));
                 });
             }
             Err(error) if is_about_one_connection(&error) => {
@@ -197,15 +203,22 @@ async fn serve_http2(
 ) {
     let stragglers = Stragglers::default();
     let (watching, client) = (stragglers.clone(), ends.client());
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let (window, unwritten) = (ClientWindow::open(), Unwritten::new());
+    let turn = Turn::default();
+    let (window_bytes, stream) = (window.bytes(), turn.limit(unwritten.over(stream)));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        // Here and not in the stream's task: it runs only when all that has arrived is read.
+        let is_small = fields::compact(request.headers_mut());
         // hyper runs each stream in a task of its own, which needs an alarm of its own.
         let (handler, watching, client) = (Arc::clone(&handler), watching.clone(), client.of_stream());
+        let (window, unwritten) = (Arc::clone(&window), unwritten.clone());
         async move {
-            let mut request = request.map(|incoming| Body::from_client(ClientBody::Http2(incoming)));
+            let mut request = request.map(|incoming| Body::from_client(ClientBody::Http2(incoming, window)));
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;
             let mut response = match refusal(&request).or_else(|| too_large(&request)) {
+                _ if !is_small => too_many_fields(),
                 Some(response) => response,
                 None => handler.answer(&client, request).await,
             };
@@ -215,14 +228,15 @@ async fn serve_http2(
             if is_head && !response.body().is_end_stream() {
                 without_body(&mut response);
             }
-            Ok(response.map(|body| watching.watch(body)))
+            Ok(response.map(|body| unwritten.count(watching.watch(body))))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(h2::MAX_STREAMS)
         .initial_stream_window_size(h2::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(h2::CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(window_bytes)
+        .max_send_buf_size(h2::SEND_BUFFER_BYTES)
         .max_frame_size(h2::MAX_FRAME_BYTES)
         .max_header_list_size(h2::MAX_READ_HEADER_BYTES)
         .max_pending_accept_reset_streams(h2::MAX_CANCELLED_AT_ONCE)
@@ -233,10 +247,15 @@ async fn serve_http2(
         .serve_connection(TokioIo::new(h2::Http2Io::of_client(stream)), service);
     let alarm = Alarm::default();
     let graceful_shutdown = http2::Connection::graceful_shutdown;
-    drive(connection, graceful_shutdown, |cx| stragglers.poll(cx, &alarm), ends.peer, drain).await;
+    let polled = |cx: &mut Context<'_>| {
+        turn.end();
+        stragglers.poll(cx, &alarm)
+    };
+    drive(connection, graceful_shutdown, polled, ends.peer, drain).await;
 }
 
-/// Drives a connection to its end, or cuts it when the drain is forced or `must_cut` is ready.
+/// Drives a connection to its end, or cuts it when the drain is forced or `must_cut` is ready, which is polled whenever the
+/// connection has been.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     graceful_shutdown: impl Fn(Pin<&mut C>),
@@ -290,6 +309,11 @@ fn without_body(response: &mut Response) {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
     }
     response.body_mut().discard();
+}
+
+fn too_many_fields() -> Response {
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    plain(status, format!("{status}: more than {} header fields", fields::MAX_FIELDS))
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

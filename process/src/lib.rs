@@ -11,6 +11,8 @@
 //! 4. [`StopSignals`] takes the signals over; [`AdminPort`] serves health and metrics.
 //! 5. [`end`] prints why the program failed, if it did, and chooses the exit code.
 //!
+//! The allocator of all programs is chosen here, too ([`memory`]).
+//!
 //! Without the feature `flags` there is no clap: the queue-proxy, of which each pod has one, stays small.
 
 mod address;
@@ -19,6 +21,7 @@ mod end;
 #[cfg(feature = "flags")]
 pub mod flags;
 mod logs;
+mod memory;
 mod metrics;
 mod signals;
 mod wrong;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pilotlight_net::{connection_limit_hits, open_connections};
 use pilotlight_telemetry::registry::escaped;
 use pilotlight_telemetry::{Registry, Telemetry};
 use rustix::process::{Resource, getrlimit};
@@ -64,6 +65,11 @@ fn own(began: SystemTime) -> String {
     tell("process_open_fds", "gauge", "Open file descriptors", open);
     let most = getrlimit(Resource::Nofile).current.map(|limit| limit as f64);
     tell("process_max_fds", "gauge", "The most file descriptors that may be open", most);
+    let connections = open_connections() as f64;
+    tell("pilotlight_connections", "gauge", "Open connections of clients, at all ports", Some(connections));
+    let hits = connection_limit_hits() as f64;
+    let help = "Times that a port had its most connections, and new ones waited";
+    tell("pilotlight_connection_limit_hits_total", "counter", help, Some(hits));
     let since = began.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs_f64());
     tell("process_start_time_seconds", "gauge", "Start of the process, since 1970", since);
     text

@@ -12,7 +12,7 @@ use pilotlight_core::RequestKind;
 use pilotlight_net::headers::{self, Marks, is_kubelet_probe, is_probe};
 use pilotlight_net::probe::answer_network_probe;
 use pilotlight_net::{
-    Body, Breaker, ByteBudget, Client, Fault, Handler, Request, Response, SendError, Timeouts,
+    Body, Breaker, ByteBudget, Client, Error, Fault, Handler, Request, Response, SendError, Timeouts,
     UpstreamParams, Upstreams, hold_while, mark_unsent, message, plain, prepare_forward, prepare_response,
     with_timeouts,
 };
@@ -84,6 +84,7 @@ impl Proxy {
                 match hold_while(request, &self.body_bytes, breaker.acquire()).await {
                     Ok(Ok(permit)) => Some(permit),
                     Ok(Err(_)) => return queue_full(),
+                    Err(no_room @ Error::NoRoom) => return message::respond(&no_room),
                     Err(left) => return with_reason(message::respond(&left), headers::CLIENT_FAILED),
                 }
             }
@@ -188,7 +189,7 @@ impl Proxy {
             .pinging(None),
             timeouts: env.timeouts,
             breaker: limit.get().zip(limit.queue_depth()).map(|(limit, queue)| Breaker::new(limit, queue)),
-            body_bytes: ByteBudget::new(MAX_BODY_BYTES),
+            body_bytes: ByteBudget::new(env.max_queued_bytes),
             readiness: Arc::new(Readiness::new(&env.readiness, env.http2_auto_detection)),
             quiet: Arc::clone(quiet),
             reporter: reporter.clone(),
@@ -230,6 +231,3 @@ fn with_reason(mut response: Response, reason: &'static str) -> Response {
 /// First words of the user agents that may ask whether the app is ready.
 const PROBERS: [&str; 3] =
     [headers::KUBELET_USER_AGENT, headers::ACTIVATOR_USER_AGENT, headers::AUTOSCALER_USER_AGENT];
-
-/// Most bytes of bodies that all waiting requests together keep in memory.
-const MAX_BODY_BYTES: usize = 16 << 20;

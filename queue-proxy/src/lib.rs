@@ -26,7 +26,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::tls::{ServerTls, keep_renewed};
-use pilotlight_net::{Admin, Clock, Drain, Handler, listen, message, serve, serve_tls};
+use pilotlight_net::{Admin, Clock, Drain, Handler, limit_connections, listen, message, serve, serve_tls};
 use pilotlight_process::{
     FAILURE, LogFormat, LogSettings, MetricsPage, StopSignals, WrongSettings, admin_routes, fail, flush_logs,
     print_valid, start_logs, stop_within,
@@ -172,6 +172,7 @@ impl QueueProxy {
             listen(address).map_err(|source| StartError::Bind { address, purpose, source })
         };
         let at = |port| SocketAddr::new(env.bind_address, port);
+        limit_connections(env.max_connections);
         Ok(QueueProxy {
             requests: listen(at(env.serving_port), "requests")?,
             requests_over_tls: match tls {

@@ -106,6 +106,11 @@ impl Proxy {
         eventually("the exit", within, async || self.process.exit_status()).await
     }
 
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// The lines it has written to standard output so far.
     pub fn output(&self) -> Vec<String> {
         self.process.stdout.lines()

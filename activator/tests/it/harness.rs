@@ -136,6 +136,11 @@ impl World {
         self.feed.set(hello(), revision);
     }
 
+    /// Adds a revision of the namespace `default`.
+    pub(crate) fn publish(&self, name: &str, revision: RevisionEndpoints) {
+        self.feed.set(RevisionId::new("default", name), revision);
+    }
+
     pub(crate) fn delete_revision(&self) {
         self.feed.remove(&hello());
     }

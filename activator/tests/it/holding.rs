@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use pilotlight_core::PodTimeline;
+use pilotlight_core::{PodTimeline, RevisionEndpoints};
 use pilotlight_net::Clock;
 
 use crate::harness::*;
@@ -220,4 +220,36 @@ async fn a_client_that_leaves_while_it_waits_frees_its_place_at_once() {
     world.set(|revision| revision.ready = vec![pod.endpoint()]);
     assert_eq!(outcome(waiting).await.0, 200);
     assert_eq!(pod.paths().len(), 1, "no request of a client that left");
+}
+
+#[tokio::test]
+async fn a_request_without_room_to_wait_is_refused_at_once_and_other_revisions_go_on() {
+    let world = World::start_with(revision(0), |params| params.limits.body_bytes_per_revision = 50_000).await;
+    let pod = FakePod::start().await;
+    let other = RevisionEndpoints {
+        hosts: vec!["other.example".to_owned()],
+        ready: vec![pod.endpoint()],
+        ..revision(0)
+    };
+    world.publish("other", other);
+    world.activator.caught_up().await;
+    let large = |host: &str| {
+        let mut request = get("/");
+        request.headers_mut().insert("host", host.parse().unwrap());
+        request.headers_mut().insert("x-large", "x".repeat(40_000).parse().unwrap());
+        request
+    };
+    let waiting = world.send(large(HOST));
+    eventually("it waits", || world.queued() == 1).await;
+    let refused = soon(world.send(large(HOST))).await.unwrap();
+    assert_eq!(
+        (code(&refused), &refused.headers()["x-pilotlight-reason"]),
+        (503, &"no-room".parse().unwrap())
+    );
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(outcome(world.send(large("other.example"))).await.0, 200);
+
+    world.set(|revision| revision.ready = vec![pod.endpoint()]);
+    assert_eq!(outcome(waiting).await.0, 200);
+    assert_eq!(outcome(world.send(large(HOST))).await.0, 200);
 }

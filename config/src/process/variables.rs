@@ -104,6 +104,16 @@ pub const QUEUE_PROXY_PLACES: &[Variable] = &[
         "How long no request must have arrived before a terminating pod stops",
     ),
     variable(
+        "PILOTLIGHT_MAX_CONNECTIONS",
+        Value("20000"),
+        "Most connections at each port; more wait to be accepted",
+    ),
+    variable(
+        "PILOTLIGHT_MAX_QUEUED_BYTES",
+        Value("16777216"),
+        "Most bytes of waiting requests in memory: beginnings of bodies, and large heads",
+    ),
+    variable(
         "PILOTLIGHT_CERT_DIR",
         Value("/var/lib/knative/certs"),
         "Folder of tls.crt and tls.key; TLS if both are there at the start",

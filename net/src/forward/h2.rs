@@ -26,13 +26,15 @@ use tracing::debug;
 
 use super::kept::KeptRequest;
 use super::retry::{SendError, is_replayable};
+use super::width::{WideStream, Width};
 use crate::body::{Ending, UpstreamBody};
 use crate::dial::Dialer;
 use crate::error::chain;
 use crate::h2::{
-    CONNECTION_WINDOW_BYTES, Http2Io, MAX_FRAME_BYTES, MAX_READ_HEADER_BYTES, MAX_RESET_REMEMBERED,
-    STREAM_WINDOW_BYTES, Wear, is_too_large,
+    Http2Io, MAX_FRAME_BYTES, MAX_READ_HEADER_BYTES, MAX_RESET_REMEMBERED, SEND_BUFFER_BYTES, Wear,
+    is_too_large,
 };
+use crate::unwritten::{CountedBody, Unwritten};
 use crate::{Body, Error, Pings, Request, Response};
 
 #[derive(Debug)]
@@ -58,7 +60,10 @@ struct Host {
 
 #[derive(Debug)]
 struct Http2Connection {
-    sender: http2::SendRequest<Body>,
+    sender: http2::SendRequest<CountedBody>,
+    unwritten: Unwritten,
+    width: Width,
+    host: Weak<Host>,
     streams: AtomicUsize,
     streams_in_all: AtomicUsize,
     wear: Arc<Wear>,
@@ -101,6 +106,7 @@ impl http_body::Body for Http2Body {
 #[derive(Debug)]
 struct Lease {
     connection: Arc<Http2Connection>,
+    _wide: Option<WideStream>,
 }
 
 impl Http2Pool {
@@ -125,6 +131,7 @@ impl Http2Pool {
             let is_replayable = is_replayable(request);
             let (mut sent, kept) = KeptRequest::new(std::mem::take(request));
             complete_head(to, &mut sent);
+            let sent = sent.map(|body| lease.connection.unwritten.count(body));
             let mut failure = match lease.connection.sender.clone().try_send_request(sent).await {
                 Ok(response) if is_too_large(None, response.headers()) => {
                     return Err(SendError::Failed { source: Error::Malformed("the head is too large") });
@@ -169,17 +176,18 @@ impl Http2Pool {
     /// A place on a connection, and whether the connection was made for it.
     async fn lease(self: &Arc<Self>, to: SocketAddr) -> Result<(Lease, bool), Error> {
         let host = Arc::clone(self.hosts.lock().by_address.entry(to).or_default());
-        if let Some(lease) = host.lease() {
+        let mut wide = WideStream::take();
+        if let Some(lease) = host.lease(&mut wide) {
             return Ok((lease, false));
         }
         let after = self.dialer.limit();
         let turn = timeout(after, host.connecting.lock()).await;
         let _turn = turn.map_err(|_| Error::ConnectTimeout { to, after })?;
-        if let Some(lease) = host.lease() {
+        if let Some(lease) = host.lease(&mut wide) {
             return Ok((lease, false));
         }
-        let connection = Arc::new(self.connect(to).await?);
-        let lease = Lease::new(&connection);
+        let connection = Arc::new(self.connect(to, &Arc::downgrade(&host), Width::of(wide.as_ref())).await?);
+        let lease = Lease::new(&connection, wide);
         host.connections.lock().push(connection);
         let mut hosts = self.hosts.lock();
         if !std::mem::replace(&mut hosts.swept, true) {
@@ -190,18 +198,26 @@ impl Http2Pool {
 
     /// A place on a connection of its own, that no other request will use.
     async fn lease_alone(&self, to: SocketAddr) -> Result<(Lease, bool), Error> {
-        let connection = Arc::new(self.connect(to).await?);
-        Ok((Lease::new(&connection), true))
+        let wide = WideStream::take();
+        let connection = Arc::new(self.connect(to, &Weak::new(), Width::of(wide.as_ref())).await?);
+        Ok((Lease::new(&connection, wide), true))
     }
 
-    async fn connect(&self, to: SocketAddr) -> Result<Http2Connection, Error> {
-        let stream = Http2Io::to_upstream(self.dialer.dial(to).await?);
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        host: &Weak<Host>,
+        width: Width,
+    ) -> Result<Http2Connection, Error> {
+        let unwritten = Unwritten::new();
+        let stream = Http2Io::to_upstream(unwritten.over(self.dialer.dial(to).await?));
         let wear = stream.wear();
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(width.stream_window_bytes())
+            .initial_connection_window_size(width.connection_window_bytes())
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
             .max_header_list_size(MAX_READ_HEADER_BYTES)
             .max_concurrent_reset_streams(MAX_RESET_REMEMBERED)
@@ -228,6 +244,9 @@ impl Http2Pool {
         });
         Ok(Http2Connection {
             sender,
+            unwritten,
+            width,
+            host: Weak::clone(host),
             streams: AtomicUsize::new(0),
             streams_in_all: AtomicUsize::new(0),
             wear,
@@ -238,11 +257,25 @@ impl Http2Pool {
 }
 
 impl Host {
-    /// A place on the first connection that has room, so that the last ones can age.
-    fn lease(&self) -> Option<Lease> {
+    /// A place on the first connection that has room, so that the last ones can age. A wide stream is taken with it.
+    fn lease(&self, wide: &mut Option<WideStream>) -> Option<Lease> {
+        let width = Width::of(wide.as_ref());
         let mut connections = self.connections.lock();
         connections.retain(|connection| connection.sender.is_ready() && !connection.is_worn());
-        connections.iter().find(|connection| connection.has_room()).map(Lease::new)
+        let mut fitting = connections.iter().filter(|connection| connection.width == width);
+        let connection = fitting.find(|connection| connection.has_room())?;
+        Some(Lease::new(connection, wide.take()))
+    }
+
+    /// Closes connections that are idle beyond the first few: after many streams at once, each keeps the room that it had
+    /// for them.
+    fn close_surplus(&self) {
+        let mut idle = 0;
+        self.connections.lock().retain(|connection| {
+            let is_idle = connection.streams.load(Ordering::Relaxed) == 0;
+            idle += usize::from(is_idle);
+            !is_idle || idle <= MAX_IDLE_CONNECTIONS
+        });
     }
 }
 
@@ -259,17 +292,21 @@ impl Http2Connection {
 }
 
 impl Lease {
-    fn new(connection: &Arc<Http2Connection>) -> Self {
+    fn new(connection: &Arc<Http2Connection>, wide: Option<WideStream>) -> Self {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         connection.streams_in_all.fetch_add(1, Ordering::Relaxed);
-        Lease { connection: Arc::clone(connection) }
+        Lease { connection: Arc::clone(connection), _wide: wide }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         *self.connection.idle_since.lock() = Instant::now();
-        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+        if self.connection.streams.fetch_sub(1, Ordering::Relaxed) == 1
+            && let Some(host) = self.connection.host.upgrade()
+        {
+            host.close_surplus();
+        }
     }
 }
 
@@ -356,6 +393,9 @@ const MAX_RESETS: usize = 100;
 
 /// Streams on one connection, one after the other. A connection has no more than 2^30 (RFC 9113, 5.1.1).
 const MAX_STREAMS_IN_ALL: usize = 100_000;
+
+/// Idle connections that are kept to one upstream.
+const MAX_IDLE_CONNECTIONS: usize = 16;
 
 /// Attempts to send a request that the upstream refuses to process.
 const MAX_ATTEMPTS: u32 = 3;

@@ -229,6 +229,7 @@ impl Connection {
             Unanswered::Failed(Error::Malformed(match error {
                 HeadError::Malformed(what) => what,
                 HeadError::TargetTooLong | HeadError::TooLarge => "the head is too large",
+                HeadError::NoRoom => "too many large heads are on their way",
             }))
         };
         loop {
@@ -271,6 +272,7 @@ impl Connection {
                 Error::MalformedHead { what, line: head::faulty_line(&self.transport.unread) }
             }
             HeadError::TargetTooLong | HeadError::TooLarge => Error::Malformed("the head is too large"),
+            HeadError::NoRoom => Error::Malformed("too many large heads are on their way"),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
@@ -10,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::ext::ReasonPhrase;
 
 use super::raw_target::RawTarget;
+use crate::budget::{ByteBudget, Charge};
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +22,8 @@ pub(super) enum HeadError {
     TargetTooLong,
     #[error("the head is too large")]
     TooLarge,
+    #[error("too many large heads are on their way")]
+    NoRoom,
 }
 
 /// A head that arrives in pieces. It is parsed when it begins, and not again before an empty line has come: a peer that
@@ -28,6 +32,8 @@ pub(super) enum HeadError {
 pub(super) struct Partial {
     // Bytes that were parsed in vain; 0 at the beginning of a head.
     seen: usize,
+    // Those of a large head, which are counted.
+    counted: Option<Charge>,
 }
 
 impl Partial {
@@ -70,12 +76,24 @@ impl Partial {
             *unread = Bytes::new();
         }
         self.seen = 0;
+        self.counted = None;
         Ok(Some(head))
     }
 
     fn wait<T>(&mut self, unread: &Bytes) -> Result<Option<T>, HeadError> {
+        let more = unread.len().saturating_sub(self.seen);
         self.seen = unread.len();
-        if self.seen > MAX_BYTES { Err(HeadError::TooLarge) } else { Ok(None) }
+        if self.seen > MAX_BYTES {
+            return Err(HeadError::TooLarge);
+        }
+        if self.seen > USUAL_BYTES {
+            let counted = self.counted.get_or_insert_with(|| ARRIVING.open());
+            if ARRIVING.is_spent() {
+                return Err(HeadError::NoRoom);
+            }
+            counted.grow(more);
+        }
+        Ok(None)
     }
 }
 
@@ -407,6 +425,14 @@ const VERSION: &str = "malformed HTTP version";
 /// Bytes of a faulty line that are shown.
 const MAX_SHOWN: usize = 80;
 
+/// Heads of all connections that have begun and are not complete.
+static ARRIVING: LazyLock<ByteBudget> = LazyLock::new(|| ByteBudget::new(MAX_ARRIVING_BYTES));
+
+/// Bytes of them together, beyond the usual. A client that sends more is told to come back.
+const MAX_ARRIVING_BYTES: usize = 32 << 20;
+/// Bytes of an incomplete head that are not counted.
+const USUAL_BYTES: usize = 16 * 1024;
+
 /// Bytes of the largest head. Go: `DefaultMaxHeaderBytes`.
 const MAX_BYTES: usize = 1 << 20;
 /// Bytes of the longest target that `http` takes.
@@ -414,7 +440,7 @@ const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
 /// Fields that are parsed on the stack: more than most messages have.
 const USUAL_FIELDS: usize = 64;
 /// The most fields of a head.
-const MAX_FIELDS: usize = 1000;
+pub(crate) const MAX_FIELDS: usize = 1000;
 /// Fields that a proxy adds, for which the map has room from the beginning.
 const ADDED_FIELDS: usize = 4;
 

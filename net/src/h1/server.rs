@@ -21,6 +21,7 @@ use super::write_buffer::WriteBuffer;
 use crate::body::ClientBody;
 use crate::handler::AnyHandler;
 use crate::headers::{lists_token, upgrade};
+use crate::message::mark_no_room;
 use crate::refusal::refusal;
 use crate::transport::Transport;
 use crate::{Body, Client, Drain, Request, Response, plain};
@@ -149,8 +150,12 @@ async fn refuse(link: &Link, client: &Client, out: &mut WriteBuffer, error: Head
         HeadError::Malformed(_) => StatusCode::BAD_REQUEST,
         HeadError::TargetTooLong => StatusCode::URI_TOO_LONG,
         HeadError::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        HeadError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let response = plain(status, format!("{status}: {error}"));
+    let mut response = plain(status, format!("{status}: {error}"));
+    if error == HeadError::NoRoom {
+        mark_no_room(&mut response);
+    }
     let asked = Asked { is_head: false, version: Version::HTTP_11, is_kept: false, has_body: false };
     respond(link, client, out, response, &asked, false).await;
 }

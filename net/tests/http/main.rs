@@ -10,6 +10,7 @@ mod frames;
 mod framing;
 mod h2;
 mod hold;
+mod memory;
 mod mended;
 mod once;
 mod pieces;
