@@ -45,6 +45,12 @@ impl Script {
         };
         timeout(Duration::from_secs(3600), wait).await.expect("within the hour")
     }
+
+    /// Stops in real time, from here on: a thread writes the journal, and the clock would run ahead of it.
+    async fn stop(&self) {
+        tokio::time::resume();
+        self.autoscaler.stop().await;
+    }
 }
 
 /// Addresses of pods that are not asked: these revisions are not scraped.
@@ -268,7 +274,7 @@ async fn the_journal_of_a_service_that_sleeps_for_a_day_has_no_long_lines() {
     let script = Script::start(|params| AutoscalerParams { journal, ..params });
     script.cluster.revisions.set(id("hello"), at_rest(spec()));
     sleep(Duration::from_secs(24 * 3600)).await;
-    script.autoscaler.stop().await;
+    script.stop().await;
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -292,7 +298,7 @@ async fn a_journal_ends_with_what_was_heard_after_the_last_decision() {
     // Both are in before the next tick.
     sleep(Duration::from_millis(500)).await;
     assert_eq!(script.cluster.last("hello").map(|last| last.at), Some(first.at));
-    script.autoscaler.stop().await;
+    script.stop().await;
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

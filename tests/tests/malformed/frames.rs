@@ -153,7 +153,7 @@ pub(crate) async fn outcome_of(to: SocketAddr, bytes: &[u8], may_be_answered: bo
             HEADERS => answered = true,
             // Resets may come behind the answer to the first ping, but not behind that to a second one.
             PING if flags == 1 && payload == [1; 8] => drop(writer.write_all(&ping(2)).await),
-            PING if flags == 1 => {
+            PING if flags == 1 && payload == [2; 8] => {
                 drop(writer.write_all(&frame(DATA, END_STREAM, OTHER, b"done")).await);
             }
             _ => {}
