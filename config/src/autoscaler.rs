@@ -12,7 +12,6 @@ use pilotlight_core::TargetBurstCapacity;
 use crate::fault::{Fault, Findings, Parsed};
 use crate::keys::{Key, Rule, config_map};
 use crate::spelling;
-use crate::workload;
 
 /// The defaults of every revision, all legal.
 ///
@@ -87,11 +86,6 @@ impl AutoscalerConfig {
         Parsed::new(config, findings)
     }
 
-    /// Reads the ConfigMap as YAML: its manifest, or only the keys and values.
-    pub fn from_yaml(text: &str) -> Parsed<Self> {
-        workload::config_from_yaml(text)
-    }
-
     /// Whether `key` was written, rather than left at its default.
     pub fn is_written(&self, key: &str) -> bool {
         self.written.contains(key)
@@ -108,7 +102,7 @@ pub(crate) fn burst_capacity(number: f64) -> TargetBurstCapacity {
 }
 
 fn read(data: &BTreeMap<String, String>, findings: &mut Findings) -> AutoscalerConfig {
-    let mut reader = Reader { data, findings, written: BTreeSet::new() };
+    let mut reader = MapReader { data, findings, written: BTreeSet::new() };
     let unless_zero = |number: u32| (number > 0).then_some(number);
     AutoscalerConfig {
         container_concurrency_target_default: reader.read(&config_map::CONTAINER_CONCURRENCY_TARGET_DEFAULT),
@@ -136,13 +130,13 @@ fn read(data: &BTreeMap<String, String>, findings: &mut Findings) -> AutoscalerC
     }
 }
 
-struct Reader<'a> {
+struct MapReader<'a> {
     data: &'a BTreeMap<String, String>,
     findings: &'a mut Findings,
     written: BTreeSet<&'static str>,
 }
 
-impl Reader<'_> {
+impl MapReader<'_> {
     /// The value that is written, or else the default; the default, too, where the written one is a fault.
     fn read<R: Rule>(&mut self, key: &Key<R>) -> R::Value {
         let Some(text) = self.data.get(key.name) else { return key.default_value() };

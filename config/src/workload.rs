@@ -16,7 +16,6 @@ use serde::Serialize;
 use crate::autoscaler::AutoscalerConfig;
 use crate::fault::{Parsed, Warning};
 use crate::resolve::Setting;
-pub(crate) use config::from_yaml as config_from_yaml;
 pub use config::{data_beside, data_in};
 pub use elsewhere::Elsewhere;
 pub use survey::survey;

@@ -152,45 +152,47 @@ fn crc32(text: &str) -> u32 {
     !text.bytes().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
 }
 
-/// Reads the defaults out of a file: an object that holds them, or the bare keys and values.
-pub(crate) fn from_yaml(text: &str) -> Parsed<AutoscalerConfig> {
-    let (documents, errors) = manifest::read(text);
-    let mut all = Findings::default();
-    all.faults.extend(
-        errors
-            .into_iter()
-            .map(|error| Fault::without_value("", error.message).at(Position::line(error.line))),
-    );
-    let Some(document) = holder(&documents) else {
-        if all.faults.is_empty() {
-            all.faults.push(Fault::without_value("", nothing(&documents)));
-        }
-        return Parsed::new(AutoscalerConfig::default(), all);
-    };
-    let mut findings = Findings::default();
-    let root = document.root();
-    let config = if is_bare(&root) {
-        absorb(AutoscalerConfig::from_map(&root.bare_strings(&mut findings)), "", &mut findings)
-    } else {
-        if object::kind(&root) == "ConfigMap" && !is_named_right(&root) {
-            let name = root.at(&["metadata", "name"]);
-            let advice = format!("is read as {NAME}; Knative reads a ConfigMap of this name only");
-            findings.warn(&name.path, advice);
-        }
-        let of_type = if object::kind(&root) == "ConfigMap" { "ConfigMap" } else { "KnativeServing" };
-        fields::check(&root, of_type, &mut findings);
-        read(&root, &mut findings)
-    };
-    let lined = |key: &str| Position::line(document.line_of(key));
-    all.faults.extend(findings.faults.into_iter().map(|it| {
-        let place = lined(&it.key);
-        it.at(place)
-    }));
-    all.warnings.extend(findings.warnings.into_iter().map(|it: Warning| {
-        let place = lined(&it.key);
-        it.at(place)
-    }));
-    Parsed::new(config, all)
+impl AutoscalerConfig {
+    /// Reads the defaults out of a file: an object that holds them, or the bare keys and values.
+    pub fn from_yaml(text: &str) -> Parsed<Self> {
+        let (documents, errors) = manifest::read(text);
+        let mut all = Findings::default();
+        all.faults.extend(
+            errors
+                .into_iter()
+                .map(|error| Fault::without_value("", error.message).at(Position::line(error.line))),
+        );
+        let Some(document) = holder(&documents) else {
+            if all.faults.is_empty() {
+                all.faults.push(Fault::without_value("", nothing(&documents)));
+            }
+            return Parsed::new(AutoscalerConfig::default(), all);
+        };
+        let mut findings = Findings::default();
+        let root = document.root();
+        let config = if is_bare(&root) {
+            absorb(AutoscalerConfig::from_map(&root.bare_strings(&mut findings)), "", &mut findings)
+        } else {
+            if object::kind(&root) == "ConfigMap" && !is_named_right(&root) {
+                let name = root.at(&["metadata", "name"]);
+                let advice = format!("is read as {NAME}; Knative reads a ConfigMap of this name only");
+                findings.warn(&name.path, advice);
+            }
+            let of_type = if object::kind(&root) == "ConfigMap" { "ConfigMap" } else { "KnativeServing" };
+            fields::check(&root, of_type, &mut findings);
+            read(&root, &mut findings)
+        };
+        let lined = |key: &str| Position::line(document.line_of(key));
+        all.faults.extend(findings.faults.into_iter().map(|it| {
+            let place = lined(&it.key);
+            it.at(place)
+        }));
+        all.warnings.extend(findings.warnings.into_iter().map(|it: Warning| {
+            let place = lined(&it.key);
+            it.at(place)
+        }));
+        Parsed::new(config, all)
+    }
 }
 
 /// The keys and values of a file that [`AutoscalerConfig::from_yaml`] reads; empty if there are none.

@@ -29,31 +29,55 @@ const MEASURES: &[(&str, Measure)] = &[
     ("concurrency", Measure::InFlight),
 ];
 
-/// Reads the one HorizontalPodAutoscaler among the objects of a file.
-pub(super) fn spec(file: &str, text: &str) -> Parsed<HpaSpec> {
-    let unusable = |rule: String| Parsed {
-        value: Err(Fault::without_value("", rule).in_file(file).into()),
-        warnings: Vec::new(),
-    };
-    let documents = match manifest::documents(text) {
-        Ok(documents) => documents,
-        Err(message) => return unusable(message),
-    };
-    let is_hpa =
-        |node: &Node<'_>| node.child("kind").value.is_some_and(|kind| kind == "HorizontalPodAutoscaler");
-    let found: Vec<Node<'_>> = documents.iter().map(Document::root).filter(is_hpa).collect();
-    let [one] = found.as_slice() else {
-        return unusable(match found.len() {
-            0 => "holds no HorizontalPodAutoscaler".to_owned(),
-            several => format!("holds {several} HorizontalPodAutoscalers, and one is needed"),
-        });
-    };
-    let mut findings = Findings::default();
-    let spec = object(one, &mut findings);
-    let parsed = Parsed::new(spec, findings);
-    Parsed {
-        value: parsed.value.map_err(|faults| faults.in_file(file)),
-        warnings: parsed.warnings.into_iter().map(|warning| warning.in_file(file)).collect(),
+impl HpaSpec {
+    /// Reads the one HorizontalPodAutoscaler among the objects of a file.
+    ///
+    /// ```
+    /// use pilotlight_sim::hpa::HpaSpec;
+    /// let text = "
+    /// apiVersion: autoscaling/v2
+    /// kind: HorizontalPodAutoscaler
+    /// metadata: { name: web }
+    /// spec:
+    ///   maxReplicas: 0
+    ///   metrics:
+    ///     - type: Resource
+    ///       resource: { name: cpu, target: { type: Utilization, averageUtilisation: 80 } }
+    /// ";
+    /// let faults = HpaSpec::read("hpa.yaml", text).value.unwrap_err();
+    /// assert_eq!(
+    ///     faults.to_string(),
+    ///     "hpa.yaml: spec.maxReplicas: \"0\" is not a whole number between 1 and 2147483647\n\
+    ///      hpa.yaml: spec.metrics[0].resource.target.averageUtilisation: \
+    ///      unknown field; did you mean `averageUtilization`?\n\
+    ///      hpa.yaml: spec.metrics[0].resource.target: needs averageUtilization or averageValue"
+    /// );
+    /// ```
+    pub fn read(file: &str, text: &str) -> Parsed<Self> {
+        let unusable = |rule: String| Parsed {
+            value: Err(Fault::without_value("", rule).in_file(file).into()),
+            warnings: Vec::new(),
+        };
+        let documents = match manifest::documents(text) {
+            Ok(documents) => documents,
+            Err(message) => return unusable(message),
+        };
+        let is_hpa =
+            |node: &Node<'_>| node.child("kind").value.is_some_and(|kind| kind == "HorizontalPodAutoscaler");
+        let found: Vec<Node<'_>> = documents.iter().map(Document::root).filter(is_hpa).collect();
+        let [one] = found.as_slice() else {
+            return unusable(match found.len() {
+                0 => "holds no HorizontalPodAutoscaler".to_owned(),
+                several => format!("holds {several} HorizontalPodAutoscalers, and one is needed"),
+            });
+        };
+        let mut findings = Findings::default();
+        let spec = object(one, &mut findings);
+        let parsed = Parsed::new(spec, findings);
+        Parsed {
+            value: parsed.value.map_err(|faults| faults.in_file(file)),
+            warnings: parsed.warnings.into_iter().map(|warning| warning.in_file(file)).collect(),
+        }
     }
 }
 

@@ -3,10 +3,6 @@
 
 use std::time::Duration;
 
-use pilotlight_config::Parsed;
-
-use super::read;
-
 /// The settings of a HorizontalPodAutoscaler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HpaSpec {
@@ -145,32 +141,3 @@ impl Rules {
 pub(super) const DEFAULT_SCALE_DOWN_STABILIZATION: Duration = Duration::from_secs(300);
 
 const DEFAULT_PERIOD: Duration = Duration::from_secs(15);
-
-impl HpaSpec {
-    /// Reads the one HorizontalPodAutoscaler among the objects of a file.
-    ///
-    /// ```
-    /// use pilotlight_sim::hpa::HpaSpec;
-    /// let text = "
-    /// apiVersion: autoscaling/v2
-    /// kind: HorizontalPodAutoscaler
-    /// metadata: { name: web }
-    /// spec:
-    ///   maxReplicas: 0
-    ///   metrics:
-    ///     - type: Resource
-    ///       resource: { name: cpu, target: { type: Utilization, averageUtilisation: 80 } }
-    /// ";
-    /// let faults = HpaSpec::read("hpa.yaml", text).value.unwrap_err();
-    /// assert_eq!(
-    ///     faults.to_string(),
-    ///     "hpa.yaml: spec.maxReplicas: \"0\" is not a whole number between 1 and 2147483647\n\
-    ///      hpa.yaml: spec.metrics[0].resource.target.averageUtilisation: \
-    ///      unknown field; did you mean `averageUtilization`?\n\
-    ///      hpa.yaml: spec.metrics[0].resource.target: needs averageUtilization or averageValue"
-    /// );
-    /// ```
-    pub fn read(file: &str, text: &str) -> Parsed<Self> {
-        read::spec(file, text)
-    }
-}

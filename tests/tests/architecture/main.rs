@@ -187,36 +187,6 @@ struct Crate {
     sources: Vec<Source>,
 }
 
-/// Counts offences by crate, and lets no crate have more than what it is allowed for now.
-struct Ratchet {
-    what: &'static str,
-    not_yet: BTreeMap<&'static str, usize>,
-    faults: Vec<String>,
-}
-
-impl Ratchet {
-    fn new(what: &'static str, not_yet: &[(&'static str, usize)]) -> Self {
-        Self { what, not_yet: not_yet.iter().copied().collect(), faults: Vec::new() }
-    }
-
-    fn count(&mut self, name: &str, found: usize) {
-        let Self { what, .. } = self;
-        let allowed = self.not_yet.get(name).copied();
-        println!("{name}: {found} {what}");
-        match (found, allowed) {
-            (0, Some(_)) => self.faults.push(format!("{name} has no more {what}: take it off NOT_YET")),
-            (found, allowed) if found > allowed.unwrap_or(0) => {
-                self.faults.push(format!("{name}: {found} {what}, {} allowed", allowed.unwrap_or(0)));
-            }
-            _ => {}
-        }
-    }
-
-    fn hold(self) {
-        assert!(self.faults.is_empty(), "{:#?}; `--nocapture` lists where", self.faults);
-    }
-}
-
 fn crates() -> Vec<Crate> {
     let metadata = metadata();
     let root = metadata.workspace_root.as_std_path();
