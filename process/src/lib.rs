@@ -11,7 +11,7 @@
 //! 4. [`StopSignals`] takes the signals over; [`AdminPort`] serves health and metrics.
 //! 5. [`end`] prints why the program failed, if it did, and chooses the exit code.
 //!
-//! The allocator of all programs is chosen here, too ([`memory`]).
+//! The allocator of all programs is chosen here, too, in `memory.rs`.
 //!
 //! Without the feature `flags` there is no clap: the queue-proxy, of which each pod has one, stays small.
 
