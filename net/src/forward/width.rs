@@ -56,7 +56,7 @@ static WIDE_STREAMS: AtomicUsize = AtomicUsize::new(0);
 /// Streams with wide windows: 16 MiB of them.
 const MAX_WIDE_STREAMS: usize = 256;
 
-/// Bytes of a narrow window: 10,000 of them are 39 MiB. A pod is near, so that even this is some 10 MiB a second. Two frames
-/// of a full window, with their heads of nine bytes, fill a buffer of 8 KiB, into which h2 reads; with a byte more, each
-/// frame would keep such a buffer for itself.
-const NARROW_WINDOW_BYTES: u32 = 4 * 1024 - 9;
+/// Bytes of a narrow window: 10,000 of them are 19 MiB. A pod is near, so that even this is some MiB a second. Four frames
+/// of a full window, with their heads of nine bytes, fill a buffer of 8 KiB, into which h2 reads; with a byte more, fewer
+/// would share one.
+const NARROW_WINDOW_BYTES: u32 = 2 * 1024 - 9;
