@@ -35,7 +35,7 @@ pub struct ServiceView {
     pub wanted: String,
     /// Load, and target per pod.
     pub load: String,
-    /// Which window decides.
+    /// The window that decides.
     pub mode: &'static str,
     /// Requests that wait.
     pub queued: u64,

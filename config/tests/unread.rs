@@ -1,4 +1,4 @@
-//! Whatever is written and has no effect is told, with what was meant and what is in force; valid manifests are not.
+//! Warnings about fields and annotations without effect: what was meant, and what is in force. Valid manifests get none.
 
 use pilotlight_config::workload::{self, Manifest, Workloads};
 use pilotlight_config::{Findings, Warning};

@@ -162,7 +162,7 @@ impl Drop for CountedBody {
     fn drop(&mut self) {
         if self.has_waited {
             self.unwritten.queue.lock().waiting.retain(|(number, _)| *number != self.number);
-            // It may have been woken, in which case it was to wake the next.
+            // A connection that was woken and is dropped passes its wake-up on.
             self.unwritten.wake_next();
         }
     }

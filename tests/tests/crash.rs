@@ -16,17 +16,15 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+/// `PILOTLIGHT_KILLS=50` kills more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_is_killed_loses_what_it_had_and_nothing_else() {
-    kill_again_and_again(4).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute"]
-async fn fifty_apps_that_are_killed_lose_what_they_had_and_nothing_else() {
+    let mut kills = std::env::var("PILOTLIGHT_KILLS").map_or(4, |kills| kills.parse().expect("a number"));
     // Pods that fail in a row are started later and later, so each run has few.
-    for _ in 0..10 {
-        kill_again_and_again(5).await;
+    while kills > 0 {
+        let now = kills.min(5);
+        kill_again_and_again(now).await;
+        kills -= now;
     }
 }
 

@@ -152,7 +152,7 @@ async fn giving_up_and_deletion_answer_everybody_at_once() {
     list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[]) });
     assert!(matches!(waiter.await, Err(Refusal::Trouble(trouble)) if trouble.exit_code == Some(1)));
     assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Trouble(_))));
-    // Whoever comes when a start is tried on demand waits for it.
+    // A request that comes when a start is tried on demand waits for it.
     let on_demand = Trouble { on_demand_at: Some(Time::EPOCH), ..gives_up() };
     list(&throttler, &RevisionEndpoints { trouble: Some(on_demand), ..endpoints(0, &[]) });
     assert!(throttler.arrive().slot().now_or_never().is_none());

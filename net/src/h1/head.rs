@@ -32,7 +32,7 @@ pub(super) enum HeadError {
 pub(super) struct Partial {
     // Bytes that were parsed in vain; 0 at the beginning of a head.
     seen: usize,
-    // Those of a large head, which are counted.
+    // Bytes of a large head, charged to the budget of unfinished heads.
     counted: Option<Charge>,
 }
 

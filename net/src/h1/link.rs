@@ -77,7 +77,7 @@ struct Halves {
     is_fresh: bool,
     /// When the request was read.
     begun: Option<Instant>,
-    /// It has been looked at what lies behind the request.
+    /// A read behind the request was tried, to tell a half-close from a close.
     has_looked_behind: bool,
     /// The client sends nothing more, and waits for answers.
     is_half_closed: bool,

@@ -96,7 +96,7 @@ async fn bodies_that_wait_over_http_2_stay_within_the_budget_and_the_rest_is_ref
     .await;
     let waiting = queue.breaker.waiting();
     assert!(queue.budget.used() < BUDGET + (64 << 10), "{}", queue.budget.used());
-    // Those that wait do not keep the body of another from being read: on the same connection, and on others.
+    // Bodies that wait do not keep another from being read, on their connection or on others.
     for mut sender in [sender.clone(), queue.connect().await] {
         let response = soon("a turn", sender.send_request(post("/now", 3 << 20))).await.unwrap();
         let body = soon("its body", response.into_body().collect()).await.unwrap().to_bytes();

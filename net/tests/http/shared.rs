@@ -92,7 +92,6 @@ async fn frames_that_cross_a_reset_hurt_nobody() {
 }
 
 #[tokio::test]
-#[ignore = "takes a minute"]
 async fn a_million_frames_that_cross_a_reset_hurt_nobody() {
     frames_cross_and_hurt_nobody(2000, 250).await;
 }

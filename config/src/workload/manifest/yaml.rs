@@ -50,7 +50,7 @@ impl Lines {
                     (rest.is_empty() || rest.starts_with(['.', '['])).then_some(rest)
                 };
                 let found = fields.iter().filter_map(|(key, inside)| Some((follows(key)?, inside)));
-                // Of `a` and `a.b` the longer key is the one that is meant.
+                // The longest key that fits is meant: `a.b` rather than `a`.
                 let (rest, (line, inside)) = found.min_by_key(|(rest, _)| rest.len())?;
                 inside.of(rest.strip_prefix('.').unwrap_or(rest)).or(Some(*line))
             }
