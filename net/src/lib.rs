@@ -59,7 +59,7 @@ pub use connections::{connection_limit_hits, limit_connections, open_connections
 pub use dial::{connect, other_localhost};
 pub use drain::Drain;
 pub use error::{Error, Fault, RequestBodyError};
-pub use forward::{Pings, SendError, UpstreamParams, Upstreams};
+pub use forward::{Pings, SendError, UpstreamParams, Upstreams, is_replayable};
 pub use handler::Handler;
 pub use headers::{is_kubelet_probe, is_probe};
 pub use hold::hold_while;
