@@ -55,7 +55,7 @@ pub use breaker::{Breaker, Permit};
 pub use budget::ByteBudget;
 pub use client::Client;
 pub use clock::Clock;
-pub use connections::{connection_limit_hits, limit_connections, open_connections};
+pub use connections::{Port, connection_limit_hits, open_connections};
 pub use dial::{connect, other_localhost};
 pub use drain::Drain;
 pub use error::{Error, Fault, RequestBodyError};
