@@ -255,7 +255,7 @@ impl Connection {
                     let length = length::of_response(asked, status, version, headers).map_err(malformed)?;
                     self.is_kept &= length != Length::UntilClose;
                     self.kept_for = length::kept_for(response.headers());
-                    self.decoder = Decoder::new(length);
+                    self.decoder = Decoder::of_response(length);
                     return Poll::Ready(Ok(response));
                 }
                 None => {
