@@ -3,6 +3,7 @@
 //! HTTP/2 requests go out as HTTP/2, by prior knowledge (RFC 9113, 3.3), all others as HTTP/1.1. So an app speaks with its
 //! clients in their own protocol, and nothing that only one of the two can say is lost on the way.
 
+mod breaks;
 mod h1;
 mod h2;
 mod kept;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::Version;
 
-pub use self::retry::SendError;
+pub use self::retry::{SendError, is_replayable};
 use crate::dial::Dialer;
 use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
@@ -106,7 +107,8 @@ impl Upstreams {
     ///
     /// A kept connection may turn out to be closed. A request of which no byte was written, or that the upstream says it
     /// has not processed (RFC 9113, 8.7), is then sent again whatever it is; one that was written, only if it is idempotent
-    /// and has no body (RFC 9110, 9.2.2), as in Go (net/http, `Request.isReplayable`).
+    /// and has no body (RFC 9110, 9.2.2), as in Go (net/http, `Request.isReplayable`). A request [of that kind](is_replayable)
+    /// is put back with its response, too: the response may be that of a proxy whose app has died.
     ///
     /// `client` is sent interim (1xx) responses, such as `103 Early Hints`.
     pub async fn send(

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::breaks::Breaks;
 use super::retry::{SendError, is_replayable};
 use crate::body::{Ending, UpstreamBody};
 use crate::dial::Dialer;
@@ -38,6 +39,7 @@ pub(super) struct Http1Pool {
     // Upstreams are proxies, which may send requests back.
     to_proxies: AtomicBool,
     idle: Mutex<IdleConnections>,
+    breaks: Breaks,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +73,7 @@ impl Http1Pool {
             max_idle: AtomicUsize::new(usize::MAX),
             to_proxies: AtomicBool::new(false),
             idle: Mutex::default(),
+            breaks: Breaks::default(),
         })
     }
 
@@ -108,8 +111,12 @@ impl Http1Pool {
                     pooled.give_back();
                     return Err(SendError::whole(source, was_written));
                 }
-                Err(Unanswered::Stale(_)) if may_replay => was_written = true,
+                Err(Unanswered::Stale(source)) if may_replay => {
+                    was_written = true;
+                    self.breaks.failed(to, &source);
+                }
                 Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => {
+                    self.breaks.failed(to, &source);
                     return Err(SendError::Failed { source });
                 }
             }
@@ -117,6 +124,11 @@ impl Http1Pool {
         // Boxed: connecting is rare, and its future large enough to weigh on every request that finds a kept connection.
         let dialed = self.connect(to).await;
         let mut pooled = dialed.map_err(|source| SendError::not_dialed(source, was_written))?;
+        if let Some(until) = self.breaks.watch_until(to) {
+            let broken = pooled.connection.watch(until).await;
+            broken.map_err(|source| SendError::whole(source, was_written))?;
+        }
+        let may_replay = is_replayable(request);
         match pooled.connection.send(request, inform).await {
             Ok(response) => accept(pooled, request, response, permission),
             Err(Unanswered::Unsent(source)) => Err(SendError::whole(source, was_written)),
@@ -124,7 +136,14 @@ impl Http1Pool {
                 pooled.give_back();
                 Err(SendError::whole(source, was_written))
             }
-            Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => Err(SendError::Failed { source }),
+            Err(Unanswered::Stale(source)) if may_replay => {
+                self.breaks.failed(to, &source);
+                Err(SendError::Replayable { source })
+            }
+            Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => {
+                self.breaks.failed(to, &source);
+                Err(SendError::Failed { source })
+            }
         }
     }
 
@@ -208,6 +227,16 @@ fn used_for(kept_for: Duration) -> Duration {
 }
 
 impl Pooled {
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = self.connection.poll_frame(cx);
+        if let Poll::Ready(Some(Err(error))) = &frame
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.breaks.failed(self.to, error);
+        }
+        frame
+    }
+
     /// Keeps the connection for the next request, if there can be one.
     fn give_back(self: Box<Self>) {
         if self.connection.is_free()
@@ -235,7 +264,7 @@ impl http_body::Body for Pooled {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.connection.poll_frame(cx)
+        self.poll_response(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -366,7 +395,7 @@ impl SharedExchange {
             return Poll::Ready(Some(Err(failure)));
         }
         let Some(pooled) = &mut self.pooled else { return Poll::Ready(None) };
-        let frame = pooled.connection.poll_frame(cx);
+        let frame = pooled.poll_response(cx);
         if frame.is_pending() {
             self.reader = Some(cx.waker().clone());
         } else if pooled.connection.has_ended()
