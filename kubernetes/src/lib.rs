@@ -4,8 +4,10 @@
 //! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
 //! decided of it all is not decided here.
 
+mod client;
 pub mod knative;
 pub mod labels;
 mod watch;
 
+pub use client::{ClientArgs, connect};
 pub use watch::{WatchParams, watch};
