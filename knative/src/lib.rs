@@ -3,4 +3,5 @@
 //! Both are the components of `pilotlight-autoscaler` and `pilotlight-activator`, with Kubernetes watches in front of them
 //! and writes to the API server behind them. Nothing is decided here.
 
+pub mod activator;
 pub mod autoscaler;
