@@ -5,3 +5,6 @@
 
 pub mod activator;
 pub mod autoscaler;
+mod cluster_args;
+
+pub use cluster_args::ClusterArgs;

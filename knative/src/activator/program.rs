@@ -9,7 +9,6 @@ use anyhow::Context;
 use clap::{Args, Parser};
 use pilotlight_activator::TrafficArgs;
 use pilotlight_config::process::variables;
-use pilotlight_kubernetes::{ClientArgs, connect};
 use pilotlight_net::limit_connections;
 use pilotlight_process::flags::{LogArgs, parse};
 use pilotlight_process::{FAILURE, StopSignals, WrongSettings, end, start_logs};
@@ -18,6 +17,7 @@ use tracing::{Level, info};
 
 use super::config::ConfigNames;
 use super::start::{KnativeActivatorParams, ListenAddresses, start};
+use crate::ClusterArgs;
 
 /// The program of its own.
 #[derive(Debug, Parser)]
@@ -34,7 +34,7 @@ struct ActivatorProgram {
 #[command(after_long_help = variables::help(&[variables::LOGS, variables::ACTIVATOR_TLS]))]
 pub struct KnativeActivatorArgs {
     #[command(flatten)]
-    client: ClientArgs,
+    cluster: ClusterArgs,
     /// Address that all ports are opened on [default: every address of the pod]
     #[arg(long, value_name = "IP", env = "PILOTLIGHT_BIND_ADDRESS", hide_env_values = true)]
     bind_address: Option<IpAddr>,
@@ -110,7 +110,7 @@ impl KnativeActivatorArgs {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         Ok(KnativeActivatorParams {
-            client: connect(&self.client).await?,
+            client: self.cluster.connect("pilotlight-activator").await?,
             system_namespace: system_namespace.to_owned(),
             config: ConfigNames::from_env(|name| env.get(name).cloned()),
             listen: self.listen(),
