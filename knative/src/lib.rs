@@ -4,6 +4,7 @@
 //! and writes to the API server behind them. Nothing is decided here.
 
 pub mod activator;
+pub mod adopt;
 pub mod autoscaler;
 mod cluster_args;
 
