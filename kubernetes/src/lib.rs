@@ -4,8 +4,10 @@
 //! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
 //! decided of it all is not decided here.
 
+pub mod event;
 pub mod knative;
 pub mod labels;
+pub mod metrics;
 mod watch;
 
 pub use watch::{WatchParams, watch};
