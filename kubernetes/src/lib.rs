@@ -1,0 +1,11 @@
+//! A Kubernetes API server as the rest of this project wants it: feeds of small facts.
+//!
+//! [`watch`] lists and watches objects of one kind and publishes what is needed of each ([`Feed`](pilotlight_feed::Feed)),
+//! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
+//! decided of it all is not decided here.
+
+pub mod knative;
+pub mod labels;
+mod watch;
+
+pub use watch::{WatchParams, watch};
