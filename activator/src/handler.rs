@@ -31,9 +31,10 @@ impl Handler for Activator {
             FROM_INGRESS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
         let mut told = shared.params.telemetry.begin(client.address(), &mut request);
-        let route = match shared.routes.find_or_wait(client, &mut request).await {
-            Ok(route) => route,
-            Err(why) => {
+        let route = match shared.routes.find_or_wait(client, &mut request, &shared.body_bytes).await {
+            Err(left_or_refused) => return tell(told, message::respond(&left_or_refused)),
+            Ok(Ok(route)) => route,
+            Ok(Err(why)) => {
                 let tell_hosts = shared.params.single_default;
                 return tell(told, refusal::unroutable(&why, &shared.routes, tell_hosts));
             }

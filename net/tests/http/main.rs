@@ -6,6 +6,7 @@ mod closing;
 mod differential;
 mod dying;
 mod fickle;
+mod floods;
 mod forward;
 mod frames;
 mod framing;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pilotlight_tests::proxies::HOST;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::time::timeout_at;
 
 /// One kind of flood.
@@ -68,8 +68,10 @@ const TWO_FRAMES: Flood = Flood { frames_a_round: 2, ..ONE_FRAME };
 impl Flood {
     pub(crate) async fn send(&self, to: SocketAddr, longest: Duration) -> anyhow::Result<Sent> {
         let until = (Instant::now() + longest).into();
-        let stream = TcpStream::connect(to).await?;
-        let (mut reader, mut writer) = stream.into_split();
+        let socket = TcpSocket::new_v4()?;
+        // Little is sent that the proxy never reads.
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        let (mut reader, mut writer) = socket.connect(to).await?.into_split();
         writer
             .write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat())
             .await?;
@@ -143,7 +145,9 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Rounds that are written together.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 10;
+
+const SEND_BUFFER_BYTES: u32 = 16 << 10;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

@@ -2,7 +2,7 @@
 //! minutes.
 //!
 //! Each flood has a process of its own, the real binary. It goes on until the proxy ends the connection, but for no longer
-//! than [`LONGEST`]. The processor time is the proxy's, less what it takes for the calls of others alone. Others send one
+//! than [`LONGEST`]. The processor time is the proxy's, less what the calls of others take without a flood. Others send one
 //! request after the other on a connection of their own, over HTTP/1.1 and over HTTP/2: all must be answered. With
 //! arguments, only the floods whose names contain one of them run.
 
@@ -46,13 +46,14 @@ async fn measure(flood: &Flood, kind: &str) -> anyhow::Result<bool> {
         _ => Proxy::queue_proxy(app, &[]).await,
     };
     let others = Others::start(proxy.address);
-    let (at_rest, began) = (cpu(proxy.pid()), Instant::now());
+    let (at_rest, calls_before) = (cpu(proxy.pid()), others.answered());
     tokio::time::sleep(CALM).await;
-    let alone = (cpu(proxy.pid()) - at_rest).div_f64(began.elapsed().as_secs_f64());
-    let (before, began) = (cpu(proxy.pid()), Instant::now());
+    let (before, calls, began) = (cpu(proxy.pid()), others.answered(), Instant::now());
+    let each_call = (before - at_rest).div_f64((calls - calls_before).max(1) as f64);
     let sent = flood.send(proxy.address, LONGEST).await?;
     let took = began.elapsed();
-    let spent = (cpu(proxy.pid()) - before).saturating_sub(alone.mul_f64(took.as_secs_f64()));
+    let spent = cpu(proxy.pid()) - before;
+    let spent = spent.saturating_sub(each_call.mul_f64((others.answered() - calls) as f64));
     let calls = others.finish().await;
     let ends = if sent.has_ended { format!("{:.0}", took.as_secs_f64() * 1e3) } else { "never".to_owned() };
     println!(

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 /// Two clients, one over each protocol, that send one request after the other.
 pub(crate) struct Others {
     is_over: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     clients: JoinSet<Calls>,
 }
 
@@ -31,11 +32,16 @@ pub(crate) struct Calls {
 
 impl Others {
     pub(crate) fn start(to: SocketAddr) -> Others {
-        let is_over = Arc::<AtomicBool>::default();
+        let (is_over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let mut clients = JoinSet::new();
-        clients.spawn(over_http_1(to, Arc::clone(&is_over)));
-        clients.spawn(over_http_2(to, Arc::clone(&is_over)));
-        Others { is_over, clients }
+        clients.spawn(over_http_1(to, Arc::clone(&is_over), Arc::clone(&answered)));
+        clients.spawn(over_http_2(to, Arc::clone(&is_over), Arc::clone(&answered)));
+        Others { is_over, answered, clients }
+    }
+
+    /// Calls answered so far.
+    pub(crate) fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn finish(self) -> Calls {
@@ -50,7 +56,7 @@ impl Others {
     }
 }
 
-async fn over_http_1(to: SocketAddr, is_over: Arc<AtomicBool>) -> Calls {
+async fn over_http_1(to: SocketAddr, is_over: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Calls {
     let stream = TcpStream::connect(to).await.expect("a connection");
     let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.expect("a connection");
     tokio::spawn(driver);
@@ -58,11 +64,12 @@ async fn over_http_1(to: SocketAddr, is_over: Arc<AtomicBool>) -> Calls {
     while !is_over.load(Ordering::Relaxed) {
         let request = Request::post("/").header("host", HOST).body(Full::new(Bytes::from_static(b"1234")));
         calls.count(sender.send_request(request.expect("a request"))).await;
+        answered.fetch_add(1, Ordering::Relaxed);
     }
     calls
 }
 
-async fn over_http_2(to: SocketAddr, is_over: Arc<AtomicBool>) -> Calls {
+async fn over_http_2(to: SocketAddr, is_over: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Calls {
     let stream = TcpStream::connect(to).await.expect("a connection");
     let (mut sender, driver) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a connection");
@@ -71,6 +78,7 @@ async fn over_http_2(to: SocketAddr, is_over: Arc<AtomicBool>) -> Calls {
     while !is_over.load(Ordering::Relaxed) {
         let request = Request::post(format!("http://{HOST}/")).body(Full::new(Bytes::from_static(b"1234")));
         calls.count(sender.send_request(request.expect("a request"))).await;
+        answered.fetch_add(1, Ordering::Relaxed);
     }
     calls
 }
