@@ -13,6 +13,8 @@ mod index;
 mod known;
 mod lane;
 pub mod metrics;
+#[cfg(test)]
+mod pretend;
 mod probe;
 mod reconcile;
 mod scraping;
