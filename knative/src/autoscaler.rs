@@ -15,6 +15,8 @@ mod lane;
 pub mod metrics;
 #[cfg(test)]
 mod pretend;
+#[cfg(test)]
+mod pretend_api;
 mod probe;
 mod reconcile;
 mod scraping;

@@ -320,3 +320,6 @@ const AT_WORK: usize = 32;
 /// After so many failures of this kind it is no accident.
 const STALE_SEVERAL_TIMES: u32 = 6;
 const LOGGED_EVERY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;
