@@ -13,6 +13,10 @@ mod index;
 mod known;
 mod lane;
 pub mod metrics;
+#[cfg(test)]
+mod pretend;
+#[cfg(test)]
+mod pretend_api;
 mod probe;
 mod reconcile;
 mod scraping;
