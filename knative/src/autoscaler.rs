@@ -5,7 +5,10 @@
 //! ```
 
 mod buckets;
+mod config_maps;
+pub mod metrics;
 mod settings;
 
 pub use buckets::Buckets;
+pub use config_maps::{ConfigMapNames, ConfigMaps, OnRefused, in_one_line};
 pub use settings::Settings;
