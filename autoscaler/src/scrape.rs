@@ -36,14 +36,14 @@ pub type OnPodStat = Arc<dyn Fn(&RevisionId, &str, &Stat) + Send + Sync>;
 /// Hears of a revision whose scrapes fail from now on, or fail in another way; `None`: they work again.
 pub type OnScrape = Arc<dyn Fn(&RevisionId, Option<&ScrapeFault>) + Send + Sync>;
 
-/// Finds the address of a `HOST:PORT`.
-pub type Resolve = Arc<dyn Fn(Arc<str>) -> BoxFuture<'static, io::Result<SocketAddr>> + Send + Sync>;
+/// Finds the address of a host and a port.
+pub type Resolve = Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<SocketAddr>> + Send + Sync>;
 
 /// The system's resolver.
 pub(crate) fn system_resolver() -> Resolve {
-    Arc::new(|place| {
+    Arc::new(|host, port| {
         Box::pin(async move {
-            let mut addresses = tokio::net::lookup_host(&*place).await?;
+            let mut addresses = tokio::net::lookup_host((host.as_str(), port)).await?;
             addresses.next().ok_or_else(|| io::ErrorKind::NotFound.into())
         })
     })
@@ -168,7 +168,9 @@ impl Scraper {
             }
         }
         let pods = revision.pods.iter().filter(|pod| pod.phase == PodPhase::Ready).count();
-        let address = (self.params.resolve)(Arc::clone(service)).await?;
+        let (host, port) = service.rsplit_once(':').unwrap_or((service, ""));
+        let port = port.parse().map_err(io::Error::other)?;
+        let address = (self.params.resolve)(host.to_owned(), port).await?;
         let host = HeaderValue::try_from(&**service).unwrap_or(HeaderValue::from_static("pods"));
         let question = question().header(header::HOST, host);
         let sum = ServiceScrape::new(pods, revision.spec.stable_window).run(address, &question).await?;

@@ -189,8 +189,8 @@ impl Meshed {
             Arc::new(move |_, fault| told.lock().push(fault.cloned()))
         };
         let address = service.addresses[0];
-        let resolve: Resolve = Arc::new(move |place| {
-            assert_eq!(&*place, "hello-private.default:9090");
+        let resolve: Resolve = Arc::new(move |host, port| {
+            assert_eq!((&*host, port), ("hello-private.default", 9090));
             Box::pin(async move { Ok(address) })
         });
         let service = Some("hello-private.default:9090".into());
