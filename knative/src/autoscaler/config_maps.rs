@@ -13,7 +13,7 @@ use pilotlight_config::cluster::{
     DeploymentConfig, LeaderElectionConfig, LogLevel, LoggingConfig, NetworkConfig, ObservabilityConfig,
 };
 use pilotlight_config::{AutoscalerConfig, Fault, Faults, Parsed};
-use pilotlight_feed::{Change, Feed};
+use pilotlight_feed::{Change, Feed, Follower};
 use pilotlight_kubernetes::{WatchParams, watch};
 use pilotlight_process::WrongSettings;
 use tokio::sync::watch::{Receiver, Sender, channel};
@@ -43,8 +43,8 @@ impl Default for ConfigMapNames {
     }
 }
 
-/// Hears of a ConfigMap, by name, that was changed to something illegal.
-pub type OnRefused = Arc<dyn Fn(&str, &Faults) + Send + Sync>;
+/// Hears of a ConfigMap, by name and UID, that was changed to something illegal.
+pub type OnRefused = Arc<dyn Fn(&str, &str, &Faults) + Send + Sync>;
 
 /// The ConfigMaps as they are in force.
 #[derive(Clone, Debug)]
@@ -143,7 +143,10 @@ impl ConfigMaps {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let feed = Feed::default();
         let follower = feed.follow();
-        let read = |map: &ConfigMap| Some((map.name_any(), map.data.clone().unwrap_or_default()));
+        let read = |map: &ConfigMap| {
+            let uid = map.uid().unwrap_or_default();
+            Some((map.name_any(), (uid, map.data.clone().unwrap_or_default())))
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = watch(api, WatchParams::default(), feed, read) => {}
@@ -156,7 +159,7 @@ impl ConfigMaps {
 
     async fn apply(
         mut self,
-        mut changes: pilotlight_feed::Follower<String, Data>,
+        mut changes: Follower<String, (String, Data)>,
         settings: &Sender<Arc<Settings>>,
         metrics: &Metrics,
         on_refused: &OnRefused,
@@ -164,11 +167,12 @@ impl ConfigMaps {
     ) {
         let mut level = self.log_level();
         while let Some(change) = changes.next().await {
-            let Change::Set(name, data) = change else { continue };
-            if let Err(faults) = self.learn(&name, &data, false) {
+            let Change::Set(name, map) = change else { continue };
+            let (uid, data) = &*map;
+            if let Err(faults) = self.learn(&name, data, false) {
                 warn!(config_map = %name, faults = %faults.to_string().replace('\n', "; "), "An illegal change of a ConfigMap is not followed");
                 metrics.config_refused(&name);
-                on_refused(&name, &faults);
+                on_refused(&name, uid, &faults);
                 continue;
             }
             let is_news = settings.send_if_modified(|current| {

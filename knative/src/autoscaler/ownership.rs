@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use pilotlight_config::process::StatefulEnv;
 use pilotlight_kubernetes::LeaseState;
 use pilotlight_net::Target;
 use pilotlight_process::WrongSettings;
@@ -113,17 +114,15 @@ pub struct StatefulSet {
 }
 
 impl StatefulSet {
-    /// Reads Knative's variables; `None`: they are not set, and leases decide. `namespace` and `cluster_domain` are those
-    /// of the Service that governs the StatefulSet, `buckets` is how many pods it has.
-    pub fn from_env(
-        lookup: impl Fn(&str) -> Option<String>,
+    /// The place that Knative's variables tell. `namespace` and `cluster_domain` are those of the Service that governs the
+    /// StatefulSet, `buckets` is how many pods it has.
+    pub fn new(
+        env: &StatefulEnv,
         namespace: &str,
         cluster_domain: &str,
         buckets: u32,
-    ) -> Result<Option<StatefulSet>, WrongSettings> {
-        let (Some(pod), Some(service)) = (lookup(ORDINAL), lookup(SERVICE)) else { return Ok(None) };
-        let protocol = lookup(PROTOCOL).unwrap_or_else(|| "http".to_owned());
-        let port = lookup(PORT).unwrap_or_else(|| "80".to_owned());
+    ) -> Result<StatefulSet, WrongSettings> {
+        let StatefulEnv { pod, service, protocol, port } = env;
         let mut wrong = WrongSettings::default();
         let parsed =
             pod.rsplit_once('-').and_then(|(set, ordinal)| Some((set, ordinal.parse::<usize>().ok()?)));
@@ -151,14 +150,13 @@ impl StatefulSet {
                 set.all.push(url);
             }
         }
-        wrong.finish(|| Some(Some(set)))
+        wrong.finish(|| Some(set))
     }
 }
 
 const ORDINAL: &str = "STATEFUL_CONTROLLER_ORDINAL";
 const SERVICE: &str = "STATEFUL_SERVICE_NAME";
 const PROTOCOL: &str = "STATEFUL_SERVICE_PROTOCOL";
-const PORT: &str = "STATEFUL_SERVICE_PORT";
 
 #[cfg(test)]
 mod tests {
@@ -166,8 +164,10 @@ mod tests {
 
     use super::*;
 
-    fn env(pairs: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<String> {
-        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    fn set(pod: &str, protocol: &str) -> Result<StatefulSet, WrongSettings> {
+        let [pod, service, protocol, port] = [pod, "autoscaler", protocol, "8080"].map(str::to_owned);
+        let env = StatefulEnv { pod, service, protocol, port };
+        StatefulSet::new(&env, "knative-serving", "cluster.local", 2)
     }
 
     #[tokio::test]
@@ -200,13 +200,7 @@ mod tests {
 
     #[test]
     fn a_pod_of_a_stateful_set_has_the_bucket_of_its_ordinal() {
-        let lookup = env(&[
-            ("STATEFUL_CONTROLLER_ORDINAL", "as-1"),
-            ("STATEFUL_SERVICE_NAME", "autoscaler"),
-            ("STATEFUL_SERVICE_PROTOCOL", "ws"),
-            ("STATEFUL_SERVICE_PORT", "8080"),
-        ]);
-        let set = StatefulSet::from_env(lookup, "knative-serving", "cluster.local", 2).unwrap().unwrap();
+        let set = set("as-1", "ws").unwrap();
         let Ownership { buckets, holders } = Ownership::by_ordinal(&set);
         let url = |ordinal| format!("ws://as-{ordinal}.autoscaler.knative-serving.svc.cluster.local:8080");
         let buckets = buckets.borrow();
@@ -220,23 +214,9 @@ mod tests {
 
     #[test]
     fn variables_of_a_stateful_set_that_do_not_fit_are_refused() {
-        let wrong = |lookup| StatefulSet::from_env(lookup, "ns", "cluster.local", 2).unwrap_err().to_string();
-        // The protocol's default is no websocket's.
-        let default = env(&[("STATEFUL_CONTROLLER_ORDINAL", "as-1"), ("STATEFUL_SERVICE_NAME", "s")]);
-        assert!(wrong(default).contains("STATEFUL_SERVICE_PROTOCOL is to be ws"));
-        let none = env(&[
-            ("STATEFUL_CONTROLLER_ORDINAL", "autoscaler"),
-            ("STATEFUL_SERVICE_NAME", "s"),
-            ("STATEFUL_SERVICE_PROTOCOL", "ws"),
-        ]);
-        assert!(wrong(none).contains("is not the name of a StatefulSet's pod"));
-        let beyond = env(&[
-            ("STATEFUL_CONTROLLER_ORDINAL", "as-2"),
-            ("STATEFUL_SERVICE_NAME", "s"),
-            ("STATEFUL_SERVICE_PROTOCOL", "ws"),
-        ]);
-        assert!(wrong(beyond).contains("has no bucket"));
-        let unset = env(&[("STATEFUL_CONTROLLER_ORDINAL", "as-2")]);
-        assert_eq!(StatefulSet::from_env(unset, "ns", "cluster.local", 2).unwrap(), None);
+        let wrong = |pod, protocol| set(pod, protocol).unwrap_err().to_string();
+        assert!(wrong("as-1", "http").contains("STATEFUL_SERVICE_PROTOCOL is to be ws"));
+        assert!(wrong("autoscaler", "ws").contains("is not the name of a StatefulSet's pod"));
+        assert!(wrong("as-2", "ws").contains("has no bucket"));
     }
 }

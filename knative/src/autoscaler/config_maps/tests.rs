@@ -74,7 +74,7 @@ async fn a_legal_change_is_followed_and_an_illegal_one_is_refused_and_told() {
     let refused = Arc::new(Mutex::new(Vec::new()));
     let on_refused: OnRefused = {
         let refused = Arc::clone(&refused);
-        Arc::new(move |name, faults| refused.lock().push((name.to_owned(), in_one_line(faults))))
+        Arc::new(move |name, _, faults| refused.lock().push((name.to_owned(), in_one_line(faults))))
     };
     let (levels, mut level) = channel(Level::DEBUG);
     let maps = read.unwrap();
