@@ -36,7 +36,7 @@ enum KnativeCommand {
 
 #[derive(Debug, Args)]
 struct AdoptArgs {
-    /// The image, such as registry.example/pilotlight-knative-activator:0.1.0
+    /// The image, such as registry.example/pilotlight-activator:0.1.0
     #[arg(long, value_name = "IMAGE")]
     image: String,
     #[command(flatten)]

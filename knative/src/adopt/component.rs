@@ -14,8 +14,8 @@ pub enum Component {
 }
 
 impl Component {
-    /// All of them, in the order in which they are best replaced: the fewest requests depend on the first.
-    pub const ALL: [Component; 3] = [Component::Autoscaler, Component::Activator, Component::QueueProxy];
+    /// All of them. The last is in every pod.
+    pub const ALL: [Component; 3] = [Component::Activator, Component::Autoscaler, Component::QueueProxy];
 
     /// The name, which is also that of its Deployment and container where it has any.
     pub fn name(self) -> &'static str {

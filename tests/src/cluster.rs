@@ -1,0 +1,3 @@
+//! A Kubernetes cluster in this process, for tests of what runs on one.
+
+pub mod api;
