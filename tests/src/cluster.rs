@@ -6,6 +6,7 @@
 mod addresses;
 mod deployments;
 mod endpoints;
+mod knative;
 mod kubelet;
 mod log;
 mod names;
@@ -15,6 +16,8 @@ mod queue;
 mod store;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::thread;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -25,6 +28,7 @@ use kube::api::Api;
 use tokio::task::JoinSet;
 
 pub use self::addresses::AddressRange;
+pub use self::knative::{ACTIVATOR_SERVICE, Revision, RevisionSpec, RevisionStatus, SYSTEM_NAMESPACE};
 pub use self::kubelet::{Image, Kubelet, Pace};
 pub use self::log::Log;
 pub use self::names::{Names, local_port};
@@ -32,6 +36,7 @@ pub use self::proxy::ServiceProxy;
 
 use self::deployments::Deployments;
 use self::endpoints::EndpointControllers;
+use self::knative::{KnativeController, Shared};
 use self::store::Store;
 
 /// What every Kubernetes has beside its API server, on one node. Dropping it ends all pods.
@@ -44,36 +49,52 @@ pub struct SmallCluster {
     pub names: Names,
     /// Sayings of all parts and pods. They are printed if a test fails.
     pub log: Log,
+    client: Client,
     addresses: AddressRange,
-    _tasks: JoinSet<()>,
+    stores: Stores,
+    tasks: JoinSet<()>,
+}
+
+/// The objects that several parts follow.
+struct Stores {
+    pods: Arc<Store<Pod>>,
+    deployments: Arc<Store<Deployment>>,
+    services: Arc<Store<Service>>,
+    endpoints: Arc<Store<Endpoints>>,
+    slices: Arc<Store<EndpointSlice>>,
 }
 
 impl SmallCluster {
     /// Starts it around this API server. Its node knows the [images of this project](images).
     pub fn start(client: &Client) -> anyhow::Result<SmallCluster> {
-        let log = Log::default();
-        let mut tasks = JoinSet::new();
+        let (log, mut tasks) = (Log::default(), JoinSet::new());
         let addresses = AddressRange::from_env()?;
-        let client = || client.clone();
-        let pods: std::sync::Arc<Store<Pod>> = Store::watch(Api::all(client()), &mut tasks, log.clone());
-        let deployments: std::sync::Arc<Store<Deployment>> =
-            Store::watch(Api::all(client()), &mut tasks, log.clone());
-        let services: std::sync::Arc<Store<Service>> =
-            Store::watch(Api::all(client()), &mut tasks, log.clone());
-        let endpoints: std::sync::Arc<Store<Endpoints>> =
-            Store::watch(Api::all(client()), &mut tasks, log.clone());
-        let slices: std::sync::Arc<Store<EndpointSlice>> =
-            Store::watch(Api::all(client()), &mut tasks, log.clone());
-        Deployments::start(client(), NODE, &deployments, &pods, &mut tasks, &log);
-        EndpointControllers::start(client(), &services, &pods, &endpoints, &slices, &mut tasks, &log);
-        let kubelet = Kubelet::start(NODE, client(), addresses.clone(), images(), &pods, &log)?;
-        let proxy = ServiceProxy::start(client(), addresses.clone(), &services, &slices, &mut tasks, &log);
-        let names = Names::new(&services);
-        Ok(SmallCluster { kubelet, proxy, names, log, addresses, _tasks: tasks })
+        let stores = Stores {
+            pods: Store::watch(Api::all(client.clone()), &mut tasks, log.clone()),
+            deployments: Store::watch(Api::all(client.clone()), &mut tasks, log.clone()),
+            services: Store::watch(Api::all(client.clone()), &mut tasks, log.clone()),
+            endpoints: Store::watch(Api::all(client.clone()), &mut tasks, log.clone()),
+            slices: Store::watch(Api::all(client.clone()), &mut tasks, log.clone()),
+        };
+        let Stores { pods, deployments, services, endpoints, slices } = &stores;
+        Deployments::start(client.clone(), NODE, deployments, pods, &mut tasks, &log);
+        EndpointControllers::start(client.clone(), services, pods, endpoints, slices, &mut tasks, &log);
+        let kubelet = Kubelet::start(NODE, client.clone(), addresses.clone(), images(), pods, &log)?;
+        let proxy =
+            ServiceProxy::start(client.clone(), addresses.clone(), services, slices, &mut tasks, &log);
+        let names = Names::new(services);
+        Ok(SmallCluster { kubelet, proxy, names, log, client: client.clone(), addresses, stores, tasks })
+    }
+
+    /// Starts what Knative's controller does for scaling. Its queue-proxies get these variables besides Knative's own.
+    pub fn start_knative(&mut self, queue_proxy_env: BTreeMap<String, String>) {
+        let Stores { pods, deployments, services, endpoints, .. } = &self.stores;
+        let shared = Shared { pods, deployments, services, endpoints };
+        KnativeController::start(&self.client, &shared, queue_proxy_env, &mut self.tasks, &self.log);
     }
 
     /// An address that nothing else of the cluster has.
-    pub fn take_address(&self) -> anyhow::Result<std::net::IpAddr> {
+    pub fn take_address(&self) -> anyhow::Result<IpAddr> {
         self.addresses.take()
     }
 }
@@ -89,9 +110,16 @@ impl Drop for SmallCluster {
 /// The images of every node: `sample`, the sample application, and `queue-proxy`.
 pub fn images() -> BTreeMap<String, Image> {
     let binary = crate::binary();
-    let sample =
-        Image { program: binary.to_owned(), args: ["sample", "--host", "{ip}"].map(str::to_owned).to_vec() };
-    let queue_proxy = Image { program: binary.with_file_name("pilotlight-queue-proxy"), args: Vec::new() };
+    let sample = Image {
+        program: binary.to_owned(),
+        args: ["sample", "--host", "{ip}"].map(str::to_owned).to_vec(),
+        env: BTreeMap::new(),
+    };
+    let queue_proxy = Image {
+        program: binary.with_file_name("pilotlight-queue-proxy"),
+        args: Vec::new(),
+        env: BTreeMap::new(),
+    };
     BTreeMap::from([("sample".to_owned(), sample), ("queue-proxy".to_owned(), queue_proxy)])
 }
 

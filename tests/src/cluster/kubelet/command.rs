@@ -82,6 +82,9 @@ pub(super) fn command(
         }
     };
     spawn = container.args.iter().flatten().fold(spawn, Spawn::arg);
+    for (name, value) in &image.env {
+        spawn = spawn.env(name, value.replace("{ip}", &bind.to_string()));
+    }
     for variable in container.env.iter().flatten() {
         let source = variable.value_from.as_ref();
         let value =
@@ -190,7 +193,11 @@ mod tests {
         let places = Places::of(&pod, [127, 64, 0, 9].into());
         let app = places.find(8080);
         assert_eq!((app.ip(), places.find(8012)), ([127, 0, 0, 1].into(), ([127, 64, 0, 9], 8012).into()));
-        let image = Image { program: "/bin/app".into(), args: vec!["--host".into(), "{ip}".into()] };
+        let image = Image {
+            program: "/bin/app".into(),
+            args: vec!["--host".into(), "{ip}".into()],
+            env: BTreeMap::new(),
+        };
         let containers = &pod.spec.as_ref().unwrap().containers;
         let spawn =
             |index: usize| command(&pod, &containers[index], &image, &places, ("n1", [127, 64, 0, 1].into()));
@@ -221,7 +228,7 @@ mod tests {
         }))
         .unwrap();
         let places = Places::of(&pod, [127, 64, 0, 9].into());
-        let image = Image { program: "unused".into(), args: vec![] };
+        let image = Image { program: "unused".into(), args: vec![], env: BTreeMap::new() };
         let spawn = command(
             &pod,
             &pod.spec.as_ref().unwrap().containers[0],

@@ -26,6 +26,8 @@ pub struct Image {
     pub program: PathBuf,
     /// Arguments before the container's own. `{ip}` stands for the address that the container has to bind to.
     pub args: Vec<String>,
+    /// Variables below the container's own, with `{ip}` likewise.
+    pub env: BTreeMap<String, String>,
 }
 
 /// Times on a node. All can be changed while it runs.
