@@ -13,6 +13,7 @@ mod names;
 mod objects;
 mod proxy;
 mod queue;
+mod server;
 mod store;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use self::kubelet::{Image, Kubelet, Pace};
 pub use self::log::Log;
 pub use self::names::{Names, local_port};
 pub use self::proxy::ServiceProxy;
+pub use self::server::Server;
 
 use self::deployments::Deployments;
 use self::endpoints::EndpointControllers;

@@ -1,0 +1,1 @@
+//! Revisions and ServerlessServices, without an autoscaler.
