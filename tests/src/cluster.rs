@@ -4,6 +4,7 @@
 //! All parts use nothing but a [`kube::Client`].
 
 mod addresses;
+pub mod api;
 mod deployments;
 mod endpoints;
 mod knative;
@@ -82,8 +83,7 @@ impl SmallCluster {
         Deployments::start(client.clone(), NODE, deployments, pods, &mut tasks, &log);
         EndpointControllers::start(client.clone(), services, pods, endpoints, slices, &mut tasks, &log);
         let kubelet = Kubelet::start(NODE, client.clone(), addresses.clone(), images(), pods, &log)?;
-        let proxy =
-            ServiceProxy::start(client.clone(), addresses.clone(), services, slices, &mut tasks, &log);
+        let proxy = ServiceProxy::start(services, slices, &mut tasks, &log);
         let names = Names::new(services);
         Ok(SmallCluster { kubelet, proxy, names, log, client: client.clone(), addresses, stores, tasks })
     }

@@ -11,22 +11,18 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, ResourceExt};
+use kube::ResourceExt;
 use parking_lot::Mutex;
 use pilotlight_core::Rng;
-use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
-use super::addresses::AddressRange;
 use super::endpoints::SERVICE_NAME;
 use super::log::Log;
 use super::names::{cluster_ip, local_port};
-use super::queue::{Queue, work};
 use super::store::{Key, Presence, Store, key_of};
 
 /// The proxy of all Services.
@@ -49,16 +45,13 @@ struct Rule {
 }
 
 impl ServiceProxy {
-    /// Starts it. Services that have no address get one of `addresses`.
+    /// Starts it.
     pub(crate) fn start(
-        client: Client,
-        addresses: AddressRange,
         services: &Arc<Store<Service>>,
         slices: &Arc<Store<EndpointSlice>>,
         tasks: &mut JoinSet<()>,
         log: &Log,
     ) -> ServiceProxy {
-        assign_addresses(client, addresses, services, tasks, log);
         let lag = Arc::<Mutex<Duration>>::default();
         let (changes, inbox) = mpsc::unbounded_channel();
         tasks.spawn(apply(inbox, log.clone()));
@@ -84,35 +77,6 @@ impl ServiceProxy {
     pub fn set_lag(&self, lag: Duration) {
         *self.lag.lock() = lag;
     }
-}
-
-fn assign_addresses(
-    client: Client,
-    addresses: AddressRange,
-    services: &Arc<Store<Service>>,
-    tasks: &mut JoinSet<()>,
-    log: &Log,
-) {
-    let queue: Arc<Queue<Key>> = Queue::new();
-    let added = Arc::clone(&queue);
-    services.on_change(move |service, presence| {
-        let is_without =
-            service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default().is_empty();
-        if presence == Presence::There && is_without {
-            added.add(key_of(service));
-        }
-    });
-    let services = Arc::clone(services);
-    work(tasks, log, "service addresses", &queue, move |key| {
-        let (services, client, addresses) = (Arc::clone(&services), client.clone(), addresses.clone());
-        async move {
-            let api: Api<Service> = Api::namespaced(client, &key.0);
-            let ip = addresses.take()?.to_string();
-            let patch = Patch::Merge(json!({ "spec": { "clusterIP": ip, "clusterIPs": [ip] } }));
-            services.put(api.patch(&key.1, &PatchParams::default(), &patch).await?);
-            Ok(())
-        }
-    });
 }
 
 /// The places where a Service listens, each with the endpoints to choose from.
@@ -236,6 +200,8 @@ async fn relay(mut client: TcpStream, backend: SocketAddr) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn slice(name: &str, conditions: &[(&str, [bool; 3])]) -> EndpointSlice {

@@ -62,7 +62,8 @@ impl Server {
     pub async fn namespace(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": name } })).expect("a namespace");
+        let namespace: Namespace =
+            serde_json::from_value(json!({ "metadata": { "name": name } })).expect("a namespace");
         let api: Api<Namespace> = Api::all(self.client());
         api.create(&PostParams::default(), &namespace).await.expect("a namespace");
         name

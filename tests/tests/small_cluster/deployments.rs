@@ -24,7 +24,8 @@ async fn a_deployment_comes_up_and_its_service_reaches_all_of_its_pods() {
     assert_eq!(seen, pods);
     let status = fixture.has_ready("web", 2).await.status.unwrap();
     let conditions = status.conditions.unwrap();
-    let reason = |type_: &str| conditions.iter().find(|each| each.type_ == type_).and_then(|each| each.reason.clone());
+    let reason =
+        |type_: &str| conditions.iter().find(|each| each.type_ == type_).and_then(|each| each.reason.clone());
     assert_eq!(reason("Available").as_deref(), Some("MinimumReplicasAvailable"));
     assert_eq!(reason("Progressing").as_deref(), Some("NewReplicaSetAvailable"));
 }
@@ -39,10 +40,12 @@ async fn a_roll_never_has_fewer_ready_pods_than_replicas() {
     let (mut fewest, mut most) = (usize::MAX, 0);
     eventually("the roll is over", SOON, async || {
         let pods = fixture.pods("web").await;
-        let serving = pods.iter().filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none()).count();
+        let serving =
+            pods.iter().filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none()).count();
         fewest = fewest.min(serving);
         most = most.max(pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count());
-        let is_over = pods.len() == 2 && pods.iter().all(|pod| is_ready(pod) && !before.contains(&pod.name_any()));
+        let is_over =
+            pods.len() == 2 && pods.iter().all(|pod| is_ready(pod) && !before.contains(&pod.name_any()));
         is_over.then_some(())
     })
     .await;
@@ -54,7 +57,8 @@ async fn the_pod_with_the_lowest_deletion_cost_goes_first() {
     let fixture = Fixture::start().await;
     web(&fixture, 3).await;
     let pods = names(&fixture.pods("web").await);
-    let cost = json!({ "metadata": { "annotations": { "controller.kubernetes.io/pod-deletion-cost": "-10" } } });
+    let cost =
+        json!({ "metadata": { "annotations": { "controller.kubernetes.io/pod-deletion-cost": "-10" } } });
     fixture.patch::<Pod>(&pods[1], cost).await;
     fixture.patch::<Deployment>("web", json!({ "spec": { "replicas": 2 } })).await;
     let left = fixture.pods_until("one pod is gone", "web", |pods| pods.len() == 2).await;
@@ -68,7 +72,8 @@ async fn a_deployment_that_is_deleted_takes_its_pods_along_and_their_service_ref
     fixture.answers("web").await;
     fixture.delete::<Deployment>("web").await;
     fixture.pods_until("no pod is left", "web", <[Pod]>::is_empty).await;
-    eventually("the Service refuses", SOON, async || fixture.get("web", "/").await.is_err().then_some(())).await;
+    eventually("the Service refuses", SOON, async || fixture.get("web", "/").await.is_err().then_some(()))
+        .await;
     assert_eq!(fixture.cluster.kubelet.processes().len(), 0);
 }
 
@@ -82,7 +87,9 @@ async fn pods_that_never_are_ready_exceed_the_progress_deadline() {
     let has_exceeded = |deployment: &Deployment| {
         let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_ref());
         conditions.into_iter().flatten().any(|each| {
-            each.type_ == "Progressing" && each.reason.as_deref() == Some("ProgressDeadlineExceeded") && each.status == "False"
+            each.type_ == "Progressing"
+                && each.reason.as_deref() == Some("ProgressDeadlineExceeded")
+                && each.status == "False"
         })
     };
     fixture.until("the deadline is exceeded", "slow", has_exceeded).await;
@@ -96,7 +103,8 @@ async fn nothing_is_left_of_a_cluster_that_is_dropped() {
     assert_eq!(before.len(), 2, "{before:?}");
     let Fixture { cluster, server, .. } = fixture;
     drop(cluster);
-    let is_gone = async || before.iter().all(|each| !pilotlight_tests::process::is_running(each.pid)).then_some(());
+    let is_gone =
+        async || before.iter().all(|each| !pilotlight_tests::process::is_running(each.pid)).then_some(());
     eventually("the pods' processes are gone", SOON, is_gone).await;
     drop(server);
 }

@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::support::{Fixture, SOON, web};
 
 async fn slices(fixture: &Fixture, service: &str, manager: &str) -> Vec<EndpointSlice> {
-    let labels = format!("kubernetes.io/service-name={service},endpointslice.kubernetes.io/managed-by={manager}");
+    let labels =
+        format!("kubernetes.io/service-name={service},endpointslice.kubernetes.io/managed-by={manager}");
     fixture.api::<EndpointSlice>().list(&ListParams::default().labels(&labels)).await.expect("a list").items
 }
 

@@ -34,7 +34,8 @@ async fn an_app_that_stops_answering_leaves_the_endpoints_and_comes_back() {
     let pod = names(&fixture.pods("web").await).remove(0);
     assert!(fixture.cluster.kubelet.signal(&fixture.namespace, &pod, "app", Signal::STOP));
     fixture.until::<Pod>("the pod is not ready", &pod, |pod| !is_ready(pod)).await;
-    eventually("the Service refuses", SOON, async || fixture.get("web", "/").await.is_err().then_some(())).await;
+    eventually("the Service refuses", SOON, async || fixture.get("web", "/").await.is_err().then_some(()))
+        .await;
     assert!(fixture.cluster.kubelet.signal(&fixture.namespace, &pod, "app", Signal::CONT));
     fixture.until::<Pod>("the pod is ready again", &pod, is_ready).await;
     assert_eq!(fixture.answers("web").await, pod);
@@ -48,7 +49,8 @@ async fn a_container_that_is_killed_is_restarted_at_once() {
     assert!(fixture.cluster.kubelet.signal(&fixture.namespace, &pod, "app", Signal::KILL));
     let is_back = |pod: &Pod| is_ready(pod) && restarts(pod) == 1;
     let pod = fixture.until::<Pod>("it has been restarted", &pod, is_back).await;
-    let last = pod.status.unwrap().container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
+    let last =
+        pod.status.unwrap().container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
     assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("Error")));
     fixture.answers("web").await;
 }
@@ -58,7 +60,8 @@ async fn a_container_that_crashes_again_and_again_is_backed_off() {
     let fixture = Fixture::start().await;
     let args = ["--exit-after", "50ms", "--exit-code", "3"];
     fixture.create::<Deployment>(deployment("crash", 1, &args)).await;
-    let loops = |pods: &[Pod]| pods.iter().any(|pod| waits_for(pod) == "CrashLoopBackOff" && restarts(pod) >= 2);
+    let loops =
+        |pods: &[Pod]| pods.iter().any(|pod| waits_for(pod) == "CrashLoopBackOff" && restarts(pod) >= 2);
     let pods = fixture.pods_until("it is backed off", "crash", loops).await;
     let status = pods[0].status.clone().unwrap();
     let last = status.container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
@@ -80,7 +83,9 @@ async fn an_image_that_cannot_be_pulled_is_tried_again_and_an_event_says_so() {
     let events = fixture.api::<Event>();
     let says_so = async || {
         let all = events.list(&ListParams::default()).await.expect("a list").items;
-        let is_it = |event: &Event| event.reason.as_deref() == Some("Failed") && event.involved_object.uid == pods[0].uid();
+        let is_it = |event: &Event| {
+            event.reason.as_deref() == Some("Failed") && event.involved_object.uid == pods[0].uid()
+        };
         all.into_iter().find(is_it)
     };
     let event = eventually("an Event says so", SOON, says_so).await;
@@ -105,7 +110,9 @@ async fn a_pod_that_ends_finishes_what_it_has_within_its_grace() {
         };
         eventually("the request is inside", SOON, inside).await;
         fixture.patch::<Deployment>("web", json!({ "spec": { "replicas": 0 } })).await;
-        fixture.until::<Pod>("the pod is told to end", &pod, |pod| pod.metadata.deletion_timestamp.is_some()).await;
+        fixture
+            .until::<Pod>("the pod is told to end", &pod, |pod| pod.metadata.deletion_timestamp.is_some())
+            .await;
     };
     let (answer, ()) = tokio::join!(working, ending);
     assert_eq!(answer.expect("a whole answer").status, 200);
@@ -141,11 +148,17 @@ async fn a_pod_that_does_not_end_is_killed_when_its_grace_is_over() {
 #[tokio::test]
 async fn pods_can_be_made_slow_to_start() {
     let fixture = Fixture::start().await;
-    fixture.cluster.kubelet.set_pace(|pace| (pace.pull, pace.start) = (Duration::from_millis(700), Duration::from_millis(300)));
+    fixture
+        .cluster
+        .kubelet
+        .set_pace(|pace| (pace.pull, pace.start) = (Duration::from_millis(700), Duration::from_millis(300)));
     let begun = Instant::now();
     fixture.create::<Deployment>(deployment("web", 1, &[])).await;
     fixture.has_ready("web", 1).await;
-    assert!(begun.elapsed() >= Duration::from_secs(1), "ready before the image was there and the process started");
+    assert!(
+        begun.elapsed() >= Duration::from_secs(1),
+        "ready before the image was there and the process started"
+    );
 }
 
 fn restarts(pod: &Pod) -> i32 {

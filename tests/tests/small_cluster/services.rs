@@ -20,11 +20,15 @@ async fn a_change_of_endpoints_takes_effect_after_the_lag() {
     fixture.cluster.proxy.set_lag(LAG);
     let begun = Instant::now();
     fixture.patch::<Deployment>("web", json!({ "spec": { "replicas": 0 } })).await;
-    let is_empty = |endpoints: &Endpoints| endpoints.subsets.iter().flatten().all(|each| each.addresses.is_none());
+    let is_empty =
+        |endpoints: &Endpoints| endpoints.subsets.iter().flatten().all(|each| each.addresses.is_none());
     fixture.until::<Endpoints>("the endpoints are empty", "web", is_empty).await;
     let host = format!("web.{}.svc.cluster.local", fixture.namespace);
     let address = fixture.cluster.names.resolve(&host, 80).expect("an address");
-    eventually("the Service refuses", SOON, async || TcpStream::connect(address).await.is_err().then_some(())).await;
+    eventually("the Service refuses", SOON, async || {
+        TcpStream::connect(address).await.is_err().then_some(())
+    })
+    .await;
     assert!(begun.elapsed() >= LAG, "the Service refused before the lag was over");
 }
 

@@ -11,8 +11,8 @@ use kube::{Client, Resource, ResourceExt};
 use pilotlight_tests::cluster::{Server, SmallCluster};
 use pilotlight_tests::eventually;
 use pilotlight_tests::http::{Answer, get};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Time for what happens at once, on a machine that is busy with other tests.
@@ -44,7 +44,11 @@ impl Fixture {
 
     pub(crate) async fn create<K>(&self, object: Value) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Serialize,
     {
         let object: K = serde_json::from_value(object).expect("an object of this kind");
         self.api().create(&PostParams::default(), &object).await.expect("created")
@@ -108,7 +112,8 @@ impl Fixture {
     /// Sends `GET path` to a Service of the namespace.
     pub(crate) async fn get(&self, service: &str, path: &str) -> anyhow::Result<Answer> {
         let host = format!("{service}.{}.svc.cluster.local", self.namespace);
-        let address = self.cluster.names.resolve(&host, 80).ok_or_else(|| anyhow::anyhow!("no address of {host}"))?;
+        let address =
+            self.cluster.names.resolve(&host, 80).ok_or_else(|| anyhow::anyhow!("no address of {host}"))?;
         get(address, &host, path).await
     }
 
@@ -163,7 +168,8 @@ pub(crate) async fn web(fixture: &Fixture, replicas: i32) {
 
 /// The state of a pod's first container.
 pub(crate) fn state(pod: &Pod) -> k8s_openapi::api::core::v1::ContainerState {
-    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.clone()).unwrap_or_default();
+    let containers =
+        pod.status.as_ref().and_then(|status| status.container_statuses.clone()).unwrap_or_default();
     containers.into_iter().next().and_then(|container| container.state).unwrap_or_default()
 }
 
