@@ -34,8 +34,7 @@ async fn an_app_that_stops_answering_leaves_the_endpoints_and_comes_back() {
     let pod = names(&fixture.pods("web").await).remove(0);
     assert!(fixture.cluster.kubelet.signal(&fixture.namespace, &pod, "app", Signal::STOP));
     fixture.until::<Pod>("the pod is not ready", &pod, |pod| !is_ready(pod)).await;
-    eventually("the Service refuses", SOON, async || fixture.get("web", "/").await.is_err().then_some(()))
-        .await;
+    eventually("the Service refuses", SOON, async || fixture.is_refused("web").await.then_some(())).await;
     assert!(fixture.cluster.kubelet.signal(&fixture.namespace, &pod, "app", Signal::CONT));
     fixture.until::<Pod>("the pod is ready again", &pod, is_ready).await;
     assert_eq!(fixture.answers("web").await, pod);

@@ -14,6 +14,7 @@ use pilotlight_tests::http::{Answer, get};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 /// Time for what happens at once, on a machine that is busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -115,6 +116,13 @@ impl Fixture {
         let address =
             self.cluster.names.resolve(&host, 80).ok_or_else(|| anyhow::anyhow!("no address of {host}"))?;
         get(address, &host, path).await
+    }
+
+    /// Whether a Service takes no connection.
+    pub(crate) async fn is_refused(&self, service: &str) -> bool {
+        let host = format!("{service}.{}.svc.cluster.local", self.namespace);
+        let address = self.cluster.names.resolve(&host, 80).expect("an address");
+        TcpStream::connect(address).await.is_err()
     }
 
     /// Waits until a Service answers with 200, and returns the pod that did.
