@@ -45,6 +45,6 @@ pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
-pub use run::{main, run};
-pub use settings::ActivatorArgs;
+pub use run::{admin_routes, main, run};
+pub use settings::{ActivatorArgs, TrafficArgs, start_telemetry, tls_policy};
 pub use upstreams::{IdleConnections, PodsOverTls};

@@ -1,8 +1,9 @@
 //! The loop: one task owns every revision, takes in facts, and hands out plans.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use pilotlight_core::cadence::TICK;
 use pilotlight_core::{
     ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Time,
@@ -64,12 +65,12 @@ impl Autoscaler {
         let (changes, pods) = (cluster.follow(), cluster.follow());
         let effects =
             Effects { cluster, journal, on_demand, board: Arc::clone(&board), wakes: BTreeSet::new() };
-        let deciding = Loop { clock, entries: BTreeMap::new(), effects };
+        let deciding = Loop { clock, entries: IndexMap::new(), effects };
         tokio::spawn(async move {
             deciding.run(changes, inbox, stopped).await;
             let _ = done.send(true);
         });
-        tokio::spawn(scrape::run(clock, pods, reports.clone(), on_pod_stat));
+        scrape::start(clock, pods, reports.clone(), on_pod_stat);
         let intake = Intake { reports, owners, is_behind: Arc::default() };
         Autoscaler { intake, board, finished, stop }
     }
@@ -97,7 +98,9 @@ impl Autoscaler {
 
 struct Loop<C> {
     clock: Clock,
-    entries: BTreeMap<Arc<RevisionId>, Entry>,
+    /// Hashed, so that a change finds its revision without a walk; a tick goes through them in the order of their
+    /// appearance.
+    entries: IndexMap<Arc<RevisionId>, Entry>,
     effects: Effects<C>,
 }
 
@@ -197,7 +200,7 @@ impl<C: Cluster> Loop<C> {
                 self.effects.board.note(&id, &seen);
             }
             Change::Gone(id) => {
-                let Some(mut entry) = self.entries.remove(&id) else { return };
+                let Some(mut entry) = self.entries.swap_remove(&id) else { return };
                 info!(revision = %id, "Revision is gone");
                 if let Some(journal) = &mut self.effects.journal {
                     entry.write_rest(&id, journal);

@@ -39,8 +39,18 @@ enum ScrapeError {
     Decode(#[from] wire::DecodeError),
 }
 
-/// Scrapes until the receiver is gone.
-pub(crate) async fn run(
+/// Scrapes until the receiver is gone. Spawned here: the caller is generic, and every crate that names its cluster would
+/// compile this again.
+pub(crate) fn start(
+    clock: Clock,
+    changes: Follower<RevisionId, RevisionView>,
+    reports: mpsc::Sender<Report>,
+    on_pod_stat: Option<OnPodStat>,
+) {
+    tokio::spawn(run(clock, changes, reports, on_pod_stat));
+}
+
+async fn run(
     clock: Clock,
     mut changes: Follower<RevisionId, RevisionView>,
     reports: mpsc::Sender<Report>,

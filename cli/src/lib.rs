@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod explain;
 pub mod exposition;
+pub mod knative;
 pub mod latency;
 pub mod lint;
 pub mod live;

@@ -24,5 +24,5 @@ pub mod workload;
 pub use annotations::Annotations;
 pub use autoscaler::AutoscalerConfig;
 pub use fault::{Fault, Faults, Findings, Parsed, Position, Warning};
-pub use resolve::{Origin, Resolved, Setting, Verdict, resolve};
+pub use resolve::{Origin, Resolved, Setting, Verdict, resolve, resolve_within};
 pub use workload::Workload;

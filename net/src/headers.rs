@@ -16,6 +16,8 @@ pub const NAMESPACE: HeaderName = HeaderName::from_static("knative-serving-names
 pub const PROXY_REQUEST: HeaderName = HeaderName::from_static("k-proxy-request");
 /// The host the client asked for, where a mesh rewrote `Host`.
 pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("k-original-host");
+/// `true`: asks a service mesh to send a request to the address it is for, whatever its `Host`.
+pub const PASSTHROUGH_LB: HeaderName = HeaderName::from_static("k-passthrough-lb");
 /// The tag of the traffic target that was chosen.
 pub const TAG: HeaderName = HeaderName::from_static("knative-serving-tag");
 /// Whether the default route was taken: `true` or `false`.
@@ -38,6 +40,8 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const REASON: HeaderName = HeaderName::from_static("x-pilotlight-reason");
 /// A [`REASON`]: the app took the connection away, or never took it.
 pub const APP_FAILED: &str = "app-failed";
+/// A [`REASON`]: the app ended the connection without a byte of an answer, and the request is one that may be sent again.
+pub const APP_CLOSED: &str = "app-closed";
 /// A [`REASON`]: too many bytes of requests wait already.
 pub const NO_ROOM: &str = "no-room";
 /// A [`REASON`]: the client left, or its request is malformed.

@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The form of log lines.
@@ -138,10 +139,11 @@ where
         Some(filter) => (filter, Vec::new()),
         None => LogFilter::from_env(env.as_deref(), level),
     };
-    let lines = tracing_subscriber::registry().with(filter.0);
+    let is_said = settings.filter.is_some() || env.as_deref().is_some_and(|text| !text.trim().is_empty());
+    let (filter, handle) = reload::Layer::new(filter.0);
+    let lines = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    // Err: the program that this one is a part of has started a log already.
-    let _ = match settings.format {
+    let started = match settings.format {
         LogFormat::Json => lines.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => {
             let inner = tracing_subscriber::fmt::format().compact().with_target(false);
@@ -149,8 +151,20 @@ where
             lines.with(layer).try_init()
         }
     };
+    // Err: the program that this one is a part of has started a log already.
+    if started.is_ok() && !is_said {
+        // Err, in either place: this was done before.
+        let _ = FILTER.set(Box::new(move |filter| drop(handle.reload(filter.0))));
+    }
     for error in ignored {
         warn!(%error, "Ignoring a part of RUST_LOG");
+    }
+}
+
+/// Changes what the process logs from now on, unless its flags or `RUST_LOG` said what that is.
+pub fn change_log_filter(filter: LogFilter) {
+    if let Some(change) = FILTER.get() {
+        change(filter);
     }
 }
 
@@ -241,6 +255,8 @@ impl Write for LogWriter {
 }
 
 static LOGS: OnceLock<Option<Lines>> = OnceLock::new();
+/// Puts another filter in force. Not set: the filter is what somebody said it is.
+static FILTER: OnceLock<Box<dyn Fn(LogFilter) + Send + Sync>> = OnceLock::new();
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// The target of events that are lines of apps.
 const APP: &str = "app";

@@ -4,6 +4,7 @@
 
 mod closing;
 mod differential;
+mod dying;
 mod fickle;
 mod forward;
 mod frames;
