@@ -7,6 +7,7 @@ mod addresses;
 pub mod api;
 mod deployments;
 mod endpoints;
+mod ingress;
 mod knative;
 mod kubelet;
 mod log;
@@ -16,6 +17,7 @@ mod proxy;
 mod queue;
 mod server;
 mod store;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,12 +32,14 @@ use kube::api::Api;
 use tokio::task::JoinSet;
 
 pub use self::addresses::AddressRange;
+pub use self::ingress::{Ingress, IngressLoad, Outcomes};
 pub use self::knative::{ACTIVATOR_SERVICE, Revision, RevisionSpec, RevisionStatus, SYSTEM_NAMESPACE};
 pub use self::kubelet::{Image, Kubelet, Pace};
 pub use self::log::Log;
 pub use self::names::{Names, local_port};
 pub use self::proxy::ServiceProxy;
 pub use self::server::Server;
+pub use self::whole::{Cluster, ClusterParams};
 
 use self::deployments::Deployments;
 use self::endpoints::EndpointControllers;
