@@ -168,6 +168,13 @@ pub fn change_log_filter(filter: LogFilter) {
     }
 }
 
+/// Changes the level of the process's log. Has no effect where a flag or `RUST_LOG` says what is logged.
+pub fn set_log_level(level: Level) {
+    // Libraries have much to say below `info`, and none of it is meant.
+    let of_others = LevelFilter::from_level(level).min(LevelFilter::INFO);
+    change_log_filter(LogFilter(Targets::new().with_default(of_others).with_target(OURS, level)));
+}
+
 /// Whether standard error is a terminal that can neither move its cursor nor show colours.
 pub fn is_dumb_terminal() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
@@ -257,6 +264,8 @@ impl Write for LogWriter {
 static LOGS: OnceLock<Option<Lines>> = OnceLock::new();
 /// Puts another filter in force. Not set: the filter is what somebody said it is.
 static FILTER: OnceLock<Box<dyn Fn(LogFilter) + Send + Sync>> = OnceLock::new();
+/// How the targets of our own events begin.
+const OURS: &str = "pilotlight";
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// The target of events that are lines of apps.
 const APP: &str = "app";
