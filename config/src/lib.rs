@@ -9,6 +9,7 @@
 
 pub mod annotations;
 pub mod autoscaler;
+pub mod cluster;
 pub mod duration;
 pub mod explain;
 mod fault;

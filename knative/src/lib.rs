@@ -4,3 +4,6 @@
 //! and writes to the API server behind them. Nothing is decided here.
 
 pub mod autoscaler;
+#[cfg(test)]
+#[path = "../../kubernetes/src/pretend.rs"]
+mod pretend;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use pilotlight_autoscaler::cluster::{Pod, RevisionView};
+use pilotlight_autoscaler::cluster::{Parents, Pod, RevisionView, Scraping};
 use pilotlight_core::{
     ActivatorPath, Activity, Evaluation, History, Plan, RevisionId, RevisionSpec, Time, Trouble,
 };
+use pilotlight_kubernetes::labels;
 
 use super::buckets::Buckets;
 use super::facts::{AutoscalerFact, MetricFact, PodFact, ServiceFact, TargetFact};
@@ -302,6 +303,8 @@ impl Index {
             pods: entry.pods.iter().map(|(name, fact)| pod(name, fact)).collect(),
             trouble: trouble.map(|(name, trouble)| Arc::<Trouble>::new(trouble.told(name))),
             history: Some(Arc::clone(&shown.history)),
+            scraping: scraping(&self.settings, id, service),
+            parents: parents(autoscaler),
         };
         (Some(view), news)
     }
@@ -460,6 +463,21 @@ fn pod(name: &str, fact: &PodFact) -> Pod {
 const STATS_PORT: u16 = 9090;
 /// The queue-proxy's port for Prometheus.
 const METRICS_PORT: u16 = 9091;
+
+/// How the pods are asked what they measured: a mesh may let only their private Service through.
+fn scraping(settings: &Settings, id: &RevisionId, service: Option<&ServiceFact>) -> Scraping {
+    let name = service.map(|service| &service.private_service_name).filter(|name| !name.is_empty());
+    Scraping {
+        service: name.map(|name| format!("{name}.{}:{STATS_PORT}", id.namespace).into()),
+        mesh: settings.mesh,
+        passthrough: settings.pods_addressable_in_mesh,
+    }
+}
+
+fn parents(autoscaler: &AutoscalerFact) -> Parents {
+    let label = |name| autoscaler.labels.get(name).map(|value| Arc::from(value.as_str()));
+    Parents { configuration: label(labels::CONFIGURATION), service: label(labels::SERVICE) }
+}
 
 #[cfg(test)]
 mod tests;
