@@ -17,6 +17,10 @@ mod known;
 mod lane;
 pub mod metrics;
 mod ownership;
+#[cfg(test)]
+mod pretend;
+#[cfg(test)]
+mod pretend_api;
 mod probe;
 pub mod program;
 mod reconcile;

@@ -19,6 +19,8 @@ pub(crate) struct Lane {
     runtime: Handle,
     under_way: Mutex<BTreeMap<Arc<RevisionId>, Job>>,
     permits: Semaphore,
+    #[cfg(test)]
+    ended: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +43,13 @@ impl Lane {
     /// A lane on the current runtime, in which so many work at a time.
     pub(crate) fn new(width: usize) -> Arc<Self> {
         let permits = Semaphore::new(width);
-        Arc::new(Lane { runtime: Handle::current(), under_way: Mutex::default(), permits })
+        Arc::new(Lane {
+            runtime: Handle::current(),
+            under_way: Mutex::default(),
+            permits,
+            #[cfg(test)]
+            ended: Notify::new(),
+        })
     }
 
     /// Has `work` done for a revision. It is told how often it has failed before.
@@ -71,6 +79,18 @@ impl Lane {
         drop(under_way);
         let (lane, id) = (Arc::clone(self), Arc::clone(id));
         self.runtime.spawn(async move { lane.run(id, &hurry, work).await });
+    }
+
+    /// Returns when nothing is under way, or waits to be tried again.
+    #[cfg(test)]
+    pub(crate) async fn idle(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.under_way.lock().is_empty() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     async fn run<F, R>(&self, id: Arc<RevisionId>, hurry: &Notify, work: F)
@@ -122,6 +142,8 @@ impl Lane {
             }
             Round::Done => {
                 under_way.remove(id);
+                #[cfg(test)]
+                self.ended.notify_waiters();
                 None
             }
         }
@@ -171,9 +193,7 @@ mod tests {
         gate.notify_one();
         rounds.recv().await.unwrap();
         gate.notify_one();
-        while !lane.under_way.lock().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        lane.idle().await;
         assert!(rounds.try_recv().is_err(), "two rounds were enough for three");
     }
 

@@ -284,10 +284,10 @@ impl Worker {
     /// often than twice a minute for each operation.
     fn failed(&self, seen: &Seen, operation: &'static str, error: &WriteError, failures: u32) {
         count_write_error(operation);
-        let is_stale = matches!(error, WriteError::Stale(_));
-        if is_stale {
+        if matches!(error, WriteError::Missing(_)) {
             self.index.lock().missing(&seen.id);
         }
+        let is_stale = matches!(error, WriteError::Missing(_) | WriteError::Changed(_));
         // The watch is about to tell, as a rule.
         if failures != if is_stale { STALE_SEVERAL_TIMES } else { 0 } {
             return;
@@ -320,3 +320,6 @@ const AT_WORK: usize = 32;
 /// After so many failures of this kind it is no accident.
 const STALE_SEVERAL_TIMES: u32 = 6;
 const LOGGED_EVERY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,12 @@ use super::index::Written;
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// The object is not as we know it, or not there: the watch will tell.
+    /// The object is not as we know it: the watch will tell.
     #[error("the object has changed meanwhile: {0}")]
-    Stale(String),
+    Changed(String),
+    /// There is no such object: the watch will tell.
+    #[error("the object is not there: {0}")]
+    Missing(String),
     /// Anything else that the API server, or the way to it, has against it.
     #[error("{0}")]
     Refused(String),
@@ -175,12 +178,11 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
     match timeout(WRITE_LIMIT, request).await {
         Err(_) => Err(WriteError::TimedOut),
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
-            Err(WriteError::Stale(status.message.clone()))
-        }
-        Ok(Err(kube::Error::Api(status))) => {
-            Err(WriteError::Refused(format!("{} ({})", status.message, status.code)))
-        }
+        Ok(Err(kube::Error::Api(status))) => Err(match status.code {
+            404 => WriteError::Missing(status.message.clone()),
+            409 => WriteError::Changed(status.message.clone()),
+            code => WriteError::Refused(format!("{} ({code})", status.message)),
+        }),
         Ok(Err(error)) => Err(WriteError::Refused(error.to_string())),
     }
 }
