@@ -12,9 +12,8 @@ use pilotlight_core::cadence::REPORT;
 use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{ByteBudget, Clock, Drain, Serving, Target};
+use pilotlight_net::{ByteBudget, Clock, Drain, Port, Serving, Target};
 use pilotlight_telemetry::{OverTls, Telemetry};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
@@ -23,12 +22,13 @@ use tracing::info;
 
 use crate::known::KnownRevisions;
 use crate::ledger::Ledger;
+use crate::link::Dial;
 use crate::prober::{ProbeContext, ProbeParams, Prober};
 use crate::probes::Health;
 use crate::reports::Reporting;
 use crate::revision::{RevisionActivity, RevisionTraffic};
 use crate::routes::{Route, Routes};
-use crate::sink::{self, Dial, Outbox};
+use crate::sink::{self, Outbox};
 use crate::throttler::Backlog;
 use crate::upstreams::{IdleConnections, PodUpstreams, PodsOverTls};
 
@@ -189,14 +189,14 @@ impl Activator {
     }
 
     /// Serves requests until `drain` has started and all of them are done.
-    pub fn serve(&self, listener: TcpListener, drain: Drain) -> Serving {
-        pilotlight_net::serve(listener, Arc::new(self.clone()), drain)
+    pub fn serve(&self, port: impl Into<Port>, drain: Drain) -> Serving {
+        pilotlight_net::serve(port, Arc::new(self.clone()), drain)
     }
 
     /// [`serve`](Activator::serve) over TLS.
-    pub fn serve_tls(&self, listener: TcpListener, tls: Arc<ServerTls>, drain: Drain) -> Serving {
+    pub fn serve_tls(&self, port: impl Into<Port>, tls: Arc<ServerTls>, drain: Drain) -> Serving {
         let handler = Arc::new(OverTls(Arc::new(self.clone())));
-        pilotlight_net::serve_tls(listener, tls, handler, drain)
+        pilotlight_net::serve_tls(port, tls, handler, drain)
     }
 
     /// Activity of every revision; deleted ones are listed until their last request is over.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pilotlight_net::headers::Marks;
 use pilotlight_net::{
-    Client, Fault, Handler, Request, Response, SendError, headers, hold_while, message, prepare_forward,
-    prepare_response, with_timeouts,
+    Client, Fault, Handler, Request, Response, SendError, headers, hold_while, is_replayable, message,
+    prepare_forward, prepare_response, with_timeouts,
 };
 
 use pilotlight_telemetry::Call;
@@ -31,9 +31,10 @@ impl Handler for Activator {
             FROM_INGRESS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
         let mut told = shared.params.telemetry.begin(client.address(), &mut request);
-        let route = match shared.routes.find_or_wait(client, &mut request).await {
-            Ok(route) => route,
-            Err(why) => {
+        let route = match shared.routes.find_or_wait(client, &mut request, &shared.body_bytes).await {
+            Err(left_or_refused) => return tell(told, message::respond(&left_or_refused)),
+            Ok(Ok(route)) => route,
+            Ok(Err(why)) => {
                 let tell_hosts = shared.params.single_default;
                 return tell(told, refusal::unroutable(&why, &shared.routes, tell_hosts));
             }
@@ -75,8 +76,9 @@ fn tell(told: Option<Call>, response: Response) -> Response {
     }
 }
 
-/// Sends the request to a pod as soon as one has room, and to another one if it comes back as it was: no app has seen it,
-/// or it is idempotent and has no body.
+/// Sends the request to a pod as soon as one has room, and again if it comes back as it was: as often as no app has seen it,
+/// and once if it is idempotent, has no body, and was not answered with a byte. A request that kills apps takes no more
+/// than two with it.
 async fn forward(
     shared: &ActivatorState,
     client: &Client,
@@ -86,6 +88,8 @@ async fn forward(
     request: &mut Request,
 ) -> Response {
     let telemetry = &shared.params.telemetry;
+    let may_repeat = is_replayable(request);
+    let mut was_repeated = false;
     loop {
         let mut trying = telemetry.span(request, "throttler_try");
         let mut slot = match slot(shared, exchange, place, request).await {
@@ -106,14 +110,26 @@ async fn forward(
         if let Some(sending) = sending {
             outcome = sending.answered(outcome);
         }
-        let comes_back = matches!(outcome, Err(SendError::NotSent { .. } | SendError::Replayable { .. }));
+        let comes_back = match &outcome {
+            Err(SendError::NotSent { .. }) => true,
+            Err(SendError::Replayable { .. }) => !std::mem::replace(&mut was_repeated, true),
+            Ok(response) if may_repeat && is_in_place_of_the_app(response, &[headers::APP_CLOSED]) => {
+                !std::mem::replace(&mut was_repeated, true)
+            }
+            Ok(_) | Err(SendError::Failed { .. }) => false,
+        };
         if !comes_back && slot.take_wake() {
             exchange.woke(&slot.pod, sent);
         }
         match outcome {
+            // The queue-proxy is well, and knows whether its app still listens.
+            Ok(_) if comes_back => {
+                exchange.refused(APP_CLOSED);
+                is_waiting.store(true, Ordering::Relaxed);
+            }
             Ok(mut response) => {
                 slot.pod_answered();
-                if is_in_place_of_the_app(&response) {
+                if is_in_place_of_the_app(&response, &[headers::APP_FAILED, headers::APP_CLOSED]) {
                     exchange.lost("the app took the request and did not answer, or never took it");
                 }
                 prepare_response(&mut response);
@@ -122,12 +138,13 @@ async fn forward(
                 }
                 return response.map(|body| body.guarded((slot, proxying)));
             }
-            Err(SendError::NotSent { source } | SendError::Replayable { source }) => {
-                exchange.refused(&source.to_string());
+            Err(failure) if comes_back => {
+                exchange.refused(&failure.to_string());
                 slot.pod_refused();
                 is_waiting.store(true, Ordering::Relaxed);
             }
-            Err(SendError::Failed { source }) => {
+            Err(failure) => {
+                let source = failure.into_error();
                 if source.fault() == Fault::Upstream {
                     exchange.lost(&source.to_string());
                 }
@@ -179,10 +196,13 @@ fn address(request: &mut Request, pod: &Pod) {
     }
 }
 
-/// Whether the queue-proxy answered in place of an app that failed.
-fn is_in_place_of_the_app(response: &Response) -> bool {
+/// Whether the queue-proxy answered in place of its app, for one of these reasons.
+fn is_in_place_of_the_app(response: &Response, reasons: &[&str]) -> bool {
     response.status() == StatusCode::BAD_GATEWAY
-        && response.headers().get(headers::REASON).is_some_and(|reason| reason == headers::APP_FAILED)
+        && response
+            .headers()
+            .get(headers::REASON)
+            .is_some_and(|said| reasons.iter().any(|reason| said == reason))
 }
 
 /// Adds the cold start's length as `Server-Timing`, which browsers show in their developer tools.
@@ -195,5 +215,6 @@ fn tell_cold_start(response: &mut Response, waited: Duration) {
 
 /// Headers that only an ingress may set.
 const FROM_INGRESS: [HeaderName; 3] = [headers::REVISION, headers::NAMESPACE, headers::ORIGINAL_HOST];
+const APP_CLOSED: &str = "the app ended the connection without an answer";
 const TIMEOUT_MESSAGE: &str = "activator request timeout";
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

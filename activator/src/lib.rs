@@ -26,6 +26,7 @@ mod endurance;
 mod handler;
 mod known;
 mod ledger;
+pub mod link;
 mod metrics;
 mod prober;
 mod probes;

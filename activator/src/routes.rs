@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, header};
 use parking_lot::RwLock;
 use pilotlight_core::RevisionId;
-use pilotlight_net::{Client, Request, Timeouts, headers};
+use pilotlight_net::{ByteBudget, Client, Error, Request, Timeouts, headers, hold_while};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
@@ -129,24 +129,30 @@ impl Routes {
     }
 
     /// The route of a request, which waits for a while if not all revisions are known: the publisher of endpoints may be
-    /// starting as well, and a 404 would be wrong.
+    /// starting as well, and a 404 would be wrong. Meanwhile it counts against the budget like any request that waits (see
+    /// [`hold_while`]); an error says that its client has left, or that there is no room for it.
     // `&mut`: a body is not `Sync`, so a future that holds a shared borrow of it is not `Send`.
     pub(crate) async fn find_or_wait(
         &self,
         client: &Client,
         request: &mut Request,
-    ) -> Result<Arc<Route>, Unroutable> {
+        budget: &ByteBudget,
+    ) -> Result<Result<Arc<Route>, Unroutable>, Error> {
         match self.find(client, request) {
             Err(Unroutable::NotYet) => {}
-            found => return found,
+            found => return Ok(found),
         }
         let deadline = Instant::now() + COMPLETE_TIMEOUT;
         loop {
             // Subscribed before the lookup, so that no change is missed in between.
             let grown = self.grown.notified();
             match self.find(client, request) {
-                Err(Unroutable::NotYet) if timeout_at(deadline, grown).await.is_ok() => {}
-                found => return found,
+                Err(Unroutable::NotYet) => {
+                    if hold_while(request, budget, timeout_at(deadline, grown)).await?.is_err() {
+                        return Ok(Err(Unroutable::NotYet));
+                    }
+                }
+                found => return Ok(found),
             }
         }
     }
@@ -267,7 +273,7 @@ mod tests {
                 RevisionId::new("default", name),
                 pilotlight_net::Clock::start(),
                 10,
-                pilotlight_net::ByteBudget::new(0),
+                ByteBudget::new(0),
                 Backlog::new(10),
                 true,
             )),
@@ -412,7 +418,8 @@ mod tests {
         let routes = Routes::new("cluster.local", false);
         let wait = async |host| {
             let mut request = request(&[("host", host)]);
-            let route = routes.find_or_wait(&Client::ourselves(), &mut request).await;
+            let budget = ByteBudget::new(0);
+            let route = routes.find_or_wait(&Client::ourselves(), &mut request, &budget).await.unwrap();
             route.map(|route| route.revision.id().name.clone())
         };
         let started = Instant::now();
@@ -429,6 +436,25 @@ mod tests {
         let ((), known, unknown) = tokio::join!(telling, timed("a.example"), timed("b.example"));
         assert_eq!(known, (Ok("a".to_owned()), second));
         assert_eq!(unknown, (Err(Unroutable::Host("b.example".to_owned())), second * 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_head_that_waits_for_the_first_table_counts_and_is_refused_without_room() {
+        let (routes, budget) = (Routes::new("cluster.local", false), ByteBudget::new(50_000));
+        let large = "x".repeat(40_000);
+        let ask = async || {
+            let mut request = request(&[("host", "a.example"), ("x-large", &large)]);
+            routes.find_or_wait(&Client::ourselves(), &mut request, &budget).await
+        };
+        let telling = async {
+            sleep(Duration::from_secs(1)).await;
+            assert!((40_000..50_000).contains(&budget.used()), "{}", budget.used());
+            routes.set(route("a", &["a.example"]));
+        };
+        let (first, second, ()) = tokio::join!(ask(), ask(), telling);
+        assert!(matches!(first, Ok(Ok(_))), "{first:?}");
+        assert!(matches!(second, Err(Error::NoRoom)), "{second:?}");
+        assert_eq!(budget.used(), 0);
     }
 
     /// A few revisions that list a few hosts, changed at random.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use http::{HeaderValue, StatusCode, header};
 use pilotlight_net::tls::keep_renewed;
-use pilotlight_net::{Admin, Body, Drain, Response, limit_connections, listen, plain};
+use pilotlight_net::{Admin, Body, Drain, Port, Response, listen, plain};
 use pilotlight_process::flags::parse;
 use pilotlight_process::{AdminPort, FAILURE, MetricsPage, StopSignals, end, print_valid, start_logs};
 use pilotlight_telemetry::Registry;
@@ -59,7 +59,6 @@ async fn serve(
         settings;
     registry.install().context("cannot install the recorder of metrics")?;
     let page = MetricsPage::new(registry, &resource).with_requests_of(params.telemetry.clone());
-    limit_connections(settings.max_connections);
     let listen = |address: SocketAddr| listen(address).with_context(|| format!("cannot listen on {address}"));
     let listener = listen(settings.listen)?;
     let open = |address| {
@@ -79,19 +78,20 @@ async fn serve(
     }
 
     let activator = Activator::start(params, endpoints::follow(endpoints));
+    let most = settings.max_connections;
     if let Some(port) = admin {
         // The admin port answers to the end: its server ends with the runtime.
-        port.serve(admin_routes(&activator, page), Drain::default());
+        port.limited(most).serve(admin_routes(&activator, page), Drain::default());
     }
     info!(%address, admin = admin_address.map(field::display), %autoscaler, "Activator is listening");
 
     let drain = Drain::default();
     let mut serving = JoinSet::new();
-    serving.spawn(activator.serve(listener, drain.clone()));
+    serving.spawn(activator.serve(Port::limited(listener, most), drain.clone()));
     if let Some((listener, tls)) = over_tls {
         info!(listen = %listener.local_addr()?, "Serving over TLS");
         tokio::spawn(keep_renewed(&tls, tls_poll_interval));
-        serving.spawn(activator.serve_tls(listener, tls, drain.clone()));
+        serving.spawn(activator.serve_tls(Port::limited(listener, most), tls, drain.clone()));
     }
     let signal = signals.next().await;
     info!(signal, "Stopping");

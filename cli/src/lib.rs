@@ -1,6 +1,7 @@
 //! The command `pilotlight` as a library, for its own tests. Glue only: decisions are made in `pilotlight-core`, and
 //! the components carry them out.
 
+mod columns;
 pub mod demo;
 pub mod explain;
 pub mod exposition;

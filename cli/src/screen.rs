@@ -14,7 +14,7 @@ use pilotlight_process::is_dumb_terminal;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::view::cut;
+use crate::columns::cut;
 
 /// Standard error, queue by the log and the live view. Clones are the same screen.
 #[derive(Clone, Debug)]

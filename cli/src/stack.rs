@@ -13,7 +13,7 @@ use pilotlight_config::process::DEFAULT_MAX_CONNECTIONS;
 use pilotlight_core::Time;
 use pilotlight_local::guard::Guard;
 use pilotlight_local::{AppLogs, LocalCluster, LocalParams, LocalWorkload, Sidecar};
-use pilotlight_net::{Admin, Clock, Drain, Target};
+use pilotlight_net::{Admin, Clock, Drain, Port, Target};
 use pilotlight_process::{AdminPort, MetricsPage};
 use pilotlight_telemetry::Registry;
 use tokio::net::TcpListener;
@@ -63,7 +63,6 @@ impl Stack {
     /// Starts everything. When this returns, requests are taken; no pod is running yet.
     pub async fn start(params: StackParams) -> anyhow::Result<Stack> {
         let clock = Clock::start();
-        pilotlight_net::limit_connections(DEFAULT_MAX_CONNECTIONS);
         let listener = pilotlight_net::listen(params.listen)
             .with_context(|| format!("cannot listen on {} (choose another with --listen)", params.listen))?;
         let admin_port = open_admin_port(params.admin)?;
@@ -122,9 +121,10 @@ impl Stack {
             });
             let routes = exposition::route(routes, page, cluster.clone());
             let routes = admin::endpoints(admin::decisions(routes, &autoscaler), cluster.endpoints().clone());
-            back_doors.push(admin_port.serve(routes, back.clone()));
+            back_doors.push(admin_port.limited(DEFAULT_MAX_CONNECTIONS).serve(routes, back.clone()));
         }
-        let front_door = tokio::spawn(activator.serve(listener, front.clone()));
+        let port = Port::limited(listener, DEFAULT_MAX_CONNECTIONS);
+        let front_door = tokio::spawn(activator.serve(port, front.clone()));
         Ok(Stack {
             address,
             admin_address,

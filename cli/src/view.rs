@@ -9,6 +9,8 @@ use std::iter::Peekable;
 use std::str::Chars;
 use std::time::Duration;
 
+use crate::columns::{self, cut, cut_middle, pad};
+
 /// What there is to show.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -98,7 +100,7 @@ impl View {
         ];
         let lines = choices.map(|parts| parts.join(TITLE_GAP));
         let [.., last] = &lines;
-        lines.iter().find(|line| length(line) <= width).cloned().unwrap_or_else(|| cut(last, width))
+        lines.iter().find(|line| columns::width(line) <= width).cloned().unwrap_or_else(|| cut(last, width))
     }
 }
 
@@ -121,7 +123,7 @@ struct Column {
 
 impl Layout {
     fn for_services(services: &[&ServiceView], width: usize) -> Layout {
-        let longest = services.iter().map(|service| length(&service.name)).max().unwrap_or_default();
+        let longest = services.iter().map(|service| columns::width(&service.name)).max().unwrap_or_default();
         let wanted = longest.clamp(MIN_NAME, MAX_NAME);
         let mut columns: Vec<&'static Column> = COLUMNS.iter().collect();
         let taken = |columns: &[&Column]| columns.iter().map(|column| column.width + 1).sum::<usize>();
@@ -214,50 +216,19 @@ fn wrap(text: &str, width: usize, rows: usize) -> Vec<String> {
     while !rest.is_empty() {
         let indent = if wrapped.is_empty() { INDENT } else { INDENT_MORE };
         let room = width.saturating_sub(indent.len()).max(1);
-        let whole = length(rest) <= room;
+        let whole = columns::width(rest) <= room;
         if whole || wrapped.len() + 1 == rows {
             wrapped.push(format!("{indent}{}", cut(rest, room)));
             return wrapped;
         }
-        let fits: String = rest.chars().take(room + 1).collect();
-        let end = fits.rfind(' ').filter(|&end| end > 0).unwrap_or_else(|| {
-            let mut ends = rest.char_indices().map(|(at, _)| at);
-            ends.nth(room).unwrap_or(rest.len())
+        let end = columns::front(rest, room + 1).rfind(' ').filter(|&end| end > 0);
+        let end = end.unwrap_or_else(|| {
+            columns::front(rest, room).len().max(rest.chars().next().map_or(0, char::len_utf8))
         });
         wrapped.push(format!("{indent}{}", &rest[..end]));
         rest = rest[end..].trim_start();
     }
     wrapped
-}
-
-/// The text in at most this many characters, with an ellipsis at the end where some are missing.
-pub(crate) fn cut(text: &str, width: usize) -> String {
-    if length(text) <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
-    short.truncate(short.trim_end().len());
-    short + ELLIPSIS
-}
-
-/// The same with the ellipsis inside: names often differ at their ends.
-fn cut_middle(text: &str, width: usize) -> String {
-    let all = length(text);
-    if all <= width {
-        return text.to_owned();
-    }
-    let tail = width.saturating_sub(1) / 2;
-    let head: String = text.chars().take(width.saturating_sub(1 + tail)).collect();
-    let tail: String = text.chars().skip(all - tail).collect();
-    head + ELLIPSIS + &tail
-}
-
-fn pad(text: &str, width: usize, is_left: bool) -> String {
-    if is_left { format!("{text:<width$}") } else { format!("{text:>width$}") }
-}
-
-fn length(text: &str) -> usize {
-    text.chars().count()
 }
 
 /// The text without what would move the cursor or change colours: a reason may quote what an app wrote.
@@ -346,7 +317,6 @@ const TITLE_GAP: &str = "   ";
 const GAP: &str = "  ";
 const INDENT: &str = "  ";
 const INDENT_MORE: &str = "    ";
-const ELLIPSIS: &str = "…";
 
 #[cfg(test)]
 mod tests {
@@ -413,7 +383,7 @@ mod tests {
                 let limit = ((height - 1) / 2).max(MIN_ROWS);
                 assert!(rows.len() <= limit, "{width}x{height}: {rows:#?}");
                 let width = width.max(MIN_WIDTH);
-                assert!(rows.iter().all(|row| length(row) < width), "{width}x{height}: {rows:#?}");
+                assert!(rows.iter().all(|row| columns::width(row) < width), "{width}x{height}: {rows:#?}");
                 assert!(rows[0].contains("Ctrl-C stops"), "{rows:#?}");
             }
         }
@@ -423,7 +393,7 @@ mod tests {
     fn on_a_terminal_of_half_the_width_all_rows_can_still_be_erased() {
         for (width, height) in [(80, 24), (120, 40), (200, 60), (40, 16)] {
             let rows = twelve().rows(width, height);
-            let wrapped: usize = rows.iter().map(|row| length(row).div_ceil(width / 2).max(1)).sum();
+            let wrapped: usize = rows.iter().map(|row| columns::width(row).div_ceil(width / 2).max(1)).sum();
             assert!(wrapped < height, "{width}x{height}: {rows:#?}");
         }
     }
@@ -453,6 +423,19 @@ mod tests {
     }
 
     #[test]
+    fn wide_characters_fit_and_shift_nothing() {
+        let mut view = view(&["本番/お支払いサービス", "b"]);
+        view.services[0].reasons = vec!["起動に失敗しました。".repeat(20)];
+        for width in MIN_WIDTH..120 {
+            let rows = view.rows(width, 24);
+            assert!(rows.iter().all(|row| columns::width(row) < width), "{width}: {rows:#?}");
+        }
+        let rows = shown(&view, 60, 24);
+        let ends = |row: &str| columns::width(row.trim_end());
+        assert_eq!(ends(&rows[1]), ends(rows.iter().find(|row| row.starts_with('本')).unwrap()), "{rows:#?}");
+    }
+
+    #[test]
     fn forty_columns_and_ten_rows_are_of_use() {
         let rows = shown(&twelve(), 40, 10);
         assert_eq!(
@@ -470,7 +453,7 @@ mod tests {
     fn a_wide_terminal_shows_the_reason_beside_each_service() {
         let rows = shown(&twelve(), 200, 30);
         assert!(rows[1].ends_with("  WHY") && rows[2].contains("  now: average 0.0"), "{rows:#?}");
-        assert!(rows.iter().all(|row| length(row) <= 199) && rows.len() == 14, "{rows:#?}");
+        assert!(rows.iter().all(|row| columns::width(row) <= 199) && rows.len() == 14, "{rows:#?}");
     }
 
     #[test]

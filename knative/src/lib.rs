@@ -9,3 +9,6 @@ pub mod autoscaler;
 mod cluster_args;
 
 pub use cluster_args::ClusterArgs;
+#[cfg(test)]
+#[path = "../../kubernetes/src/pretend.rs"]
+mod pretend;

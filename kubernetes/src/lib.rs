@@ -6,9 +6,11 @@
 
 mod client;
 mod election;
+pub mod event;
 pub mod knative;
 pub mod labels;
 mod lease;
+pub mod metrics;
 #[cfg(test)]
 mod pretend;
 mod watch;

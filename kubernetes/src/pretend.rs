@@ -66,6 +66,11 @@ impl PretendApi {
         self.changed.send_replace(());
     }
 
+    /// Changes with each object that does.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// The writes so far.
     pub(crate) fn writes(&self) -> Vec<String> {
         self.store.lock().writes.clone()

@@ -8,10 +8,11 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt};
-use metrics::counter;
 use pilotlight_feed::Feed;
 use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
+
+use crate::metrics::count_watch_error;
 
 /// The selection of objects to watch.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +60,7 @@ pub async fn watch<O, K, V>(
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                counter!("pilotlight_watch_errors_total", "kind" => kind.clone()).increment(1);
+                count_watch_error(&kind);
                 if !std::mem::replace(&mut is_away, true) {
                     warn!(kind, %error, "Watch is broken, and tried again until it works");
                 }

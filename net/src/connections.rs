@@ -7,12 +7,29 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-/// Limits the connections at each port that is served from now on. Without this there is no limit.
-pub fn limit_connections(most: usize) {
-    MOST.store(most.min(Semaphore::MAX_PERMITS), Ordering::Relaxed);
+/// A port to serve clients at, and the most connections that it has at once.
+#[derive(Debug)]
+pub struct Port {
+    pub(crate) listener: TcpListener,
+    most: usize,
+}
+
+impl Port {
+    /// A port with so many connections at once, and no more.
+    pub fn limited(listener: TcpListener, most: usize) -> Self {
+        Port { listener, most: most.min(Semaphore::MAX_PERMITS) }
+    }
+}
+
+/// A port without a limit.
+impl From<TcpListener> for Port {
+    fn from(listener: TcpListener) -> Self {
+        Port::limited(listener, usize::MAX)
+    }
 }
 
 /// Connections of clients that are open, at all ports.
@@ -53,9 +70,8 @@ impl Drop for Open {
 }
 
 impl Places {
-    pub(crate) fn new() -> Self {
-        let most = MOST.load(Ordering::Relaxed);
-        Places { free: Arc::new(Semaphore::new(most)), most }
+    pub(crate) fn at(port: &Port) -> Self {
+        Places { free: Arc::new(Semaphore::new(port.most)), most: port.most }
     }
 
     /// Waits for a place, if all are taken.
@@ -69,6 +85,5 @@ impl Places {
     }
 }
 
-static MOST: AtomicUsize = AtomicUsize::new(Semaphore::MAX_PERMITS);
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 static LIMIT_HITS: AtomicUsize = AtomicUsize::new(0);

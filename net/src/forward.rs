@@ -3,6 +3,7 @@
 //! HTTP/2 requests go out as HTTP/2, by prior knowledge (RFC 9113, 3.3), all others as HTTP/1.1. So an app speaks with its
 //! clients in their own protocol, and nothing that only one of the two can say is lost on the way.
 
+mod breaks;
 mod h1;
 mod h2;
 mod kept;
@@ -13,9 +14,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::Version;
 
-pub use self::retry::SendError;
+pub use self::retry::{SendError, is_replayable};
 use crate::dial::Dialer;
 use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
@@ -105,7 +107,8 @@ impl Upstreams {
     ///
     /// A kept connection may turn out to be closed. A request of which no byte was written, or that the upstream says it
     /// has not processed (RFC 9113, 8.7), is then sent again whatever it is; one that was written, only if it is idempotent
-    /// and has no body (RFC 9110, 9.2.2), as in Go (net/http, `Request.isReplayable`).
+    /// and has no body (RFC 9110, 9.2.2), as in Go (net/http, `Request.isReplayable`). A request [of that kind](is_replayable)
+    /// is put back with its response, too: the response may be that of a proxy whose app has died.
     ///
     /// `client` is sent interim (1xx) responses, such as `103 Early Hints`.
     pub async fn send(
@@ -116,16 +119,29 @@ impl Upstreams {
     ) -> Result<Response, SendError> {
         match request.version() {
             // Boxed: its future is the larger of the two.
-            Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,
+            Version::HTTP_2 => self.send_http2(to, request).await,
             _ => self.http1.send(client, to, request).await,
         }
     }
 
+    /// Made here, so that other crates do not compile HTTP/2 again.
+    fn send_http2<'a>(
+        &'a self,
+        to: SocketAddr,
+        request: &'a mut Request,
+    ) -> BoxFuture<'a, Result<Response, SendError>> {
+        Box::pin(self.http2.send(to, request))
+    }
+
     /// Sends a `GET` that no client asked for, as [`once::get`](crate::once::get) does, but over a kept connection.
-    pub async fn get(&self, to: SocketAddr, get: &Get<'_>) -> Result<Answer, GetError> {
-        let client = Client::ourselves();
-        get.run(to, async |request| self.send(&client, to, request).await.map_err(SendError::into_error))
-            .await
+    pub fn get<'a>(&'a self, to: SocketAddr, get: &'a Get<'_>) -> BoxFuture<'a, Result<Answer, GetError>> {
+        Box::pin(async move {
+            let client = Client::ourselves();
+            let send = async |request: &mut Request| {
+                self.send(&client, to, request).await.map_err(SendError::into_error)
+            };
+            get.run(to, send).await
+        })
     }
 
     /// Drops the idle connections to an upstream that has left.

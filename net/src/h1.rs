@@ -7,6 +7,7 @@
 //!
 //! - [`head`]: request line or status line, and header fields, read and written
 //! - [`raw_target`]: targets that are no URI
+//! - [`trailers`]: the fields behind a chunked body
 //! - [`length`]: how long a body is
 //! - [`decoder`] reads bodies, [`sender`] writes them into a [`write_buffer`]
 //! - [`server`] serves a connection, [`link`] says who owns it in which state (with a picture); [`h2c`] upgrades it
@@ -21,6 +22,7 @@ pub(crate) mod link;
 mod raw_target;
 mod sender;
 pub(crate) mod server;
+mod trailers;
 #[cfg(test)]
 mod wires;
 mod write_buffer;

@@ -4,6 +4,7 @@
 //! before it is reached: what one stream does wrong, and what adds up in normal life, must not end the others' requests.
 
 mod allowance;
+mod ended;
 mod fields;
 mod frame;
 mod huffman;

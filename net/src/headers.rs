@@ -40,6 +40,8 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const REASON: HeaderName = HeaderName::from_static("x-pilotlight-reason");
 /// A [`REASON`]: the app took the connection away, or never took it.
 pub const APP_FAILED: &str = "app-failed";
+/// A [`REASON`]: the app ended the connection without a byte of an answer, and the request is one that may be sent again.
+pub const APP_CLOSED: &str = "app-closed";
 /// A [`REASON`]: too many bytes of requests wait already.
 pub const NO_ROOM: &str = "no-room";
 /// A [`REASON`]: the client left, or its request is malformed.

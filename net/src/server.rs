@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 use self::overdue::Stragglers;
 use crate::alarm::Alarm;
 use crate::body::ClientBody;
-use crate::connections::{Open, Places};
+use crate::connections::{Open, Places, Port};
 use crate::handler::{AnyHandler, Handler};
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::refusal::refusal;
@@ -46,40 +46,30 @@ pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves until `drain` has started and every connection has finished its request in flight; once it is forced, what is
 /// left is cut.
-pub fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, drain: Drain) -> Serving {
-    boxed(listener, None, handler, drain)
+pub fn serve<H: Handler>(port: impl Into<Port>, handler: Arc<H>, drain: Drain) -> Serving {
+    boxed(port.into(), None, handler, drain)
 }
 
 /// Serves over TLS, and otherwise as [`serve`].
 pub fn serve_tls<H: Handler>(
-    listener: TcpListener,
+    port: impl Into<Port>,
     tls: Arc<ServerTls>,
     handler: Arc<H>,
     drain: Drain,
 ) -> Serving {
-    boxed(listener, Some(tls), handler, drain)
+    boxed(port.into(), Some(tls), handler, drain)
 }
 
 /// The future of [`accept`] is made here and not in generic code, which every other crate would compile again.
-fn boxed(
-    listener: TcpListener,
-    tls: Option<Arc<ServerTls>>,
-    handler: Arc<dyn AnyHandler>,
-    drain: Drain,
-) -> Serving {
-    Box::pin(accept(listener, tls, handler, drain))
+fn boxed(port: Port, tls: Option<Arc<ServerTls>>, handler: Arc<dyn AnyHandler>, drain: Drain) -> Serving {
+    Box::pin(accept(port, tls, handler, drain))
 }
 
-async fn accept(
-    listener: TcpListener,
-    tls: Option<Arc<ServerTls>>,
-    handler: Arc<dyn AnyHandler>,
-    drain: Drain,
-) {
+async fn accept(port: Port, tls: Option<Arc<ServerTls>>, handler: Arc<dyn AnyHandler>, drain: Drain) {
     // Each connection holds a sender: the channel ends with the last connection.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
-    let places = Places::new();
+    let (places, Port { listener, .. }) = (Places::at(&port), port);
     loop {
         let next = async { (places.take().await, listener.accept().await) };
         let (place, accepted) = tokio::select! {

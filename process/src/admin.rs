@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pilotlight_config::process::PrometheusEnv;
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{Admin, Drain, listen, serve, serve_tls};
+use pilotlight_net::{Admin, Drain, Port, listen, serve, serve_tls};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -17,12 +17,18 @@ use crate::wrong::WrongSettings;
 pub struct AdminPort {
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
+    max_connections: usize,
 }
 
 impl AdminPort {
     /// Opens the port; with `tls`, everything on it is served over TLS.
     pub fn open(address: SocketAddr, tls: Option<Arc<ServerTls>>) -> io::Result<Self> {
-        Ok(AdminPort { listener: listen(address)?, tls })
+        Ok(AdminPort { listener: listen(address)?, tls, max_connections: usize::MAX })
+    }
+
+    /// Takes no more than so many connections at once.
+    pub fn limited(self, max_connections: usize) -> Self {
+        AdminPort { max_connections, ..self }
     }
 
     /// The address it has; of use where a port was given as 0.
@@ -32,10 +38,10 @@ impl AdminPort {
 
     /// Serves `routes` until `drain` ends it.
     pub fn serve(self, routes: Admin, drain: Drain) -> JoinHandle<()> {
-        let routes = Arc::new(routes);
+        let (port, routes) = (Port::limited(self.listener, self.max_connections), Arc::new(routes));
         match self.tls {
-            None => tokio::spawn(serve(self.listener, routes, drain)),
-            Some(tls) => tokio::spawn(serve_tls(self.listener, tls, routes, drain)),
+            None => tokio::spawn(serve(port, routes, drain)),
+            Some(tls) => tokio::spawn(serve_tls(port, tls, routes, drain)),
         }
     }
 }

@@ -139,7 +139,7 @@ where
         Some(filter) => (filter, Vec::new()),
         None => LogFilter::from_env(env.as_deref(), level),
     };
-    let is_said = settings.filter.is_some() || env.as_deref().is_some_and(|text| !text.trim().is_empty());
+    let is_set = settings.filter.is_some() || env.as_deref().is_some_and(|text| !text.trim().is_empty());
     let (filter, handle) = reload::Layer::new(filter.0);
     let lines = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
@@ -152,19 +152,25 @@ where
         }
     };
     // Err: the program that this one is a part of has started a log already.
-    if started.is_ok() && !is_said {
-        // Err, in either place: this was done before.
-        let _ = FILTER.set(Box::new(move |filter| drop(handle.reload(filter.0))));
+    if started.is_ok() && !is_set {
+        // Err: this was done before.
+        let _ = LEVEL.set(Box::new(move |level| {
+            // Libraries have much to say below `info`, and none of it is meant.
+            let of_others = LevelFilter::from_level(level).min(LevelFilter::INFO);
+            let targets = Targets::new().with_default(of_others).with_target(OURS, level);
+            // Err: the log is gone.
+            let _ = handle.reload(targets);
+        }));
     }
     for error in ignored {
         warn!(%error, "Ignoring a part of RUST_LOG");
     }
 }
 
-/// Changes what the process logs from now on, unless its flags or `RUST_LOG` said what that is.
-pub fn change_log_filter(filter: LogFilter) {
-    if let Some(change) = FILTER.get() {
-        change(filter);
+/// Changes the level of the process's log. Has no effect where a flag or `RUST_LOG` says what is logged.
+pub fn set_log_level(level: Level) {
+    if let Some(set) = LEVEL.get() {
+        set(level);
     }
 }
 
@@ -255,8 +261,10 @@ impl Write for LogWriter {
 }
 
 static LOGS: OnceLock<Option<Lines>> = OnceLock::new();
-/// Puts another filter in force. Not set: the filter is what somebody said it is.
-static FILTER: OnceLock<Box<dyn Fn(LogFilter) + Send + Sync>> = OnceLock::new();
+/// Changes the level of the log; empty: a flag or a variable says what is logged.
+static LEVEL: OnceLock<Box<dyn Fn(Level) + Send + Sync>> = OnceLock::new();
+/// How the targets of our own events begin.
+const OURS: &str = "pilotlight";
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// The target of events that are lines of apps.
 const APP: &str = "app";

@@ -130,6 +130,7 @@ impl Proxy {
             Err(failure) => {
                 debug!(error = %failure, "Cannot forward a request to the app");
                 let reason = match failure.error().fault() {
+                    Fault::Upstream if matches!(failure, SendError::Replayable { .. }) => headers::APP_CLOSED,
                     Fault::Upstream => headers::APP_FAILED,
                     Fault::Downstream => headers::CLIENT_FAILED,
                 };

@@ -26,7 +26,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use pilotlight_config::process::QueueProxyEnv;
 use pilotlight_net::tls::{ServerTls, keep_renewed};
-use pilotlight_net::{Admin, Clock, Drain, Handler, limit_connections, listen, message, serve, serve_tls};
+use pilotlight_net::{Admin, Clock, Drain, Handler, Port, listen, message, serve, serve_tls};
 use pilotlight_process::{
     FAILURE, LogFormat, LogSettings, MetricsPage, StopSignals, WrongSettings, admin_routes, fail, flush_logs,
     print_valid, start_logs, stop_within,
@@ -172,7 +172,6 @@ impl QueueProxy {
             listen(address).map_err(|source| StartError::Bind { address, purpose, source })
         };
         let at = |port| SocketAddr::new(env.bind_address, port);
-        limit_connections(env.max_connections);
         Ok(QueueProxy {
             requests: listen(at(env.serving_port), "requests")?,
             requests_over_tls: match tls {
@@ -219,9 +218,10 @@ impl QueueProxy {
         let proxy = Arc::new(Proxy::new(&env, &quiet, &reporter, metrics, &telemetry));
 
         let drain = Drain::default();
+        let limited = |listener| Port::limited(listener, env.max_connections);
         let mut servers = vec![
-            spawn(requests, None, Arc::clone(&proxy), &drain),
-            spawn(stats, None, Arc::new(report::server(&reporter)), &drain),
+            spawn(limited(requests), None, Arc::clone(&proxy), &drain),
+            spawn(limited(stats), None, Arc::new(report::server(&reporter)), &drain),
         ];
         let resource = settings::resource(&env);
         let admin_server = match user_metrics {
@@ -230,7 +230,12 @@ impl QueueProxy {
                 if let Some(tls) = &tls {
                     tokio::spawn(keep_renewed(tls, env.cert_poll_interval));
                 }
-                servers.push(spawn(listener, tls, Arc::new(Admin::new().metrics(page.clone())), &drain));
+                servers.push(spawn(
+                    limited(listener),
+                    tls,
+                    Arc::new(Admin::new().metrics(page.clone())),
+                    &drain,
+                ));
                 admin_server(&quiet, page)
             }
             None => {
@@ -238,11 +243,11 @@ impl QueueProxy {
                 admin_server(&quiet, move || page.render())
             }
         };
-        servers.push(spawn(admin, None, Arc::new(admin_server), &drain));
+        servers.push(spawn(limited(admin), None, Arc::new(admin_server), &drain));
         if let Some((listener, tls)) = requests_over_tls {
             info!(port = env.serving_tls_port, "Serving over TLS");
             tokio::spawn(keep_renewed(&tls, env.cert_poll_interval));
-            servers.push(spawn(listener, Some(tls), Arc::new(OverTls(proxy)), &drain));
+            servers.push(spawn(limited(listener), Some(tls), Arc::new(OverTls(proxy)), &drain));
         }
 
         shutdown.await;
@@ -258,14 +263,14 @@ impl QueueProxy {
 }
 
 fn spawn<H: Handler>(
-    listener: TcpListener,
+    port: Port,
     tls: Option<Arc<ServerTls>>,
     handler: Arc<H>,
     drain: &Drain,
 ) -> JoinHandle<()> {
     match tls {
-        None => tokio::spawn(serve(listener, handler, drain.clone())),
-        Some(tls) => tokio::spawn(serve_tls(listener, tls, handler, drain.clone())),
+        None => tokio::spawn(serve(port, handler, drain.clone())),
+        Some(tls) => tokio::spawn(serve_tls(port, tls, handler, drain.clone())),
     }
 }
 

@@ -270,3 +270,56 @@ async fn a_502_without_the_sign_or_a_sign_without_a_502_is_the_last_word() {
         assert_eq!(outcome(world.get()).await.0, status, "{response}");
     }
 }
+
+/// A pod whose queue-proxy answers one request after the other like this, the last answer again and again; and how many
+/// requests it has had.
+async fn pod_that_says_in_turn(answers: &'static [&'static str]) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let (address, listener) = listen().await;
+    let requests = Arc::new(AtomicUsize::new(0));
+    tokio::spawn({
+        let requests = Arc::clone(&requests);
+        async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                let number = requests.fetch_add(1, Ordering::Relaxed);
+                stream.write_all(answers[number.min(answers.len() - 1)].as_bytes()).await.unwrap();
+            }
+        }
+    });
+    (address, requests)
+}
+
+/// A queue-proxy's answer to a request whose app has died over it.
+const APP_CLOSED: &str = "HTTP/1.1 502 Bad Gateway\r\nX-Pilotlight-Reason: app-closed\r\nContent-Length: 4\r\n\
+    Connection: close\r\n\r\nEOF\n";
+const WELL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn a_request_whose_app_died_is_sent_once_more_if_it_is_safe_and_no_more_than_once() {
+    let world = World::start(revision(0)).await;
+    for (request, answers, requests_sent, status) in [
+        (get("/"), &[APP_CLOSED, WELL][..], 2, 200),
+        (get("/"), &[APP_CLOSED], 2, 502),
+        (post("/", "x"), &[APP_CLOSED, WELL], 1, 502),
+        (get("/"), &[SENT_BACK, APP_CLOSED, SENT_BACK, WELL], 4, 200),
+    ] {
+        let lost = world.activator.ledger().total.lost;
+        let (pod, requests) = pod_that_says_in_turn(answers).await;
+        world.set(|revision| revision.ready = vec![pod_at(pod)]);
+        assert_eq!(outcome(world.send(request)).await.0, status, "{answers:?}");
+        assert_eq!(requests.load(Ordering::Relaxed), requests_sent, "{answers:?}");
+        assert_eq!(world.activator.ledger().total.lost, lost + u64::from(status == 502), "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_pods_die_is_sent_once_more_if_it_is_safe_and_no_more_than_once() {
+    let world = World::start(revision(0)).await;
+    for (request, requests_sent) in [(get("/"), 2), (post("/", "x"), 1)] {
+        let (pod, requests) = pod_that_says_in_turn(&[""]).await;
+        world.set(|revision| revision.ready = vec![pod_at(pod)]);
+        assert_eq!(outcome(world.send(request)).await, (502, "EOF\n".to_owned()));
+        assert_eq!(requests.load(Ordering::Relaxed), requests_sent);
+    }
+}

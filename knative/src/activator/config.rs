@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, ResourceExt};
 use pilotlight_feed::{Change, Feed};
 use pilotlight_kubernetes::{WatchParams, watch};
-use pilotlight_process::change_log_filter;
+use pilotlight_process::set_log_level;
 use pilotlight_telemetry::Telemetry;
 use tracing::{info, warn};
 
-use super::observability::{log_filter, request_log};
+use super::observability::{log_level, request_log};
 
 /// Names of the ConfigMaps. The defaults are Knative's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,9 +91,9 @@ pub(crate) async fn follow(client: Client, namespace: String, names: ConfigNames
 }
 
 fn take_level(data: &BTreeMap<String, String>) {
-    if let Some(filter) = log_filter(data) {
-        info!(?filter, "Log level is that of the ConfigMap");
-        change_log_filter(filter);
+    if let Some(level) = log_level(data) {
+        info!(%level, "Log level is that of the ConfigMap");
+        set_log_level(level);
     }
 }
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use pilotlight_config::process::{Observability, TelemetryEnv};
-use pilotlight_process::LogFilter;
 use serde_json::{Map, Value, json};
+use tracing::Level;
 
 /// The telemetry that `config-observability` asks for, with the variables of this process before it.
 pub(crate) fn telemetry(
@@ -64,20 +64,19 @@ fn as_json(data: &BTreeMap<String, String>) -> Result<Value, Vec<String>> {
 }
 
 /// What `config-logging` has the activator log; `None`: nothing that can be read.
-pub(crate) fn log_filter(data: &BTreeMap<String, String>) -> Option<LogFilter> {
+pub(crate) fn log_level(data: &BTreeMap<String, String>) -> Option<Level> {
     let own = data.get("loglevel.activator").filter(|level| !level.is_empty()).cloned();
     let level = own.or_else(|| {
         let zap: Value = serde_json::from_str(data.get("zap-logger-config")?).ok()?;
         Some(zap.get("level")?.as_str()?.to_owned())
     })?;
-    let level = match level.trim().to_ascii_lowercase().as_str() {
-        "debug" => "debug",
-        "info" => "info",
-        "warn" | "warning" => "warn",
-        "error" | "dpanic" | "panic" | "fatal" => "error",
-        _ => return None,
-    };
-    level.parse().ok()
+    match level.trim().to_ascii_lowercase().as_str() {
+        "debug" => Some(Level::DEBUG),
+        "info" => Some(Level::INFO),
+        "warn" | "warning" => Some(Level::WARN),
+        "error" | "dpanic" | "panic" | "fatal" => Some(Level::ERROR),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -137,11 +136,10 @@ mod tests {
 
     #[test]
     fn the_activators_own_level_comes_before_that_of_all() {
-        let filter = |text: &str| text.parse::<LogFilter>().ok();
         let all = ("zap-logger-config", r#"{"level": "warn", "encoding": "json"}"#);
-        assert_eq!(log_filter(&map(&[all])), filter("warn"));
-        assert_eq!(log_filter(&map(&[all, ("loglevel.activator", "debug")])), filter("debug"));
-        assert_eq!(log_filter(&map(&[("loglevel.activator", "loud")])), None);
-        assert_eq!(log_filter(&map(&[])), None);
+        assert_eq!(log_level(&map(&[all])), Some(Level::WARN));
+        assert_eq!(log_level(&map(&[all, ("loglevel.activator", "debug")])), Some(Level::DEBUG));
+        assert_eq!(log_level(&map(&[("loglevel.activator", "loud")])), None);
+        assert_eq!(log_level(&map(&[])), None);
     }
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::breaks::Breaks;
 use super::retry::{SendError, is_replayable};
 use crate::body::{Ending, UpstreamBody};
 use crate::dial::Dialer;
@@ -37,6 +39,7 @@ pub(super) struct Http1Pool {
     // Upstreams are proxies, which may send requests back.
     to_proxies: AtomicBool,
     idle: Mutex<IdleConnections>,
+    breaks: Breaks,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +73,7 @@ impl Http1Pool {
             max_idle: AtomicUsize::new(usize::MAX),
             to_proxies: AtomicBool::new(false),
             idle: Mutex::default(),
+            breaks: Breaks::default(),
         })
     }
 
@@ -107,15 +111,24 @@ impl Http1Pool {
                     pooled.give_back();
                     return Err(SendError::whole(source, was_written));
                 }
-                Err(Unanswered::Stale(_)) if may_replay => was_written = true,
+                Err(Unanswered::Stale(source)) if may_replay => {
+                    was_written = true;
+                    self.breaks.failed(to, &source);
+                }
                 Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => {
+                    self.breaks.failed(to, &source);
                     return Err(SendError::Failed { source });
                 }
             }
         }
         // Boxed: connecting is rare, and its future large enough to weigh on every request that finds a kept connection.
-        let dialed = Box::pin(self.connect(to)).await;
+        let dialed = self.connect(to).await;
         let mut pooled = dialed.map_err(|source| SendError::not_dialed(source, was_written))?;
+        if let Some(until) = self.breaks.watch_until(to) {
+            let broken = pooled.connection.watch(until).await;
+            broken.map_err(|source| SendError::whole(source, was_written))?;
+        }
+        let may_replay = is_replayable(request);
         match pooled.connection.send(request, inform).await {
             Ok(response) => accept(pooled, request, response, permission),
             Err(Unanswered::Unsent(source)) => Err(SendError::whole(source, was_written)),
@@ -123,7 +136,14 @@ impl Http1Pool {
                 pooled.give_back();
                 Err(SendError::whole(source, was_written))
             }
-            Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => Err(SendError::Failed { source }),
+            Err(Unanswered::Stale(source)) if may_replay => {
+                self.breaks.failed(to, &source);
+                Err(SendError::Replayable { source })
+            }
+            Err(Unanswered::Stale(source) | Unanswered::Failed(source)) => {
+                self.breaks.failed(to, &source);
+                Err(SendError::Failed { source })
+            }
         }
     }
 
@@ -131,10 +151,12 @@ impl Http1Pool {
         self.idle.lock().hosts.remove(&to);
     }
 
-    async fn connect(self: &Arc<Self>, to: SocketAddr) -> Result<Box<Pooled>, Error> {
-        let transport = Transport::new(self.dialer.dial(to).await?);
-        let connection = Connection::new(transport, self.to_proxies.load(Ordering::Relaxed));
-        Ok(Box::new(Pooled { connection, pool: Arc::downgrade(self), to }))
+    fn connect(self: &Arc<Self>, to: SocketAddr) -> BoxFuture<'_, Result<Box<Pooled>, Error>> {
+        Box::pin(async move {
+            let transport = Transport::new(self.dialer.dial(to).await?);
+            let connection = Connection::new(transport, self.to_proxies.load(Ordering::Relaxed));
+            Ok(Box::new(Pooled { connection, pool: Arc::downgrade(self), to }))
+        })
     }
 
     // The most recently used connection goes first: it is the least likely to be closed, and the others can age.
@@ -205,6 +227,16 @@ fn used_for(kept_for: Duration) -> Duration {
 }
 
 impl Pooled {
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = self.connection.poll_frame(cx);
+        if let Poll::Ready(Some(Err(error))) = &frame
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.breaks.failed(self.to, error);
+        }
+        frame
+    }
+
     /// Keeps the connection for the next request, if there can be one.
     fn give_back(self: Box<Self>) {
         if self.connection.is_free()
@@ -232,7 +264,7 @@ impl http_body::Body for Pooled {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.connection.poll_frame(cx)
+        self.poll_response(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -363,7 +395,7 @@ impl SharedExchange {
             return Poll::Ready(Some(Err(failure)));
         }
         let Some(pooled) = &mut self.pooled else { return Poll::Ready(None) };
-        let frame = pooled.connection.poll_frame(cx);
+        let frame = pooled.poll_response(cx);
         if frame.is_pending() {
             self.reader = Some(cx.waker().clone());
         } else if pooled.connection.has_ended()

@@ -21,9 +21,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
+use super::breaks::Breaks;
 use super::kept::KeptRequest;
 use super::retry::{SendError, is_replayable};
 use super::width::{WideStream, Width};
@@ -43,6 +44,7 @@ pub(super) struct Http2Pool {
     idle_timeout: Duration,
     pings: Option<Pings>,
     hosts: Mutex<Hosts>,
+    breaks: Breaks,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +113,13 @@ struct Lease {
 
 impl Http2Pool {
     pub(super) fn new(dialer: &Dialer, idle_timeout: Duration, pings: Option<Pings>) -> Arc<Self> {
-        Arc::new(Http2Pool { dialer: dialer.clone(), idle_timeout, pings, hosts: Mutex::default() })
+        Arc::new(Http2Pool {
+            dialer: dialer.clone(),
+            idle_timeout,
+            pings,
+            hosts: Mutex::default(),
+            breaks: Breaks::default(),
+        })
     }
 
     /// A pool without connections, and otherwise the same.
@@ -137,7 +145,11 @@ impl Http2Pool {
                     return Err(SendError::Failed { source: Error::Malformed("the head is too large") });
                 }
                 Ok(response) => {
-                    kept.let_go();
+                    if is_replayable {
+                        *request = kept.restore().unwrap_or_default();
+                    } else {
+                        kept.let_go();
+                    }
                     return Ok(response.map(|incoming| {
                         Body::from_upstream(Box::new(Http2Body { incoming, _lease: lease }))
                     }));
@@ -147,7 +159,11 @@ impl Http2Pool {
             let has_message = failure.take_message().is_some();
             let error = failure.into_error();
             let untouched = has_message || is_untouched(&error);
-            let broke = is_replayable && !is_fresh && is_broken(&error);
+            let is_broken = is_broken(&error);
+            if is_broken {
+                self.breaks.note(to);
+            }
+            let broke = is_replayable && is_broken;
             // Another stream's response may have cost the connection, or the response to this very request: which of the
             // two comes out on a connection of its own, where nobody else can be hurt.
             let was_ended = is_replayable && !is_alone && is_ended_by_us(&error);
@@ -161,7 +177,7 @@ impl Http2Pool {
                 Some(whole) if untouched || broke || was_ended => *request = whole,
                 _ => return Err(SendError::Failed { source }),
             }
-            if attempt == MAX_ATTEMPTS {
+            if attempt == MAX_ATTEMPTS || (broke && is_fresh && !untouched) {
                 return Err(SendError::whole(source, was_written));
             }
             debug!(%to, error = %source, "Upstream has not processed a request, sending it again");
@@ -242,6 +258,12 @@ impl Http2Pool {
                 debug!(%to, error = %chain(&error), "Upstream connection failed");
             }
         });
+        if let Some(until) = self.breaks.watch_until(to) {
+            sleep_until(until).await;
+            if sender.is_closed() {
+                return Err(Error::UpstreamClosed);
+            }
+        }
         Ok(Http2Connection {
             sender,
             unwritten,

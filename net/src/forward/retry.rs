@@ -15,7 +15,8 @@ pub enum SendError {
         /// The failure.
         source: Error,
     },
-    /// The upstream may have seen the request, which is idempotent and has no body: it is as it was, and may be sent again.
+    /// The upstream may have seen the request, and answered with no byte. The request is [replayable](is_replayable): it is
+    /// as it was, and may be sent again.
     #[error(transparent)]
     Replayable {
         /// The failure.
@@ -65,7 +66,7 @@ impl SendError {
 
 /// Whether the request may be sent again although the upstream may have seen it: it has no body, and is idempotent by
 /// method or by its own word, as in Go (net/http, `Request.isReplayable`).
-pub(super) fn is_replayable(request: &Request) -> bool {
+pub fn is_replayable(request: &Request) -> bool {
     request.body().is_end_stream()
         && (matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
             || request.headers().contains_key("idempotency-key")

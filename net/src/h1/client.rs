@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::task::unconstrained;
+use tokio::time::{Instant, timeout_at};
 
 use super::decoder::Decoder;
 use super::head::{self, HeadError, Partial};
@@ -91,6 +92,16 @@ impl Connection {
         // Unconstrained: a task that has spent tokio's budget would see `Pending` on any socket.
         let read = unconstrained(poll_fn(|cx| self.transport.poll_fill(cx)));
         pin!(read).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Waits until then, or until an upstream to which nothing was sent yet closes the connection.
+    pub(crate) async fn watch(&mut self, until: Instant) -> Result<(), Error> {
+        match timeout_at(until, poll_fn(|cx| self.transport.poll_fill(cx))).await {
+            Ok(Ok(0)) => Err(Error::UpstreamClosed),
+            Ok(Err(error)) => Err(Error::Broken(error)),
+            // What it says unasked is not its end.
+            Ok(Ok(1..)) | Err(_) => Ok(()),
+        }
     }
 
     /// Sends the request and returns the head of its response. The body of the request is taken, and put back if the
@@ -244,7 +255,7 @@ impl Connection {
                     let length = length::of_response(asked, status, version, headers).map_err(malformed)?;
                     self.is_kept &= length != Length::UntilClose;
                     self.kept_for = length::kept_for(response.headers());
-                    self.decoder = Decoder::new(length);
+                    self.decoder = Decoder::of_response(length);
                     return Poll::Ready(Ok(response));
                 }
                 None => {

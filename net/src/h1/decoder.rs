@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 
-use super::head;
 use super::length::Length;
+use super::trailers;
 use crate::error::{Error, RequestBodyError};
 use crate::transport::Transport;
 
@@ -18,6 +18,7 @@ pub(super) struct Decoder {
     state: DecoderState,
     // Bytes of lines around chunks so far, beyond those that their data excuses.
     excess: u64,
+    is_response: bool,
 }
 
 /// The part that is read next. Any state goes to Failed at an error.
@@ -86,7 +87,12 @@ impl Decoder {
             Length::Chunked => DecoderState::ChunkHead,
             Length::UntilClose => DecoderState::UntilClose,
         };
-        Decoder { state, excess: 0 }
+        Decoder { state, excess: 0, is_response: false }
+    }
+
+    /// Decodes the body of a response, whose trailers may be mended.
+    pub(super) fn of_response(length: Length) -> Self {
+        Decoder { is_response: true, ..Decoder::new(length) }
     }
 
     /// Whether the body has been read to its end, where the next message begins.
@@ -178,7 +184,11 @@ impl Decoder {
                         self.state = DecoderState::Ended;
                         return Poll::Ready(Ok(None));
                     }
-                    let parsed = head::parse_trailers(&from.unread);
+                    let parsed = if self.is_response {
+                        trailers::parse_response_trailers(&from.unread)
+                    } else {
+                        trailers::parse_trailers(&from.unread)
+                    };
                     match parsed.map_err(|_| ReadError::Malformed("malformed trailers"))? {
                         Some((length, _)) if length > MAX_TRAILERS => {
                             return Poll::Ready(Err(ReadError::Malformed("trailers too large")));

@@ -172,7 +172,9 @@ fn as_known_version(bytes: &Bytes) -> Option<Bytes> {
     is_later.then(|| [b"HTTP/1.1", &rest[1..]].concat().into())
 }
 
-fn parse_usual_response<B: Default>(bytes: &Bytes) -> Result<Option<(usize, Response<B>)>, HeadError> {
+pub(super) fn parse_usual_response<B: Default>(
+    bytes: &Bytes,
+) -> Result<Option<(usize, Response<B>)>, HeadError> {
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
@@ -222,7 +224,7 @@ fn length(status: httparse::Result<usize>) -> Result<Option<usize>, HeadError> {
     }
 }
 
-fn what_is_wrong(error: httparse::Error) -> HeadError {
+pub(super) fn what_is_wrong(error: httparse::Error) -> HeadError {
     match error {
         httparse::Error::TooManyHeaders => HeadError::TooLarge,
         httparse::Error::HeaderName => HeadError::Malformed("malformed header name"),
@@ -238,7 +240,7 @@ fn version(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
 }
 
-fn fields(
+pub(super) fn fields(
     bytes: &Bytes,
     fields: &[httparse::Header<'_>],
 ) -> Result<(HeaderMap, Option<Spellings>), HeadError> {
@@ -289,7 +291,7 @@ pub(super) fn faulty_line(bytes: &[u8]) -> String {
 /// Field names that their sender did not write in `Title-Case`, as it wrote them. Names are case-insensitive (RFC 9110,
 /// 5.1), and still there are peers that rely on one spelling.
 #[derive(Clone, Debug)]
-struct Spellings(Vec<Bytes>);
+pub(super) struct Spellings(Vec<Bytes>);
 
 impl Spellings {
     fn of(&self, name: &HeaderName) -> Option<&[u8]> {
@@ -355,7 +357,7 @@ fn write_fields(headers: &HeaderMap, spellings: Option<&Spellings>, into: &mut V
 }
 
 /// Writes a name in Go's canonical casing (`textproto.CanonicalMIMEHeaderKey`), which apps behind Knative are used to.
-fn write_title_case(name: &HeaderName, into: &mut Vec<u8>) {
+pub(super) fn write_title_case(name: &HeaderName, into: &mut Vec<u8>) {
     let name = name.as_str().as_bytes();
     let start = into.len();
     into.extend_from_slice(name);
@@ -366,37 +368,6 @@ fn write_title_case(name: &HeaderName, into: &mut Vec<u8>) {
         }
         is_first = *byte == b'-';
     }
-}
-
-/// Writes trailers, without the empty line at their end. Fields that would change the framing, the routing or the
-/// meaning of the message are left out (RFC 9110, 6.5.1).
-pub(super) fn write_trailers(trailers: &HeaderMap, into: &mut Vec<u8>) {
-    for (name, value) in trailers {
-        if !BELONGS_IN_THE_HEAD.contains(name) {
-            write_title_case(name, into);
-            into.extend_from_slice(b": ");
-            into.extend_from_slice(value.as_bytes());
-            into.extend_from_slice(b"\r\n");
-        }
-    }
-}
-
-/// Parses trailers up to and including their empty line; `None`: they are not complete.
-pub(super) fn parse_trailers(bytes: &Bytes) -> Result<Option<(usize, HeaderMap)>, HeadError> {
-    let mut parsed = [httparse::EMPTY_HEADER; USUAL_FIELDS];
-    match httparse::parse_headers(bytes, &mut parsed).map_err(what_is_wrong)? {
-        httparse::Status::Partial => Ok(None),
-        // A bare line feed ends a line for httparse. A peer that insists on CRLF would read on, into the next message:
-        // request smuggling (RFC 9112, 2.2 and 11.2).
-        httparse::Status::Complete((length, _)) if has_bare_line_feed(&bytes[..length]) => {
-            Err(HeadError::Malformed("malformed line end"))
-        }
-        httparse::Status::Complete((length, parsed)) => Ok(Some((length, fields(bytes, parsed)?.0))),
-    }
-}
-
-fn has_bare_line_feed(bytes: &[u8]) -> bool {
-    bytes.iter().enumerate().any(|(at, byte)| *byte == b'\n' && !bytes[..at].ends_with(b"\r"))
 }
 
 /// Writes the `Date` field (RFC 9110, 6.6.1), formatted once a second and thread.
@@ -438,35 +409,11 @@ const MAX_BYTES: usize = 1 << 20;
 /// Bytes of the longest target that `http` takes.
 const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
 /// Fields that are parsed on the stack: more than most messages have.
-const USUAL_FIELDS: usize = 64;
+pub(super) const USUAL_FIELDS: usize = 64;
 /// The most fields of a head.
 pub(crate) const MAX_FIELDS: usize = 1000;
 /// Fields that a proxy adds, for which the map has room from the beginning.
 const ADDED_FIELDS: usize = 4;
-
-/// Fields that do not belong in trailers (RFC 9110, 6.5.1).
-const BELONGS_IN_THE_HEAD: [HeaderName; 20] = [
-    header::AUTHORIZATION,
-    header::CACHE_CONTROL,
-    header::CONNECTION,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::COOKIE,
-    header::EXPECT,
-    header::HOST,
-    header::MAX_FORWARDS,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::SET_COOKIE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::WWW_AUTHENTICATE,
-    HeaderName::from_static("keep-alive"),
-];
 
 #[cfg(test)]
 mod tests;

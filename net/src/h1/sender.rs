@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
 
-use super::head;
 use super::length::Length;
+use super::trailers;
 use super::write_buffer::WriteBuffer;
 use crate::replay::Recording;
 use crate::{Body, Error};
@@ -157,7 +157,7 @@ impl BodySender {
                 let bytes = out.bytes();
                 bytes.extend_from_slice(b"0\r\n");
                 if let Some(trailers) = trailers {
-                    head::write_trailers(&trailers, bytes);
+                    trailers::write_trailers(&trailers, bytes);
                 }
                 bytes.extend_from_slice(b"\r\n");
             }

@@ -3,6 +3,7 @@
 //! One of them makes a message malformed, which is a fault of its stream (RFC 9113, 8.1.1). The library takes it for one of
 //! the connection, because it cannot put such a field into the table that the connection's header lists share. So it is
 //! given another field in its place, of the same size, which it can put there and which makes a message malformed as well.
+//! So is the length of a `CONNECT`, which has no body (RFC 9110, 9.3.6): the library ends the connection for it.
 //!
 //! Only fields that are written out need a look: any other refers to one that was written out before. So nothing has to be
 //! remembered from one list to the next.
@@ -15,6 +16,7 @@ use http::{HeaderName, Method, StatusCode};
 /// The list with other fields in place of those that are not allowed; `None`: there are none, or it is no list at all.
 pub(super) fn mend(list: &[u8]) -> Option<Vec<u8>> {
     let mut reader = Reader { list, at: 0 };
+    let mut is_connect = false;
     let (mut mended, mut from) = (Vec::new(), 0);
     while let Some(&first) = list.get(reader.at) {
         let begin = reader.at;
@@ -40,7 +42,8 @@ pub(super) fn mend(list: &[u8]) -> Option<Vec<u8>> {
         };
         let until_value = reader.at;
         let value = reader.text()?;
-        if !is_allowed(&name, &value) {
+        is_connect |= name.is(b":method") && *value == *b"CONNECT";
+        if !is_allowed(&name, &value) || (is_connect && name.is(b"content-length")) {
             mended.extend_from_slice(&list[from..begin]);
             match name {
                 Name::Written(name) => write_malformed(pattern, name.len() + value.len(), &mut mended)?,
@@ -66,6 +69,12 @@ enum Name<'a> {
     /// A name that was written out before; only the library knows which. It keeps its place in the table, and whoever
     /// refers to the field later gets a value of so many x.
     InTable,
+}
+
+impl Name<'_> {
+    fn is(&self, name: &[u8]) -> bool {
+        matches!(self, Name::Written(written) if **written == *name)
+    }
 }
 
 /// Whether the library takes a field: what it asks of each (h2, `hpack/header.rs`).
@@ -232,6 +241,14 @@ mod tests {
                 assert_eq!(mend(&list), Some([before.clone(), instead, after.clone()].concat()));
             }
         }
+    }
+
+    #[test]
+    fn a_length_is_not_allowed_in_a_connect() {
+        let list = |method: &[u8]| [field(0, b":method", method), field(0, b"content-length", b"3")].concat();
+        assert_eq!(mend(&list(b"POST")), None);
+        let mended = [field(0, b":method", b"CONNECT"), field(0, b"te", &b"x".repeat(13))].concat();
+        assert_eq!(mend(&list(b"CONNECT")), Some(mended));
     }
 
     #[test]

@@ -8,7 +8,10 @@
 //!   small frames to the connection until their reader takes them, and nobody takes those of a stream that was reset);
 //! * the pieces of a header list are joined to frames of full size (h2 takes a number of pieces, however small);
 //! * a field that HTTP does not allow, a WINDOW_UPDATE of nothing and a PRIORITY of a wrong length, which are faults of a
-//!   stream and which h2 takes for faults of the connection, give way to others that cost their stream alone.
+//!   stream and which h2 takes for faults of the connection, give way to others that cost their stream alone;
+//! * DATA and HEADERS behind the end of their stream, which are such faults, too, come behind one that costs their stream:
+//!   h2 then ignores them, and still keeps account of the window and of the table of fields. (So do HEADERS for a stream that
+//!   we have reset, which h2 may have forgotten.)
 //!
 //! A flood exceeds a rate, or a number: then its frames pass as they are, and the library's own limits hold.
 
@@ -16,9 +19,10 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::allowance::Allowance;
+use super::ended::Ended;
 use super::frame::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHead, HEAD_BYTES, HEADERS, PADDED, PRIORITY,
-    PRIORITY_BYTES, WINDOW_UPDATE, WITH_PRIORITY,
+    PRIORITY_BYTES, RST_STREAM, WINDOW_UPDATE, WITH_PRIORITY,
 };
 use super::outbound::Resets;
 use super::{MAX_CONTINUATIONS, MAX_FRAME_BYTES, fields};
@@ -36,8 +40,7 @@ pub(super) struct Inbound {
     held: Option<FrameHead>,
     empty_frames: Allowance,
     heads: u64,
-    /// The highest stream that has begun.
-    begun: u32,
+    ended: Ended,
     ready: BytesMut,
     /// The last of the frames that are ready, and where it begins, if more of its stream may be joined to it.
     open: Option<(FrameHead, usize)>,
@@ -66,7 +69,7 @@ impl Inbound {
             held: None,
             empty_frames: Allowance::new(now, MAX_EMPTY_FRAMES, EMPTY_FRAMES_PER_SECOND),
             heads: 0,
-            begun: 0,
+            ended: Ended::none(),
             ready: BytesMut::new(),
             open: None,
         }
@@ -137,20 +140,34 @@ impl Inbound {
             // Another frame interrupts the list, or it is too long: the library sees all of it.
             list.write(&list.joined, false, &mut self.ready);
         } else {
+            let is_ended = self.ended.contains(head.stream);
             match head.kind {
-                DATA if is_nothing(head) && self.has_begun(head.stream) && self.empty_frames.take(now) => {
+                DATA if is_nothing(head)
+                    && self.ended.has_begun(head.stream)
+                    && self.empty_frames.take(now) =>
+                {
                     return;
                 }
                 DATA if resets.contains(head.stream) => head.flags |= END_STREAM,
+                DATA if is_ended => {
+                    write_fault(head.stream, &mut self.ready);
+                    head.flags |= END_STREAM;
+                }
                 DATA if is_joinable(head, there) && self.is_joined_to_last(head) => return,
-                PRIORITY | WINDOW_UPDATE if may_be_a_fault(head) && self.has_begun(head.stream) => {
+                PRIORITY | WINDOW_UPDATE if may_be_a_fault(head) && self.ended.has_begun(head.stream) => {
                     (self.held, self.open) = (Some(head), None);
                     self.end_held();
                     return;
                 }
                 HEADERS if head.length <= MAX_FRAME_BYTES as usize => {
                     self.heads += 1;
-                    self.begun = self.begun.max(head.stream);
+                    if is_ended || resets.contains(head.stream) {
+                        write_fault(head.stream, &mut self.ready);
+                    }
+                    self.ended.begin(head.stream);
+                    if head.flags & END_STREAM != 0 {
+                        self.ended.end(head.stream);
+                    }
                     self.list = Some(HeaderList::of(head));
                     (self.is_joined, self.open) = (true, None);
                     self.end_piece();
@@ -159,12 +176,11 @@ impl Inbound {
                 _ => {}
             }
         }
+        if head.kind == RST_STREAM || (head.kind == DATA && head.flags & END_STREAM != 0) {
+            self.ended.end(head.stream);
+        }
         self.open = is_joinable(head, there).then_some((head, self.ready.len()));
         head.write(&mut self.ready);
-    }
-
-    fn has_begun(&self, stream: u32) -> bool {
-        (1..=self.begun).contains(&stream)
     }
 
     /// Has a frame go on where the last one ends, if that is of the same stream.
@@ -205,10 +221,7 @@ impl Inbound {
         // The highest bit is reserved.
         let is_nothing = matches!(*self.head, [0 | 0x80, 0, 0, 0]);
         if head.kind == PRIORITY || is_nothing {
-            // A stream that depends on itself (RFC 7540, 5.3.1).
-            FrameHead { length: PRIORITY_BYTES, kind: PRIORITY, ..head }.write(&mut self.ready);
-            self.ready.extend_from_slice(&head.stream.to_be_bytes());
-            self.ready.extend_from_slice(&[0]);
+            write_fault(head.stream, &mut self.ready);
         } else {
             head.write(&mut self.ready);
             self.ready.extend_from_slice(&self.head);
@@ -279,6 +292,13 @@ impl HeaderList {
             (head.kind, head.flags) = (CONTINUATION, 0);
         }
     }
+}
+
+/// Writes what the library takes for a fault of a stream alone: a stream that depends on itself (RFC 7540, 5.3.1).
+fn write_fault(stream: u32, into: &mut BytesMut) {
+    FrameHead { length: PRIORITY_BYTES, kind: PRIORITY, flags: 0, stream }.write(into);
+    into.extend_from_slice(&stream.to_be_bytes());
+    into.extend_from_slice(&[0]);
 }
 
 /// Whether this is DATA of a stream that has no content and is not the last.

@@ -4,7 +4,9 @@
 
 mod closing;
 mod differential;
+mod dying;
 mod fickle;
+mod floods;
 mod forward;
 mod frames;
 mod framing;

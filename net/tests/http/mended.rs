@@ -37,6 +37,26 @@ async fn folded_lines_of_a_response_are_joined_by_a_space() {
 }
 
 #[tokio::test]
+async fn folded_trailers_of_a_response_are_joined_too_and_those_of_a_request_are_malformed() {
+    let (mut client, app, _proxy) = proxied().await;
+    client.send(GET).await;
+    let mut upstream = app.accept().await;
+    upstream.read_head().await;
+    let response =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: a\r\n\t b\r\nY : c\r\n\r\n";
+    for byte in response.chars() {
+        upstream.send(&byte.to_string()).await;
+    }
+    let end = client.read_until("0\r\nX: a b\r\nY: c\r\n\r\n").await;
+    assert!(end.starts_with("HTTP/1.1 200 OK\r\n"), "{end}");
+
+    let chunks = "2\r\nok\r\n0\r\nX: a\r\n b\r\n\r\n";
+    client.send(&format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")).await;
+    let response = client.read_message().await;
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("malformed trailers"), "{response}");
+}
+
+#[tokio::test]
 async fn blanks_in_front_of_a_colon_are_taken_out_of_a_response() {
     let response = passed_on("HTTP/1.1 200 OK", "X : a\r\nY\t: b\r\n").await;
     assert_eq!(response, "HTTP/1.1 200 OK\r\nX: a\r\nY: b\r\nDate: now\r\nContent-Length: 2\r\n\r\nok");

@@ -12,7 +12,7 @@ use crate::frames::{
     request, request_fields, response,
 };
 use crate::h2::{connect, grpc};
-use crate::support::{Answer, Server, soon, start, start_proxy};
+use crate::support::{Answer, Proxy, Server, soon, start, start_proxy, upstreams};
 
 /// A server that answers `/wait` when it is told to, refuses `/refused`, and answers the rest at once.
 async fn server() -> (Server, Arc<Notify>) {
@@ -64,7 +64,9 @@ async fn ends(client: &mut Peer) -> Option<Frame> {
 /// and then in turn, while another call waits.
 async fn frames_cross_and_hurt_nobody(calls: u32, late: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = start_proxy(listener.local_addr().unwrap()).await;
+    // The app of this test does not answer pings, and a busy machine may take longer than their time.
+    let upstreams = upstreams().pinging(None);
+    let proxy = start(Proxy { to: listener.local_addr().unwrap(), upstreams }).await;
     let mut client = Peer::connect(proxy.address).await;
     client.send(&request(1, "GET", "/wait", END_STREAM)).await;
     let mut app = Peer::accept(&listener).await;

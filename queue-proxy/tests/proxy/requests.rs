@@ -218,6 +218,20 @@ async fn an_activator_is_told_that_no_app_has_seen_its_request_and_nobody_else_i
 }
 
 #[tokio::test]
+async fn a_request_that_may_be_sent_again_is_told_by_its_reason() {
+    let hangs_up = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Running::start(env(hangs_up.local_addr().unwrap(), &[])).await;
+    for (request, reason) in [(PROXIED, "app-closed"), ("POST / HTTP/1.1\nContent-Length: 0", "app-failed")] {
+        let (response, ()) = tokio::join!(proxy.ask(request), async {
+            let (mut stream, _) = hangs_up.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1000]).await.unwrap() > 0);
+        });
+        assert_eq!((status(&response), body(&response)), (502, "EOF\n"));
+        assert!(response.contains(&format!("X-Pilotlight-Reason: {reason}\r\n")), "{response}");
+    }
+}
+
+#[tokio::test]
 async fn an_app_that_took_the_request_and_one_that_forges_the_sign_are_not_told_as_unsent() {
     let hangs_up = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = Running::start(env(hangs_up.local_addr().unwrap(), &[])).await;

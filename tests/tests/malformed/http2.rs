@@ -109,13 +109,6 @@ async fn fields_that_http_does_not_allow_are_refused() {
     .await;
 }
 
-// A fault of a stream (RFC 9113, 5.1), which the library takes for one of the connection. docs/parity.md has it.
-#[tokio::test]
-async fn some_faults_of_a_stream_end_the_connection() {
-    let behind = [get(3, "/", &[]), frame(DATA, 0, 3, b"x")].concat();
-    connections_end(&[("data behind the end of a stream", behind)]).await;
-}
-
 #[tokio::test]
 async fn frames_out_of_place_end_the_connection() {
     let open = frame(HEADERS, 0, 3, &fields(&usual("GET", "/a")));

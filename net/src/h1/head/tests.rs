@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use super::super::trailers::parse_trailers;
 use super::*;
 use crate::Body;
 use crate::hop::to_origin_form;
@@ -138,22 +139,6 @@ fn a_target_that_is_no_uri_is_written_as_it_came_in_whatever_pieces_that_was() {
             assert_eq!(rest, b"GET / \"", "{target} in pieces of {piece}");
         }
     }
-}
-
-#[test]
-fn trailers_end_with_an_empty_line_and_nothing_like_it() {
-    for (text, fields) in
-        [("\r\n", 0), ("A: b\r\n\r\n", 1), ("A: b\r\nC:\r\n\r\n", 2), ("A: b\r\n\r\nC: d\r\n", 1)]
-    {
-        let (_, trailers) = parse_trailers(&Bytes::from(text)).unwrap().unwrap();
-        assert_eq!(trailers.len(), fields, "{text:?}");
-    }
-    for text in
-        ["\n", "A: b\n\r\n", "A: b\r\n\n", "A: b\n\n", "A: b\r\r\n\r\n", "A b\r\n\r\n", " A: b\r\n\r\n"]
-    {
-        assert!(parse_trailers(&Bytes::from(text)).is_err(), "{text:?}");
-    }
-    assert!(parse_trailers(&Bytes::from("A: b\r\n\r")).unwrap().is_none());
 }
 
 /// A head, and the bytes behind it.

@@ -1,5 +1,7 @@
 //! Frames in pieces of any size: what passes means what was sent, and costs nobody else.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -151,6 +153,27 @@ fn a_frame_that_is_a_fault_of_its_stream_becomes_one_that_the_library_takes_for_
 }
 
 #[test]
+fn what_comes_behind_the_end_of_a_stream_comes_behind_a_fault_of_that_stream() {
+    let fault = frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0]);
+    let (head, last) =
+        (frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82"), frame(DATA, END_STREAM, 1, b"last"));
+    let open = frame(HEADERS, END_HEADERS, 1, b"\x82");
+    let reset = frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    for ended in [head.clone(), [open.clone(), last.clone()].concat(), [open.clone(), reset].concat()] {
+        for behind in [&head, &open] {
+            let bytes = [&ended[..], behind].concat();
+            assert_eq!(passed(&bytes, 3, &Resets::default()), [&ended[..], &fault, behind].concat());
+        }
+        let bytes = [&ended[..], &frame(DATA, 0, 1, b"more"), &last].concat();
+        let expected = [&ended[..], &fault, &frame(DATA, END_STREAM, 1, b"more"), &fault, &last].concat();
+        assert_eq!(passed(&bytes, 3, &Resets::default()), expected);
+        let other = [frame(HEADERS, END_HEADERS, 3, b"\x82"), frame(DATA, 0, 3, b"of another")].concat();
+        let bytes = [&ended[..], &other].concat();
+        assert_eq!(passed(&bytes, 3, &Resets::default()), bytes);
+    }
+}
+
+#[test]
 fn padding_longer_than_its_frame_is_seen_by_the_library() {
     for (flags, payload) in [
         (PADDED, &b""[..]),
@@ -185,7 +208,7 @@ fn a_list_that_is_interrupted_is_seen_by_the_library() {
     }
 }
 
-/// What frames mean, however content and header lists are cut into pieces.
+/// What frames mean, however content and header lists are cut into pieces. Content behind the end of a stream is another end.
 #[derive(Clone, Debug, PartialEq)]
 enum Meaning {
     Data { stream: u32, content: Vec<u8>, flags: u8 },
@@ -194,18 +217,30 @@ enum Meaning {
 }
 
 fn meaning(mut bytes: &[u8]) -> Vec<Meaning> {
-    let mut all: Vec<Meaning> = Vec::new();
-    while let Some(FrameHead { length, kind, flags, stream }) = FrameHead::parse(bytes) {
+    let (mut all, mut ended, mut begun) = (Vec::<Meaning>::new(), HashSet::new(), 0);
+    while let Some(FrameHead { length, kind, mut flags, stream }) = FrameHead::parse(bytes) {
+        let is_nothing = kind == DATA && length == 0 && flags == 0;
+        if kind == DATA && !is_nothing && ended.contains(&stream) {
+            flags = END_STREAM;
+        }
+        if kind == HEADERS {
+            begun = begun.max(stream);
+        }
+        let is_end = kind == RST_STREAM || (matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0);
+        if is_end && stream <= begun {
+            ended.insert(stream);
+        }
         let payload = bytes[HEAD_BYTES..][..length].to_vec();
         bytes = &bytes[HEAD_BYTES + length..];
         match (kind, all.last_mut()) {
-            (DATA, _) if payload.is_empty() && flags == 0 => {}
+            (DATA, _) if is_nothing => {}
             (DATA, Some(Meaning::Data { stream: last, content, flags: 0 }))
                 if *last == stream && flags == 0 =>
             {
                 content.extend(payload);
             }
             (DATA, _) => all.push(Meaning::Data { stream, content: payload, flags }),
+            (PRIORITY, _) if payload == [&stream.to_be_bytes()[..], &[0]].concat() => {}
             (HEADERS, _) => all.push(Meaning::List { stream, list: payload, flags }),
             (CONTINUATION, Some(Meaning::List { list, flags: first, .. })) => {
                 list.extend(payload);
