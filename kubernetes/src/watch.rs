@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::hash::Hash;
 
 use futures_util::StreamExt;
 use kube::api::Api;
@@ -36,7 +37,7 @@ pub async fn watch<O, K, V>(
     read: impl Fn(&O) -> Option<(K, V)> + Send,
 ) where
     O: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    K: Ord + Clone + Send + Sync,
+    K: Ord + Hash + Clone + Send + Sync,
     V: PartialEq + Send + Sync,
 {
     let kind = O::kind(&()).into_owned();

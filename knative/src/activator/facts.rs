@@ -29,7 +29,7 @@ pub(crate) enum Protocol {
 }
 
 /// The key of one list of addresses: an Endpoints object, or one of several slices.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ListKey {
     pub(crate) revision: RevisionId,
     pub(crate) side: Side,
@@ -37,7 +37,7 @@ pub(crate) struct ListKey {
 }
 
 /// The Service that a list of addresses belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Side {
     /// Leads to pods only.
     Private,

@@ -9,7 +9,6 @@ use anyhow::Context;
 use clap::{Args, Parser};
 use pilotlight_activator::TrafficArgs;
 use pilotlight_config::process::variables;
-use pilotlight_net::limit_connections;
 use pilotlight_process::flags::{LogArgs, parse};
 use pilotlight_process::{FAILURE, StopSignals, WrongSettings, end, start_logs};
 use pilotlight_telemetry::Registry;
@@ -76,7 +75,6 @@ async fn serve(args: &KnativeActivatorArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new();
     let params = args.params(registry.clone()).await?;
     registry.install().context("cannot install the recorder of metrics")?;
-    limit_connections(args.traffic.max_connections());
     let starting = start(params);
     let activator = tokio::select! {
         started = starting => started?,
@@ -114,6 +112,7 @@ impl KnativeActivatorArgs {
             system_namespace: system_namespace.to_owned(),
             config: ConfigNames::from_env(|name| env.get(name).cloned()),
             listen: self.listen(),
+            max_connections: self.traffic.max_connections(),
             env,
             activator: self.traffic.params(&autoscaler),
             registry,

@@ -13,7 +13,7 @@ use pilotlight_activator::{
 use pilotlight_config::process::MetricsProtocol;
 use pilotlight_feed::Feed;
 use pilotlight_net::tls::keep_renewed;
-use pilotlight_net::{Drain, listen};
+use pilotlight_net::{Drain, Port, listen};
 use pilotlight_process::{AdminPort, MetricsPage, WrongSettings, admin_address};
 use pilotlight_telemetry::{Registry, program_resource, prometheus_tls};
 use tokio::net::TcpListener;
@@ -38,6 +38,8 @@ pub struct KnativeActivatorParams {
     pub config: ConfigNames,
     /// The addresses to listen at.
     pub listen: ListenAddresses,
+    /// The most connections of clients at each port.
+    pub max_connections: usize,
     /// Variables about telemetry and TLS: `OTEL_*`, `METRICS_PROMETHEUS_*`, `ACTIVATOR_TLS_*`.
     pub env: BTreeMap<String, String>,
     /// The activator's own parameters. Its telemetry and its TLS are replaced by what the cluster says.
@@ -98,6 +100,7 @@ pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActi
         system_namespace,
         config: names,
         listen: at,
+        max_connections: most,
         env,
         activator,
         registry,
@@ -158,10 +161,14 @@ pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActi
     let activator = Activator::start(params, follower);
 
     let (mut serving, drain) = (JoinSet::new(), Drain::default());
-    serving.spawn(activator.serve(http1, drain.clone()));
-    serving.spawn(activator.serve(http2, drain.clone()));
+    serving.spawn(activator.serve(Port::limited(http1, most), drain.clone()));
+    serving.spawn(activator.serve(Port::limited(http2, most), drain.clone()));
     if let (Some(listener), Some(tls)) = (https, &tls) {
-        serving.spawn(activator.serve_tls(listener, Arc::clone(&tls.server), drain.clone()));
+        serving.spawn(activator.serve_tls(
+            Port::limited(listener, most),
+            Arc::clone(&tls.server),
+            drain.clone(),
+        ));
     }
     let is_over_tls = tls.is_some();
     if let Some(tls) = tls {
@@ -171,7 +178,7 @@ pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActi
         beside.spawn(keep_renewed(tls, TLS_POLL_INTERVAL));
     }
     for port in std::iter::once(admin).chain(metrics) {
-        let served = port.serve(admin_routes(&activator, page.clone()), Drain::default());
+        let served = port.limited(most).serve(admin_routes(&activator, page.clone()), Drain::default());
         // Err: a panic, which has been printed.
         beside.spawn(async { drop(served.await) });
     }

@@ -87,6 +87,7 @@ pub(crate) fn params(server: &ApiServer, autoscaler: SocketAddr) -> KnativeActiv
         system_namespace: "knative-serving".to_owned(),
         config: ConfigNames::default(),
         listen: ListenAddresses { http1: free, http2: free, https: free, admin: free, metrics: free },
+        max_connections: 1000,
         env: BTreeMap::new(),
         activator: ActivatorParams {
             drain_wait: Duration::ZERO,
@@ -301,14 +302,7 @@ async fn where_a_mesh_rules_requests_go_to_the_private_service() {
 #[tokio::test]
 async fn settings_that_are_wrong_are_told_at_once_and_nothing_is_started() {
     let server = ApiServer::start().await;
-    server.add(config_map(
-        "config-network",
-        json!({"mesh-compatibility-mode": "maybe", "system-internal-tls": "on"}),
-    ));
+    server.add(config_map("config-network", json!({"system-internal-tls": "on"})));
     let refused = start(params(&server, autoscaler().await)).await.expect_err("they are wrong");
-    assert_eq!(
-        refused.to_string(),
-        "config-network: mesh-compatibility-mode: \"maybe\" is not auto, enabled or disabled\n\
-         config-network: system-internal-tls: \"on\" is not enabled or disabled"
-    );
+    assert_eq!(refused.to_string(), "config-network: system-internal-tls: \"on\" is not enabled or disabled");
 }
