@@ -37,7 +37,7 @@ pub async fn watch<O, K, V>(
     read: impl Fn(&O) -> Option<(K, V)> + Send,
 ) where
     O: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    K: Ord + Hash + Clone + Send + Sync,
+    K: Hash + Ord + Clone + Send + Sync,
     V: PartialEq + Send + Sync,
 {
     let kind = O::kind(&()).into_owned();

@@ -112,9 +112,9 @@ impl KnativeActivatorArgs {
             system_namespace: system_namespace.to_owned(),
             config: ConfigNames::from_env(|name| env.get(name).cloned()),
             listen: self.listen(),
-            max_connections: self.traffic.max_connections(),
             env,
             activator: self.traffic.params(&autoscaler),
+            max_connections: self.traffic.max_connections(),
             registry,
             addresses: None,
         })

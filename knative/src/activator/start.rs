@@ -38,12 +38,12 @@ pub struct KnativeActivatorParams {
     pub config: ConfigNames,
     /// The addresses to listen at.
     pub listen: ListenAddresses,
-    /// The most connections of clients at each port.
-    pub max_connections: usize,
     /// Variables about telemetry and TLS: `OTEL_*`, `METRICS_PROMETHEUS_*`, `ACTIVATOR_TLS_*`.
     pub env: BTreeMap<String, String>,
     /// The activator's own parameters. Its telemetry and its TLS are replaced by what the cluster says.
     pub activator: ActivatorParams,
+    /// The most connections at each port.
+    pub max_connections: usize,
     /// The series that its pages of metrics show.
     pub registry: Registry,
     /// Where addresses of pods are read; `None`: [found out](AddressSource::find).
@@ -100,9 +100,9 @@ pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActi
         system_namespace,
         config: names,
         listen: at,
-        max_connections: most,
         env,
         activator,
+        max_connections: most,
         registry,
         addresses,
     } = params;

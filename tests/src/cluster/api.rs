@@ -49,7 +49,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 use kube::{Client, Config, Resource};
 use parking_lot::Mutex;
@@ -64,6 +64,7 @@ pub use definition::{Definition, ScalePaths};
 pub use faults::{Faults, Outage, Requests};
 pub use log::{Log, Request};
 
+use super::addresses::AddressRange;
 use serve::Service;
 use store::{Key, Store};
 
@@ -90,7 +91,8 @@ impl ApiServer {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("an address");
-        let store = Arc::new(Mutex::new(Store::new(definition::built_ins(), first_address())));
+        let addresses = AddressRange::from_env().expect("a range of addresses for Services");
+        let store = Arc::new(Mutex::new(Store::new(definition::built_ins(), addresses)));
         let service = Service {
             faults: Faults::new(Arc::clone(&store)),
             log: Log::default(),
@@ -265,11 +267,4 @@ fn id_of<K: Resource<DynamicType = ()>>() -> String {
 
 fn read<K: DeserializeOwned>(object: &Value) -> K {
     K::deserialize(object).expect("an object of the kind that is asked for")
-}
-
-/// The address before the first that a Service gets: the first of `PILOTLIGHT_TEST_ADDRESSES`, such as `127.64.0.0/10`.
-fn first_address() -> u32 {
-    let range = env::var("PILOTLIGHT_TEST_ADDRESSES").unwrap_or_else(|_| "127.64.0.0/10".into());
-    let address = range.split('/').next().unwrap_or_default();
-    address.parse::<Ipv4Addr>().expect("PILOTLIGHT_TEST_ADDRESSES begins with an IPv4 address").to_bits()
 }

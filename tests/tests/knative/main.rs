@@ -1,5 +1,10 @@
-//! Our parts in the place of Knative's, with an API server of this process.
+//! Whole lives of revisions on a small cluster with Knative's controller, Pilotlight's autoscalers, activators and
+//! queue-proxies: real processes over real sockets.
 
-mod activator;
-mod adopt;
-mod certificates;
+mod chaos;
+mod faults;
+mod restarts;
+mod scaling;
+mod settings;
+mod starts;
+mod support;

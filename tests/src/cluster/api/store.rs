@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use super::definition::Definition;
 use super::failure::{Failure, Result};
+use crate::cluster::addresses::AddressRange;
 
 /// Everything that is stored.
 pub(crate) struct Store {
     revision: u64,
     uids: u64,
-    addresses: u32,
+    addresses: AddressRange,
     tables: BTreeMap<String, Table>,
     /// Objects by uid.
     live: BTreeMap<String, Place>,
@@ -69,11 +70,11 @@ pub(crate) struct Table {
 }
 
 impl Store {
-    pub(crate) fn new(definitions: Vec<Definition>, first_address: u32) -> Self {
+    pub(crate) fn new(definitions: Vec<Definition>, addresses: AddressRange) -> Self {
         let mut store = Self {
             revision: 1,
             uids: 0,
-            addresses: first_address,
+            addresses,
             tables: BTreeMap::new(),
             live: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -154,9 +155,8 @@ impl Store {
     }
 
     /// An IPv4 address that nothing else has.
-    pub(crate) fn new_address(&mut self) -> String {
-        self.addresses += 1;
-        std::net::Ipv4Addr::from_bits(self.addresses).to_string()
+    pub(crate) fn new_address(&self) -> String {
+        self.addresses.take().expect("an address for a Service").to_string()
     }
 
     /// Makes `value` the object's new state, under a new version. The kind has to be there.
@@ -387,7 +387,8 @@ mod tests {
 
     #[test]
     fn a_table_tells_what_it_held_at_an_earlier_version() {
-        let mut store = Store::new(vec![Definition::new("", "v1", "Bird", "birds")], 0);
+        let mut store =
+            Store::new(vec![Definition::new("", "v1", "Bird", "birds")], AddressRange::from_env().unwrap());
         put(&mut store, "a", 1);
         put(&mut store, "b", 2);
         let then = store.revision();
@@ -411,7 +412,8 @@ mod tests {
 
     #[test]
     fn objects_without_their_owner_are_litter() {
-        let mut store = Store::new(vec![Definition::new("", "v1", "Bird", "birds")], 0);
+        let mut store =
+            Store::new(vec![Definition::new("", "v1", "Bird", "birds")], AddressRange::from_env().unwrap());
         put(&mut store, "owner", 1);
         let owned = json!({"metadata": {"name": "x", "uid": "x", "ownerReferences": [{"uid": "owner"}]}});
         store.put("birds", Key::new("", "x"), owned);
