@@ -8,6 +8,7 @@ use pilotlight_config::duration;
 use pilotlight_knative::ClusterArgs;
 use pilotlight_knative::activator::{self, KnativeActivatorArgs};
 use pilotlight_knative::adopt::{AdoptError, AdoptParams, Component, PlanError, adopt, rollback, status};
+use pilotlight_knative::autoscaler::program::{self as autoscaler, KnativeAutoscalerArgs};
 use pilotlight_process::{INTERRUPTED, StopSignals, WrongSettings, end};
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -32,6 +33,7 @@ enum KnativeCommand {
     /// Say whose each part is
     Status(WhereArgs),
     Activator(Box<KnativeActivatorArgs>),
+    Autoscaler(Box<KnativeAutoscalerArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +79,7 @@ struct WhereArgs {
 pub fn run(args: KnativeArgs) -> ExitCode {
     let result = match args.command {
         KnativeCommand::Activator(args) => return activator::run(&args),
+        KnativeCommand::Autoscaler(args) => return autoscaler::run(&args),
         KnativeCommand::Adopt(AdoptArgs { image, change }) => block_on(change.carry_out(Some(image))),
         KnativeCommand::Rollback(change) => block_on(change.carry_out(None)),
         KnativeCommand::Status(place) => block_on(place.status()),

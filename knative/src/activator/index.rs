@@ -25,9 +25,9 @@ pub(crate) struct IndexParams {
 
 /// All that is known of all revisions.
 #[derive(Debug)]
-pub(crate) struct Index {
+pub(crate) struct EndpointIndex {
     params: IndexParams,
-    known: BTreeMap<RevisionId, Known>,
+    known: BTreeMap<RevisionId, KnownRevision>,
 }
 
 /// A revision as it is after a fact.
@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownRevision {
     /// `None`: others have spoken of it, but it is not there, not yet or not any more.
     revision: Option<Arc<RevisionFacts>>,
     /// Lists of pods, by object.
@@ -48,9 +48,9 @@ struct Known {
     service: Option<Arc<ServiceFacts>>,
 }
 
-impl Index {
+impl EndpointIndex {
     pub(crate) fn new(params: IndexParams) -> Self {
-        Index { params, known: BTreeMap::new() }
+        EndpointIndex { params, known: BTreeMap::new() }
     }
 
     /// A revision is like this now; `None`: it is gone.
@@ -77,10 +77,10 @@ impl Index {
         self.change(id, |known| known.service = facts)
     }
 
-    fn change(&mut self, id: &RevisionId, change: impl FnOnce(&mut Known)) -> Option<Outcome> {
+    fn change(&mut self, id: &RevisionId, change: impl FnOnce(&mut KnownRevision)) -> Option<Outcome> {
         let mut entry = match self.known.entry(id.clone()) {
             Entry::Occupied(entry) => entry,
-            Entry::Vacant(entry) => entry.insert_entry(Known::default()),
+            Entry::Vacant(entry) => entry.insert_entry(KnownRevision::default()),
         };
         let known = entry.get_mut();
         let was_there = known.revision.is_some();
@@ -96,9 +96,9 @@ impl Index {
     }
 }
 
-impl Known {
+impl KnownRevision {
     fn is_empty(&self) -> bool {
-        let Known { revision, pods, public, service } = self;
+        let KnownRevision { revision, pods, public, service } = self;
         revision.is_none() && pods.is_empty() && public.is_empty() && service.is_none()
     }
 

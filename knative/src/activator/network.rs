@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use pilotlight_config::Parsed;
+use pilotlight_config::cluster::NetworkConfig;
 use pilotlight_core::MeshMode;
+use tracing::warn;
 
 /// The settings of the network that are in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,48 +19,34 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
-    /// Reads the ConfigMap's data; all that is wrong with it at once. Keys of other parts of Knative are not looked at.
+    /// Reads the ConfigMap's data; all that is wrong with it at once. What may be a slip is a warning in the log.
     pub fn from_map(data: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
+        let Parsed { value, warnings } = NetworkConfig::from_map(data);
+        for warning in warnings {
+            warn!(%warning, "Config-network has a word that is none");
+        }
         let mut faults = Vec::new();
-        let word = |key: &str| data.get(key).map(|value| value.trim().to_ascii_lowercase());
-        let mut refuse = |key: &str, rule: &str| {
-            let value = data.get(key).map_or("", String::as_str);
-            faults.push(format!("config-network: {key}: {value:?} {rule}"));
+        let mut note = |fault: &str| faults.push(format!("config-network: {fault}"));
+        let config = value.map_err(|wrong| wrong.to_string().lines().for_each(&mut note));
+        let over_tls = over_tls(data).map_err(|fault| note(&fault));
+        let (Ok(NetworkConfig { mesh, pods_addressable_in_mesh }), Ok(over_tls)) = (config, over_tls) else {
+            return Err(faults);
         };
-        let mesh = match word(MESH).as_deref() {
-            None | Some("" | "auto") => MeshMode::Auto,
-            Some("enabled") => MeshMode::Enabled,
-            Some("disabled") => MeshMode::Disabled,
-            Some(_) => {
-                refuse(MESH, "is not auto, enabled or disabled");
-                MeshMode::Auto
-            }
-        };
-        let mut truth = |key: &str| match word(key).as_deref() {
-            None | Some("" | "false" | "0" | "f") => false,
-            Some("true" | "1" | "t") => true,
-            Some(_) => {
-                refuse(key, "is not true or false");
-                false
-            }
-        };
-        let (pods_addressable_in_mesh, was_over_tls) = (truth(ADDRESSABLE), truth(FORMER_TLS));
-        let over_tls = match word(TLS).as_deref() {
-            None | Some("") => was_over_tls,
-            Some("enabled") => true,
-            Some("disabled") => false,
-            Some(_) => {
-                refuse(TLS, "is not enabled or disabled");
-                false
-            }
-        };
-        let settings = NetworkSettings { mesh, pods_addressable_in_mesh, over_tls };
-        if faults.is_empty() { Ok(settings) } else { Err(faults) }
+        Ok(NetworkSettings { mesh, pods_addressable_in_mesh, over_tls })
     }
 }
 
-const MESH: &str = "mesh-compatibility-mode";
-const ADDRESSABLE: &str = "enable-mesh-pod-addressability";
+/// `system-internal-tls`; where that is not set, its former name.
+fn over_tls(data: &BTreeMap<String, String>) -> Result<bool, String> {
+    let word = |key: &str| data.get(key).map(|value| value.trim().to_ascii_lowercase());
+    match word(TLS).as_deref() {
+        None | Some("") => Ok(word(FORMER_TLS).is_some_and(|value| value == "true")),
+        Some("enabled") => Ok(true),
+        Some("disabled") => Ok(false),
+        Some(other) => Err(format!("{TLS}: {other:?} is not enabled or disabled")),
+    }
+}
+
 const TLS: &str = "system-internal-tls";
 const FORMER_TLS: &str = "internal-encryption";
 
@@ -88,14 +77,12 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let faults = read(&[(MESH, "maybe"), (ADDRESSABLE, "yes"), (TLS, "on")]).unwrap_err();
-        assert_eq!(
-            faults,
-            [
-                r#"config-network: mesh-compatibility-mode: "maybe" is not auto, enabled or disabled"#,
-                r#"config-network: enable-mesh-pod-addressability: "yes" is not true or false"#,
-                r#"config-network: system-internal-tls: "on" is not enabled or disabled"#,
-            ]
-        );
+        let faults = read(&[(ADDRESSABLE, "yes"), (TLS, "on")]).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].starts_with("config-network: ") && faults[0].contains(ADDRESSABLE), "{faults:?}");
+        assert_eq!(faults[1], r#"config-network: system-internal-tls: "on" is not enabled or disabled"#);
     }
+
+    const MESH: &str = "mesh-compatibility-mode";
+    const ADDRESSABLE: &str = "enable-mesh-pod-addressability";
 }

@@ -164,7 +164,11 @@ pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActi
     serving.spawn(activator.serve(Port::limited(http1, most), drain.clone()));
     serving.spawn(activator.serve(Port::limited(http2, most), drain.clone()));
     if let (Some(listener), Some(tls)) = (https, &tls) {
-        serving.spawn(activator.serve_tls(Port::limited(listener, most), Arc::clone(&tls.server), drain.clone()));
+        serving.spawn(activator.serve_tls(
+            Port::limited(listener, most),
+            Arc::clone(&tls.server),
+            drain.clone(),
+        ));
     }
     let is_over_tls = tls.is_some();
     if let Some(tls) = tls {

@@ -22,7 +22,7 @@ use tokio::task::coop::consume_budget;
 use tracing::{debug, info};
 
 use super::facts::{Address, ListKey, RevisionFacts, ServiceFacts, of_endpoints, of_slice};
-use super::index::{Index, IndexParams, Outcome};
+use super::index::{EndpointIndex, IndexParams, Outcome};
 
 /// The object that lists addresses of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub(crate) async fn publish(
         }
     };
     tokio::select! {
-        () = watched.publish(Index::new(params), &feed) => {}
+        () = watched.publish(EndpointIndex::new(params), &feed) => {}
         () = feed.closed() => {}
     }
 }
@@ -126,7 +126,7 @@ enum Told {
 }
 
 impl Watched {
-    async fn publish(mut self, mut index: Index, feed: &Feed<RevisionId, RevisionEndpoints>) {
+    async fn publish(mut self, mut index: EndpointIndex, feed: &Feed<RevisionId, RevisionEndpoints>) {
         while let Some(told) = self.next().await {
             let outcome = match told {
                 Told::Revision(id, facts) => index.revision(&id, facts),

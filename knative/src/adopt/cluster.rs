@@ -7,18 +7,18 @@ use kube::{Api, Client, ResourceExt};
 use pilotlight_kubernetes::labels;
 
 use super::component::Component;
-use super::plan::{CONFIG_DEPLOYMENT, FORMER_IMAGE, IMAGE_KEY, Plan, Seen};
+use super::plan::{CONFIG_DEPLOYMENT, FORMER_IMAGE, IMAGE_KEY, Plan, SeenImage};
 use super::requirements::ClusterFacts;
-use super::rollout::{PodTrouble, Workload};
+use super::rollout::{StuckPod, Workload};
 
 /// A cluster with Knative in one of its namespaces.
 #[derive(Clone)]
-pub(crate) struct KnativeCluster {
+pub(crate) struct Installation {
     pub(crate) client: Client,
     pub(crate) namespace: String,
 }
 
-impl KnativeCluster {
+impl Installation {
     /// The facts that decide whether a part can be adopted.
     pub(crate) async fn facts(&self, component: Component) -> kube::Result<ClusterFacts> {
         let version = self.client.apiserver_version().await?;
@@ -47,20 +47,20 @@ impl KnativeCluster {
     }
 
     /// The image of a part; `None`: the object, or the container or key in it, is not there.
-    pub(crate) async fn seen(&self, component: Component) -> kube::Result<Option<Seen>> {
+    pub(crate) async fn seen(&self, component: Component) -> kube::Result<Option<SeenImage>> {
         if component == Component::QueueProxy {
             let Some(map) = self.config_maps().get_opt(CONFIG_DEPLOYMENT).await? else { return Ok(None) };
             let former = map.annotations().get(FORMER_IMAGE).cloned();
             let image =
                 map.data.and_then(|mut data| data.remove(IMAGE_KEY)).filter(|image| !image.is_empty());
-            return Ok(image.map(|image| Seen { image, former }));
+            return Ok(image.map(|image| SeenImage { image, former }));
         }
         let Some(deployment) = self.deployments().get_opt(component.name()).await? else { return Ok(None) };
         let former = deployment.annotations().get(FORMER_IMAGE).cloned();
         let pod = deployment.spec.and_then(|spec| spec.template.spec);
         let containers = pod.map(|pod| pod.containers).unwrap_or_default();
         let container = containers.into_iter().find(|container| container.name == component.name());
-        Ok(container.and_then(|container| container.image).map(|image| Seen { image, former }))
+        Ok(container.and_then(|container| container.image).map(|image| SeenImage { image, former }))
     }
 
     /// Makes a change.
@@ -86,14 +86,14 @@ impl KnativeCluster {
     }
 
     /// The troubles of a workload's pods that run `image`.
-    pub(crate) async fn troubles(&self, workload: &Workload, image: &str) -> kube::Result<Vec<PodTrouble>> {
+    pub(crate) async fn troubles(&self, workload: &Workload, image: &str) -> kube::Result<Vec<StuckPod>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &workload.namespace);
         let listed = pods.list(&ListParams::default().labels(&workload.selector)).await?;
-        Ok(listed.iter().filter_map(|pod| PodTrouble::of(pod, image)).collect())
+        Ok(listed.iter().filter_map(|pod| StuckPod::of(pod, image)).collect())
     }
 
     /// The last line that a container wrote, if it can be had.
-    pub(crate) async fn last_words(&self, trouble: &PodTrouble) -> Option<String> {
+    pub(crate) async fn last_words(&self, trouble: &StuckPod) -> Option<String> {
         if trouble.container.is_empty() {
             return None;
         }

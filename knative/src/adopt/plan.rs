@@ -6,7 +6,7 @@ use super::component::Component;
 
 /// An image as it is written in the cluster now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct SeenImage {
     /// The image.
     pub(crate) image: String,
     /// The image that was there before ours, if ours took its place.
@@ -56,7 +56,7 @@ impl Plan {
     pub(crate) fn adopt(
         component: Component,
         namespace: &str,
-        seen: Seen,
+        seen: SeenImage,
         image: &str,
     ) -> Result<Plan, PlanError> {
         if seen.image == image {
@@ -70,7 +70,11 @@ impl Plan {
     }
 
     /// Puts the former image back.
-    pub(crate) fn rollback(component: Component, namespace: &str, seen: Seen) -> Result<Plan, PlanError> {
+    pub(crate) fn rollback(
+        component: Component,
+        namespace: &str,
+        seen: SeenImage,
+    ) -> Result<Plan, PlanError> {
         let Some(to) = seen.former.clone() else {
             return Err(PlanError::NotAdopted { component, image: seen.image });
         };
@@ -159,11 +163,11 @@ mod tests {
     const OURS: &str = "example.com/pilotlight-knative-activator:1";
     const NEWER: &str = "example.com/pilotlight-knative-activator:2";
 
-    fn seen(image: &str, former: Option<&str>) -> Seen {
-        Seen { image: image.to_owned(), former: former.map(str::to_owned) }
+    fn seen(image: &str, former: Option<&str>) -> SeenImage {
+        SeenImage { image: image.to_owned(), former: former.map(str::to_owned) }
     }
 
-    fn adopt(seen: Seen, image: &str) -> Plan {
+    fn adopt(seen: SeenImage, image: &str) -> Plan {
         Plan::adopt(Component::Activator, "knative-serving", seen, image).unwrap()
     }
 

@@ -104,7 +104,7 @@ impl Progress {
 
 /// Why a pod is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PodTrouble {
+pub(crate) struct StuckPod {
     pub(crate) namespace: String,
     pub(crate) pod: String,
     /// The container; empty: none is to blame.
@@ -117,9 +117,9 @@ pub(crate) struct PodTrouble {
     pub(crate) has_ended: bool,
 }
 
-impl PodTrouble {
+impl StuckPod {
     /// The trouble of a pod that runs `image`; `None`: it is ready, or another's.
-    pub(crate) fn of(pod: &Pod, image: &str) -> Option<PodTrouble> {
+    pub(crate) fn of(pod: &Pod, image: &str) -> Option<StuckPod> {
         let spec = pod.spec.as_ref()?;
         spec.containers.iter().find(|container| container.image.as_deref() == Some(image))?;
         let status = pod.status.clone().unwrap_or_default();
@@ -130,7 +130,7 @@ impl PodTrouble {
         if is("Ready", "True").is_some() {
             return None;
         }
-        let trouble = |container: &str, reason: String| PodTrouble {
+        let trouble = |container: &str, reason: String| StuckPod {
             namespace: pod.namespace().unwrap_or_default(),
             pod: pod.name_any(),
             container: container.to_owned(),
@@ -146,7 +146,7 @@ impl PodTrouble {
         let told = containers.iter().find_map(|container| Some((container, reason(container)?)));
         Some(match told {
             Some((container, reason)) => {
-                PodTrouble { has_ended: container.restart_count > 0, ..trouble(&container.name, reason) }
+                StuckPod { has_ended: container.restart_count > 0, ..trouble(&container.name, reason) }
             }
             None => match containers.iter().find(|container| !container.ready) {
                 Some(container) if is_running(container) => {
@@ -214,10 +214,10 @@ mod tests {
         Progress::of(workloads.into(), &BTreeSet::new())
     }
 
-    fn pod(status: Value) -> Option<PodTrouble> {
+    fn pod(status: Value) -> Option<StuckPod> {
         let pod = json!({"metadata": {"name": "activator-1", "namespace": "knative-serving"},
             "spec": {"containers": [{"name": "activator", "image": IMAGE}]}, "status": status});
-        PodTrouble::of(&serde_json::from_value(pod).unwrap(), IMAGE)
+        StuckPod::of(&serde_json::from_value(pod).unwrap(), IMAGE)
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
     fn a_pod_that_is_ready_or_of_another_image_is_no_trouble() {
         assert_eq!(pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})), None);
         let other = json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "other"}]}});
-        assert_eq!(PodTrouble::of(&serde_json::from_value(other).unwrap(), IMAGE), None);
+        assert_eq!(StuckPod::of(&serde_json::from_value(other).unwrap(), IMAGE), None);
         let unscheduled =
             json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]});
         assert_eq!(pod(unscheduled).unwrap().line(), "pod knative-serving/activator-1: 0/1 nodes");

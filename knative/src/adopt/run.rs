@@ -6,10 +6,10 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use super::cluster::KnativeCluster;
+use super::cluster::Installation;
 use super::component::Component;
-use super::plan::{Plan, PlanError, Seen, image_fault, is_ours};
-use super::rollout::{PodTrouble, Progress};
+use super::plan::{Plan, PlanError, SeenImage, image_fault, is_ours};
+use super::rollout::{Progress, StuckPod};
 
 /// Parameters of an adoption or a rollback.
 #[derive(Clone)]
@@ -118,8 +118,8 @@ pub async fn adopt(
     }
     let plan = Plan::adopt(component, &params.namespace, params.seen(&cluster).await?, image)?;
     let (why, unwell) = match params.carry_out(&cluster, &plan, interrupted, &mut tell).await? {
-        Outcome::Done => return Ok(()),
-        Outcome::Failed { why, unwell } => (why, unwell),
+        Ending::Done => return Ok(()),
+        Ending::Failed { why, unwell } => (why, unwell),
     };
     let undo = plan.undo();
     let image = undo.to.clone();
@@ -144,14 +144,14 @@ pub async fn rollback(
     let cluster = params.cluster();
     let plan = Plan::rollback(params.component, &params.namespace, params.seen(&cluster).await?)?;
     match params.carry_out(&cluster, &plan, interrupted, &mut tell).await? {
-        Outcome::Done => Ok(()),
-        Outcome::Failed { why, .. } => Err(AdoptError::NotReady { component: params.component, why }),
+        Ending::Done => Ok(()),
+        Ending::Failed { why, .. } => Err(AdoptError::NotReady { component: params.component, why }),
     }
 }
 
 /// A line for each part: whose it is, with its image and its pods.
 pub async fn status(client: &Client, namespace: &str) -> Result<Vec<String>, AdoptError> {
-    let cluster = KnativeCluster { client: client.clone(), namespace: namespace.to_owned() };
+    let cluster = Installation { client: client.clone(), namespace: namespace.to_owned() };
     let mut lines = Vec::new();
     for component in Component::ALL {
         let seen = cluster.seen(component).await.map_err(api(format!("cannot read {component}")))?;
@@ -173,7 +173,7 @@ pub async fn status(client: &Client, namespace: &str) -> Result<Vec<String>, Ado
 }
 
 /// How a change ended.
-enum Outcome {
+enum Ending {
     Done,
     Failed {
         /// Why, in a sentence without a subject.
@@ -184,11 +184,11 @@ enum Outcome {
 }
 
 impl AdoptParams {
-    fn cluster(&self) -> KnativeCluster {
-        KnativeCluster { client: self.client.clone(), namespace: self.namespace.clone() }
+    fn cluster(&self) -> Installation {
+        Installation { client: self.client.clone(), namespace: self.namespace.clone() }
     }
 
-    async fn seen(&self, cluster: &KnativeCluster) -> Result<Seen, AdoptError> {
+    async fn seen(&self, cluster: &Installation) -> Result<SeenImage, AdoptError> {
         let component = self.component;
         let seen =
             cluster.seen(component).await.map_err(api(format!("cannot read the image of {component}")))?;
@@ -204,15 +204,15 @@ impl AdoptParams {
 
     async fn carry_out(
         &self,
-        cluster: &KnativeCluster,
+        cluster: &Installation,
         plan: &Plan,
         interrupted: impl Future<Output = ()>,
         tell: &mut impl FnMut(&str),
-    ) -> Result<Outcome, AdoptError> {
+    ) -> Result<Ending, AdoptError> {
         plan.lines().iter().for_each(|line| tell(line));
         if self.dry_run {
             tell("Nothing was changed (--dry-run).");
-            return Ok(Outcome::Done);
+            return Ok(Ending::Done);
         }
         let component = self.component;
         let read = |what: &str| api(format!("cannot read the pods of {component} {what}"));
@@ -232,16 +232,16 @@ impl AdoptParams {
         Ok(match watched {
             Ok(()) => {
                 tell(&format!("{component} is {} now", plan.to));
-                Outcome::Done
+                Ending::Done
             }
-            Err(why) => Outcome::Failed { why, unwell },
+            Err(why) => Ending::Failed { why, unwell },
         })
     }
 
     /// Watches the pods of a change until they are ready. Err: why they are not, in a sentence without a subject.
     async fn watch(
         &self,
-        cluster: &KnativeCluster,
+        cluster: &Installation,
         plan: &Plan,
         unwell: &BTreeSet<String>,
         tell: &mut impl FnMut(&str),
@@ -283,7 +283,7 @@ impl AdoptParams {
         }
     }
 
-    async fn troubles(&self, cluster: &KnativeCluster, progress: &Progress, image: &str) -> Vec<PodTrouble> {
+    async fn troubles(&self, cluster: &Installation, progress: &Progress, image: &str) -> Vec<StuckPod> {
         let mut troubles = Vec::new();
         for workload in progress.waiting.iter().filter(|workload| workload.has_image).take(MOST_ASKED) {
             // An error costs only the reason.

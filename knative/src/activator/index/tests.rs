@@ -48,8 +48,8 @@ fn addresses(pods: &[PodEndpoint]) -> Vec<String> {
 }
 
 /// An index that knows revision `a`, of this protocol.
-fn index(params: IndexParams, protocol: Protocol) -> Index {
-    let mut index = Index::new(params);
+fn index(params: IndexParams, protocol: Protocol) -> EndpointIndex {
+    let mut index = EndpointIndex::new(params);
     assert!(index.revision(&id("a"), revision(protocol)).is_some());
     index
 }
@@ -76,7 +76,7 @@ fn a_revision_is_its_spec_its_pods_its_service_and_its_activators() {
 
 #[test]
 fn facts_may_come_in_any_order_and_nobody_hears_of_what_is_no_revision() {
-    let mut index = Index::new(IndexParams::default());
+    let mut index = EndpointIndex::new(IndexParams::default());
     let pods = || list([address("10.0.0.1", true, HTTP)]);
     assert_eq!(index.list(&key(Side::Private, "p"), pods()), None);
     assert_eq!(index.service(&id("a"), service("10.96.0.7")), None);
