@@ -13,15 +13,16 @@ mod population;
 mod process;
 mod traffic;
 
+use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
-use std::env;
 
 use anyhow::{Context, ensure};
 use pilotlight_tests::cluster::api::ApiServer;
-use pilotlight_tests::{eventually, get};
+use pilotlight_tests::eventually;
+use pilotlight_tests::http::get;
 use population::{add_config_maps, add_revisions};
 use process::Process;
 use tokio::time::sleep;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         Ok("autoscaler") => pilotlight_knative::autoscaler::program::main(),
         Ok("activator") => pilotlight_knative::activator::main(),
         _ => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
             match runtime.block_on(measure()) {
                 Ok(code) => code,
                 Err(error) => {
@@ -69,8 +71,11 @@ async fn measure() -> anyhow::Result<ExitCode> {
     goals.check("autoscaler: cores with 50 busy revisions of 5,000", cores, 0.25);
     goals.check("autoscaler: MiB", meter.resident_mib(), 300.0);
     let renewals = |line: &str| line.contains("leases");
-    let idle: Vec<String> =
-        server.log().writes()[writes..].iter().map(|write| write.line()).filter(|line| !renewals(line)).collect();
+    let idle: Vec<String> = server.log().writes()[writes..]
+        .iter()
+        .map(|write| write.line())
+        .filter(|line| !renewals(line))
+        .collect();
     goals.check("autoscaler: writes while nothing changed, without leases", idle.len() as f64, 0.0);
     if let Some(first) = idle.first() {
         println!("the first of these writes: {first}");
@@ -113,7 +118,11 @@ fn start(part: &str, ip: Ipv4Addr, kubeconfig: &Path) -> anyhow::Result<Process>
 
 async fn wait_until_ready(part: &str, ip: Ipv4Addr) {
     eventually(&format!("the {part} is ready"), MINUTE, async || {
-        get(SocketAddr::new(ip.into(), 8008), "/readyz").await.ok().filter(|answer| answer.status == 200).map(drop)
+        get(SocketAddr::new(ip.into(), 8008), "local", "/readyz")
+            .await
+            .ok()
+            .filter(|answer| answer.status == 200)
+            .map(drop)
     })
     .await;
 }
@@ -122,7 +131,7 @@ async fn wait_until_ready(part: &str, ip: Ipv4Addr) {
 /// than holding the request.
 async fn wait_until_served(part: &str, ip: Ipv4Addr) {
     eventually(&format!("the {part} has its table"), MINUTE, async || {
-        let answer = get(SocketAddr::new(ip.into(), 8008), "/v1/activity").await.ok()?;
+        let answer = get(SocketAddr::new(ip.into(), 8008), "local", "/v1/activity").await.ok()?;
         (answer.body.matches("default/app-").count() == REVISIONS).then_some(())
     })
     .await;
@@ -130,21 +139,24 @@ async fn wait_until_served(part: &str, ip: Ipv4Addr) {
 
 /// Revisions that have been decided about.
 async fn decisions() -> anyhow::Result<usize> {
-    let answer = get(SocketAddr::new(AUTOSCALER.into(), 8008), "/v1/decisions").await?;
+    let answer = get(SocketAddr::new(AUTOSCALER.into(), 8008), "local", "/v1/decisions").await?;
     ensure!(answer.status == 200, "/v1/decisions answers {}", answer.status);
     Ok(answer.body.matches("\"evaluation\"").count())
 }
 
 /// The upper bound, in milliseconds, of the bucket that the slowest tick so far fell into.
 async fn slowest_tick() -> anyhow::Result<f64> {
-    let page = get(SocketAddr::new(AUTOSCALER.into(), 8008), "/metrics").await?.body;
+    let page = get(SocketAddr::new(AUTOSCALER.into(), 8008), "local", "/metrics").await?.body;
     let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
-    let named = |name: &str| page.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect::<Vec<_>>();
+    let named = |name: &str| {
+        page.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect::<Vec<_>>()
+    };
     let count = named("pilotlight_tick_delay_seconds_count").first().and_then(|line| value(line));
     let count = count.context("no ticks are told")?;
     for line in named("pilotlight_tick_delay_seconds_bucket") {
         if value(&line) == Some(count) {
-            let bound = line.split("le=\"").nth(1).and_then(|rest| rest.split('"').next()).context("a bound")?;
+            let bound =
+                line.split("le=\"").nth(1).and_then(|rest| rest.split('"').next()).context("a bound")?;
             return Ok(bound.parse::<f64>().unwrap_or(f64::INFINITY) * 1000.0);
         }
     }
@@ -157,7 +169,12 @@ fn p99(millis: &mut [f64]) -> f64 {
 }
 
 fn spread(sorted: &[f64]) -> String {
-    format!("median {:.1} ms, worst {:.1} ms of {}", sorted[sorted.len() / 2], sorted[sorted.len() - 1], sorted.len())
+    format!(
+        "median {:.1} ms, worst {:.1} ms of {}",
+        sorted[sorted.len() / 2],
+        sorted[sorted.len() - 1],
+        sorted.len()
+    )
 }
 
 #[derive(Default)]

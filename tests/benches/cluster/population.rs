@@ -33,7 +33,9 @@ pub(crate) fn add_config_maps(server: &ApiServer) {
 pub(crate) fn add_revisions(server: &ApiServer, revisions: usize, busy: usize) {
     for number in 0..revisions {
         let is_busy = number < busy;
-        for object in [revision(number), autoscaler(number, is_busy), service(number, is_busy), metric(number)] {
+        for object in
+            [revision(number), autoscaler(number, is_busy), service(number, is_busy), metric(number)]
+        {
             server.add(object);
         }
         server.add(deployment(number, is_busy));

@@ -87,7 +87,11 @@ impl Activator {
 
     /// Reports the first request of these revisions, and returns how long each had to wait for the patch of its scale, in
     /// milliseconds.
-    pub(crate) async fn wake(&mut self, server: &ApiServer, revisions: Range<usize>) -> anyhow::Result<Vec<f64>> {
+    pub(crate) async fn wake(
+        &mut self,
+        server: &ApiServer,
+        revisions: Range<usize>,
+    ) -> anyhow::Result<Vec<f64>> {
         let stats: Vec<_> = revisions.clone().map(|number| stat(number, 1.0)).collect();
         let names: Vec<String> = revisions.map(|number| format!("{}-deployment", name(number))).collect();
         // Somewhere within the second, as requests come.
@@ -99,19 +103,28 @@ impl Activator {
             let log = server.log().requests();
             let patches: Vec<_> = log
                 .iter()
-                .filter(|request| request.subresource == "scale" && request.at >= sent && names.contains(&request.name))
+                .filter(|request| {
+                    request.subresource == "scale" && request.at >= sent && names.contains(&request.name)
+                })
                 .collect();
             if patches.len() == names.len() {
                 return Ok(patches.iter().map(|patch| (patch.at - sent).as_secs_f64() * 1000.0).collect());
             }
             let missing = names.len() - patches.len();
-            anyhow::ensure!(Instant::now() < deadline, "{missing} of {} revisions were not woken", names.len());
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{missing} of {} revisions were not woken",
+                names.len()
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
 
     async fn send(&mut self, stats: &[(RevisionId, Stat)]) -> anyhow::Result<()> {
-        self.socket.send(Message::Binary(wire::encode_stats(stats).into())).await.context("the autoscaler has gone")
+        self.socket
+            .send(Message::Binary(wire::encode_stats(stats).into()))
+            .await
+            .context("the autoscaler has gone")
     }
 }
 
