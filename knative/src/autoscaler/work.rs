@@ -1,4 +1,4 @@
-//! What is done about a revision: shown to the autoscaler, reconciled, scaled, probed, and told about in events.
+//! Work on revisions: each is shown to the autoscaler, reconciled, scaled, probed, and told about in events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
