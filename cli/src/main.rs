@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use pilotlight_activator::ActivatorArgs;
 use pilotlight_cli::logging::Format;
 use pilotlight_cli::{demo, explain, lint, pages, run, sample, sim};
+use pilotlight_knative::autoscaler::program::KnativeAutoscalerArgs;
 use pilotlight_local::guard::intercept;
 use pilotlight_local::process::AutoscalerArgs;
 use pilotlight_process::{end, flags};
@@ -41,12 +42,21 @@ enum Command {
     Version,
     Activator(Box<ActivatorArgs>),
     Autoscaler(Box<AutoscalerArgs>),
+    /// Be a part of Knative Serving on a cluster, in the place of Knative's own
+    #[command(subcommand)]
+    Knative(Knative),
     /// Stand in front of one app in its pod: count and limit its requests, probe it, drain it
     #[command(disable_help_flag = true)]
     QueueProxy {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+}
+
+/// A part of Knative Serving.
+#[derive(Debug, Subcommand)]
+enum Knative {
+    Autoscaler(Box<KnativeAutoscalerArgs>),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +76,9 @@ fn main() -> ExitCode {
         Command::QueueProxy { args } => return queue_proxy(args),
         Command::Activator(args) => return pilotlight_activator::run(&args),
         Command::Autoscaler(args) => return pilotlight_local::process::run(&args),
+        Command::Knative(Knative::Autoscaler(args)) => {
+            return pilotlight_knative::autoscaler::program::run(&args);
+        }
         Command::Run(args) => run::run(*args),
         Command::Demo(args) => demo::run(args),
         Command::Lint(args) => lint::run(&args),

@@ -4,6 +4,7 @@
 //! and writes to the API server behind them. Nothing is decided here.
 
 pub mod autoscaler;
+pub mod explain;
 #[cfg(test)]
 #[path = "../../kubernetes/src/pretend.rs"]
 mod pretend;
