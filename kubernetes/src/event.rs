@@ -99,7 +99,7 @@ fn told(note: &Note, outcome: Result<kube::Result<()>, tokio::time::error::Elaps
 #[derive(Debug)]
 struct Ledger {
     component: &'static str,
-    written: BTreeMap<Key, Written>,
+    written: BTreeMap<Key, Told>,
     /// How many different messages there were of each reason, and since when.
     kinds: BTreeMap<Key, Kind>,
 }
@@ -108,7 +108,7 @@ struct Ledger {
 type Key = (String, &'static str, String);
 
 #[derive(Debug)]
-struct Written {
+struct Told {
     name: String,
     count: i32,
     last: Time,
@@ -156,7 +156,7 @@ impl Ledger {
         }
         let object = note.object.name.as_deref().unwrap_or_default();
         let name = format!("{object}.{:x}", now.as_nanos() + self.written.len() as u64);
-        self.written.insert(key, Written { name: name.clone(), count: 1, last: now });
+        self.written.insert(key, Told { name: name.clone(), count: 1, last: now });
         Entry::New(Box::new(Event {
             metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
             involved_object: note.object.clone(),

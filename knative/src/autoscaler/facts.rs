@@ -1,4 +1,4 @@
-//! What is kept of each object that is watched: only what a decision, a status or a new object needs.
+//! Facts: the part of each watched object that is kept. Only what a decision, a status or a new object needs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -8,7 +8,7 @@ use pilotlight_kubernetes::knative::PodAutoscalerStatus;
 use super::conditions::{ACTIVE, FAILED_CREATE, INITIALIZED, NOT_OWNED, TIMED_OUT};
 use super::facts::{ServiceFact, condition, time};
 
-/// What is remembered of a revision. The load is lost: the number of pods is then held for a stable window.
+/// The history of a revision. The load is lost: the number of pods is then held for a stable window.
 pub(crate) fn history(
     now: Time,
     status: &PodAutoscalerStatus,

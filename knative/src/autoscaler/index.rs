@@ -21,7 +21,7 @@ use super::settings::Settings;
 use super::spec::spec_of;
 use super::trouble::PodTrouble;
 
-/// What is known of every revision.
+/// All revisions, and all that is known of each.
 #[derive(Debug)]
 pub(crate) struct Index {
     settings: Arc<Settings>,
@@ -65,7 +65,7 @@ pub(crate) enum News {
     IllegalSettings(String),
 }
 
-/// What an evaluation calls for.
+/// The work that an evaluation calls for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
     /// Something that is written may differ.
@@ -74,7 +74,7 @@ pub(crate) struct Due {
     pub(crate) is_urgent: bool,
     /// The revision's public address is to be probed.
     pub(crate) probe: Option<ProbeTarget>,
-    /// What the autoscaler sees of the revision has changed.
+    /// The autoscaler's view of the revision has changed.
     pub(crate) is_seen_otherwise: bool,
 }
 
@@ -326,7 +326,7 @@ impl Index {
             Some(kept) => (**kept).clone_from(evaluation),
             None => shown.evaluation = Some(Box::new(evaluation.clone())),
         }
-        // What the activator answered before the revision had pods again says nothing of the next time.
+        // An answer from before the revision had pods again says nothing of the next time.
         let is_active = !matches!(evaluation.activity, Activity::Inactive { .. });
         let is_seen_otherwise = is_active && std::mem::take(&mut shown.probed);
         let is_urgent = is_dirty
@@ -421,7 +421,7 @@ impl Shown {
         }
     }
 
-    /// What has not been told yet: a trouble once for as long as it lasts, faults once for what they are.
+    /// News that have not been told yet: a trouble once for as long as it lasts, faults once for what they are.
     fn news(&mut self, trouble: Option<(&String, &PodTrouble)>, faults: Option<&String>) -> Vec<News> {
         let word = trouble.map(|(_, trouble)| trouble.word.clone());
         let is_new = word.is_some() && word != self.told_trouble;

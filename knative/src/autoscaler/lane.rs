@@ -55,8 +55,8 @@ impl Lane {
     /// Has `work` done for a revision. It is told how often it has failed before.
     ///
     /// Urgent work begins now, even if too many others are at work or it was to be tried again later. While a round is
-    /// under way, another one follows it.
-    pub(crate) fn add<F, R>(self: &Arc<Self>, id: &Arc<RevisionId>, is_urgent: bool, work: F)
+    /// under way, another one follows it, of the work that began: `false` is returned then.
+    pub(crate) fn add<F, R>(self: &Arc<Self>, id: &Arc<RevisionId>, is_urgent: bool, work: F) -> bool
     where
         F: Fn(u32) -> R + Send + 'static,
         R: Future<Output = Round> + Send + 'static,
@@ -68,7 +68,7 @@ impl Lane {
                 job.failures = 0;
                 job.hurry.notify_one();
             }
-            return;
+            return false;
         }
         let job = Job::default();
         let hurry = Arc::clone(&job.hurry);
@@ -79,6 +79,7 @@ impl Lane {
         drop(under_way);
         let (lane, id) = (Arc::clone(self), Arc::clone(id));
         self.runtime.spawn(async move { lane.run(id, &hurry, work).await });
+        true
     }
 
     /// Returns when nothing is under way, or waits to be tried again.

@@ -107,7 +107,7 @@ pub(crate) fn history_of(status: &PodAutoscalerStatus, spec: &RevisionSpec) -> p
     history(NOW, status, None, None, spec)
 }
 
-/// What a revision with this history makes of `NOW`, without anything new decided.
+/// The evaluation of a revision with this history at `NOW`, without anything new decided.
 pub(crate) fn step(history: &pilotlight_core::History, spec: &RevisionSpec, ready: u32) -> Evaluation {
     let pods = PodCounts { ready, ..PodCounts::default() };
     let mut revision = Revision::resume(NOW, spec.clone(), pods, history.clone());

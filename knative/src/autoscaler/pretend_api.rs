@@ -15,16 +15,16 @@ use tokio::sync::Notify;
 /// The API server. Clones are the same one.
 #[derive(Clone, Default)]
 pub(crate) struct PretendApi {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Store>>,
     asked: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct State {
+struct Store {
     objects: BTreeMap<String, Value>,
     version: u64,
     writes: Vec<Asked>,
-    fault: Option<Fault>,
+    fault: Option<FaultOf>,
 }
 
 /// A write that the API server was asked for.
@@ -38,7 +38,7 @@ pub(crate) struct Asked {
 }
 
 /// The way some requests fail: by their paths.
-type Fault = Arc<dyn Fn(&Asked) -> Option<Failure> + Send + Sync>;
+type FaultOf = Arc<dyn Fn(&Asked) -> Option<Failure> + Send + Sync>;
 
 /// The way a request fails.
 #[derive(Clone, Copy, Debug)]
@@ -149,7 +149,7 @@ impl PretendApi {
     }
 }
 
-impl State {
+impl Store {
     fn put(&mut self, path: &str, mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());

@@ -127,7 +127,7 @@ fn metric(seen: &Seen, spec: MetricSpec) -> Metric {
     Metric { metadata: metadata(seen), spec, status: None }
 }
 
-/// Of an object that belongs to the PodAutoscaler: its name, its labels and annotations, and its owner.
+/// Name, labels, annotations and owner of an object that belongs to the PodAutoscaler.
 fn metadata(seen: &Seen) -> ObjectMeta {
     let autoscaler = &seen.autoscaler;
     ObjectMeta {

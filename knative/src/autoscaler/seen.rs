@@ -38,7 +38,7 @@ impl Seen {
         controller == Some(&self.autoscaler.uid)
     }
 
-    /// What stands in the way of the whole revision; nothing is scaled then.
+    /// The obstacle in the way of the whole revision; nothing is scaled then.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         if self.metric.as_ref().is_some_and(|metric| !self.owns(metric.owner.as_deref())) {
             return Some(Refusal::NotOwned(METRIC));

@@ -38,12 +38,12 @@ impl PodTrouble {
     }
 }
 
-/// What keeps a starting pod from being ready, if its status names a reason that does not pass by itself.
+/// The trouble that keeps a starting pod from being ready, if its status names a reason that does not pass by itself.
 pub(crate) fn trouble_of(status: &PodStatus) -> Option<PodTrouble> {
     containers(status).find_map(container_trouble).or_else(|| unscheduled(status))
 }
 
-/// What a starting pod waits for at the moment; `None`: its status does not say.
+/// The thing that a starting pod waits for at the moment; `None`: its status does not say.
 pub(crate) fn waits_for(status: &PodStatus) -> Option<String> {
     if let Some(trouble) = trouble_of(status) {
         return Some(format!("{}: {}", trouble.word, trouble.message));

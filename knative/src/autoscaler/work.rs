@@ -1,7 +1,8 @@
-//! What is done about a revision: shown to the autoscaler, reconciled, scaled, probed, and told about in events.
+//! Work on revisions: each is shown to the autoscaler, reconciled, scaled, probed, and told about in events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kube::Client;
@@ -109,9 +110,8 @@ impl Worker {
         }
         let id = Arc::new(id.clone());
         if due.is_urgent {
-            self.scale_soon(&id, true);
-        }
-        if due.is_dirty {
+            self.scale_first(&id);
+        } else if due.is_dirty {
             self.reconcile_soon(&id);
         }
         if due.is_seen_otherwise {
@@ -158,12 +158,31 @@ impl Worker {
         });
     }
 
-    fn scale_soon(self: &Arc<Self>, id: &Arc<RevisionId>, is_urgent: bool) {
+    fn scale_soon(self: &Arc<Self>, id: &Arc<RevisionId>) {
         let (worker, of) = (Arc::clone(self), Arc::clone(id));
-        self.scales.add(id, is_urgent, move |failures| {
+        self.scales.add(id, false, move |failures| {
             let (worker, id) = (Arc::clone(&worker), Arc::clone(&of));
             async move { worker.scale(&id, failures).await }
         });
+    }
+
+    /// Scales now, and has everything else written once that was tried: of many wakes at once none waits for the status
+    /// of another.
+    fn scale_first(self: &Arc<Self>, id: &Arc<RevisionId>) {
+        let (worker, of, first) = (Arc::clone(self), Arc::clone(id), Arc::new(AtomicBool::new(true)));
+        let has_begun = self.scales.add(id, true, move |failures| {
+            let (worker, id, first) = (Arc::clone(&worker), Arc::clone(&of), Arc::clone(&first));
+            async move {
+                let round = Arc::clone(&worker).scale(&id, failures).await;
+                if first.swap(false, Ordering::Relaxed) {
+                    worker.reconcile_soon(&id);
+                }
+                round
+            }
+        });
+        if !has_begun {
+            self.reconcile_soon(id);
+        }
     }
 
     /// Does what is missing, in order.
@@ -188,7 +207,7 @@ impl Worker {
         let (writer, id) = (&self.writer, &seen.id);
         let written = match write {
             Write::Scale => {
-                self.scale_soon(id, false);
+                self.scale_soon(id);
                 return Ok(());
             }
             Write::CreateService(service) => writer.create_service(service).await,

@@ -133,8 +133,11 @@ impl Place {
 
     /// Waits until nothing is at work any more.
     async fn settled(&self) -> Vec<Asked> {
-        self.worker.writes.idle().await;
-        self.worker.scales.idle().await;
+        // Each may have the other do something more, once.
+        for _ in 0..2 {
+            self.worker.scales.idle().await;
+            self.worker.writes.idle().await;
+        }
         self.api.writes()
     }
 }
