@@ -68,7 +68,7 @@ impl BucketEndpoints {
                     debug!(bucket, %error, "Still cannot have the bucket's Service lead here");
                 }
                 Err(error) => {
-                    warn!(bucket, %error, "Cannot have the bucket's Service lead here; trying again")
+                    warn!(bucket, %error, "Cannot have the bucket's Service lead here; trying again");
                 }
             }
             sleep(backoff.next(Duration::ZERO, 0.0)).await;

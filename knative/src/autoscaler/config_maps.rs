@@ -63,7 +63,7 @@ impl ConfigMaps {
         client: &Client,
         namespace: &str,
         component: &'static str,
-        names: ConfigMapNames,
+        names: &ConfigMapNames,
     ) -> anyhow::Result<ConfigMaps> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let listed = api.list(&ListParams::default()).await;
@@ -78,7 +78,7 @@ impl ConfigMaps {
 
     fn parse(
         component: &'static str,
-        names: ConfigMapNames,
+        names: &ConfigMapNames,
         all: &BTreeMap<String, Data>,
         namespace: &str,
     ) -> Result<ConfigMaps, WrongSettings> {
@@ -220,7 +220,7 @@ impl ConfigMaps {
                 }
             }
             name if name == self.names.logging => {
-                self.logging = checked(name, LoggingConfig::from_map(data))?
+                self.logging = checked(name, LoggingConfig::from_map(data))?;
             }
             _ => {}
         }

@@ -103,7 +103,7 @@ impl Forwarder {
                         drop(peer.try_send(stat));
                     }
                     Owner::Other(_) | Owner::Nobody if since.elapsed() < KEEP => {
-                        waiting.push_back((since, stat))
+                        waiting.push_back((since, stat));
                     }
                     Owner::Other(_) | Owner::Nobody => {
                         debug!(revision = %stat.0, "A stat without an owner is dropped");

@@ -80,7 +80,7 @@ fn on_a_runtime(args: &KnativeAutoscalerArgs) -> anyhow::Result<ExitCode> {
             signal = signals.next() => return Ok(stopped_early(signal)),
         };
         if args.check.check_config {
-            let (client, names) = (&params.client, params.config_maps.clone());
+            let (client, names) = (&params.client, &params.config_maps);
             let maps = ConfigMaps::read(client, &params.system_namespace, "autoscaler", names).await?;
             return Ok(print_valid(&in_force(&params, &maps)));
         }

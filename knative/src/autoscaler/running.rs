@@ -272,7 +272,7 @@ async fn read_config_maps(
     let deadline = Instant::now() + API_SERVER_PATIENCE;
     let mut is_told = false;
     loop {
-        match ConfigMaps::read(client, namespace, COMPONENT, names.clone()).await {
+        match ConfigMaps::read(client, namespace, COMPONENT, names).await {
             Err(error) if error.downcast_ref::<WrongSettings>().is_none() && Instant::now() < deadline => {
                 if !std::mem::replace(&mut is_told, true) {
                     warn!(error = %pilotlight_process::chain(error.as_ref()), "Cannot read the ConfigMaps; trying again for a minute");

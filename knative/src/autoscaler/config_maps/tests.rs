@@ -20,7 +20,7 @@ async fn started(maps: &[(&str, serde_json::Value)]) -> (PretendApi, Client, any
     for (name, data) in maps {
         map(&api, name, data);
     }
-    let read = ConfigMaps::read(&client, "knative-serving", "autoscaler", ConfigMapNames::default()).await;
+    let read = ConfigMaps::read(&client, "knative-serving", "autoscaler", &ConfigMapNames::default()).await;
     (api, client, read)
 }
 
