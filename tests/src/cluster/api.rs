@@ -35,6 +35,7 @@ mod list;
 mod log;
 mod merge;
 mod openapi;
+mod patch;
 mod proxy;
 mod scale;
 mod selector;

@@ -22,13 +22,14 @@ use super::list;
 use super::log::Log;
 use super::merge::managers::Writer;
 use super::openapi;
+use super::patch::Patch;
 use super::proxy;
 use super::scale;
 use super::selector::Selection;
 use super::shape::{self, Shape};
 use super::store::{Key, Object, Store};
 use super::watch::Watch;
-use super::write::{Patch, Writing, Written};
+use super::write::{Writing, Written};
 
 /// What all connections share.
 #[derive(Clone)]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use json_patch::{AddOperation, PatchOperation, ReplaceOperation};
 use serde_json::{Map, Value};
 
 use super::defaults;
@@ -11,7 +10,7 @@ use super::definition::Definition;
 use super::failure::{Failure, Result};
 use super::merge::apply;
 use super::merge::managers::{Managers, Writer};
-use super::merge::strategic;
+use super::patch::{self, Patch};
 use super::scale;
 use super::store::{self, Key, Object, Store};
 use super::validate;
@@ -25,19 +24,6 @@ pub(crate) struct Writing<'a> {
     pub(crate) writer: Writer<'a>,
     /// Nothing is stored; the answer is as if it were.
     pub(crate) is_dry_run: bool,
-}
-
-/// A change of a part of an object.
-pub(crate) enum Patch {
-    /// RFC 6902.
-    Json(json_patch::Patch),
-    /// RFC 7386.
-    Merge(Value),
-    Strategic(Value),
-    Apply {
-        object: Value,
-        is_forced: bool,
-    },
 }
 
 /// What became of an object that was written.
@@ -148,16 +134,16 @@ impl Writing<'_> {
             let scale = match patch {
                 // A Scale has no lists, so each kind of merge is the same.
                 Patch::Apply { object, .. } | Patch::Strategic(object) => {
-                    changed(scale, Patch::Merge(object), &self.definition)?
+                    patch::changed(scale, Patch::Merge(object), &self.definition)?
                 }
-                patch => changed(scale, patch, &self.definition)?,
+                patch => patch::changed(scale, patch, &self.definition)?,
             };
             let object = scale::set(&self.definition, &live, &scale)?;
             return self.replace(key, &before.ok_or_else(Failure::no_such_page)?, object, true);
         }
         let Patch::Apply { object: mut applied, is_forced } = patch else {
             let before = before.ok_or_else(|| Failure::not_found(&self.definition, &key.name))?;
-            let object = changed(live, patch, &self.definition)?;
+            let object = patch::changed(live, patch, &self.definition)?;
             return self.replace(key, &before, object, true);
         };
         self.check_shape(&key.namespace, &mut applied)?;
@@ -375,46 +361,6 @@ impl Writing<'_> {
         let address = before.map_or_else(|| self.store.new_address(), str::to_owned);
         spec["clusterIPs"] = vec![address.clone()].into();
         spec["clusterIP"] = address.into();
-    }
-}
-
-/// Applies a patch; server-side apply is none of them.
-fn changed(mut object: Value, patch: Patch, definition: &Definition) -> Result<Value> {
-    match patch {
-        Patch::Json(patch) => {
-            for operation in patch.0 {
-                let operation = as_kubernetes(operation, &object);
-                json_patch::patch(&mut object, &[operation]).map_err(|error| {
-                    // Kubernetes does not tell which operation failed; tests are better off knowing.
-                    let message =
-                        format!("the server rejected our request due to an error in our request: {error}");
-                    Failure::new(422, "Invalid", message)
-                })?;
-            }
-        }
-        Patch::Merge(patch) | Patch::Apply { object: patch, .. } => json_patch::merge(&mut object, &patch),
-        Patch::Strategic(_) if definition.is_custom => {
-            let message = "the body of the request was in an unknown format - accepted media types include: \
-                           application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
-            return Err(Failure::new(415, "UnsupportedMediaType", message));
-        }
-        Patch::Strategic(patch) => strategic::merge(definition, &mut object, &patch)?,
-    }
-    Ok(object)
-}
-
-/// Kubernetes lets `replace` add a field that an object has not got, against RFC 6902, section 4.3.
-fn as_kubernetes(operation: PatchOperation, object: &Value) -> PatchOperation {
-    match operation {
-        PatchOperation::Replace(ReplaceOperation { path, value })
-            if path
-                .parent()
-                .and_then(|parent| object.pointer(parent.as_str()))
-                .is_some_and(Value::is_object) =>
-        {
-            PatchOperation::Add(AddOperation { path, value })
-        }
-        other => other,
     }
 }
 
