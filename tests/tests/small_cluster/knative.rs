@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use kube::api::{Api, PostParams};
 use pilotlight_kubernetes::knative::{PodAutoscaler, ServerlessService};
 use pilotlight_tests::cluster::{ACTIVATOR_SERVICE, Ingress, Revision, SYSTEM_NAMESPACE};
@@ -18,6 +18,11 @@ async fn revision(fixture: &mut Fixture, mode: &str) {
         Api::namespaced(fixture.client.clone(), SYSTEM_NAMESPACE);
     // With a real API server it may be there.
     let _ = maps.create(&PostParams::default(), &serde_json::from_value(config).unwrap()).await;
+    // Endpoints without a Service are taken away.
+    let services: Api<Service> = Api::namespaced(fixture.client.clone(), SYSTEM_NAMESPACE);
+    let spec = json!({ "ports": [{ "name": "http", "port": 80, "targetPort": 8012 }] });
+    let service = json!({ "metadata": { "name": ACTIVATOR_SERVICE }, "spec": spec });
+    let _ = services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await;
     let activators: Api<Endpoints> = Api::namespaced(fixture.client.clone(), SYSTEM_NAMESPACE);
     let ports = json!([{ "name": "http", "port": 8012 }]);
     let endpoints = json!({
