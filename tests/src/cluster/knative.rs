@@ -164,7 +164,7 @@ impl KnativeController {
             match api.create(&PostParams::default(), &wanted).await {
                 Ok(created) => self.autoscalers.put(created),
                 Err(error) if is_conflict(&error) => {
-                    self.autoscalers.put(api.get(&revision.name_any()).await?)
+                    self.autoscalers.put(api.get(&revision.name_any()).await?);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -239,7 +239,7 @@ impl KnativeController {
                 (deploying("ResourcesAvailable"), deploying("ContainerHealthy"))
             }
         };
-        vec![active.as_info(), available, healthy]
+        vec![active.into_info(), available, healthy]
     }
 
     /// The reason why a revision without ready pods has none, as its first pod tells it.
@@ -266,7 +266,7 @@ impl KnativeController {
         let scale = autoscaler.and_then(|each| each.status.as_ref());
         let status = RevisionStatus {
             observed_generation: revision.metadata.generation,
-            conditions: conditions(&before.conditions, said),
+            conditions: conditions(&before.conditions, &said),
             desired_replicas: scale.and_then(|scale| scale.desired_scale).filter(|scale| *scale >= 0),
             actual_replicas: scale.and_then(|scale| scale.actual_scale),
         };

@@ -4,23 +4,23 @@ use pilotlight_kubernetes::knative::PodAutoscaler;
 use pilotlight_tests::cluster::api::{Outage, Requests, Verb};
 
 use crate::support::{
-    LATER, cluster, condition, goes_on, is_answered, nothing_is_lost, one_request_a_pod, ready_revision,
+    LATER, cluster, condition, goes_on, is_answered, nothing_is_lost, ready_revision, two_requests_a_pod,
 };
 
 #[tokio::test]
 async fn while_the_api_server_is_away_requests_are_answered_and_counts_stay() {
     let cluster = cluster().await;
     let Some(server) = cluster.server.in_process("the API server is away") else { return };
-    one_request_a_pod(&cluster, "hello", &[]).await;
-    let load = cluster.ingress("hello").load(2, "/?sleep=200");
+    two_requests_a_pod(&cluster, "hello", &[]).await;
+    let load = cluster.ingress("hello").load(3, "/?sleep=200");
     cluster.has_scale("hello", 2, LATER).await;
     let before = cluster.replicas_of("hello");
     for outage in [Outage::Refused, Outage::Silent] {
         server.faults().outage(outage);
         // Longer than a lease.
-        goes_on(&load, 2 * 5 * 5).await;
+        goes_on(&load, 3 * 5 * 5).await;
         server.faults().heal();
-        goes_on(&load, 2 * 5 * 2).await;
+        goes_on(&load, 3 * 5 * 2).await;
     }
     assert_eq!(cluster.replicas_of("hello"), before);
     nothing_is_lost(&load.finish().await);

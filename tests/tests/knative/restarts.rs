@@ -4,15 +4,15 @@ use kube::ResourceExt;
 use pilotlight_tests::eventually;
 
 use crate::support::{
-    LATER, cluster, cluster_of, goes_on, holder, is_answered, nothing_is_lost, one_request_a_pod,
-    ready_revision,
+    LATER, cluster, cluster_of, goes_on, holder, is_answered, nothing_is_lost, ready_revision,
+    two_requests_a_pod,
 };
 
 #[tokio::test]
 async fn an_autoscaler_that_is_killed_under_load_changes_no_count() {
     let cluster = cluster().await;
-    one_request_a_pod(&cluster, "hello", &[]).await;
-    let load = cluster.ingress("hello").load(3, "/?sleep=200");
+    two_requests_a_pod(&cluster, "hello", &[]).await;
+    let load = cluster.ingress("hello").load(5, "/?sleep=200");
     cluster.has_scale("hello", 3, LATER).await;
     let before = cluster.replicas_of("hello");
     let pod = cluster.parts("autoscaler").await.remove(0).name_any();
@@ -24,7 +24,7 @@ async fn an_autoscaler_that_is_killed_under_load_changes_no_count() {
     };
     eventually("the autoscaler has been restarted", LATER, has_restarted).await;
     // More than a stable window of load: the new one decides by what it has seen itself.
-    goes_on(&load, 3 * 5 * 8).await;
+    goes_on(&load, 5 * 5 * 8).await;
     assert_eq!(cluster.replicas_of("hello"), before);
     nothing_is_lost(&load.finish().await);
 }
@@ -32,8 +32,8 @@ async fn an_autoscaler_that_is_killed_under_load_changes_no_count() {
 #[tokio::test]
 async fn a_lease_moves_to_the_other_autoscaler_under_load() {
     let cluster = cluster_of(2, 1).await;
-    one_request_a_pod(&cluster, "hello", &[]).await;
-    let load = cluster.ingress("hello").load(2, "/?sleep=200");
+    two_requests_a_pod(&cluster, "hello", &[]).await;
+    let load = cluster.ingress("hello").load(3, "/?sleep=200");
     cluster.has_scale("hello", 2, LATER).await;
     let before = cluster.replicas_of("hello");
     for is_killed in [false, true] {
@@ -45,7 +45,7 @@ async fn a_lease_moves_to_the_other_autoscaler_under_load() {
         let is_other = async || holder(&cluster).await.filter(|holder| *holder != first);
         eventually("another holds the lease", LATER, is_other).await;
         cluster.has_ready_parts("autoscaler", 2).await;
-        goes_on(&load, 2 * 5 * 4).await;
+        goes_on(&load, 3 * 5 * 4).await;
     }
     assert_eq!(cluster.replicas_of("hello"), before);
     nothing_is_lost(&load.finish().await);

@@ -2,7 +2,7 @@
 
 use pilotlight_tests::eventually;
 
-use crate::support::{LATER, cluster, is_answered, nothing_is_lost, one_request_a_pod, ready_revision};
+use crate::support::{LATER, cluster, is_answered, nothing_is_lost, ready_revision, two_requests_a_pod};
 
 #[tokio::test]
 async fn a_request_at_zero_is_held_and_answered() {
@@ -22,10 +22,10 @@ async fn a_request_at_zero_is_held_and_answered() {
 }
 
 #[tokio::test]
-async fn load_brings_four_pods_for_four_requests_at_a_time_and_loses_none() {
+async fn load_brings_four_pods_for_seven_requests_at_a_time_and_loses_none() {
     let cluster = cluster().await;
-    one_request_a_pod(&cluster, "hello", &[]).await;
-    let load = cluster.ingress("hello").load(4, "/?sleep=200");
+    two_requests_a_pod(&cluster, "hello", &[]).await;
+    let load = cluster.ingress("hello").load(7, "/?sleep=200");
     cluster.has_scale("hello", 4, LATER).await;
     nothing_is_lost(&load.so_far());
     let outcomes = load.finish().await;

@@ -33,13 +33,13 @@ impl Said {
     }
 
     /// The same, but as one that does not count for `Ready`.
-    pub(super) fn as_info(self) -> Said {
+    pub(super) fn into_info(self) -> Said {
         Said { severity: "Info", ..self }
     }
 }
 
 /// These conditions and the `Ready` that follows from those that count: False before Unknown before True.
-pub(super) fn conditions(before: &[Condition], said: Vec<Said>) -> Vec<Condition> {
+pub(super) fn conditions(before: &[Condition], said: &[Said]) -> Vec<Condition> {
     let counted = |status| said.iter().find(|each| each.severity.is_empty() && each.status == status);
     let ready = match counted("False").or_else(|| counted("Unknown")) {
         Some(first) => Said { type_: "Ready", ..first.clone() },
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn ready_follows_the_worst_that_counts() {
         let ready = |said: Vec<Said>| {
-            let all = conditions(&[], said);
+            let all = conditions(&[], &said);
             let ready = all.iter().find(|each| each.type_ == "Ready").unwrap();
             format!("{} {}", ready.status, ready.reason)
         };
@@ -79,6 +79,6 @@ mod tests {
         let unsure = Said::is_unknown("C", "Waiting", "");
         assert_eq!(ready(vec![good.clone(), unsure.clone(), bad.clone()]), "False Broken");
         assert_eq!(ready(vec![good.clone(), unsure]), "Unknown Waiting");
-        assert_eq!(ready(vec![good, bad.as_info()]), "True ");
+        assert_eq!(ready(vec![good, bad.into_info()]), "True ");
     }
 }

@@ -278,8 +278,8 @@ fn port_of(container: &Container) -> i32 {
     container.ports.iter().flatten().map(|port| port.container_port).next().unwrap_or(8080)
 }
 
-fn variable(name: &str, value: String) -> Value {
-    json!({ "name": name, "value": value })
+fn variable(name: &str, value: impl Into<String>) -> Value {
+    json!({ "name": name, "value": value.into() })
 }
 
 fn field(name: &str, path: &str) -> Value {

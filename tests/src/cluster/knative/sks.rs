@@ -114,7 +114,7 @@ impl ServiceReconciler {
             true => Said::is_true("ActivatorEndpointsPopulated"),
             false => Said::is_false("ActivatorEndpointsPopulated", "", ""),
         };
-        self.write_status(&sks, &key.1, &private_name, vec![populated, by_activators.as_info()]).await
+        self.write_status(&sks, &key.1, &private_name, vec![populated, by_activators.into_info()]).await
     }
 
     /// False: somebody else owns a Service of this name.
@@ -185,7 +185,7 @@ impl ServiceReconciler {
         let before = sks.status.clone().unwrap_or_default();
         let status = ServerlessServiceStatus {
             observed_generation: sks.metadata.generation,
-            conditions: conditions(&before.conditions, said),
+            conditions: conditions(&before.conditions, &said),
             service_name: public.to_owned(),
             private_service_name: private.to_owned(),
         };

@@ -119,12 +119,14 @@ fn move_ports(value: &mut Value, places: &Places) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| move_ports(item, places)),
         Value::Object(fields) => {
-            fields.iter_mut().for_each(|(name, field)| match (name.as_str(), field.as_i64()) {
-                ("port", Some(port)) => {
-                    *field = places.find(i32::try_from(port).unwrap_or_default()).port().into()
+            for (name, field) in fields.iter_mut() {
+                match (name.as_str(), field.as_i64()) {
+                    ("port", Some(port)) => {
+                        *field = places.find(i32::try_from(port).unwrap_or_default()).port().into();
+                    }
+                    _ => move_ports(field, places),
                 }
-                _ => move_ports(field, places),
-            })
+            }
         }
         _ => {}
     }
