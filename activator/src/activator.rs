@@ -22,12 +22,13 @@ use tracing::info;
 
 use crate::known::KnownRevisions;
 use crate::ledger::Ledger;
+use crate::link::Dial;
 use crate::prober::{ProbeContext, ProbeParams, Prober};
 use crate::probes::Health;
 use crate::reports::Reporting;
 use crate::revision::{RevisionActivity, RevisionTraffic};
 use crate::routes::{Route, Routes};
-use crate::sink::{self, Dial, Outbox};
+use crate::sink::{self, Outbox};
 use crate::throttler::Backlog;
 use crate::upstreams::{IdleConnections, PodUpstreams, PodsOverTls};
 

@@ -15,7 +15,7 @@ use pilotlight_telemetry::Call;
 
 use crate::activator::{Activator, ActivatorState};
 use crate::revision::Exchange;
-use crate::throttler::{PlaceInLine, Slot};
+use crate::throttler::{PlaceInLine, Pod, Slot};
 use crate::{probes, refusal};
 
 impl Handler for Activator {
@@ -103,7 +103,7 @@ async fn forward(
         drop(trying);
         is_waiting.store(false, Ordering::Relaxed);
         let sent = shared.params.clock.now();
-        request.headers_mut().insert(header::HOST, slot.pod.host.clone());
+        address(request, &slot.pod);
         let proxying = telemetry.span(request, "activator_proxy");
         let sending = telemetry.sending_in(&proxying, slot.pod.address, request);
         let mut outcome = shared.upstreams.send(client, exchange.namespace(), &slot.pod, request).await;
@@ -184,6 +184,15 @@ fn mark(request: &mut Request, marks: Marks) {
         && let Some(host) = headers.get(header::HOST).cloned()
     {
         headers.insert(headers::ORIGINAL_HOST, host);
+    }
+}
+
+/// Addresses the request to a pod.
+fn address(request: &mut Request, pod: &Pod) {
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, pod.host.clone());
+    if pod.is_in_mesh {
+        headers.insert(headers::PASSTHROUGH_LB, HeaderValue::from_static("true"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! All revisions of an activator: those that exist, those that were deleted and still have requests, and the books of
 //! those that are retired.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pilotlight_core::{RevisionEndpoints, RevisionId};
@@ -22,7 +22,7 @@ pub(crate) struct KnownRevision {
 /// All revisions, each in exactly one place.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRevisions {
-    members: BTreeMap<RevisionId, KnownRevision>,
+    members: HashMap<RevisionId, KnownRevision>,
     /// Deleted revisions that are not retired yet: few, however many members there are.
     leaving: BTreeMap<RevisionId, KnownRevision>,
     retired: BTreeMap<RevisionId, RevisionLedger>,
@@ -81,7 +81,7 @@ impl KnownRevisions {
         over
     }
 
-    /// Every revision that is not retired.
+    /// Every revision that is not retired, in no order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<RevisionTraffic>> {
         self.members.values().chain(self.leaving.values()).map(|member| &member.revision)
     }

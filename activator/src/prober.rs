@@ -135,7 +135,7 @@ impl Prober {
     fn follow(&self, state: &mut ProberState, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Probe(pods) => self.probe(pods),
+                Effect::Probe(pods) => self.probe(pods, mesh_host(state.endpoints.as_deref())),
                 Effect::ProbeClusterIp(address) => self.probe_cluster_ip(address),
                 Effect::Use(Destinations::Pods(_)) => {}
                 Effect::Use(Destinations::ClusterIp { address, ready }) => {
@@ -160,12 +160,13 @@ impl Prober {
         ProbeTimer { at, task: task.abort_handle() }
     }
 
-    fn probe(&self, pods: Vec<SocketAddr>) {
+    fn probe(&self, pods: Vec<SocketAddr>, mesh_host: Option<HeaderValue>) {
         let (me, upstreams, limit) =
             (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
             let (count, upstreams) = (pods.len(), &upstreams);
-            let ask = |pod| async move { (pod, probe(upstreams, pod, limit).await) };
+            let mesh_host = &mesh_host;
+            let ask = |pod| async move { (pod, probe(upstreams, pod, limit, mesh_host.as_ref()).await) };
             let probes: FuturesUnordered<_> = pods.into_iter().map(ask).collect();
             // Pods that pass are used without waiting for those that are silent. Answers that are ready at the same time
             // are one step.
@@ -181,7 +182,7 @@ impl Prober {
         let (me, upstreams, limit) =
             (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
-            let passed = probe(&upstreams, address, limit).await == Answer::Passed;
+            let passed = probe(&upstreams, address, limit, None).await == Answer::Passed;
             if let Some(prober) = me.upgrade() {
                 prober.tell(Fact::ClusterIpAnswered { address, passed });
             }
@@ -189,13 +190,28 @@ impl Prober {
     }
 }
 
+/// The host by which a mesh knows the pods.
+fn mesh_host(endpoints: Option<&RevisionEndpoints>) -> Option<HeaderValue> {
+    HeaderValue::try_from(endpoints?.mesh_host.as_deref()?).ok()
+}
+
 /// Sends one probe, over the pool that requests use: the first request finds an open connection.
-async fn probe(upstreams: &Upstreams, to: SocketAddr, limit: Duration) -> Answer {
-    let get = Get::new(headers::HEALTH_PATH)
+async fn probe(
+    upstreams: &Upstreams,
+    to: SocketAddr,
+    limit: Duration,
+    mesh_host: Option<&HeaderValue>,
+) -> Answer {
+    let mut get = Get::new(headers::HEALTH_PATH)
         .header(headers::NETWORK_PROBE, HeaderValue::from_static(headers::QUEUE))
         .header(header::USER_AGENT, HeaderValue::from_static(headers::ACTIVATOR_USER_AGENT))
         .within(limit)
         .at_most(headers::QUEUE.len());
+    if let Some(host) = mesh_host {
+        get = get
+            .header(header::HOST, host.clone())
+            .header(headers::PASSTHROUGH_LB, HeaderValue::from_static("true"));
+    }
     let Ok(answer) = upstreams.get(to, &get).await else { return Answer::Silent };
     match (answer.status, answer.body) {
         // A mesh says so in a pod's place.

@@ -10,9 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use pilotlight_net::tls::keep_renewed;
 use pilotlight_net::{Admin, Body, Drain, Port, Response, listen, plain};
 use pilotlight_process::flags::parse;
-use pilotlight_process::{
-    AdminPort, FAILURE, MetricsPage, StopSignals, admin_routes, end, print_valid, start_logs,
-};
+use pilotlight_process::{AdminPort, FAILURE, MetricsPage, StopSignals, end, print_valid, start_logs};
 use pilotlight_telemetry::Registry;
 use tokio::task::JoinSet;
 use tracing::{Level, field, info};
@@ -83,7 +81,7 @@ async fn serve(
     let most = settings.max_connections;
     if let Some(port) = admin {
         // The admin port answers to the end: its server ends with the runtime.
-        port.limited(most).serve(routes(&activator, page), Drain::default());
+        port.limited(most).serve(admin_routes(&activator, page), Drain::default());
     }
     info!(%address, admin = admin_address.map(field::display), %autoscaler, "Activator is listening");
 
@@ -110,9 +108,10 @@ async fn serve(
     }
 }
 
-fn routes(activator: &Activator, page: MetricsPage) -> Admin {
+/// What an activator's admin port serves: that of every program, and `/v1/activity`.
+pub fn admin_routes(activator: &Activator, page: MetricsPage) -> Admin {
     let (ready_of, activity_of) = (activator.clone(), activator.clone());
-    admin_routes(move || page.render(), move || ready_of.check().map_err(str::to_owned))
+    pilotlight_process::admin_routes(move || page.render(), move || ready_of.check().map_err(str::to_owned))
         .route("/v1/activity", move |_| ready(activity(&activity_of)))
 }
 

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
 use crate::activator::{Activator, ActivatorParams};
-use crate::sink::Dial;
+use crate::link::Dial;
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)

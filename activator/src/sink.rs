@@ -8,45 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use pilotlight_core::{RevisionId, Rng, Stat};
-use pilotlight_net::{Backoff, Drain, Target, wire};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use pilotlight_net::{Backoff, Drain};
 use tokio::sync::Notify;
-use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout, timeout_at};
-use tokio_tungstenite::tungstenite::{
-    self, Message, protocol::CloseFrame, protocol::frame::coding::CloseCode,
-};
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
+use crate::link::{Dial, Outgoing, connect, converse};
 use crate::metrics::StatsMetrics;
-
-/// The way to the autoscaler: a TCP connection to a [`Target`], or, in a test, a pipe.
-pub(crate) trait Dial: Send + Sync + 'static {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
-
-    /// The URL for the handshake, and for logs.
-    fn url(&self) -> String;
-
-    /// Opens a connection. Sets no time limit.
-    fn dial(&self) -> impl Future<Output = Result<Self::Stream, pilotlight_net::Error>> + Send;
-}
-
-impl Dial for Target {
-    type Stream = TcpStream;
-
-    fn url(&self) -> String {
-        self.to_string()
-    }
-
-    fn dial(&self) -> impl Future<Output = Result<TcpStream, pilotlight_net::Error>> + Send {
-        self.connect()
-    }
-}
 
 /// Stats on their way to the autoscaler; never blocks. The oldest make room if the autoscaler cannot keep up.
 #[derive(Debug)]
@@ -116,11 +86,15 @@ impl Outbox {
             self.metrics.dropped.increment(stats as u64);
         }
     }
+}
 
-    /// All queued stats as one message; `None` if there are none.
-    fn take_message(&self) -> Option<Message> {
-        let stats: Vec<(RevisionId, Stat)> = self.stats.lock().drain(..).collect();
-        (!stats.is_empty()).then(|| Message::binary(wire::encode_stats(&stats)))
+impl Outgoing for Outbox {
+    fn take(&self) -> Vec<(RevisionId, Stat)> {
+        self.stats.lock().drain(..).collect()
+    }
+
+    fn filled(&self) -> impl Future<Output = ()> + Send {
+        self.filled.notified()
     }
 }
 
@@ -134,14 +108,14 @@ pub(crate) async fn run<D: Dial>(to: D, outbox: Arc<Outbox>, stop: Drain, on_con
     let mut is_told = false;
     while !stop.is_started() {
         let mut lasted = Duration::ZERO;
-        match connect(&to, &url).await {
+        match connect(&to, HANDSHAKE_TIMEOUT).await {
             Ok(socket) => {
                 info!(url, "Connected to the autoscaler");
                 is_told = false;
                 let since = Instant::now();
                 outbox.set_connected(true);
                 on_connect();
-                let ended = converse(socket, &outbox, &stop).await;
+                let ended = converse(socket, &*outbox, &stop).await;
                 outbox.set_connected(false);
                 let Err(error) = ended else { return };
                 outbox.metrics.errors.increment(1);
@@ -164,94 +138,7 @@ pub(crate) async fn run<D: Dial>(to: D, outbox: Arc<Outbox>, stop: Drain, on_con
     }
 }
 
-/// The reason why a connection ended or did not come about.
-#[derive(Debug, thiserror::Error)]
-enum SinkError {
-    #[error(transparent)]
-    Dial(#[from] pilotlight_net::Error),
-    #[error(transparent)]
-    WebSocket(Box<tungstenite::Error>),
-    #[error("no handshake within {HANDSHAKE_TIMEOUT:?}")]
-    HandshakeTimeout,
-    #[error("no pong within {PONG_TIMEOUT:?}")]
-    PongTimeout,
-    #[error("closed by the autoscaler: {0}")]
-    Closed(String),
-}
-
-impl From<tungstenite::Error> for SinkError {
-    fn from(error: tungstenite::Error) -> Self {
-        SinkError::WebSocket(Box::new(error))
-    }
-}
-
-async fn connect<D: Dial>(to: &D, url: &str) -> Result<WebSocketStream<D::Stream>, SinkError> {
-    let dial = async {
-        let (socket, _) = client_async(url, to.dial().await?).await?;
-        Ok(socket)
-    };
-    timeout(HANDSHAKE_TIMEOUT, dial).await.unwrap_or(Err(SinkError::HandshakeTimeout))
-}
-
-/// Sends until the connection fails (`Err`) or `stop` starts (`Ok`, after the last stats and a close frame).
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    mut socket: WebSocketStream<S>,
-    outbox: &Outbox,
-    stop: &Drain,
-) -> Result<(), SinkError> {
-    let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
-    let mut deadline = Instant::now() + PONG_TIMEOUT;
-    loop {
-        // The deadline of pongs holds for sending as well: it is the guard against a peer that reads nothing.
-        if let Some(message) = outbox.take_message() {
-            send(&mut socket, message, deadline).await?;
-        }
-        tokio::select! {
-            () = outbox.filled.notified() => {}
-            _ = ping.tick() => send(&mut socket, Message::Ping(Default::default()), deadline).await?,
-            received = socket.next() => match received {
-                Some(Ok(Message::Pong(_))) => deadline = Instant::now() + PONG_TIMEOUT,
-                Some(Ok(Message::Close(frame))) => return Err(SinkError::Closed(reason(frame))),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error.into()),
-                None => return Err(SinkError::Closed("no reason given".to_owned())),
-            },
-            () = sleep_until(deadline) => return Err(SinkError::PongTimeout),
-            () = stop.started() => {
-                if let Some(message) = outbox.take_message() {
-                    send(&mut socket, message, deadline).await?;
-                }
-                // Err: the peer does not take the close frame in time, and the connection ends either way.
-                let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
-                return Ok(());
-            }
-        }
-    }
-}
-
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    message: Message,
-    deadline: Instant,
-) -> Result<(), SinkError> {
-    match timeout_at(deadline, socket.send(message)).await {
-        Ok(sent) => Ok(sent?),
-        Err(_) => Err(SinkError::PongTimeout),
-    }
-}
-
-fn reason(frame: Option<CloseFrame>) -> String {
-    match frame {
-        Some(CloseFrame { code: CloseCode::Restart, .. }) => "it restarts".to_owned(),
-        Some(frame) => format!("{} {}", frame.code, frame.reason),
-        None => "no reason given".to_owned(),
-    }
-}
-
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
-const PING_INTERVAL: Duration = Duration::from_nanos(3_333_333_333);
-const PONG_TIMEOUT: Duration = Duration::from_secs(10);
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Knative goes up to 15 s: for so long a sleeping workload could not be woken after the autoscaler came back.
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
@@ -260,7 +147,10 @@ const MAX_STATS: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
+    use tokio_tungstenite::tungstenite::Message;
+
     use super::*;
+    use crate::link::message;
 
     fn stat(count: u32) -> (RevisionId, Stat) {
         (RevisionId::new("default", "hello"), Stat { request_count: f64::from(count), ..Stat::default() })
@@ -271,7 +161,7 @@ mod tests {
         let outbox = Outbox::new("act".to_owned());
         outbox.push([stat(1), stat(2)]);
         assert_eq!(outbox.dropped(), 2);
-        assert_eq!(outbox.take_message(), None);
+        assert_eq!(message(&outbox.take()), None);
     }
 
     #[test]
@@ -290,7 +180,7 @@ mod tests {
         outbox.push([stat(1)]);
         outbox.set_connected(false);
         outbox.set_connected(true);
-        assert_eq!((outbox.dropped(), outbox.take_message()), (1, None));
+        assert_eq!((outbox.dropped(), message(&outbox.take())), (1, None));
     }
 
     #[test]
@@ -299,7 +189,7 @@ mod tests {
         outbox.set_connected(true);
         let announcement = Stat { average_concurrent_requests: 1.0, request_count: 1.0, ..Stat::default() };
         outbox.push([(RevisionId::new("ns", "rev"), announcement)]);
-        let Some(Message::Binary(bytes)) = outbox.take_message() else { panic!("a binary message") };
+        let Some(Message::Binary(bytes)) = message(&outbox.take()) else { panic!("a binary message") };
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "0a220a026e7312037265761a170a0361637411000000000000f03f21000000000000f03f");
     }

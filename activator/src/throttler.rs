@@ -27,8 +27,10 @@ pub(crate) struct Pod {
     pub(crate) tls_address: Option<SocketAddr>,
     /// Whether this is the ClusterIP.
     pub(crate) is_cluster_ip: bool,
-    /// The address as the value of a `Host` header.
+    /// The value of the `Host` header: the address, or the name by which a mesh knows the pods.
     pub(crate) host: HeaderValue,
+    /// Whether `host` is a name for a mesh.
+    pub(crate) is_in_mesh: bool,
     pub(crate) timeline: PodTimeline,
     refusals: Mutex<Refusals>,
 }
@@ -38,14 +40,16 @@ impl From<&PodEndpoint> for Pod {
         let PodEndpoint { name, address, tls_address, timeline } = pod.clone();
         // An address is always a legal header value.
         let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"));
-        let is_cluster_ip = false;
-        Pod { name, address, tls_address, is_cluster_ip, host, timeline, refusals: Mutex::default() }
+        let (is_cluster_ip, is_in_mesh, refusals) = (false, false, Mutex::default());
+        Pod { name, address, tls_address, is_cluster_ip, host, is_in_mesh, timeline, refusals }
     }
 }
 
 impl PartialEq for Pod {
     fn eq(&self, other: &Pod) -> bool {
-        self.address == other.address && self.tls_address == other.tls_address && self.name == other.name
+        let (one, two) = (self, other);
+        (one.address, one.tls_address, &one.name, &one.host)
+            == (two.address, two.tls_address, &two.name, &two.host)
     }
 }
 
@@ -58,6 +62,14 @@ pub(crate) struct Supply<'a> {
 }
 
 impl Supply<'_> {
+    fn pod(&self, listed: &PodEndpoint) -> Pod {
+        let host = self.endpoints.mesh_host.as_deref().and_then(|host| HeaderValue::try_from(host).ok());
+        match host {
+            Some(host) => Pod { host, is_in_mesh: true, ..Pod::from(listed) },
+            None => Pod::from(listed),
+        }
+    }
+
     /// The limit of each pod, and the pods.
     fn pods(&self) -> (Option<u32>, Vec<Arc<Pod>>) {
         let concurrency = self.endpoints.container_concurrency;
@@ -73,7 +85,7 @@ impl Supply<'_> {
                 // A pod that is listed twice is one pod with one limit.
                 pods.dedup_by(|(one, _), (other, _)| one == other);
                 let mine = share_of_pods(pods.len(), limit, self.place);
-                (limit, mine.into_iter().map(|i| Arc::new(Pod::from(pods[i].1))).collect())
+                (limit, mine.into_iter().map(|i| Arc::new(self.pod(pods[i].1))).collect())
             }
             Destinations::ClusterIp { address, ready } => {
                 let pod = PodEndpoint {

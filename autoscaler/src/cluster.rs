@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pilotlight_core::{
-    ActivatorPath, Evaluation, History, PodCounts, RevisionId, RevisionSpec, Time, Trouble,
+    ActivatorPath, Evaluation, History, MeshMode, PodCounts, RevisionId, RevisionSpec, Time, Trouble,
 };
 use pilotlight_feed::Follower;
 use serde::Serialize;
@@ -35,6 +35,31 @@ pub struct RevisionView {
     pub trouble: Option<Arc<Trouble>>,
     /// The memory of whoever decided about it before. Read once, when the revision is first seen.
     pub history: Option<Arc<History>>,
+    /// How its pods are asked what they measured.
+    pub scraping: Scraping,
+    /// The objects it was made from, for metrics. Read once, when the revision is first seen.
+    pub parents: Parents,
+}
+
+/// How the pods of a revision are asked what they measured. The default: one by one, at their addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scraping {
+    /// The Service that leads to the pods, as `NAME.NAMESPACE:PORT`: it is asked where pods cannot be. `None`: there is none.
+    pub service: Option<Arc<str>>,
+    /// Whether pods or the Service are asked. Without a Service it is always the pods.
+    pub mesh: MeshMode,
+    /// Whether the mesh lets requests to single pods through if they name the Service. Knative's name is
+    /// `enable-mesh-pod-addressability`.
+    pub passthrough: bool,
+}
+
+/// The Knative objects that a revision was made from. The default: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parents {
+    /// The Configuration.
+    pub configuration: Option<Arc<str>>,
+    /// The Service.
+    pub service: Option<Arc<str>>,
 }
 
 /// One pod, as the autoscaler sees it.

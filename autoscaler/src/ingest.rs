@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 use tracing::{info, warn};
 
-use crate::report::Intake;
+use crate::report::{AcceptsHost, Intake};
 use crate::run::Autoscaler;
 
 impl Autoscaler {
@@ -29,7 +29,8 @@ impl Autoscaler {
     pub async fn serve_stats(&self, clock: Clock, listener: TcpListener, drain: Drain) {
         // A drain of its own: a stop says goodbye even if it cuts all else.
         let closing = Drain::default();
-        let server = StatServer { clock, intake: self.intake().clone(), drain: closing.clone() };
+        let accepts = self.accepts().cloned();
+        let server = StatServer { clock, intake: self.intake().clone(), accepts, drain: closing.clone() };
         let mut serving = pin!(serve(listener, Arc::new(server), closing.clone()));
         tokio::select! {
             () = &mut serving => return,
@@ -46,6 +47,7 @@ impl Autoscaler {
 struct StatServer {
     clock: Clock,
     intake: Intake,
+    accepts: Option<AcceptsHost>,
     drain: Drain,
 }
 
@@ -53,6 +55,12 @@ impl Handler for StatServer {
     async fn handle(&self, client: &Client, request: Request) -> Response {
         let peer = client.address();
         if is_kubelet_probe(request.headers()) {
+            return Response::new(Body::empty());
+        }
+        let host =
+            request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        if self.accepts.as_ref().is_some_and(|accepts| !accepts(host)) {
+            // No 101: the handshake fails, and the client asks elsewhere. Knative's autoscaler answers just so.
             return Response::new(Body::empty());
         }
         let mut accepted = match accept(request.headers()) {

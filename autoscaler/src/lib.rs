@@ -11,14 +11,17 @@ mod journal;
 pub mod metrics;
 #[cfg(test)]
 mod pretend;
+mod question;
 mod report;
 mod run;
 mod scrape;
+mod service_scrape;
 mod status;
 
 pub use cluster::Cluster;
 pub use journal::{Journal, JournalError};
-pub use report::{Forwarded, Owner, Owners};
+pub use question::ScrapeFault;
+pub use report::{AcceptsHost, Forwarded, Owner, Owners};
 pub use run::{Autoscaler, AutoscalerParams, OnDemand};
-pub use scrape::OnPodStat;
+pub use scrape::{OnPodStat, OnScrape, Resolve};
 pub use status::{Board, Change, NotReady, RevisionStatus};

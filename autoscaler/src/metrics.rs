@@ -4,6 +4,8 @@
 use metrics::{Gauge, Histogram, Label, Unit, describe_gauge, describe_histogram, gauge, histogram};
 use pilotlight_core::{Evaluation, RevisionId, ScalingMetric};
 
+use crate::cluster::Parents;
+
 /// Pods wanted after the scale-down delay, before minimum and maximum.
 const PODS_DESIRED: &str = "kn_revision_pods_desired";
 /// Room beyond the load and the burst capacity asked for.
@@ -31,6 +33,8 @@ const PODS_PENDING: &str = "kn_revision_pods_pending_count";
 const PODS_TERMINATING: &str = "kn_revision_pods_terminating_count";
 /// How long it took to scrape a revision's pods.
 const SCRAPE_DURATION: &str = "kn_autoscaler_scrape_duration_seconds";
+/// How long after it was due a tick had decided about every revision.
+const TICK_DELAY: &str = "pilotlight_tick_delay_seconds";
 
 /// Describes every metric to the recorder. Once a process.
 pub fn describe() {
@@ -51,6 +55,11 @@ pub fn describe() {
     describe_gauge!(PODS_PENDING, "Pods that are starting");
     describe_gauge!(PODS_TERMINATING, "Pods that are ending");
     describe_histogram!(SCRAPE_DURATION, Unit::Seconds, "Time taken to scrape the pods of a revision");
+    describe_histogram!(
+        TICK_DELAY,
+        Unit::Seconds,
+        "Time from when a tick was due until every revision had been decided about"
+    );
 }
 
 /// The handles of one revision: its series are there as long as this is.
@@ -64,17 +73,15 @@ pub(crate) struct RevisionMetrics {
     not_ready: Gauge,
     pending: Gauge,
     terminating: Gauge,
-    /// The namespace's histogram of scrapes: between two of them nobody else holds it.
+    /// The histogram of the Service's scrapes: between two of them nobody else holds it.
     _scrapes: Histogram,
 }
 
 impl RevisionMetrics {
     /// The gauges of a revision that scales by `metric`: its load is shown in requests at once or per second.
-    pub(crate) fn new(id: &RevisionId, metric: ScalingMetric) -> Self {
-        let labels = vec![
-            Label::new("k8s_namespace_name", id.namespace.clone()),
-            Label::new("kn_revision_name", id.name.clone()),
-        ];
+    pub(crate) fn new(id: &RevisionId, parents: &Parents, metric: ScalingMetric) -> Self {
+        let mut labels = labels(&id.namespace, parents);
+        labels.push(Label::new("kn_revision_name", id.name.clone()));
         let gauge = |name: &'static str| gauge!(name, labels.clone());
         RevisionMetrics {
             desired: gauge(PODS_DESIRED),
@@ -90,7 +97,7 @@ impl RevisionMetrics {
             not_ready: gauge(PODS_NOT_READY),
             pending: gauge(PODS_PENDING),
             terminating: gauge(PODS_TERMINATING),
-            _scrapes: scrape_duration(&id.namespace),
+            _scrapes: scrape_duration(&id.namespace, parents),
         }
     }
 
@@ -114,9 +121,24 @@ impl RevisionMetrics {
     }
 }
 
-/// The histogram of a namespace's scrapes. It is there as long as a revision of the namespace is.
-pub(crate) fn scrape_duration(namespace: &str) -> Histogram {
-    histogram!(SCRAPE_DURATION, "k8s_namespace_name" => namespace.to_owned())
+/// The histogram of scrapes of a Service's revisions. It is there as long as one of them is.
+pub(crate) fn scrape_duration(namespace: &str, parents: &Parents) -> Histogram {
+    histogram!(SCRAPE_DURATION, labels(namespace, parents))
+}
+
+/// The histogram of ticks.
+pub(crate) fn tick_delay() -> Histogram {
+    histogram!(TICK_DELAY)
+}
+
+/// Labels of all that comes from one Service. Parents that are not known have none.
+fn labels(namespace: &str, parents: &Parents) -> Vec<Label> {
+    let mut labels = vec![Label::new("k8s_namespace_name", namespace.to_owned())];
+    let named = [("kn_configuration_name", &parents.configuration), ("kn_service_name", &parents.service)];
+    labels.extend(
+        named.into_iter().filter_map(|(name, value)| Some(Label::new(name, value.as_deref()?.to_owned()))),
+    );
+    labels
 }
 
 #[cfg(test)]
@@ -134,8 +156,8 @@ mod tests {
             let mut alive = VecDeque::new();
             for number in 0..2000 {
                 let id = RevisionId::new("ns", format!("r{number}"));
-                alive.push_back(RevisionMetrics::new(&id, ScalingMetric::Concurrency));
-                scrape_duration("ns").record(0.1);
+                alive.push_back(RevisionMetrics::new(&id, &Parents::default(), ScalingMetric::Concurrency));
+                scrape_duration("ns", &Parents::default()).record(0.1);
                 if alive.len() > 100 {
                     alive.pop_front();
                 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use pilotlight_core::{ActivatorPath, Evaluation, RevisionId, RevisionSpec, Time};
 use pilotlight_feed::{Feed, Follower};
 
-use crate::cluster::{Cluster, Pod, PodPhase, RevisionView};
+use crate::cluster::{Cluster, Parents, Pod, PodPhase, RevisionView, Scraping};
 
 #[derive(Default)]
 pub(crate) struct PretendCluster {
@@ -59,7 +59,15 @@ pub(crate) fn spec() -> RevisionSpec {
 /// The activator is in the path; no pods.
 pub(crate) fn at_rest(spec: RevisionSpec) -> RevisionView {
     let path = ActivatorPath { populated_since: Some(Time::from_secs(1)), probed: true };
-    RevisionView { spec: Arc::new(spec), path, pods: Vec::new(), trouble: None, history: None }
+    RevisionView {
+        spec: Arc::new(spec),
+        path,
+        pods: Vec::new(),
+        trouble: None,
+        history: None,
+        scraping: Scraping::default(),
+        parents: Parents::default(),
+    }
 }
 
 /// Ready pods that report at these addresses.

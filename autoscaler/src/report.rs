@@ -40,6 +40,9 @@ pub enum Owner {
 /// Finds a revision's [`Owner`]. Asked for every stat that an activator pushes.
 pub type Owners = Arc<dyn Fn(&RevisionId) -> Owner + Send + Sync>;
 
+/// Says whether stats that are sent to a host name are taken in.
+pub type AcceptsHost = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Takes in what activators push, and gives it to the autoscaler that decides about the revision.
 #[derive(Clone)]
 pub(crate) struct Intake {

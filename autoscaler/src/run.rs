@@ -1,8 +1,9 @@
 //! The loop: one task owns every revision, takes in facts, and hands out plans.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use pilotlight_core::cadence::TICK;
 use pilotlight_core::{
     ActivatorPath, Input, PodCounts, Record, Revision, RevisionId, RevisionSpec, Start, Time,
@@ -15,9 +16,9 @@ use tracing::info;
 
 use crate::cluster::{Cluster, RevisionView};
 use crate::journal::Journal;
-use crate::metrics::RevisionMetrics;
-use crate::report::{Forwarded, Intake, Owners, Report, Source};
-use crate::scrape::{self, OnPodStat};
+use crate::metrics::{RevisionMetrics, tick_delay};
+use crate::report::{AcceptsHost, Forwarded, Intake, Owners, Report, Source};
+use crate::scrape::{self, OnPodStat, OnScrape, Resolve, ScraperParams, system_resolver};
 use crate::status::Board;
 
 /// The parts of an autoscaler.
@@ -28,8 +29,14 @@ pub struct AutoscalerParams {
     pub journal: Option<Journal>,
     /// Owners of revisions; `None`: this autoscaler, about all.
     pub owners: Option<Owners>,
+    /// Host names to which stats may be sent; `None`: any.
+    pub accepts: Option<AcceptsHost>,
     /// Hears what each pod that was asked has measured; `None`: nobody does.
     pub on_pod_stat: Option<OnPodStat>,
+    /// Hears when scrapes of a revision begin to fail, fail in another way, or work again; `None`: nobody does.
+    pub on_scrape: Option<OnScrape>,
+    /// Finds the addresses of Services that are scraped; `None`: the system's resolver does.
+    pub resolve: Option<Resolve>,
     /// Hears that requests are at an activator while their revision has no ready pod; `None`: nobody does.
     pub on_demand: Option<OnDemand>,
 }
@@ -37,7 +44,16 @@ pub struct AutoscalerParams {
 impl AutoscalerParams {
     /// An autoscaler that decides alone, and writes nothing down.
     pub fn new(clock: Clock) -> Self {
-        AutoscalerParams { clock, journal: None, owners: None, on_pod_stat: None, on_demand: None }
+        AutoscalerParams {
+            clock,
+            journal: None,
+            owners: None,
+            accepts: None,
+            on_pod_stat: None,
+            on_scrape: None,
+            resolve: None,
+            on_demand: None,
+        }
     }
 }
 
@@ -48,6 +64,7 @@ pub type OnDemand = Arc<dyn Fn(&RevisionId) + Send + Sync>;
 #[derive(Clone)]
 pub struct Autoscaler {
     intake: Intake,
+    accepts: Option<AcceptsHost>,
     board: Arc<Board>,
     finished: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
@@ -60,18 +77,24 @@ impl Autoscaler {
         let (stop, stopped) = watch::channel(false);
         let (done, finished) = watch::channel(false);
         let board = Arc::new(Board::default());
-        let AutoscalerParams { clock, journal, owners, on_pod_stat, on_demand } = params;
+        let AutoscalerParams { clock, journal, owners, accepts, on_demand, .. } = params;
+        let scraper = ScraperParams {
+            clock,
+            on_pod_stat: params.on_pod_stat,
+            on_scrape: params.on_scrape,
+            resolve: params.resolve.unwrap_or_else(system_resolver),
+        };
         let (changes, pods) = (cluster.follow(), cluster.follow());
         let effects =
             Effects { cluster, journal, on_demand, board: Arc::clone(&board), wakes: BTreeSet::new() };
-        let deciding = Loop { clock, entries: BTreeMap::new(), effects };
+        let deciding = Loop { clock, entries: IndexMap::new(), effects };
         tokio::spawn(async move {
             deciding.run(changes, inbox, stopped).await;
             let _ = done.send(true);
         });
-        tokio::spawn(scrape::run(clock, pods, reports.clone(), on_pod_stat));
+        scrape::start(scraper, pods, reports.clone());
         let intake = Intake { reports, owners, is_behind: Arc::default() };
-        Autoscaler { intake, board, finished, stop }
+        Autoscaler { intake, accepts, board, finished, stop }
     }
 
     /// The board: every decision and its reason, to be shown.
@@ -93,11 +116,17 @@ impl Autoscaler {
     pub(crate) fn intake(&self) -> &Intake {
         &self.intake
     }
+
+    pub(crate) fn accepts(&self) -> Option<&AcceptsHost> {
+        self.accepts.as_ref()
+    }
 }
 
 struct Loop<C> {
     clock: Clock,
-    entries: BTreeMap<Arc<RevisionId>, Entry>,
+    /// Hashed, so that a change finds its revision without a walk; a tick goes through them in the order of their
+    /// appearance.
+    entries: IndexMap<Arc<RevisionId>, Entry>,
     effects: Effects<C>,
 }
 
@@ -132,6 +161,7 @@ impl<C: Cluster> Loop<C> {
         mut stopped: watch::Receiver<bool>,
     ) {
         let mut next_tick = TICK.next(self.clock.now());
+        let tick_delay = tick_delay();
         loop {
             let wake_at = self.effects.wakes.first().map(|(wake_at, _)| *wake_at);
             let next = wake_at.map_or(next_tick, |wake_at| wake_at.min(next_tick));
@@ -141,8 +171,9 @@ impl<C: Cluster> Loop<C> {
                 () = sleep_until(self.clock.instant_at(next)) => {
                     let now = self.clock.now();
                     if now >= next_tick {
-                        next_tick = TICK.next(now);
+                        let due = std::mem::replace(&mut next_tick, TICK.next(now));
                         self.tick(now);
+                        tick_delay.record((self.clock.now() - due).as_secs_f64());
                     } else {
                         self.wake(now);
                     }
@@ -197,7 +228,7 @@ impl<C: Cluster> Loop<C> {
                 self.effects.board.note(&id, &seen);
             }
             Change::Gone(id) => {
-                let Some(mut entry) = self.entries.remove(&id) else { return };
+                let Some(mut entry) = self.entries.swap_remove(&id) else { return };
                 info!(revision = %id, "Revision is gone");
                 if let Some(journal) = &mut self.effects.journal {
                     entry.write_rest(&id, journal);
@@ -235,7 +266,7 @@ impl Entry {
         let (spec, pods) = ((*seen.spec).clone(), seen.counts());
         let history = seen.history.as_deref().cloned().unwrap_or_default();
         Entry {
-            metrics: RevisionMetrics::new(id, spec.scaling_metric),
+            metrics: RevisionMetrics::new(id, &seen.parents, spec.scaling_metric),
             spec: Arc::clone(&seen.spec),
             pods,
             path: history.path,

@@ -1,52 +1,79 @@
 //! Asking pods what they measured: once a second, of each revision a sample.
 //!
-//! Knative's name: the stats scraper, in its pod-address mode.
+//! Knative's name: the stats scraper. Pods are asked at their addresses; where a mesh does not let that through, their
+//! Service is asked (`service_scrape.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderValue, header};
 use parking_lot::Mutex;
 use pilotlight_core::cadence::SCRAPE;
-use pilotlight_core::{Candidate, RevisionId, Rng, Stat, ask_order, extrapolate, sample_size};
+use pilotlight_core::{Candidate, MeshMode, RevisionId, Rng, Stat, ask_order, extrapolate, sample_size};
 use pilotlight_feed::{Change, Follower};
-use pilotlight_net::once::{Get, GetError};
-use pilotlight_net::{Clock, UpstreamParams, Upstreams, headers, wire};
+use pilotlight_net::once::Get;
+use pilotlight_net::{Clock, UpstreamParams, Upstreams};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::cluster::{PodPhase, RevisionView};
 use crate::metrics::scrape_duration;
+use crate::question::{SCRAPE_LIMIT, SCRAPE_TIMEOUT, ScrapeError, ScrapeFault, question, read, through_mesh};
 use crate::report::{Report, Source};
+use crate::service_scrape::ServiceScrape;
 
 /// Hears of a revision's pod, by name, and what it measured.
 pub type OnPodStat = Arc<dyn Fn(&RevisionId, &str, &Stat) + Send + Sync>;
 
-/// Why one pod's stat could not be had.
-#[derive(Debug, thiserror::Error)]
-enum ScrapeError {
-    #[error(transparent)]
-    Get(#[from] GetError),
-    #[error("content type is not {}", headers::STATS_CONTENT_TYPE)]
-    ContentType,
-    #[error(transparent)]
-    Decode(#[from] wire::DecodeError),
+/// Hears of a revision whose scrapes fail from now on, or fail in another way; `None`: they work again.
+pub type OnScrape = Arc<dyn Fn(&RevisionId, Option<&ScrapeFault>) + Send + Sync>;
+
+/// Finds the address of a host and a port.
+pub type Resolve = Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<SocketAddr>> + Send + Sync>;
+
+/// The system's resolver.
+pub(crate) fn system_resolver() -> Resolve {
+    Arc::new(|host, port| {
+        Box::pin(async move {
+            let mut addresses = tokio::net::lookup_host((host.as_str(), port)).await?;
+            addresses.next().ok_or_else(|| io::ErrorKind::NotFound.into())
+        })
+    })
 }
 
-/// Scrapes until the receiver is gone.
-pub(crate) async fn run(
-    clock: Clock,
+/// The parts of a scraper.
+pub(crate) struct ScraperParams {
+    pub(crate) clock: Clock,
+    pub(crate) on_pod_stat: Option<OnPodStat>,
+    pub(crate) on_scrape: Option<OnScrape>,
+    pub(crate) resolve: Resolve,
+}
+
+/// Scrapes until the receiver is gone. Spawned here: the caller is generic, and every crate that names its cluster would
+/// compile this again.
+pub(crate) fn start(
+    params: ScraperParams,
+    changes: Follower<RevisionId, RevisionView>,
+    reports: mpsc::Sender<Report>,
+) {
+    tokio::spawn(run(params, changes, reports));
+}
+
+async fn run(
+    params: ScraperParams,
     mut changes: Follower<RevisionId, RevisionView>,
     reports: mpsc::Sender<Report>,
-    on_pod_stat: Option<OnPodStat>,
 ) {
-    let scraper = Arc::new(Scraper::new(clock, on_pod_stat));
+    let clock = params.clock;
+    let scraper = Arc::new(Scraper::new(params));
     // Revisions with something to ask: a revision at rest costs nothing here.
     let mut scraped = BTreeMap::new();
     let mut under_way = JoinSet::new();
@@ -60,9 +87,14 @@ pub(crate) async fn run(
                 Change::Set(id, revision) if revision.spec.scraped && revision.counts().ready > 0 => {
                     scraped.insert(id, revision);
                 }
-                Change::Set(id, _) | Change::Gone(id) => {
+                Change::Set(id, _) => {
+                    scraped.remove(&id);
+                    scraper.end_failure(&id);
+                }
+                Change::Gone(id) => {
                     scraped.remove(&id);
                     scraper.failing.lock().remove(&id);
+                    scraper.by_service.lock().remove(&id);
                 }
                 Change::Complete => {}
             }
@@ -81,107 +113,168 @@ pub(crate) async fn run(
 }
 
 struct Scraper {
-    clock: Clock,
+    params: ScraperParams,
     upstreams: Upstreams,
     question: Get<'static>,
-    on_pod_stat: Option<OnPodStat>,
     rng: Mutex<Rng>,
-    /// Revisions whose last scrape failed: said once, and again when it is over.
-    failing: Mutex<BTreeSet<RevisionId>>,
+    /// Revisions whose last scrape failed, and why: told once, again when it is another reason, and when it is over.
+    failing: Mutex<BTreeMap<RevisionId, ScrapeFault>>,
+    /// Revisions whose pods cannot be asked one by one.
+    by_service: Mutex<BTreeSet<RevisionId>>,
 }
 
 impl Scraper {
-    fn new(clock: Clock, on_pod_stat: Option<OnPodStat>) -> Self {
+    fn new(params: ScraperParams) -> Self {
         Scraper {
-            clock,
             upstreams: Upstreams::new(UpstreamParams {
                 max_idle_per_host: 1,
                 idle_timeout: Duration::from_secs(90),
                 connect_timeout: SCRAPE_TIMEOUT,
             }),
-            question: Get::new("/metrics")
-                .header(header::ACCEPT, HeaderValue::from_static(headers::STATS_CONTENT_TYPE))
-                .within(SCRAPE_TIMEOUT)
-                .at_most(MAX_STAT_BYTES),
-            on_pod_stat,
-            rng: Mutex::new(Rng::new(clock.now().as_nanos())),
+            question: question(),
+            rng: Mutex::new(Rng::new(params.clock.now().as_nanos())),
             failing: Mutex::default(),
+            by_service: Mutex::default(),
+            params,
         }
     }
 
     /// The sum over a revision's ready pods, reckoned from a sample; `None`, and nothing recorded, if too few
     /// answered.
     async fn scrape(&self, id: &RevisionId, revision: &RevisionView) -> Option<Stat> {
-        let started = self.clock.now();
+        let started = self.params.clock.now();
+        let scraped = timeout(SCRAPE_LIMIT, self.measure(id, revision)).await;
+        let scraped = scraped.unwrap_or(Err(ScrapeError::Late));
+        let took = (self.params.clock.now() - started).as_secs_f64();
+        scrape_duration(&id.namespace, &revision.parents).record(took);
+        match scraped {
+            Ok(sum) => {
+                self.end_failure(id);
+                sum
+            }
+            Err(error) => {
+                self.fail(id, &error);
+                None
+            }
+        }
+    }
+
+    /// Asks the pods, their Service, or first those and then this, as the mesh allows.
+    async fn measure(&self, id: &RevisionId, revision: &RevisionView) -> Result<Option<Stat>, ScrapeError> {
+        let scraping = &revision.scraping;
+        let Some(service) = &scraping.service else { return self.ask_pods(id, revision).await };
+        let is_auto = scraping.mesh == MeshMode::Auto;
+        let by_pods = match scraping.mesh {
+            MeshMode::Enabled => false,
+            MeshMode::Disabled => true,
+            MeshMode::Auto => scraping.passthrough || !self.by_service.lock().contains(id),
+        };
+        if by_pods {
+            match self.ask_pods(id, revision).await {
+                // Every pod was asked, and a mesh answered for each.
+                Err(error) if is_auto && !scraping.passthrough && error.looks_like_mesh() => {}
+                other => return other,
+            }
+        }
+        let pods = revision.pods.iter().filter(|pod| pod.phase == PodPhase::Ready).count();
+        let (host, port) = service.rsplit_once(':').unwrap_or((service, ""));
+        let port = port.parse().map_err(io::Error::other)?;
+        let address = (self.params.resolve)(host.to_owned(), port).await?;
+        let host = HeaderValue::try_from(&**service).unwrap_or(HeaderValue::from_static("pods"));
+        let question = question().header(header::HOST, host);
+        let sum = ServiceScrape::new(pods, revision.spec.stable_window).run(address, &question).await?;
+        if is_auto && self.by_service.lock().insert(id.clone()) {
+            info!(revision = %id, "A mesh keeps pods from being asked one by one; their Service is asked from now on");
+        }
+        Ok(Some(sum))
+    }
+
+    /// The sum over the pods, asked one by one. If none answers, and a mesh seems to have answered for each, the error
+    /// looks like one of a mesh.
+    async fn ask_pods(&self, id: &RevisionId, revision: &RevisionView) -> Result<Option<Stat>, ScrapeError> {
         let ready = revision.pods.iter().filter(|pod| pod.phase == PodPhase::Ready);
         let candidates: Vec<_> = ready
             .map(|pod| Candidate { pod: (pod.name.clone(), pod.stats_address), started: pod.started })
             .collect();
         let pods = candidates.len();
-        let wanted = sample_size(pods);
-        let order = ask_order(started, revision.spec.stable_window, candidates, &mut self.rng.lock());
-        let (answers, failure) = self.ask(id, order, wanted).await;
-        scrape_duration(&id.namespace).record((self.clock.now() - started).as_secs_f64());
-        let sum = extrapolate(&answers, pods);
-        if sum.is_some() {
-            if self.failing.lock().remove(id) {
-                info!(revision = %id, pods, "Scrapes work again");
-            }
-        } else if let Some(error) = failure
-            && self.failing.lock().insert(id.clone())
-        {
-            warn!(revision = %id, %error, pods, "Scrapes fail, nothing is recorded");
+        let (now, window) = (self.params.clock.now(), revision.spec.stable_window);
+        let order = ask_order(now, window, candidates, &mut self.rng.lock());
+        let passthrough = revision.scraping.service.as_deref().filter(|_| revision.scraping.passthrough);
+        let question = passthrough.map(through_mesh);
+        let question = question.as_ref().unwrap_or(&self.question);
+        let (answers, failure) = self.ask(id, question, order, sample_size(pods)).await;
+        match extrapolate(&answers, pods) {
+            Some(sum) => Ok(Some(sum)),
+            None => failure.map_or(Ok(None), Err),
         }
-        sum
+    }
+
+    fn fail(&self, id: &RevisionId, error: &ScrapeError) {
+        let fault = error.fault();
+        let before = self.failing.lock().insert(id.clone(), fault.clone());
+        let is_same = |before: &ScrapeFault| std::mem::discriminant(before) == std::mem::discriminant(&fault);
+        if before.as_ref().is_some_and(is_same) {
+            return;
+        }
+        warn!(revision = %id, %error, "Scrapes fail, nothing is recorded");
+        if let Some(on_scrape) = &self.params.on_scrape {
+            on_scrape(id, Some(&fault));
+        }
+    }
+
+    fn end_failure(&self, id: &RevisionId) {
+        if self.failing.lock().remove(id).is_none() {
+            return;
+        }
+        info!(revision = %id, "Scrapes work again");
+        if let Some(on_scrape) = &self.params.on_scrape {
+            on_scrape(id, None);
+        }
     }
 
     /// Asks `wanted` pods at a time, others in place of those that fail, until that many have answered; or until there
-    /// are no others, with the failure that came last.
+    /// are no others, with a failure: one that does not look like a mesh, if there is one.
     async fn ask(
         &self,
         id: &RevisionId,
+        question: &Get<'_>,
         order: Vec<(String, SocketAddr)>,
         wanted: usize,
     ) -> (Vec<Stat>, Option<ScrapeError>) {
         let mut order = order.into_iter();
         let mut asking = FuturesUnordered::new();
-        let ask = |(name, address): (String, SocketAddr)| async move { (name, self.ask_one(address).await) };
+        let ask = |(name, address): (String, SocketAddr)| async move {
+            let answer = self.upstreams.get(address, question).await;
+            (name, answer.map_err(ScrapeError::Get).and_then(read))
+        };
         asking.extend(order.by_ref().take(wanted).map(ask));
         let mut answers = Vec::with_capacity(wanted);
+        let mut failure: Option<ScrapeError> = None;
         while let Some((name, answer)) = asking.next().await {
             match answer {
                 Ok(stat) => {
-                    if let Some(on_pod_stat) = &self.on_pod_stat {
+                    if let Some(on_pod_stat) = &self.params.on_pod_stat {
                         on_pod_stat(id, &name, &stat);
                     }
                     answers.push(stat);
                 }
                 Err(error) => {
-                    let Some(next) = order.next() else { return (answers, Some(error)) };
-                    debug!(revision = %id, pod = name, %error, "Pod did not answer, asking another");
-                    asking.push(ask(next));
+                    debug!(revision = %id, pod = name, %error, "Pod did not answer");
+                    if failure.as_ref().is_none_or(ScrapeError::looks_like_mesh) {
+                        failure = Some(error);
+                    }
+                    asking.extend(order.next().map(ask));
                 }
             }
         }
-        (answers, None)
-    }
-
-    async fn ask_one(&self, address: SocketAddr) -> Result<Stat, ScrapeError> {
-        let answer = self.upstreams.get(address, &self.question).await?;
-        let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
-        let bytes = answer.success()?;
-        if content_type.is_none_or(|it| it != headers::STATS_CONTENT_TYPE) {
-            return Err(ScrapeError::ContentType);
-        }
-        Ok(wire::decode_stat(&bytes)?)
+        // Where one pod has answered, no mesh is in the way.
+        let failure = failure.map(|error| match answers.is_empty() {
+            false if error.looks_like_mesh() => ScrapeError::Exhausted,
+            _ => error,
+        });
+        (answers, failure)
     }
 }
-
-/// Two pods, one after the other, within the second that a scrape has.
-const SCRAPE_TIMEOUT: Duration = Duration::from_millis(450);
-
-/// Six doubles with their tags, an integer and a pod name: a stat is never longer.
-const MAX_STAT_BYTES: usize = 6 * 10 + 256 + 20;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use pilotlight_core::{Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time, Trouble};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::cluster::{PodPhase, RevisionView};
 /// The latest evaluation of every revision, and the latest changes of scale.
 #[derive(Debug)]
 pub struct Board {
-    revisions: Mutex<BTreeMap<RevisionId, Shown>>,
+    revisions: Mutex<IndexMap<Arc<RevisionId>, Shown>>,
     /// What keeps pods from coming up, of those revisions where something does.
     conditions: Mutex<BTreeMap<RevisionId, Condition>>,
     version: watch::Sender<u64>,
@@ -91,13 +92,13 @@ impl Default for Board {
 }
 
 impl Board {
-    /// A copy of everything shown now.
+    /// A copy of everything shown now, in the order of the names.
     pub fn snapshot(&self) -> Vec<RevisionStatus> {
         let conditions = self.conditions.lock().clone();
-        let status = |(id, shown): (&RevisionId, &Shown)| {
+        let status = |(id, shown): (&Arc<RevisionId>, &Shown)| {
             let Condition { trouble, not_ready } = conditions.get(id).cloned().unwrap_or_default();
             RevisionStatus {
-                revision: id.clone(),
+                revision: (**id).clone(),
                 metric: shown.spec.scaling_metric,
                 target: shown.spec.target,
                 scale: shown.scale,
@@ -108,7 +109,9 @@ impl Board {
                 changes: shown.changes.iter().cloned().collect(),
             }
         };
-        self.revisions.lock().iter().map(status).collect()
+        let mut statuses: Vec<_> = self.revisions.lock().iter().map(status).collect();
+        statuses.sort_by(|one, other| one.revision.cmp(&other.revision));
+        statuses
     }
 
     /// Changes whenever something shown does.
@@ -119,12 +122,12 @@ impl Board {
     /// Shows an evaluation. Returns the change of scale it brought, if it did.
     pub(crate) fn show(
         &self,
-        id: &RevisionId,
+        id: &Arc<RevisionId>,
         spec: &Arc<RevisionSpec>,
         evaluation: &Evaluation,
     ) -> Option<Change> {
         let mut revisions = self.revisions.lock();
-        let shown = revisions.entry(id.clone()).or_insert_with(|| Shown {
+        let shown = revisions.entry(Arc::clone(id)).or_insert_with(|| Shown {
             spec: Arc::clone(spec),
             scale: None,
             evaluation: evaluation.clone(),
@@ -176,7 +179,7 @@ impl Board {
 
     pub(crate) fn remove(&self, id: &RevisionId) {
         self.conditions.lock().remove(id);
-        self.revisions.lock().remove(id);
+        self.revisions.lock().swap_remove(id);
         self.version.send_modify(|version| *version += 1);
     }
 }

@@ -5,6 +5,7 @@ mod columns;
 pub mod demo;
 pub mod explain;
 pub mod exposition;
+pub mod knative;
 pub mod latency;
 pub mod lint;
 pub mod live;

@@ -9,6 +9,7 @@
 
 pub mod annotations;
 pub mod autoscaler;
+pub mod cluster;
 pub mod duration;
 pub mod explain;
 mod fault;
@@ -24,5 +25,5 @@ pub mod workload;
 pub use annotations::Annotations;
 pub use autoscaler::AutoscalerConfig;
 pub use fault::{Fault, Faults, Findings, Parsed, Position, Warning};
-pub use resolve::{Origin, Resolved, Setting, Verdict, resolve};
+pub use resolve::{Origin, Resolved, Setting, Verdict, resolve, resolve_within};
 pub use workload::Workload;

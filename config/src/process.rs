@@ -10,12 +10,14 @@ use std::time::Duration;
 use crate::{duration, number};
 use pilotlight_core::{ConcurrencyLimit, Timeouts};
 
+mod autoscaler;
 mod observability;
 mod readiness;
 mod telemetry;
 mod traces;
 pub mod variables;
 
+pub use autoscaler::{AutoscalerEnv, StatefulEnv, cluster_domain};
 pub use observability::{MetricsProtocol, Observability, RequestMetricsConfig, TraceProtocol, TracingConfig};
 pub use readiness::{ProbeAction, ProbePace, ReadinessProbe};
 use readiness::{many_probes, one_probe};

@@ -90,6 +90,18 @@ pub fn resolve(
     container_concurrency: ConcurrencyLimit,
     reachability: Reachability,
 ) -> Parsed<Verdict> {
+    resolve_within(DEFAULT_PROGRESS_DEADLINE, config, annotations, container_concurrency, reachability)
+}
+
+/// The same as [`resolve()`] where the ConfigMap `config-deployment` sets another progress deadline than Knative's default:
+/// the time that a revision without one of its own may take to come up.
+pub fn resolve_within(
+    progress_deadline: Duration,
+    config: &AutoscalerConfig,
+    annotations: &BTreeMap<String, String>,
+    container_concurrency: ConcurrencyLimit,
+    reachability: Reachability,
+) -> Parsed<Verdict> {
     let Parsed { value, warnings } = Annotations::parse(annotations, config);
     let annotations = match value {
         Ok(annotations) => annotations,
@@ -98,7 +110,8 @@ pub fn resolve(
     if let Some(class) = other_class(config, &annotations) {
         return Parsed { value: Ok(Verdict::OtherClass(class)), warnings };
     }
-    let revision = Revision { config, annotations: &annotations, container_concurrency, reachability };
+    let annotations = &annotations;
+    let revision = Revision { config, annotations, container_concurrency, reachability, progress_deadline };
     let spec = revision.spec();
     let settings = revision.settings(&spec);
     let mut findings = Findings { warnings, ..Findings::default() };
@@ -139,6 +152,7 @@ struct Revision<'a> {
     annotations: &'a Annotations,
     container_concurrency: ConcurrencyLimit,
     reachability: Reachability,
+    progress_deadline: Duration,
 }
 
 impl Revision<'_> {
@@ -183,7 +197,7 @@ impl Revision<'_> {
                 .unwrap_or(config.scale_to_zero_pod_retention_period),
             activation_timeout: annotations
                 .progress_deadline
-                .unwrap_or(DEFAULT_PROGRESS_DEADLINE)
+                .unwrap_or(self.progress_deadline)
                 .saturating_add(ACTIVATION_BUFFER),
         }
     }

@@ -78,6 +78,10 @@ pub struct RevisionEndpoints {
     /// Whether pods can be reached one by one.
     #[serde(default)]
     pub mesh: MeshMode,
+    /// The host by which a service mesh knows the pods, where it lets them be reached one by one by their addresses;
+    /// `None`: the address is the host. Knative's name is `enable-mesh-pod-addressability`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_host: Option<String>,
     /// Whether a pod that answers the activator's own probe may be used before it is said to be ready. Not so if
     /// its readiness means more than the queue-proxy can find out: exec probes, start-up probes, sidecars.
     #[serde(default = "trusts_probes")]
@@ -137,6 +141,7 @@ impl Default for RevisionEndpoints {
             trouble: None,
             cluster_ip: None,
             mesh: MeshMode::default(),
+            mesh_host: None,
             trust_probes: trusts_probes(),
             activators: BTreeSet::new(),
         }

@@ -3,13 +3,15 @@
 //!
 //! A feed is level-triggered. A follower hears of every key that changed since it last looked, with the value the key
 //! has *now*: what changed twice in between is told once, so a slow follower costs at most one entry a key. A follower
-//! that comes later hears of everything there is first. The cost of a change does not depend on how many keys there are,
-//! but for the depth of a tree.
+//! that comes later hears of everything there is first, in the order of the keys. The cost of a change does not depend on
+//! how many keys there are.
 //!
 //! kube-rs has the same shape in `reflector::Store` and its subscribers; a watch of a cluster feeds this one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::hash_map::{self, HashMap};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -58,7 +60,8 @@ struct Shared<K, V> {
 }
 
 struct State<K, V> {
-    values: BTreeMap<Arc<K>, Arc<V>>,
+    /// Hashed: a change finds its key without a walk. Whatever tells several keys puts them in order.
+    values: HashMap<Arc<K>, Arc<V>>,
     is_complete: bool,
     followers: BTreeMap<u64, Pending<K>>,
     followers_so_far: u64,
@@ -68,7 +71,7 @@ struct State<K, V> {
 struct Pending<K> {
     queue: VecDeque<Entry<K>>,
     /// The keys in `queue`.
-    keys: BTreeSet<Arc<K>>,
+    keys: HashSet<Arc<K>>,
     arrived: Arc<Notify>,
 }
 
@@ -77,16 +80,22 @@ enum Entry<K> {
     Complete,
 }
 
-impl<K: Ord, V: PartialEq> Feed<K, V> {
+impl<K: Hash + Ord, V: PartialEq> Feed<K, V> {
     /// Gives a key a value. False, and nobody hears of it, if that is the value it has.
     pub fn set(&self, key: K, value: V) -> bool {
         let mut state = self.shared.state.lock();
-        let key = match state.values.get_key_value(&key) {
-            Some((_, before)) if **before == value => return false,
-            Some((known, _)) => Arc::clone(known),
-            None => Arc::new(key),
+        let key = match state.values.entry(Arc::new(key)) {
+            hash_map::Entry::Occupied(entry) if **entry.get() == value => return false,
+            hash_map::Entry::Occupied(mut entry) => {
+                entry.insert(Arc::new(value));
+                Arc::clone(entry.key())
+            }
+            hash_map::Entry::Vacant(entry) => {
+                let key = Arc::clone(entry.key());
+                entry.insert(Arc::new(value));
+                key
+            }
         };
-        state.values.insert(Arc::clone(&key), Arc::new(value));
         state.tell(&key);
         true
     }
@@ -104,7 +113,7 @@ impl<K: Ord, V: PartialEq> Feed<K, V> {
     pub fn replace(&self, values: BTreeMap<K, V>) {
         let gone: Vec<Arc<K>> = {
             let state = self.shared.state.lock();
-            state.values.keys().filter(|key| !values.contains_key(&***key)).map(Arc::clone).collect()
+            state.sorted_keys().filter(|key| !values.contains_key(&**key)).collect()
         };
         for key in gone {
             self.remove(&key);
@@ -116,7 +125,7 @@ impl<K: Ord, V: PartialEq> Feed<K, V> {
     }
 }
 
-impl<K: Ord, V> Feed<K, V> {
+impl<K: Hash + Ord, V> Feed<K, V> {
     /// Says that every key there is has been set: followers may take a key that is missing for one that does not exist.
     pub fn complete(&self) {
         let mut state = self.shared.state.lock();
@@ -134,7 +143,8 @@ impl<K: Ord, V> Feed<K, V> {
 
     /// Everything there is now. For showing it: whoever acts on a feed follows it.
     pub fn snapshot(&self) -> BTreeMap<Arc<K>, Arc<V>> {
-        self.shared.state.lock().values.clone()
+        let state = self.shared.state.lock();
+        state.values.iter().map(|(key, value)| (Arc::clone(key), Arc::clone(value))).collect()
     }
 
     /// Follows from now on, beginning with everything there is.
@@ -142,7 +152,7 @@ impl<K: Ord, V> Feed<K, V> {
         let arrived = Arc::new(Notify::new());
         let mut state = self.shared.state.lock();
         let mut pending = Pending {
-            queue: state.values.keys().map(|key| Entry::Key(Arc::clone(key))).collect(),
+            queue: state.sorted_keys().map(Entry::Key).collect(),
             keys: state.values.keys().map(Arc::clone).collect(),
             arrived: Arc::clone(&arrived),
         };
@@ -163,7 +173,7 @@ impl<K: Ord, V> Feed<K, V> {
     }
 }
 
-impl<K: Ord, V> Follower<K, V> {
+impl<K: Hash + Ord, V> Follower<K, V> {
     /// The next change; waits for one. `None`: all publishers have gone, and everything has been told. May be dropped and
     /// called again.
     pub async fn next(&mut self) -> Option<Change<K, V>> {
@@ -195,7 +205,13 @@ impl<K: Ord, V> Follower<K, V> {
     }
 }
 
-impl<K: Ord, V> State<K, V> {
+impl<K: Hash + Ord, V> State<K, V> {
+    fn sorted_keys(&self) -> impl Iterator<Item = Arc<K>> + use<K, V> {
+        let mut keys: Vec<Arc<K>> = self.values.keys().map(Arc::clone).collect();
+        keys.sort_unstable();
+        keys.into_iter()
+    }
+
     fn tell(&mut self, key: &Arc<K>) {
         for pending in self.followers.values_mut() {
             if pending.keys.insert(Arc::clone(key)) {
@@ -216,7 +232,7 @@ impl<K, V> Default for Feed<K, V> {
     /// Empty, and not complete: nobody knows yet what there is.
     fn default() -> Self {
         let state = State {
-            values: BTreeMap::new(),
+            values: HashMap::new(),
             is_complete: false,
             followers: BTreeMap::new(),
             followers_so_far: 0,

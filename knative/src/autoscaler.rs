@@ -4,8 +4,44 @@
 //! watches ──► index ──► RevisionView ──► autoscaler's loop ──► Evaluation ──► reconcile ──► writes
 //! ```
 
+mod bucket_endpoints;
 mod buckets;
+mod cluster;
+mod conditions;
+mod config_maps;
+mod facts;
+mod forward;
+mod history;
+mod index;
+mod known;
+mod lane;
+pub mod metrics;
+mod ownership;
+#[cfg(test)]
+mod pretend;
+#[cfg(test)]
+mod pretend_api;
+mod probe;
+pub mod program;
+mod reconcile;
+mod running;
+mod scraping;
+mod seen;
 mod settings;
+mod spec;
+mod status;
+mod tell;
+mod trouble;
+mod work;
+mod write;
 
+pub use bucket_endpoints::BucketEndpoints;
 pub use buckets::Buckets;
+pub use cluster::{KnativeCluster, KnativeClusterParams};
+pub use config_maps::{ConfigMapNames, ConfigMaps, OnRefused, in_one_line};
+pub use forward::Forwarder;
+pub use ownership::{HolderAddresses, Holders, Ownership, StatefulSet};
+pub use probe::{Resolve, dns};
+pub use running::{RunningAutoscaler, RunningParams, STATS_PORT, start};
+pub use scraping::ScrapeOutcome;
 pub use settings::Settings;

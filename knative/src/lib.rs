@@ -3,4 +3,13 @@
 //! Both are the components of `pilotlight-autoscaler` and `pilotlight-activator`, with Kubernetes watches in front of them
 //! and writes to the API server behind them. Nothing is decided here.
 
+pub mod activator;
+pub mod adopt;
 pub mod autoscaler;
+pub mod explain;
+mod cluster_args;
+
+pub use cluster_args::ClusterArgs;
+#[cfg(test)]
+#[path = "../../kubernetes/src/pretend.rs"]
+mod pretend;

@@ -4,8 +4,19 @@
 //! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
 //! decided of it all is not decided here.
 
+mod client;
+mod election;
+pub mod event;
 pub mod knative;
 pub mod labels;
+mod lease;
+pub mod metrics;
+#[cfg(test)]
+#[expect(dead_code, reason = "the tests of pilotlight-knative use the rest")]
+mod pretend;
 mod watch;
 
+pub use client::{ClientArgs, ClientError, connect};
+pub use election::LeaseTimes;
+pub use lease::{LeaseState, Leases, LeasesParams};
 pub use watch::{WatchParams, watch};

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::hash::Hash;
 
 use futures_util::StreamExt;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt};
-use metrics::counter;
 use pilotlight_feed::Feed;
 use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
+
+use crate::metrics::count_watch_error;
 
 /// The selection of objects to watch.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +37,7 @@ pub async fn watch<O, K, V>(
     read: impl Fn(&O) -> Option<(K, V)> + Send,
 ) where
     O: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    K: Ord + Clone + Send + Sync,
+    K: Hash + Ord + Clone + Send + Sync,
     V: PartialEq + Send + Sync,
 {
     let kind = O::kind(&()).into_owned();
@@ -59,7 +61,7 @@ pub async fn watch<O, K, V>(
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                counter!("pilotlight_watch_errors_total", "kind" => kind.clone()).increment(1);
+                count_watch_error(&kind);
                 if !std::mem::replace(&mut is_away, true) {
                     warn!(kind, %error, "Watch is broken, and tried again until it works");
                 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use pilotlight_autoscaler::cluster::{Pod, PodPhase, RevisionView};
+use pilotlight_autoscaler::cluster::{Parents, Pod, PodPhase, RevisionView, Scraping};
 use pilotlight_core::pods::{self, BackOff, Command, Pods};
 use pilotlight_core::{
     ActivatorPath, PodEndpoint, PodTimeline, RevisionEndpoints, Time, Trouble, TroubleReason,
@@ -281,6 +281,8 @@ impl<L: Fn(Launch) -> io::Result<PodAddress>> Keeper<L> {
             pods: self.kept.iter().map(|kept| kept.pod.clone()).collect(),
             trouble,
             history: None,
+            scraping: Scraping::default(),
+            parents: Parents::default(),
         };
         self.known.revisions.set(id.clone(), view);
     }

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::Version;
 
 pub use self::retry::{SendError, is_replayable};
@@ -118,16 +119,29 @@ impl Upstreams {
     ) -> Result<Response, SendError> {
         match request.version() {
             // Boxed: its future is the larger of the two.
-            Version::HTTP_2 => Box::pin(self.http2.send(to, request)).await,
+            Version::HTTP_2 => self.send_http2(to, request).await,
             _ => self.http1.send(client, to, request).await,
         }
     }
 
+    /// Made here, so that other crates do not compile HTTP/2 again.
+    fn send_http2<'a>(
+        &'a self,
+        to: SocketAddr,
+        request: &'a mut Request,
+    ) -> BoxFuture<'a, Result<Response, SendError>> {
+        Box::pin(self.http2.send(to, request))
+    }
+
     /// Sends a `GET` that no client asked for, as [`once::get`](crate::once::get) does, but over a kept connection.
-    pub async fn get(&self, to: SocketAddr, get: &Get<'_>) -> Result<Answer, GetError> {
-        let client = Client::ourselves();
-        get.run(to, async |request| self.send(&client, to, request).await.map_err(SendError::into_error))
-            .await
+    pub fn get<'a>(&'a self, to: SocketAddr, get: &'a Get<'_>) -> BoxFuture<'a, Result<Answer, GetError>> {
+        Box::pin(async move {
+            let client = Client::ourselves();
+            let send = async |request: &mut Request| {
+                self.send(&client, to, request).await.map_err(SendError::into_error)
+            };
+            get.run(to, send).await
+        })
     }
 
     /// Drops the idle connections to an upstream that has left.

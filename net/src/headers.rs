@@ -16,6 +16,8 @@ pub const NAMESPACE: HeaderName = HeaderName::from_static("knative-serving-names
 pub const PROXY_REQUEST: HeaderName = HeaderName::from_static("k-proxy-request");
 /// The host the client asked for, where a mesh rewrote `Host`.
 pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("k-original-host");
+/// `true`: asks a service mesh to send a request to the address it is for, whatever its `Host`.
+pub const PASSTHROUGH_LB: HeaderName = HeaderName::from_static("k-passthrough-lb");
 /// The tag of the traffic target that was chosen.
 pub const TAG: HeaderName = HeaderName::from_static("knative-serving-tag");
 /// Whether the default route was taken: `true` or `false`.

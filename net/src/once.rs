@@ -2,11 +2,14 @@
 //!
 //! [`get`] is the usual way to ask; [`open`] leaves the body to be read as a stream; [`ask`] sends any request in any
 //! protocol. [`Upstreams::get`](crate::Upstreams::get) sends the same [`Get`] over a connection that is kept.
+//!
+//! Futures are boxed here: of an `async fn`, every crate that awaits it would compile the whole client again.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Collected, Limited};
@@ -153,27 +156,38 @@ pub enum BodyError {
 }
 
 /// Sends a `GET` over HTTP/1.1 and reads all of the response. The connection is closed in the end.
-pub async fn get(to: SocketAddr, get: &Get<'_>) -> Result<Answer, GetError> {
-    get.run(to, async |request| http1(Transport::new(connect(to).await?), request).await).await
+pub fn get<'a>(to: SocketAddr, get: &'a Get<'_>) -> BoxFuture<'a, Result<Answer, GetError>> {
+    Box::pin(get.run(to, async move |request| http1(Transport::new(connect(to).await?), request).await))
 }
 
 /// Sends a `GET` over HTTP/1.1 and returns when the head of the response is there, whose body is then read as it
 /// comes: the time limit of `get` is for the head, the size limit for nothing. The path is that of `get`. The
 /// connection is closed when the body is dropped.
-pub async fn open(to: &Target, get: &Get<'_>) -> Result<Response, GetError> {
-    let mut request = get.request(|| to.authority())?;
-    let head = timeout(get.limit, async {
-        let stream = to.connect().await?;
-        http1(Transport::new(stream), &mut request).await
-    });
-    let response = head.await.map_err(|_| GetError::TimedOut(get.limit))??;
-    Ok(response.map(Body::stream))
+pub fn open<'a>(to: &'a Target, get: &'a Get<'_>) -> BoxFuture<'a, Result<Response, GetError>> {
+    Box::pin(async move {
+        let mut request = get.request(|| to.authority())?;
+        let head = timeout(get.limit, async {
+            let stream = to.connect().await?;
+            http1(Transport::new(stream), &mut request).await
+        });
+        let response = head.await.map_err(|_| GetError::TimedOut(get.limit))??;
+        Ok(response.map(Body::stream))
+    })
 }
 
 /// Sends the request in the protocol of its version, HTTP/2 by prior knowledge, and reads all of the response.
 /// `Host` is `to` unless the request names one. The connection is closed in the end, and nothing is left behind
 /// when the future is dropped. Sets no time limit.
-pub async fn ask(
+pub fn ask<'a>(
+    to: SocketAddr,
+    tls: Option<&'a ClientTls>,
+    request: Request,
+    max_body_bytes: usize,
+) -> BoxFuture<'a, Result<Answer, Error>> {
+    Box::pin(ask_in_place(to, tls, request, max_body_bytes))
+}
+
+async fn ask_in_place(
     to: SocketAddr,
     tls: Option<&ClientTls>,
     mut request: Request,

@@ -13,7 +13,7 @@ mod policy;
 mod renewal;
 mod stream;
 
-pub use certificate::{CertificateFiles, ServerTls};
+pub use certificate::{CertificateFiles, PemPair, ServerTls};
 pub use client::ClientTls;
 pub use error::TlsError;
 pub use pods::PodTls;

@@ -30,7 +30,7 @@ pub use crate::address::address;
 pub use crate::admin::{AdminPort, admin_address, admin_routes};
 pub use crate::end::{FAILURE, INTERRUPTED, USAGE, end, fail, print_valid};
 pub use crate::logs::{
-    LogFilter, LogFormat, LogSettings, flush_logs, is_dumb_terminal, start_logs, start_logs_on,
+    LogFilter, LogFormat, LogSettings, flush_logs, is_dumb_terminal, set_log_level, start_logs, start_logs_on,
 };
 pub use crate::metrics::MetricsPage;
 pub use crate::signals::{StopSignals, stop_within};

@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The form of log lines.
@@ -138,10 +139,11 @@ where
         Some(filter) => (filter, Vec::new()),
         None => LogFilter::from_env(env.as_deref(), level),
     };
-    let lines = tracing_subscriber::registry().with(filter.0);
+    let is_set = settings.filter.is_some() || env.as_deref().is_some_and(|text| !text.trim().is_empty());
+    let (filter, handle) = reload::Layer::new(filter.0);
+    let lines = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    // Err: the program that this one is a part of has started a log already.
-    let _ = match settings.format {
+    let started = match settings.format {
         LogFormat::Json => lines.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => {
             let inner = tracing_subscriber::fmt::format().compact().with_target(false);
@@ -149,8 +151,26 @@ where
             lines.with(layer).try_init()
         }
     };
+    // Err: the program that this one is a part of has started a log already.
+    if started.is_ok() && !is_set {
+        // Err: this was done before.
+        let _ = LEVEL.set(Box::new(move |level| {
+            // Libraries have much to say below `info`, and none of it is meant.
+            let of_others = LevelFilter::from_level(level).min(LevelFilter::INFO);
+            let targets = Targets::new().with_default(of_others).with_target(OURS, level);
+            // Err: the log is gone.
+            let _ = handle.reload(targets);
+        }));
+    }
     for error in ignored {
         warn!(%error, "Ignoring a part of RUST_LOG");
+    }
+}
+
+/// Changes the level of the process's log. Has no effect where a flag or `RUST_LOG` says what is logged.
+pub fn set_log_level(level: Level) {
+    if let Some(set) = LEVEL.get() {
+        set(level);
     }
 }
 
@@ -241,6 +261,10 @@ impl Write for LogWriter {
 }
 
 static LOGS: OnceLock<Option<Lines>> = OnceLock::new();
+/// Changes the level of the log; empty: a flag or a variable says what is logged.
+static LEVEL: OnceLock<Box<dyn Fn(Level) + Send + Sync>> = OnceLock::new();
+/// How the targets of our own events begin.
+const OURS: &str = "pilotlight";
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// The target of events that are lines of apps.
 const APP: &str = "app";

@@ -129,5 +129,6 @@ fn telemetry(env: &QueueProxyEnv, metrics: Option<&Metrics>) -> Result<Telemetry
         sending_span: |request: &Request| format!("HTTP {}", request.method()),
         registry: metrics.map(|metrics| metrics.registry().clone()),
         names_upstreams: true,
+        changes_log: false,
     })
 }

@@ -4,9 +4,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 fn queue_proxy(changes: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pilotlight-queue-proxy"));
@@ -230,3 +232,31 @@ fn a_log_that_nobody_reads_stops_no_request_and_says_later_what_is_missing() {
     wait_for(&mut log, "Stopped");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// As Knative's controller has it run: no arguments, a file system that takes no writes, a user that is only a number.
+#[test]
+fn it_runs_where_it_can_write_nothing_and_has_no_home() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("queue-proxy");
+    std::fs::copy(env!("CARGO_BIN_EXE_pilotlight-queue-proxy"), &program).unwrap();
+    for path in [folder.path(), &program] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let known = queue_proxy(&[("TMPDIR", NOWHERE)]);
+    let mut command = Command::new(&program);
+    command.env_clear().envs(known.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(NOWHERE).stderr(Stdio::piped());
+    if geteuid().is_root() {
+        command.uid(65532).gid(65532);
+    }
+    let mut child = command.spawn().unwrap();
+    let mut log = log_of(&mut child);
+    wait_for(&mut log, "Serving");
+    kill(&child, Signal::TERM);
+    wait_for(&mut log, "Draining");
+    kill(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+/// A folder in which nobody can make a file, not even root.
+const NOWHERE: &str = "/proc";

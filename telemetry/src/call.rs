@@ -14,7 +14,7 @@ use pilotlight_net::{Client, Ending, Error, Handler, Request, Response, SendErro
 
 use crate::http_metrics::{ClientKey, RevisionKey, ServerKey, method_label, split_authority};
 use crate::names::RevisionNames;
-use crate::request_log::{LoggedRequest, LoggedResponse};
+use crate::request_log::{LoggedRequest, LoggedResponse, RequestLog};
 use crate::sinks::Sinks;
 use crate::traces::{Parent, Span};
 
@@ -25,7 +25,7 @@ pub struct Call(Box<State>);
 struct State {
     sinks: Arc<Sinks>,
     arrived: Instant,
-    logged: Option<LoggedRequest>,
+    logged: Option<(Arc<RequestLog>, LoggedRequest)>,
     key: Option<ServerKey>,
     span: Span,
     revision: Option<Arc<RevisionNames>>,
@@ -58,7 +58,8 @@ impl<H: Handler> Handler for OverTls<H> {
 
 impl Call {
     pub(crate) fn begin(sinks: &Arc<Sinks>, peer: SocketAddr, request: &mut Request) -> Option<Call> {
-        let logged = sinks.log.as_ref().and_then(|log| log.note(peer, request));
+        let log = sinks.log.current();
+        let logged = log.and_then(|log| log.note(peer, request).map(|noted| (log, noted)));
         let is_counted = is_counted(request) && (sinks.metrics.is_some() || sinks.tracer.is_some());
         if logged.is_none() && !is_counted {
             return None;
@@ -160,7 +161,7 @@ impl Drop for State {
             key.revision = revision.as_ref().map(RevisionKey::of);
             metrics.served(key, latency, read, written);
         }
-        if let (Some(log), Some(request), Some(status)) = (&self.sinks.log, &self.logged, self.answered) {
+        if let (Some((log, request)), Some(status)) = (&self.logged, self.answered) {
             let response = LoggedResponse { status, bytes: written, latency };
             log.write(request, &response, revision.as_deref().unwrap_or(&self.sinks.revision));
         }

@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pilotlight_config::process::TelemetryEnv;
+use pilotlight_config::process::{Observability, TelemetryEnv};
 use pilotlight_net::Request;
 
 pub use crate::call::{Call, OverTls, Sending};
@@ -39,7 +39,7 @@ pub use crate::names::{RevisionNames, program_resource};
 pub use crate::prometheus::{PrometheusError, prometheus_tls};
 pub use crate::registry::Registry;
 use crate::request_log::RequestLog;
-use crate::sinks::Sinks;
+use crate::sinks::{LogSlot, Sinks};
 use crate::traces::{Parent, Tracer};
 pub use crate::traces::{Span, TraceError};
 
@@ -66,6 +66,8 @@ pub struct TelemetryParams<'a> {
     pub registry: Option<Registry>,
     /// Whether series tell one upstream from another: not if upstreams come and go, for series stay.
     pub names_upstreams: bool,
+    /// Whether the request log may be [changed](Telemetry::change_request_log) later.
+    pub changes_log: bool,
 }
 
 impl fmt::Debug for Telemetry {
@@ -77,17 +79,34 @@ impl fmt::Debug for Telemetry {
 impl Telemetry {
     /// Starts what the settings ask for, on the current runtime.
     pub fn start(params: TelemetryParams<'_>) -> Result<Self, TraceError> {
-        let TelemetryParams { env, scope, resource, revision, sending_span, registry, names_upstreams } =
-            params;
+        let TelemetryParams {
+            env,
+            scope,
+            resource,
+            revision,
+            sending_span,
+            registry,
+            names_upstreams,
+            changes_log,
+        } = params;
         let tracer = match &env.traces {
             Some(export) => Some(Tracer::start(export, scope, resource)?),
             None => None,
         };
         let log = RequestLog::start(&env.observability);
         let metrics = registry.map(|registry| HttpMetrics::new(registry, names_upstreams));
-        let is_asked_for = metrics.is_some() || tracer.is_some() || log.is_some();
+        let is_asked_for = metrics.is_some() || tracer.is_some() || log.is_some() || changes_log;
+        let log = LogSlot::new(log);
         let sinks = is_asked_for.then(|| Arc::new(Sinks { metrics, tracer, log, revision, sending_span }));
         Ok(Telemetry { sinks })
+    }
+
+    /// Replaces the request log by what is asked for now; what was begun is written as it was asked for. Only of use if
+    /// [`changes_log`](TelemetryParams::changes_log) was set.
+    pub fn change_request_log(&self, asked: &Observability) {
+        if let Some(sinks) = &self.sinks {
+            sinks.log.set(RequestLog::start(asked));
+        }
     }
 
     /// Begins to watch a request that has arrived; `None`: nothing of it is recorded.
@@ -145,9 +164,9 @@ impl Telemetry {
         if let Some(tracer) = &sinks.tracer {
             tracer.finish(limit).await;
         }
-        if sinks.log.is_some() {
+        if let Some(log) = sinks.log.current() {
             // The flush blocks a thread. Err: it panicked, which has been printed.
-            let flush = move || sinks.log.as_ref().map(|log| log.flush(limit.min(LOG_FLUSH_LIMIT)));
+            let flush = move || log.flush(limit.min(LOG_FLUSH_LIMIT));
             let _ = tokio::task::spawn_blocking(flush).await;
         }
     }

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Version, header};
@@ -56,11 +57,7 @@ impl RequestLog {
                 return None;
             }
         };
-        let told: fn(u64) -> String = |lost| {
-            error!(lost, "Request log did not keep up, lines were dropped");
-            String::new()
-        };
-        match Lines::start("request-log", io::stdout(), told) {
+        match lines() {
             Ok(lines) => Some(RequestLog { template, logs_probes: asked.enable_probe_request_log, lines }),
             Err(fault) => {
                 error!(%fault, "No request log: its thread cannot be started");
@@ -84,6 +81,21 @@ impl RequestLog {
         self.lines.flush(limit);
     }
 }
+
+/// The lines on standard output. There is one thread for them, however often the log changes.
+fn lines() -> io::Result<Lines> {
+    if let Some(started) = LINES.get() {
+        return Ok(started.clone());
+    }
+    let told: fn(u64) -> String = |lost| {
+        error!(lost, "Request log did not keep up, lines were dropped");
+        String::new()
+    };
+    let started = Lines::start("request-log", io::stdout(), told)?;
+    Ok(LINES.get_or_init(|| started).clone())
+}
+
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 impl LoggedRequest {
     fn of(peer: SocketAddr, request: &Request) -> Self {

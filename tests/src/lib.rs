@@ -1,6 +1,7 @@
 //! The harness of tests from outside: a running `pilotlight`, requests to send it, processes to look for, and a way
 //! to wait for something without sleeping for luck.
 
+pub mod cluster;
 pub mod components;
 pub mod http;
 pub mod manifest;

@@ -24,6 +24,8 @@ struct Notes {
     answer: (u16, &'static str),
     probes: Vec<http::request::Parts>,
     requests: usize,
+    /// Headers of the last request that was no probe.
+    last: Option<http::HeaderMap>,
     /// Connections, by the address at their other end.
     peers: BTreeSet<SocketAddr>,
 }
@@ -31,7 +33,8 @@ struct Notes {
 impl ProbedPod {
     async fn start(status: u16, body: &'static str) -> ProbedPod {
         let (address, listener) = listen().await;
-        let notes = Notes { answer: (status, body), probes: vec![], requests: 0, peers: BTreeSet::new() };
+        let notes =
+            Notes { answer: (status, body), probes: vec![], requests: 0, last: None, peers: BTreeSet::new() };
         let pod = ProbedPod { address, notes: Arc::new(Mutex::new(notes)) };
         tokio::spawn(pilotlight_net::serve(listener, Arc::new(pod.clone()), Drain::default()));
         pod
@@ -74,6 +77,7 @@ impl Handler for ProbedPod {
             notes.answer
         } else {
             notes.requests += 1;
+            notes.last = Some(request.headers().clone());
             (200, "pod")
         };
         let mut response = Response::new(Body::full(body));
@@ -107,6 +111,22 @@ async fn a_pod_that_is_not_said_to_be_ready_is_used_as_soon_as_it_passes() {
     assert_eq!(header("user-agent"), "Knative-Activator-Probe");
     assert_eq!(header("host"), pod.address.to_string());
     assert_eq!(notes.peers.len(), 1, "the request goes over the probe's connection");
+}
+
+#[tokio::test]
+async fn a_pod_that_a_mesh_addresses_is_told_by_its_services_name() {
+    let (world, pod) = (start(MeshMode::Auto).await, ProbedPod::ready().await);
+    world.set(|revision| {
+        revision.mesh_host = Some("hello-private.default".to_owned());
+        revision.not_ready = vec![pod.endpoint()];
+    });
+    assert_eq!(outcome(world.get()).await.0, 200);
+    let notes = pod.notes.lock();
+    for headers in [&notes.probes[0].headers, notes.last.as_ref().expect("a request")] {
+        let all = |name: &str| headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all("host"), ["hello-private.default"]);
+        assert_eq!(all("k-passthrough-lb"), ["true"]);
+    }
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ fn telemetry(config: &str, registry: Option<Registry>) -> Telemetry {
         sending_span: |request: &Request| format!("{} {}", request.method(), request.uri().path()),
         registry,
         names_upstreams: false,
+        changes_log: false,
     })
     .unwrap()
 }

@@ -50,6 +50,30 @@ pub const LOGS: &[Variable] = &[
     variable("NO_COLOR", Unset, "Set to anything: no colors on a terminal"),
 ];
 
+/// Variables of the autoscaler in the place of Knative's.
+pub const KNATIVE_AUTOSCALER: &[Variable] = &[
+    variable("POD_NAME", Required, "Name of the pod"),
+    variable("POD_IP", Required, "Address of the pod"),
+    variable("SYSTEM_NAMESPACE", Required, "Namespace of Knative's own parts, as a rule knative-serving"),
+    variable(
+        "CLUSTER_DOMAIN",
+        Unset,
+        "Domain of the cluster's Services; without it that of /etc/resolv.conf",
+    ),
+    variable("CONFIG_LOGGING_NAME", Value("config-logging"), "ConfigMap of the log"),
+    variable("CONFIG_OBSERVABILITY_NAME", Value("config-observability"), "ConfigMap of metrics"),
+    variable("CONFIG_LEADERELECTION_NAME", Value("config-leader-election"), "ConfigMap of leases"),
+    variable(
+        "STATEFUL_CONTROLLER_ORDINAL",
+        Unset,
+        "Name of a StatefulSet's pod: its ordinal decides, not leases",
+    ),
+    variable("STATEFUL_SERVICE_NAME", Unset, "Service that governs the StatefulSet"),
+    variable("STATEFUL_SERVICE_PROTOCOL", Value("http"), "Protocol of its pods' stat servers: must be ws"),
+    variable("STATEFUL_SERVICE_PORT", Value("80"), "Port of its pods' stat servers"),
+    variable("PILOTLIGHT_BIND_ADDRESS", Value("0.0.0.0"), "Address that all servers bind to"),
+];
+
 /// Variables of the queue-proxy that Knative's controller sets.
 pub const QUEUE_PROXY: &[Variable] = &[
     variable("CONTAINER_CONCURRENCY", Required, "Requests the app may run at once; 0: no limit"),
@@ -227,7 +251,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::BTreeSet;
 
-    use super::super::{QueueProxyEnv, TelemetryEnv, TlsEnv};
+    use super::super::{AutoscalerEnv, QueueProxyEnv, TelemetryEnv, TlsEnv};
     use super::*;
 
     /// The names of all variables that are read, whatever is set.
@@ -259,6 +283,7 @@ mod tests {
     fn the_variables_that_are_listed_are_those_that_are_read() {
         let queue_proxy = read_by(|lookup| drop(QueueProxyEnv::from_env(lookup)));
         assert_eq!(listed(&[QUEUE_PROXY, QUEUE_PROXY_PLACES, QUEUE_PROXY_TLS, TELEMETRY]), queue_proxy);
+        assert_eq!(listed(&[KNATIVE_AUTOSCALER]), read_by(|lookup| drop(AutoscalerEnv::from_env(lookup))));
         assert_eq!(listed(&[TELEMETRY]), read_by(|lookup| drop(TelemetryEnv::from_env(lookup))));
         assert_eq!(listed(&[ACTIVATOR_TLS]), read_by(|lookup| drop(TlsEnv::from_env("ACTIVATOR_", lookup))));
     }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
@@ -121,7 +122,7 @@ impl Http1Pool {
             }
         }
         // Boxed: connecting is rare, and its future large enough to weigh on every request that finds a kept connection.
-        let dialed = Box::pin(self.connect(to)).await;
+        let dialed = self.connect(to).await;
         let mut pooled = dialed.map_err(|source| SendError::not_dialed(source, was_written))?;
         if let Some(until) = self.breaks.watch_until(to) {
             let broken = pooled.connection.watch(until).await;
@@ -150,10 +151,12 @@ impl Http1Pool {
         self.idle.lock().hosts.remove(&to);
     }
 
-    async fn connect(self: &Arc<Self>, to: SocketAddr) -> Result<Box<Pooled>, Error> {
-        let transport = Transport::new(self.dialer.dial(to).await?);
-        let connection = Connection::new(transport, self.to_proxies.load(Ordering::Relaxed));
-        Ok(Box::new(Pooled { connection, pool: Arc::downgrade(self), to }))
+    fn connect(self: &Arc<Self>, to: SocketAddr) -> BoxFuture<'_, Result<Box<Pooled>, Error>> {
+        Box::pin(async move {
+            let transport = Transport::new(self.dialer.dial(to).await?);
+            let connection = Connection::new(transport, self.to_proxies.load(Ordering::Relaxed));
+            Ok(Box::new(Pooled { connection, pool: Arc::downgrade(self), to }))
+        })
     }
 
     // The most recently used connection goes first: it is the least likely to be closed, and the others can age.

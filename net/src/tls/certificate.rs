@@ -35,6 +35,28 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// A certificate chain and its key, both in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PemPair {
+    /// The certificate, and after it those that lead to its authority.
+    pub certificate: Vec<u8>,
+    /// The key.
+    pub key: Vec<u8>,
+}
+
+impl PemPair {
+    fn contents(self) -> Vec<FileContent> {
+        vec![Ok(self.certificate), Ok(self.key)]
+    }
+}
+
+impl fmt::Debug for PemPair {
+    // The key is not printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PemPair").finish_non_exhaustive()
+    }
+}
+
 impl CertificateFiles {
     /// The files `tls.crt` and `tls.key`, as Kubernetes names them in a secret.
     pub fn in_folder(folder: &Path) -> Self {
@@ -67,10 +89,33 @@ impl ServerTls {
         Ok(ServerTls { files, policy, current, seen })
     }
 
+    /// A certificate and its key (both PEM) that come from elsewhere than files, such as an object of a cluster; `files`
+    /// names them in errors. [`replace`](ServerTls::replace) takes the next ones.
+    pub fn of(files: CertificateFiles, pair: PemPair, policy: TlsPolicy) -> Result<Self, TlsError> {
+        let contents = pair.contents();
+        let current = RwLock::new(Arc::new(config(&files, &contents, &policy)?));
+        Ok(ServerTls { files, policy, current, seen: Seen::of(contents) })
+    }
+
+    /// Puts another certificate with its key in force for new connections. False: they are those in force. An error leaves
+    /// the last ones in force.
+    pub fn replace(&self, pair: PemPair) -> Result<bool, TlsError> {
+        match self.seen.note(pair.contents()) {
+            Some(contents) => self.take(&contents),
+            None => Ok(false),
+        }
+    }
+
     /// Does the handshake with a client, with the current certificate.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.read());
         TlsAcceptor::from(config).accept(stream).await
+    }
+
+    fn take(&self, contents: &[FileContent]) -> Result<bool, TlsError> {
+        // A new configuration knows no old sessions either: none that the old certificate began is resumed.
+        *self.current.write() = Arc::new(config(&self.files, contents, &self.policy)?);
+        Ok(true)
     }
 }
 
@@ -78,10 +123,10 @@ impl Renewable for ServerTls {
     const CHANGED: &str = "Certificate and/or key have changed on disk and were reloaded.";
 
     fn renew(&self) -> Result<bool, TlsError> {
-        let Some(contents) = self.files.read(&self.seen) else { return Ok(false) };
-        // A new configuration knows no old sessions either: none that the old certificate began is resumed.
-        *self.current.write() = Arc::new(config(&self.files, &contents, &self.policy)?);
-        Ok(true)
+        match self.files.read(&self.seen) {
+            Some(contents) => self.take(&contents),
+            None => Ok(false),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use super::renewal::{FileContent, Renewable, Seen, bytes_of};
 
 /// A client's side of TLS, towards pods: the authorities that it trusts, from files that may be replaced at any time.
 pub struct PodTls {
+    /// The files; empty: the bundles come from elsewhere.
     bundles: Vec<PathBuf>,
     provider: Arc<CryptoProvider>,
     current: RwLock<Trust>,
@@ -50,6 +51,24 @@ impl PodTls {
         let contents = seen.read(&bundles).unwrap_or_default();
         let current = RwLock::new(trust(&bundles, &contents, &provider)?);
         Ok(PodTls { bundles, provider, current, seen })
+    }
+
+    /// Bundles that come from elsewhere than files, such as objects of a cluster, each with its name for logs.
+    /// [`replace`](PodTls::replace) takes the next ones. At least one authority must be found.
+    pub fn of(bundles: Vec<(String, Vec<u8>)>) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let (names, contents) = named(bundles);
+        let current = RwLock::new(trust(&names, &contents, &provider)?);
+        Ok(PodTls { bundles: Vec::new(), provider, current, seen: Seen::of(contents) })
+    }
+
+    /// Puts other bundles in force for new connections. False: they hold what is in force. An error leaves the last ones
+    /// in force.
+    pub fn replace(&self, bundles: Vec<(String, Vec<u8>)>) -> Result<bool, TlsError> {
+        let (names, contents) = named(bundles);
+        let Some(contents) = self.seen.note(contents) else { return Ok(false) };
+        *self.current.write() = trust(&names, &contents, &self.provider)?;
+        Ok(true)
     }
 
     /// Does the handshake with a pod's queue-proxy, which must prove to be of `namespace`. ALPN is not used: the first bytes
@@ -150,6 +169,10 @@ impl ServerCertVerifier for PodVerifier {
     }
 }
 
+fn named(bundles: Vec<(String, Vec<u8>)>) -> (Vec<PathBuf>, Vec<FileContent>) {
+    bundles.into_iter().map(|(name, pem)| (PathBuf::from(name), Ok(pem))).unzip()
+}
+
 fn trust(
     bundles: &[PathBuf],
     contents: &[FileContent],
@@ -198,6 +221,19 @@ const POD_PORT: u16 = 8112;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bundles_that_are_no_files_can_be_replaced_and_a_bad_one_leaves_the_last_in_force() {
+        let pem = || rcgen::generate_simple_self_signed([]).unwrap().cert.pem().into_bytes();
+        let (first, second) = (pem(), pem());
+        let bundle = |pem: &[u8]| vec![("secret a, ca.crt".to_owned(), pem.to_vec())];
+        let tls = PodTls::of(bundle(&first)).unwrap();
+        assert!(!tls.replace(bundle(&first)).unwrap(), "nothing is new");
+        assert!(tls.replace(bundle(&second)).unwrap());
+        let refusal = tls.replace(bundle(b"nothing")).unwrap_err().to_string();
+        assert_eq!(refusal, "no certificate authority to trust in secret a, ca.crt");
+        assert!(PodTls::of(Vec::new()).is_err());
+    }
 
     #[test]
     fn a_pod_takes_tls_on_a_fixed_port() {

@@ -56,7 +56,16 @@ impl Seen {
     /// Reads the files; `None`: they have not changed.
     pub(super) fn read(&self, files: &[PathBuf]) -> Option<Vec<FileContent>> {
         let read = |path: &PathBuf| fs::read(path).map_err(|error| error.to_string());
-        let now: Vec<FileContent> = files.iter().map(read).collect();
+        self.note(files.iter().map(read).collect())
+    }
+
+    /// Contents that have been seen.
+    pub(super) fn of(contents: Vec<FileContent>) -> Self {
+        Seen(Mutex::new(contents))
+    }
+
+    /// Takes note of contents; `None`: they have not changed.
+    pub(super) fn note(&self, now: Vec<FileContent>) -> Option<Vec<FileContent>> {
         let mut seen = self.0.lock();
         if *seen == now {
             return None;

@@ -103,6 +103,14 @@ async fn relay(app: u16) -> anyhow::Result<Candidate> {
     Ok(Candidate::ready("bare relay", ports[0], "app", process.meter()).await?.of(process))
 }
 
+/// Idle memory, in MiB, of a queue-proxy that is the subcommand of the whole command.
+pub(crate) async fn idle_subcommand(app: u16) -> anyhow::Result<f64> {
+    let ports = free_ports()?;
+    let process = Process::start(in_pod(subcommand(), app, 0, ports))?;
+    first_answer("pilotlight queue-proxy", ports[0], "app").await;
+    Ok(process.meter().resident_mib())
+}
+
 async fn queue_proxy(name: &str, app: u16, concurrency: u32) -> anyhow::Result<Candidate> {
     let ports = free_ports()?;
     let process = Process::start(queue_proxy_command(app, concurrency, ports))?;
@@ -112,13 +120,24 @@ async fn queue_proxy(name: &str, app: u16, concurrency: u32) -> anyhow::Result<C
     Ok(Candidate { most_requests, ..candidate }.of(process))
 }
 
-/// A queue-proxy with everything in its environment that a controller would put there. The first port is where it
-/// takes requests.
+/// The queue-proxy that a pod runs: the small executable beside the command, or its subcommand where there is none. The
+/// first port is where it takes requests.
 pub(crate) fn queue_proxy_command(app: u16, concurrency: u32, ports: [u16; 4]) -> Command {
+    let small = binary().with_file_name("pilotlight-queue-proxy");
+    in_pod(if small.is_file() { Command::new(small) } else { subcommand() }, app, concurrency, ports)
+}
+
+fn subcommand() -> Command {
+    let mut command = Command::new(binary());
+    command.arg("queue-proxy");
+    command
+}
+
+/// Puts everything in the environment of a queue-proxy that a controller would put there.
+fn in_pod(mut command: Command, app: u16, concurrency: u32, ports: [u16; 4]) -> Command {
     let [port, stats, metrics, admin] = ports;
     let probe = json!({ "tcpSocket": { "host": "127.0.0.1", "port": app }, "successThreshold": 1 });
-    let mut command = Command::new(binary());
-    command.arg("queue-proxy").envs([
+    command.envs([
         ("CONTAINER_CONCURRENCY", concurrency.to_string()),
         ("QUEUE_SERVING_PORT", port.to_string()),
         ("QUEUE_SERVING_TLS_PORT", "8112".to_owned()),

@@ -111,6 +111,8 @@ async fn measure(plan: &Plan) -> anyhow::Result<Vec<Goal>> {
     for Candidate { name, idle_mib, .. } in &candidates {
         println!("{name:<26} {idle_mib:>10.1}");
     }
+    let subcommand = candidates::idle_subcommand(ports[0]).await?;
+    println!("{:<26} {subcommand:>10.1}", "pilotlight queue-proxy");
     let mut all = Vec::new();
     for &shape in &plan.shapes {
         let mut series = Series::new(shape);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use pilotlight_autoscaler::cluster::{Pod, PodPhase, RevisionView};
+use pilotlight_autoscaler::cluster::{Parents, Pod, PodPhase, RevisionView, Scraping};
 use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Cluster};
 use pilotlight_core::{ActivatorPath, Evaluation, RevisionId, RevisionSpec, Time};
 use pilotlight_feed::{Feed, Follower};
@@ -75,7 +75,15 @@ impl Revisions {
         };
         let pods = self.has_pod[revision].then(pod).into_iter().collect();
         let path = ActivatorPath { populated_since: Some(Time::EPOCH), probed: true };
-        let view = RevisionView { spec: Arc::clone(&self.spec), path, pods, trouble: None, history: None };
+        let view = RevisionView {
+            spec: Arc::clone(&self.spec),
+            path,
+            pods,
+            trouble: None,
+            history: None,
+            scraping: Scraping::default(),
+            parents: Parents::default(),
+        };
         self.cluster.revisions.set(RevisionId::new("default", format!("{NAME}{revision}")), view);
     }
 }

@@ -87,6 +87,22 @@ fn the_queue_proxy_carries_the_crates_that_are_listed() {
     );
 }
 
+#[test]
+fn what_is_shipped_takes_back_each_level_that_the_first_build_lowers() {
+    let manifest = fs::read_to_string(metadata().workspace_root.join("Cargo.toml")).expect("the workspace's");
+    let levels = |profile: &str| -> BTreeMap<String, String> {
+        let heading = format!("[profile.{profile}.package]\n");
+        let (_, section) = manifest.split_once(heading.as_str()).expect("the profile has levels");
+        let rows = section.lines().take_while(|line| !line.is_empty());
+        let level =
+            |row: &str| row.split_once(".opt-level = ").map(|(name, level)| (name.into(), level.into()));
+        rows.map(|row| level(row).expect("a row is a level")).collect()
+    };
+    let (first, shipped) = (levels("release"), levels("dist"));
+    assert!(first.keys().eq(shipped.keys()), "the two lists name other crates");
+    assert!(shipped.values().all(|level| level == "3"), "{shipped:?}");
+}
+
 /// Whether one alternative of the licence expression is made of [`LICENCES`] alone.
 fn is_allowed(package: &Package) -> bool {
     let Some(expression) = &package.license else { return false };

@@ -1,0 +1,93 @@
+//! One object as it is known: as the watch has shown it, or as our own last write returned it, whichever is newer. So no
+//! write is repeated only because the watch has not shown it yet.
+
+use std::sync::Arc;
+
+use super::facts::Versioned;
+
+#[derive(Debug)]
+pub(crate) struct Known<T> {
+    watched: Option<Arc<T>>,
+    written: Option<Arc<T>>,
+}
+
+impl<T: Versioned> Known<T> {
+    /// The newest there is.
+    pub(crate) fn current(&self) -> Option<&Arc<T>> {
+        self.written.as_ref().or(self.watched.as_ref())
+    }
+
+    /// Takes in what the watch shows; `None`: the object is gone.
+    pub(crate) fn watched(&mut self, fact: Option<Arc<T>>) {
+        let is_newer =
+            |written: &Arc<T>| fact.as_ref().is_some_and(|fact| written.version() > fact.version());
+        self.written = self.written.take().filter(is_newer);
+        self.watched = fact;
+    }
+
+    /// Takes in what a write returned.
+    pub(crate) fn written(&mut self, fact: T) {
+        let is_newer = |watched: &Arc<T>| fact.version() > watched.version();
+        if self.watched.as_ref().is_none_or(is_newer) {
+            self.written = Some(Arc::new(fact));
+        }
+    }
+
+    /// Forgets what was written: the API server says that there is no such object.
+    pub(crate) fn missing(&mut self) {
+        self.written = None;
+    }
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Known { watched: None, written: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::TargetFact;
+    use super::*;
+
+    fn fact(version: &str, replicas: u32) -> TargetFact {
+        TargetFact { resource_version: version.to_owned(), replicas }
+    }
+
+    fn replicas(known: &Known<TargetFact>) -> Option<u32> {
+        known.current().map(|fact| fact.replicas)
+    }
+
+    #[test]
+    fn a_write_counts_until_the_watch_has_caught_up() {
+        let mut known = Known::default();
+        known.watched(Some(fact("5", 1).into()));
+        known.written(fact("8", 3));
+        assert_eq!(replicas(&known), Some(3));
+        known.watched(Some(fact("7", 2).into()));
+        assert_eq!(replicas(&known), Some(3), "version 7 was there before the write");
+        known.watched(Some(fact("9", 4).into()));
+        assert_eq!(replicas(&known), Some(4));
+        known.written(fact("8", 3));
+        assert_eq!(replicas(&known), Some(4), "the watch was faster than the answer");
+    }
+
+    #[test]
+    fn what_is_gone_or_missing_is_not_known() {
+        let mut known = Known::default();
+        known.written(fact("3", 1));
+        known.missing();
+        assert_eq!(replicas(&known), None);
+        known.written(fact("4", 1));
+        known.watched(None);
+        assert_eq!(replicas(&known), None);
+    }
+
+    #[test]
+    fn a_version_that_is_no_number_leaves_it_to_the_watch() {
+        let mut known = Known::default();
+        known.watched(Some(fact("abc", 1).into()));
+        known.written(fact("abd", 3));
+        assert_eq!(replicas(&known), Some(1));
+    }
+}
