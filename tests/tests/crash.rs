@@ -48,7 +48,7 @@ async fn kill_again_and_again(kills: usize) {
     for killed in 1..=kills {
         let app = apps(&pilotlight).swap_remove(killed % 2);
         eventually("requests inside", SOON, async || (load.inside(&app).len() == PLACES).then_some(())).await;
-        // It stands still until others have been answered five times in a row. Meanwhile what it had answered itself has come to
+        // The app stands still until others have been answered five times in a row. Meanwhile what it had answered itself has come to
         // its client, and both of its places are taken: with more clients than places, those who wait take them at once.
         send(app.pid, Signal::STOP);
         let before = load.answered();

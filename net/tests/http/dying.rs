@@ -93,7 +93,7 @@ async fn a_request_that_may_be_sent_again_is_there_again_with_its_response() {
 #[tokio::test]
 async fn nothing_is_written_to_a_connection_that_a_dying_upstream_has_accepted() {
     let (app, over) = (App::listen().await, upstreams());
-    // It has 50 ms to die, which a busy machine may be late for.
+    // The upstream has 50 ms to die, which a busy machine may be late for.
     for _ in 0..20 {
         breaks(&over, &app).await;
         let sending = send(&over, app.address, request(&Method::POST, Version::HTTP_11));

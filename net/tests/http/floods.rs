@@ -88,7 +88,7 @@ async fn calls_that_are_cancelled_without_end_keep_no_other_connection_waiting()
             let cancel = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
             [request(stream, "GET", "/", END_STREAM), cancel].concat()
         });
-        // It may be cut, and need not be.
+        // The connection may be cut, and need not be.
         if client.try_send(&calls.collect::<Vec<_>>().concat()).await.is_err() {
             break;
         }

@@ -19,7 +19,7 @@ pub(crate) struct Flood {
     reads: bool,
 }
 
-/// What was sent until the connection ended, or the time was over.
+/// Frames that were sent until the connection ended, or the time was over.
 pub(crate) struct Sent {
     pub(crate) frames: usize,
     pub(crate) bytes: usize,

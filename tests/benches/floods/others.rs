@@ -22,7 +22,7 @@ pub(crate) struct Others {
     clients: JoinSet<Calls>,
 }
 
-/// What became of their calls.
+/// Calls of well-behaved clients, and their outcomes.
 #[derive(Default)]
 pub(crate) struct Calls {
     pub(crate) answered: usize,
@@ -98,7 +98,7 @@ impl Calls {
             }
         }
         self.slowest = self.slowest.max(began.elapsed());
-        // They are no load of their own.
+        // A pause, so that these clients are no load of their own.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -12,7 +12,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&bytes[..], payload].concat()
 }
 
-/// What the library reads if these bytes come in pieces of this size.
+/// The bytes that the library reads if these bytes come in pieces of this size.
 fn passed(bytes: &[u8], size: usize, resets: &Resets) -> Vec<u8> {
     let now = Instant::now();
     let (mut inbound, mut passed) = (Inbound::after(0, now), Vec::new());
@@ -208,7 +208,8 @@ fn a_list_that_is_interrupted_is_seen_by_the_library() {
     }
 }
 
-/// What frames mean, however content and header lists are cut into pieces. Content behind the end of a stream is another end.
+/// The meaning of frames, however content and header lists are cut into pieces. Content behind the end of a stream is
+/// another end.
 #[derive(Clone, Debug, PartialEq)]
 enum Meaning {
     Data { stream: u32, content: Vec<u8>, flags: u8 },
