@@ -41,7 +41,8 @@ pub struct Revision {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
-    /// An activator reported this. At zero, demand is acted on at once.
+    /// An activator reported this, in the second of its timestamp or, if it has none, now. At zero, demand is acted on at
+    /// once.
     Pushed(Stat),
     /// Pods were scraped, and this is the sum over all of them.
     Scraped(Stat),
@@ -225,7 +226,8 @@ impl Revision {
                 return None;
             }
             Input::Pushed(stat) => {
-                self.collector.record(now, &stat);
+                // The second it was received in first: on its way to the autoscaler that decides it may have waited.
+                self.collector.record(stat.timestamp.map_or(now, |at| at.min(now)), &stat);
                 if stat.average_concurrent_requests == 0.0 || !self.is_at_zero() {
                     return None;
                 }

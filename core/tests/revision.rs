@@ -220,3 +220,20 @@ fn the_way_to_zero_is_told_in_words() {
         "no request for 60 s; the next one starts a pod again"
     );
 }
+
+/// Stats of three seconds that come together, as after a change of leases, are three seconds' load and not one's.
+#[test]
+fn a_stat_counts_in_the_second_of_its_timestamp() {
+    let mut revision = Revision::new(s(100), spec(), PodCounts { ready: 1, ..PodCounts::default() });
+    for second in 100..103 {
+        let stat = Stat { timestamp: Some(s(second)), ..in_flight(10.0) };
+        revision.step(s(102), Input::Pushed(stat));
+    }
+    revision.step(s(103), Input::Tick);
+    assert_eq!(revision.decision().expect("decided").stable, 10.0);
+    // A clock that is ahead of ours does not lead into the future.
+    let ahead = Stat { timestamp: Some(s(500)), ..in_flight(10.0) };
+    revision.step(s(103), Input::Pushed(ahead));
+    revision.step(s(105), Input::Tick);
+    assert_eq!(revision.decision().expect("decided").stable, 10.0);
+}
