@@ -4,6 +4,7 @@
 //! small cluster's Services, so it asks the API server for their addresses.
 
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -86,7 +87,7 @@ fn ask(client: Client) -> Resolve {
             let api: Api<Service> = Api::namespaced(client, namespace);
             let service = api.get_opt(name).await.map_err(io::Error::other)?.ok_or_else(unknown)?;
             let ip = service.spec.and_then(|spec| spec.cluster_ip).and_then(|ip| ip.parse().ok());
-            Ok((ip.ok_or_else(unknown)?, local_port(port)).into())
+            Ok(SocketAddr::new(ip.ok_or_else(unknown)?, local_port(port)))
         })
     })
 }
