@@ -94,7 +94,7 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let mut deadline = Instant::now() + PONG_TIMEOUT;
     loop {
         // The deadline of pongs holds for sending as well: it is the guard against a peer that reads nothing.
-        if let Some(message) = message(outgoing.take()) {
+        if let Some(message) = message(&outgoing.take()) {
             send(&mut socket, message, deadline).await?;
         }
         tokio::select! {
@@ -109,7 +109,7 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             },
             () = sleep_until(deadline) => return Err(LinkError::PongTimeout),
             () = stop.started() => {
-                if let Some(message) = message(outgoing.take()) {
+                if let Some(message) = message(&outgoing.take()) {
                     send(&mut socket, message, deadline).await?;
                 }
                 // Err: the peer does not take the close frame in time, and the connection ends either way.
@@ -140,8 +140,8 @@ fn reason(frame: Option<CloseFrame>) -> String {
 }
 
 /// Knative's batch; `None`: there is nothing to say.
-pub(crate) fn message(stats: Vec<(RevisionId, Stat)>) -> Option<Message> {
-    (!stats.is_empty()).then(|| Message::binary(wire::encode_stats(&stats)))
+pub(crate) fn message(stats: &[(RevisionId, Stat)]) -> Option<Message> {
+    (!stats.is_empty()).then(|| Message::binary(wire::encode_stats(stats)))
 }
 
 const PING_INTERVAL: Duration = Duration::from_nanos(3_333_333_333);

@@ -161,7 +161,7 @@ mod tests {
         let outbox = Outbox::new("act".to_owned());
         outbox.push([stat(1), stat(2)]);
         assert_eq!(outbox.dropped(), 2);
-        assert_eq!(message(outbox.take()), None);
+        assert_eq!(message(&outbox.take()), None);
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         outbox.push([stat(1)]);
         outbox.set_connected(false);
         outbox.set_connected(true);
-        assert_eq!((outbox.dropped(), message(outbox.take())), (1, None));
+        assert_eq!((outbox.dropped(), message(&outbox.take())), (1, None));
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
         outbox.set_connected(true);
         let announcement = Stat { average_concurrent_requests: 1.0, request_count: 1.0, ..Stat::default() };
         outbox.push([(RevisionId::new("ns", "rev"), announcement)]);
-        let Some(Message::Binary(bytes)) = message(outbox.take()) else { panic!("a binary message") };
+        let Some(Message::Binary(bytes)) = message(&outbox.take()) else { panic!("a binary message") };
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "0a220a026e7312037265761a170a0361637411000000000000f03f21000000000000f03f");
     }

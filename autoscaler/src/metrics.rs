@@ -33,6 +33,8 @@ const PODS_PENDING: &str = "kn_revision_pods_pending_count";
 const PODS_TERMINATING: &str = "kn_revision_pods_terminating_count";
 /// How long it took to scrape a revision's pods.
 const SCRAPE_DURATION: &str = "kn_autoscaler_scrape_duration_seconds";
+/// How long after it was due a tick had decided about every revision.
+const TICK_DELAY: &str = "pilotlight_tick_delay_seconds";
 
 /// Describes every metric to the recorder. Once a process.
 pub fn describe() {
@@ -53,6 +55,11 @@ pub fn describe() {
     describe_gauge!(PODS_PENDING, "Pods that are starting");
     describe_gauge!(PODS_TERMINATING, "Pods that are ending");
     describe_histogram!(SCRAPE_DURATION, Unit::Seconds, "Time taken to scrape the pods of a revision");
+    describe_histogram!(
+        TICK_DELAY,
+        Unit::Seconds,
+        "Time from when a tick was due until every revision had been decided about"
+    );
 }
 
 /// The handles of one revision: its series are there as long as this is.
@@ -117,6 +124,11 @@ impl RevisionMetrics {
 /// The histogram of scrapes of a Service's revisions. It is there as long as one of them is.
 pub(crate) fn scrape_duration(namespace: &str, parents: &Parents) -> Histogram {
     histogram!(SCRAPE_DURATION, labels(namespace, parents))
+}
+
+/// The histogram of ticks.
+pub(crate) fn tick_delay() -> Histogram {
+    histogram!(TICK_DELAY)
 }
 
 /// Labels of all that comes from one Service. Parents that are not known have none.

@@ -16,7 +16,7 @@ use tracing::info;
 
 use crate::cluster::{Cluster, RevisionView};
 use crate::journal::Journal;
-use crate::metrics::RevisionMetrics;
+use crate::metrics::{RevisionMetrics, tick_delay};
 use crate::report::{AcceptsHost, Forwarded, Intake, Owners, Report, Source};
 use crate::scrape::{self, OnPodStat, OnScrape, Resolve, ScraperParams, system_resolver};
 use crate::status::Board;
@@ -161,6 +161,7 @@ impl<C: Cluster> Loop<C> {
         mut stopped: watch::Receiver<bool>,
     ) {
         let mut next_tick = TICK.next(self.clock.now());
+        let tick_delay = tick_delay();
         loop {
             let wake_at = self.effects.wakes.first().map(|(wake_at, _)| *wake_at);
             let next = wake_at.map_or(next_tick, |wake_at| wake_at.min(next_tick));
@@ -170,8 +171,9 @@ impl<C: Cluster> Loop<C> {
                 () = sleep_until(self.clock.instant_at(next)) => {
                     let now = self.clock.now();
                     if now >= next_tick {
-                        next_tick = TICK.next(now);
+                        let due = std::mem::replace(&mut next_tick, TICK.next(now));
                         self.tick(now);
+                        tick_delay.record((self.clock.now() - due).as_secs_f64());
                     } else {
                         self.wake(now);
                     }

@@ -1,4 +1,5 @@
-//! `pilotlight explain`: the reasons for the number of pods, from a running autoscaler or from its journal.
+//! `pilotlight explain`: the reasons for the number of pods, from a running autoscaler, from those of a cluster, or from a
+//! journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,8 +14,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use pilotlight_autoscaler::{Change, NotReady, RevisionStatus};
 use pilotlight_core::{Record, Time};
+use pilotlight_knative::explain::{Decisions, decisions};
+use pilotlight_kubernetes::{ClientArgs, connect};
 use pilotlight_net::once::{self, Get};
 use pilotlight_process::flags::address;
+use tokio::time::timeout;
 
 use crate::block_on;
 use crate::live::step;
@@ -32,6 +36,22 @@ pub struct ExplainArgs {
     /// Journal to read instead
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Flags that name a cluster; any of them means that its autoscalers are asked.
+#[derive(Debug, Args)]
+struct ClusterArgs {
+    /// Context of the kubeconfig that names a cluster, whose autoscalers are asked
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["admin", "journal"])]
+    context: Option<String>,
+    /// Kubeconfig to use
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["admin", "journal"])]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the cluster's autoscalers [default: knative-serving]
+    #[arg(long, value_name = "NAMESPACE", conflicts_with_all = ["admin", "journal"])]
+    namespace: Option<String>,
 }
 
 /// Prints the decisions; fails if there are none to print.
@@ -40,8 +60,12 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         let name = revision.rsplit('/').next();
         args.service.as_deref().is_none_or(|service| revision == service || name == Some(service))
     };
+    let ClusterArgs { context, kubeconfig, namespace } = &args.cluster;
     let Explained { text, known } = match &args.journal {
         Some(journal) => from_journal(journal, wanted)?,
+        None if context.is_some() || kubeconfig.is_some() || namespace.is_some() => {
+            block_on(from_cluster(&args.cluster, wanted))?
+        }
         None => block_on(from_admin(args.admin, wanted))?,
     };
     if text.is_empty() {
@@ -74,6 +98,28 @@ async fn from_admin(admin: SocketAddr, wanted: impl Fn(&str) -> bool) -> anyhow:
     };
     let body = answer.success().with_context(not_ours)?;
     let statuses: Vec<RevisionStatus> = serde_json::from_slice(&body).with_context(not_ours)?;
+    tell(&statuses, wanted)
+}
+
+async fn from_cluster(args: &ClusterArgs, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Explained> {
+    let ClusterArgs { context, kubeconfig, namespace } = args;
+    let client = connect(ClientArgs {
+        context: context.clone(),
+        kubeconfig: kubeconfig.clone(),
+        user_agent: concat!("pilotlight/", env!("CARGO_PKG_VERSION")).to_owned(),
+    });
+    let client = client.await?;
+    let namespace = namespace.as_deref().unwrap_or("knative-serving");
+    let asked = timeout(PATIENCE_WITH_CLUSTER, decisions(&client, namespace)).await;
+    let Decisions { revisions, silent } = asked
+        .with_context(|| format!("the API server does not answer within {PATIENCE_WITH_CLUSTER:?}"))??;
+    for pod in silent {
+        eprintln!("warning: {pod}");
+    }
+    tell(&revisions, wanted)
+}
+
+fn tell(statuses: &[RevisionStatus], wanted: impl Fn(&str) -> bool) -> anyhow::Result<Explained> {
     let known = statuses.iter().map(|status| status.revision.to_string()).collect();
     let now = Time::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH)?;
     let mut text = String::new();
@@ -132,5 +178,7 @@ fn from_journal(path: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Ex
 
 /// Time limit of the admin port's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit of a cluster's answers: they come through the API server, one autoscaler after the other.
+const PATIENCE_WITH_CLUSTER: Duration = Duration::from_secs(30);
 /// The decisions about tens of thousands of revisions.
 const MAX_DECISIONS_BYTES: usize = 256 << 20;

@@ -4,8 +4,8 @@
 //! watches ──► index ──► RevisionView ──► autoscaler's loop ──► Evaluation ──► reconcile ──► writes
 //! ```
 
-mod buckets;
 mod bucket_endpoints;
+mod buckets;
 mod cluster;
 mod conditions;
 mod config_maps;
@@ -35,10 +35,10 @@ mod trouble;
 mod work;
 mod write;
 
-pub use buckets::Buckets;
 pub use bucket_endpoints::BucketEndpoints;
-pub use config_maps::{ConfigMapNames, ConfigMaps, OnRefused, in_one_line};
+pub use buckets::Buckets;
 pub use cluster::{KnativeCluster, KnativeClusterParams};
+pub use config_maps::{ConfigMapNames, ConfigMaps, OnRefused, in_one_line};
 pub use forward::Forwarder;
 pub use ownership::{HolderAddresses, Holders, Ownership, StatefulSet};
 pub use probe::{Resolve, dns};

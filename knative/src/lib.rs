@@ -6,6 +6,7 @@
 pub mod activator;
 pub mod adopt;
 pub mod autoscaler;
+pub mod explain;
 mod cluster_args;
 
 pub use cluster_args::ClusterArgs;

@@ -12,6 +12,7 @@ pub mod labels;
 mod lease;
 pub mod metrics;
 #[cfg(test)]
+#[expect(dead_code, reason = "the tests of pilotlight-knative use the rest")]
 mod pretend;
 mod watch;
 

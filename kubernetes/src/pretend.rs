@@ -30,6 +30,8 @@ struct Store {
     objects: BTreeMap<String, Value>,
     /// Every change: the path, the type of the event, the object. Its number is its version.
     log: Vec<(String, &'static str, Value)>,
+    /// Answers at paths that are no objects.
+    raw: BTreeMap<String, Value>,
     /// Every request that was no `GET`, as `PUT /path`.
     writes: Vec<String>,
 }
@@ -71,6 +73,11 @@ impl PretendApi {
         self.changed.subscribe()
     }
 
+    /// Answers at a path with this, whatever it is.
+    pub(crate) fn raw(&self, path: &str, answer: Value) {
+        self.store.lock().raw.insert(path.to_owned(), answer);
+    }
+
     /// The writes so far.
     pub(crate) fn writes(&self) -> Vec<String> {
         self.store.lock().writes.clone()
@@ -85,6 +92,9 @@ impl PretendApi {
         let mut store = self.store.lock();
         if method != Method::GET {
             store.writes.push(format!("{method} {path}"));
+        }
+        if let Some(answer) = store.raw.get(path) {
+            return reply(StatusCode::OK, answer);
         }
         let there = store.objects.get(path).cloned();
         let is_collection = path.trim_start_matches('/').split('/').count() % 2

@@ -105,3 +105,85 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_FOR: Duration = Duration::from_secs(45);
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one connection after the other, with these statuses and bodies. Returns its address, and what it was asked.
+    async fn answering(
+        answers: Vec<(&'static str, &'static str)>,
+    ) -> (SocketAddr, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = tokio::spawn(async move {
+            let mut questions = Vec::new();
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    head.push(char::from(stream.read_u8().await.unwrap()));
+                }
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                questions.push(head.to_lowercase());
+            }
+            questions
+        });
+        (address, asked)
+    }
+
+    fn always(address: SocketAddr) -> Resolve {
+        Arc::new(move |_, _| Box::pin(std::future::ready(Ok(address))))
+    }
+
+    #[tokio::test]
+    async fn only_an_activators_own_answer_counts() {
+        let table = [
+            ("200 OK", "activator", Ok(())),
+            ("200 OK", "queue", Err("something else than an activator answered")),
+            ("200 OK", "activator\n", Err("something else than an activator answered")),
+            ("400 Bad Request", "activator", Err("it answered 400 Bad Request")),
+            ("503 Service Unavailable", "", Err("it answered 503 Service Unavailable")),
+        ];
+        let (address, asked) = answering(table.map(|(status, body, _)| (status, body)).to_vec()).await;
+        for (status, body, expected) in table {
+            let answer = ask_once(&always(address), "hello-1.ns.svc.cluster.local", 80).await;
+            assert_eq!(answer, expected.map_err(str::to_owned), "{status} {body:?}");
+        }
+        let questions = asked.await.unwrap();
+        let question = &questions[0];
+        assert!(question.starts_with("get //healthz http/1.1\r\n"), "{question}");
+        for line in [
+            "host: hello-1.ns.svc.cluster.local",
+            "user-agent: knative-autoscaling-probe",
+            "k-network-probe: activator",
+            "connection: close",
+        ] {
+            assert!(question.contains(&format!("\r\n{line}\r\n")), "{line}: {question}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revision_is_probed_by_one_at_a_time_for_a_while_and_then_there_is_a_pause() {
+        let nowhere: Resolve =
+            Arc::new(|_, _| Box::pin(std::future::ready(Err(std::io::Error::other("no such name")))));
+        let (probes, id) = (Arc::<Probes>::default(), Arc::new(RevisionId::new("ns", "hello-1")));
+        let turn = probes.turn(&id).unwrap();
+        assert!(probes.turn(&id).is_none());
+        assert!(probes.turn(&Arc::new(RevisionId::new("ns", "other"))).is_some());
+        let began = Instant::now();
+        let answer = turn.ask(&nowhere, "hello-1.ns", 80).await;
+        assert_eq!(answer, Err("hello-1.ns: no such name".to_owned()));
+        assert_eq!(began.elapsed(), Duration::from_secs(45));
+        let pause = tokio::spawn(turn.pause());
+        tokio::task::yield_now().await;
+        assert!(probes.turn(&id).is_none(), "it was probed a moment ago");
+        pause.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(46));
+        assert!(probes.turn(&id).is_some());
+    }
+}

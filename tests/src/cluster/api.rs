@@ -34,6 +34,7 @@ mod faults;
 mod list;
 mod log;
 mod merge;
+mod openapi;
 mod proxy;
 mod scale;
 mod selector;

@@ -5,5 +5,12 @@
 //! KUBECONFIG=~/.kube/config cargo test -p pilotlight-tests --test api_server      # against a cluster
 //! ```
 
+mod apply;
+mod faults;
+mod lifecycle;
+mod lists;
+mod patches;
+mod scale;
 mod support;
+mod watches;
 mod writes;

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{Api, PostParams};
 use kube::core::Status;
-use kube::{Client, Resource};
+use kube::{Client, Config, Resource};
 use pilotlight_tests::cluster::api::ApiServer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,10 +29,13 @@ pub(crate) struct Cluster {
 pub(crate) async fn cluster_under_test() -> Cluster {
     let is_real = std::env::var_os("KUBECONFIG").is_some_and(|path| PathBuf::from(path).exists());
     let server = if is_real { None } else { Some(ApiServer::start().await) };
-    let client = match &server {
-        Some(server) => server.client(),
-        None => Client::try_default().await.expect("a cluster that KUBECONFIG leads to"),
+    let mut config = match &server {
+        Some(server) => Config::new(server.url().parse().expect("a URL")),
+        None => Config::infer().await.expect("a cluster that KUBECONFIG leads to"),
     };
+    // Otherwise the client tries 429, 503 and 504 again by itself.
+    config.default_retry = false;
+    let client = Client::try_from(config).expect("a client");
     let mut namespace = Namespace::default();
     namespace.metadata.generate_name = Some("pilotlight-test-".into());
     let namespaces: Api<Namespace> = Api::all(client.clone());

@@ -83,11 +83,14 @@ async fn an_autoscaler_serves_takes_its_lease_and_gives_it_up_at_the_end() {
     let probe = Get::new("/healthz").header(header::USER_AGENT, HeaderValue::from_static("kube-probe/1.33"));
     assert_eq!(page(running.stats, &probe).await, "");
     assert_eq!(page(running.admin, &Get::new("/v1/decisions")).await, "[]");
-    assert!(page(running.metrics.unwrap(), &Get::new("/metrics")).await.contains("process_start_time_seconds"));
+    assert!(
+        page(running.metrics.unwrap(), &Get::new("/metrics")).await.contains("process_start_time_seconds")
+    );
 
     // The bucket that is held here, one that is not, and the Service that leads to any autoscaler.
     let own = connected(&running, "autoscaler-bucket-00-of-01.knative-serving.svc.cluster.local:8080").await;
-    let others = connected(&running, "autoscaler-bucket-01-of-02.knative-serving.svc.cluster.local:8080").await;
+    let others =
+        connected(&running, "autoscaler-bucket-01-of-02.knative-serving.svc.cluster.local:8080").await;
     let Err(tungstenite::Error::Http(refusal)) = others else { panic!("{others:?}") };
     assert_eq!(refusal.status(), 200, "Knative's answer");
     let any = connected(&running, "autoscaler.knative-serving.svc.cluster.local:8080").await;

@@ -21,6 +21,7 @@ use super::faults::Faults;
 use super::list;
 use super::log::Log;
 use super::merge::managers::Writer;
+use super::openapi;
 use super::proxy;
 use super::scale;
 use super::selector::Selection;
@@ -98,9 +99,9 @@ impl Service {
         let is_aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2;");
         let is_aggregated =
             is_aggregated || accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2,");
-        let Some(found) = discovery::find(&self.store.lock(), path, is_aggregated) else {
-            return refused(&Failure::no_such_page());
-        };
+        let store = self.store.lock();
+        let found = discovery::find(&store, path, is_aggregated).or_else(|| openapi::find(&store, path));
+        let Some(found) = found else { return refused(&Failure::no_such_page()) };
         let mut answer = json(StatusCode::OK, &found);
         if found["kind"] == "APIGroupDiscoveryList" {
             let kind = HeaderValue::from_static(

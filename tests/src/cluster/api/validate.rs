@@ -17,6 +17,7 @@ pub(crate) fn check(definition: &Definition, before: Option<&Value>, object: &Va
             "Pod" => check_pod("spec", &object["spec"], &mut faults),
             "Deployment" | "ReplicaSet" | "StatefulSet" => check_workload(object, &mut faults),
             "Service" => check_service(object, &mut faults),
+            "ConfigMap" | "Secret" => check_keys(object, &mut faults),
             _ => {}
         }
         if let Some(before) = before {
@@ -153,6 +154,16 @@ fn check_service(object: &Value, faults: &mut Faults) {
         }
         if ports.len() > 1 && port["name"].as_str().is_none_or(str::is_empty) {
             faults.required(format!("spec.ports[{place}].name"), "");
+        }
+    }
+}
+
+fn check_keys(object: &Value, faults: &mut Faults) {
+    let is_key = |each: char| each.is_ascii_alphanumeric() || "-._".contains(each);
+    for key in object["data"].as_object().into_iter().flatten().map(|(key, _)| key) {
+        if key.is_empty() || key.len() > 253 || !key.chars().all(is_key) {
+            let detail = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
+            faults.invalid(format!("data[{key}]"), &key.as_str().into(), detail);
         }
     }
 }

@@ -105,11 +105,11 @@ impl Watch {
             shape,
             takes_bookmarks,
             initial: initial.into_iter(),
-            marks_initial_end: takes_bookmarks && asks_initial == Some(true),
+            marks_initial_end: takes_bookmarks && tells_initial,
             position,
             revision: if tells_initial { revision } else { version.unwrap_or(revision) },
             ends_at: timeout.map(|seconds| now + Duration::from_secs(seconds)),
-            next_bookmark: now + BOOKMARK_EVERY,
+            next_bookmark: first_bookmark(now, timeout),
             changed: table.changed(),
             faults,
             has_ended: false,
@@ -190,11 +190,10 @@ impl Watch {
             self.next_bookmark = now + BOOKMARK_EVERY;
         }
         self.has_ended = self.ends_at.is_some_and(|end| now >= end);
-        match (self.takes_bookmarks, self.has_ended) {
-            (true, _) => Some(Some(Ok(self.bookmark(false)))),
-            (false, true) => Some(None),
-            (false, false) => None,
+        if self.has_ended {
+            return Some(None);
         }
+        self.takes_bookmarks.then(|| Some(Ok(self.bookmark(false))))
     }
 
     fn fault(&mut self, fault: WatchFault) -> Option<Option<io::Result<Bytes>>> {
@@ -237,7 +236,7 @@ impl Watch {
         let mut object: Value = json!({
             "kind": kind,
             "apiVersion": api_version,
-            "metadata": {"resourceVersion": self.revision.to_string(), "creationTimestamp": null},
+            "metadata": {"resourceVersion": self.revision.to_string()},
         });
         if is_initial_end {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -261,6 +260,12 @@ fn check_initial(call: &Call, asks_initial: Option<bool>) -> Result<()> {
             "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         ),
     }
+}
+
+/// A bookmark comes every now and then, and a little before the end.
+fn first_bookmark(now: Instant, timeout: Option<u64>) -> Instant {
+    let before_end = timeout.and_then(|seconds| seconds.checked_sub(2)).filter(|seconds| *seconds > 0);
+    now + before_end.map_or(BOOKMARK_EVERY, |seconds| Duration::from_secs(seconds).min(BOOKMARK_EVERY))
 }
 
 fn expired() -> Failure {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_patch::{AddOperation, PatchOperation, ReplaceOperation};
 use serde_json::{Map, Value};
 
 use super::defaults;
@@ -163,6 +164,9 @@ impl Writing<'_> {
         if applied["metadata"].get("managedFields").is_some() {
             return Err(Failure::bad_request("metadata.managedFields must be nil"));
         }
+        if applied["metadata"]["name"].as_str().is_some_and(|name| name != key.name) {
+            return Err(other_name(&applied, key));
+        }
         check_version(&self.definition, key, before.as_deref(), &applied)?;
         let applied = owned_by(&self.definition, self.writer, &applied);
         let mut object = apply::apply(&self.definition, self.writer, &live, &applied, is_forced)?;
@@ -321,9 +325,7 @@ impl Writing<'_> {
         let metadata = &object["metadata"];
         let name = metadata["name"].as_str().unwrap_or_default();
         if name != key.name {
-            let message =
-                format!("the name of the object ({name}) does not match the name on the URL ({})", key.name);
-            return Err(Failure::bad_request(message));
+            return Err(other_name(object, key));
         }
         let (uid, live) = (metadata["uid"].as_str().unwrap_or_default(), store::uid(&before.value));
         if !uid.is_empty() && uid != live {
@@ -379,11 +381,17 @@ impl Writing<'_> {
 /// Applies a patch; server-side apply is none of them.
 fn changed(mut object: Value, patch: Patch, definition: &Definition) -> Result<Value> {
     match patch {
-        Patch::Json(patch) => json_patch::patch(&mut object, &patch).map_err(|error| {
-            // Kubernetes does not tell which operation failed; tests are better off knowing.
-            let message = format!("the server rejected our request due to an error in our request: {error}");
-            Failure::new(422, "Invalid", message)
-        })?,
+        Patch::Json(patch) => {
+            for operation in patch.0 {
+                let operation = as_kubernetes(operation, &object);
+                json_patch::patch(&mut object, &[operation]).map_err(|error| {
+                    // Kubernetes does not tell which operation failed; tests are better off knowing.
+                    let message =
+                        format!("the server rejected our request due to an error in our request: {error}");
+                    Failure::new(422, "Invalid", message)
+                })?;
+            }
+        }
         Patch::Merge(patch) | Patch::Apply { object: patch, .. } => json_patch::merge(&mut object, &patch),
         Patch::Strategic(_) if definition.is_custom => {
             let message = "the body of the request was in an unknown format - accepted media types include: \
@@ -393,6 +401,29 @@ fn changed(mut object: Value, patch: Patch, definition: &Definition) -> Result<V
         Patch::Strategic(patch) => strategic::merge(definition, &mut object, &patch)?,
     }
     Ok(object)
+}
+
+/// Kubernetes lets `replace` add a field that an object has not got, against RFC 6902, section 4.3.
+fn as_kubernetes(operation: PatchOperation, object: &Value) -> PatchOperation {
+    match operation {
+        PatchOperation::Replace(ReplaceOperation { path, value })
+            if path
+                .parent()
+                .and_then(|parent| object.pointer(parent.as_str()))
+                .is_some_and(Value::is_object) =>
+        {
+            PatchOperation::Add(AddOperation { path, value })
+        }
+        other => other,
+    }
+}
+
+fn other_name(object: &Value, key: &Key) -> Failure {
+    let name = &object["metadata"]["name"];
+    Failure::bad_request(format!(
+        "the name of the object ({name}) does not match the name on the URL ({})",
+        key.name
+    ))
 }
 
 fn check_version(definition: &Definition, key: &Key, before: Option<&Object>, object: &Value) -> Result<()> {

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::{self, FieldSet};
-use super::managers::{Managers, Writer};
+use super::managers::{Entry, Managers, Writer};
 use super::schema::{self, FieldPath, ListType};
 use crate::cluster::api::definition::Definition;
 use crate::cluster::api::failure::{Failure, Result, cause};
@@ -28,9 +28,7 @@ pub(crate) fn apply(
         let common = other.fields.intersection(&changed);
         other.fields.subtract(&common);
         kept.union(&other.fields);
-        conflicts.extend(
-            common.paths().into_iter().map(|path| (described(&other.manager, &other.api_version), path)),
-        );
+        conflicts.extend(common.paths().into_iter().map(|path| (described(other), path)));
     }
     if !is_forced && !conflicts.is_empty() {
         return Err(refusal(&conflicts));
@@ -138,8 +136,14 @@ fn is_empty(value: &Value) -> bool {
     value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-fn described(manager: &str, api_version: &str) -> String {
-    format!("\"{manager}\" using {api_version}")
+fn described(entry: &Entry) -> String {
+    let Entry { manager, subresource, api_version, .. } = entry;
+    let subresource =
+        if subresource.is_empty() { String::new() } else { format!(" with subresource \"{subresource}\"") };
+    // An update says its version and time, an apply does not.
+    let using =
+        if entry.is_update() { format!(" using {api_version} at {}", entry.time) } else { String::new() };
+    format!("\"{manager}\"{subresource}{using}")
 }
 
 fn refusal(conflicts: &[(String, String)]) -> Failure {
@@ -153,7 +157,8 @@ fn refusal(conflicts: &[(String, String)]) -> Failure {
             let mut last = "";
             for (manager, path) in many {
                 if manager != last {
-                    message += &format!(" conflicts with {manager}:");
+                    message += if last.is_empty() { " " } else { "\n" };
+                    message += &format!("conflicts with {manager}:");
                     last = manager;
                 }
                 message += &format!("\n- {path}");
@@ -209,8 +214,7 @@ mod tests {
         let object = by("m", &json!({}), &spec("x"), false).expect("applied");
         let refused = by("n", &object, &spec("y"), false).expect_err("a conflict");
         assert_eq!(refused.code(), 409);
-        let message =
-            "Apply failed with 1 conflict: conflict with \"m\" using v1: .spec.containers[name=\"c\"].image";
+        let message = "Apply failed with 1 conflict: conflict with \"m\": .spec.containers[name=\"c\"].image";
         assert_eq!(refused.status.message, message);
         let object = by("n", &object, &spec("y"), true).expect("forced");
         assert_eq!(object["spec"]["containers"][0]["image"], "y");

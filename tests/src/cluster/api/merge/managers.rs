@@ -19,7 +19,7 @@ pub(crate) struct Entry {
     pub(crate) subresource: String,
     pub(crate) api_version: String,
     pub(crate) fields: FieldSet,
-    time: String,
+    pub(crate) time: String,
 }
 
 /// Who writes, and where.
@@ -129,6 +129,10 @@ impl Entry {
         self.manager == writer.manager
             && self.subresource == writer.subresource
             && self.operation == operation
+    }
+
+    pub(crate) fn is_update(&self) -> bool {
+        self.operation == UPDATE
     }
 
     /// The time stays what it was if nothing changes.
