@@ -110,7 +110,7 @@ fn revision(name: &str) -> Value {
 }
 
 fn metadata(revision: &str, side: &str) -> Value {
-    json!({"name": format!("{revision}-{side}"), "namespace": "default", "labels": {
+    json!({"name": format!("{revision}-{}", side.to_lowercase()), "namespace": "default", "labels": {
         "serving.knative.dev/revision": revision, "networking.internal.knative.dev/serviceType": side}})
 }
 
@@ -137,7 +137,7 @@ fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope
 
 async fn set_pods(server: &ApiServer, revision: &str, pods: &[SocketAddr]) {
     let patch = Patch::Merge(endpoints(revision, pods));
-    let name = format!("{revision}-Private");
+    let name = format!("{revision}-private");
     api::<Endpoints>(server).patch(&name, &PatchParams::default(), &patch).await.expect("a patch");
 }
 
@@ -238,7 +238,7 @@ async fn with_leave_to_read_slices_it_reads_them() {
     let running = running(&server).await;
     is_ready(&running).await;
     assert_eq!(status(running.addresses().http1, "hello").await, 200);
-    let name = "hello-Private";
+    let name = "hello-private";
     api::<EndpointSlice>(&server).delete(name, &DeleteParams::default()).await.expect("deleted");
     let sent = ask(running.addresses().http1, "hello");
     queued(&running, "hello").await;
@@ -293,7 +293,7 @@ async fn where_a_mesh_rules_requests_go_to_the_private_service() {
     let spec = json!({"clusterIP": behind.ip(), "ports": [{"name": "http", "port": behind.port()}]});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata("hello", "Private"), "spec": spec});
     server.add(service);
-    assert!(server.get::<Service>("default", "hello-Private").is_some());
+    assert!(server.get::<Service>("default", "hello-private").is_some());
     let running = running(&server).await;
     is_ready(&running).await;
     assert_eq!(status(running.addresses().http1, "hello").await, 200);
