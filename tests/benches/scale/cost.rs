@@ -62,7 +62,6 @@ pub(crate) async fn measure(revisions: usize, empty_mib: f64, component: &mut im
         lone.push(cpu() - before);
     }
     drop(caches);
-    eprintln!("mean {:?}", lone.iter().sum::<Duration>() / 1000);
     lone.sort();
     let lone_change_us = lone[LONE_CHANGES / 2].as_secs_f64() * 1e6;
 

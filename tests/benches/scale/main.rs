@@ -72,7 +72,6 @@ fn in_a_process_of_its_own(component: &str, revisions: usize) -> Cost {
     let this = std::env::current_exe().expect("this executable");
     let output =
         Command::new(this).args([component, &revisions.to_string()]).output().expect("it can be run again");
-    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
     assert!(
         output.status.success(),
         "{component} with {revisions} revisions: {}",
