@@ -120,8 +120,12 @@ impl RevisionTraffic {
     /// The stat of the last period; `None` if there is nothing to report.
     pub(crate) fn report(&self, now: Time) -> Option<Stat> {
         self.told_in.store(now.whole_seconds(), Ordering::Relaxed);
+        let has_no_pods = self.throttler.has_no_pods();
         let mut books = self.books.lock();
-        let stat = books.reporter.report(now);
+        let stat = match has_no_pods {
+            true => books.reporter.report(now),
+            false => books.reporter.report_beside_pods(now),
+        };
         let concurrency = stat.as_ref().map_or(0.0, |stat| stat.average_concurrent_requests);
         books.metrics.concurrency.set(concurrency);
         stat
