@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -135,8 +135,6 @@ pub(crate) struct ActivatorState {
     pub(crate) reporting: Reporting,
     revisions: Mutex<KnownRevisions>,
     is_stopping: AtomicBool,
-    /// The clock's second in which requests in flight were last reported to a new connection.
-    resynced_in: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -239,7 +237,7 @@ impl Activator {
         sleep(self.shared.params.drain_wait).await;
     }
 
-    /// Ends a graceful shutdown: sends the last report, closes the connection to the autoscaler, then exports the last
+    /// Ends a graceful shutdown: sends the last report, if this second has none, closes the connection to the autoscaler, then exports the last
     /// spans.
     pub async fn close(&self) {
         self.shared.report();
@@ -265,7 +263,6 @@ impl ActivatorState {
             reporting: Reporting::default(),
             revisions: Mutex::default(),
             is_stopping: AtomicBool::new(false),
-            resynced_in: AtomicU64::new(0),
             params,
         }
     }
@@ -344,22 +341,13 @@ impl ActivatorState {
 
     /// Sends the stats of the last second, and retires deleted revisions that have no requests.
     pub(crate) fn report(&self) {
-        let now = self.params.clock.now();
-        // At most one stat a revision and second: the autoscaler adds up what falls into one second.
-        if self.resynced_in.load(Ordering::Relaxed) != now.whole_seconds() {
-            self.outbox.push(self.reporting.report(now));
-        }
+        self.outbox.push(self.reporting.report(self.params.clock.now()));
         self.retire();
     }
 
-    /// Sends the requests in flight at once over a new connection.
+    /// Sends the requests that wait for a first pod at once over a new connection.
     fn resync(&self) {
-        let now = self.params.clock.now();
-        let stats = self.reporting.resync(now);
-        if !stats.is_empty() {
-            self.resynced_in.store(now.whole_seconds(), Ordering::Relaxed);
-            self.outbox.push(stats);
-        }
+        self.outbox.push(self.reporting.resync(self.params.clock.now()));
     }
 
     pub(crate) fn retire(&self) {

@@ -31,11 +31,15 @@ impl Reporting {
         }
     }
 
-    /// Stats of the last period. A revision that has none is removed; should its next request arrive at this very moment,
-    /// it joins again when this returns.
+    /// Stats of the last period, at most one a revision and second: the autoscaler adds up what falls into one second. A
+    /// revision that has none is removed; should its next request arrive at this very moment, it joins again when this
+    /// returns.
     pub(crate) fn report(&self, now: Time) -> Vec<(RevisionId, Stat)> {
         let mut stats = Vec::new();
         self.revisions.lock().retain(|revision| {
+            if revision.was_told_in(now) {
+                return true;
+            }
             let stat = revision.report(now);
             let is_alive = stat.is_some();
             stats.extend(stat.map(|stat| (revision.id().clone(), stat)));
@@ -45,7 +49,9 @@ impl Reporting {
         stats
     }
 
-    /// Stats that a new connection to the autoscaler must carry first: those of requests in flight.
+    /// Stats that a new connection to the autoscaler must carry first: those of requests that no pod is there for. The
+    /// others are told in the next report. Where pods are at work nothing has to be woken, and the average of a few
+    /// moments, in a second that may have been reported over the connection before, would count as that of a whole one.
     pub(crate) fn resync(&self, now: Time) -> Vec<(RevisionId, Stat)> {
         let revisions = self.revisions.lock();
         revisions.iter().filter_map(|revision| Some((revision.id().clone(), revision.resync(now)?))).collect()

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
@@ -47,6 +47,8 @@ pub(crate) struct RevisionTraffic {
     books: Mutex<Books>,
     /// Whether it is in the list of `Reporting`.
     is_reporting: AtomicBool,
+    /// The clock's second of its last regular stat, or of the one that a new connection carried first.
+    told_in: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -85,6 +87,7 @@ impl RevisionTraffic {
             waiting_bytes,
             books: Mutex::new(books),
             is_reporting: AtomicBool::new(false),
+            told_in: AtomicU64::new(0),
         }
     }
 
@@ -116,16 +119,32 @@ impl RevisionTraffic {
 
     /// The stat of the last period; `None` if there is nothing to report.
     pub(crate) fn report(&self, now: Time) -> Option<Stat> {
+        self.told_in.store(now.whole_seconds(), Ordering::Relaxed);
+        let has_no_pods = self.throttler.has_no_pods();
         let mut books = self.books.lock();
-        let stat = books.reporter.report(now);
+        let stat = match has_no_pods {
+            true => books.reporter.report(now),
+            false => books.reporter.report_beside_pods(now),
+        };
         let concurrency = stat.as_ref().map_or(0.0, |stat| stat.average_concurrent_requests);
         books.metrics.concurrency.set(concurrency);
         stat
     }
 
-    /// The stat that a new connection to the autoscaler must carry first; `None` without requests in flight.
+    /// The stat that a new connection to the autoscaler must carry first; `None` if no request waits for a revision
+    /// without pods.
     pub(crate) fn resync(&self, now: Time) -> Option<Stat> {
-        self.books.lock().reporter.resync(now)
+        if !self.throttler.has_no_pods() {
+            return None;
+        }
+        let stat = self.books.lock().reporter.resync(now)?;
+        self.told_in.store(now.whole_seconds(), Ordering::Relaxed);
+        Some(stat)
+    }
+
+    /// Whether this second has its stat.
+    pub(crate) fn was_told_in(&self, now: Time) -> bool {
+        self.told_in.load(Ordering::Relaxed) == now.whole_seconds()
     }
 
     /// Requests between arrival and the end of their response.

@@ -229,6 +229,11 @@ impl Throttler {
         }
     }
 
+    /// Whether there is no pod to send requests to.
+    pub(crate) fn has_no_pods(&self) -> bool {
+        self.state.lock().gate.has_no_pods()
+    }
+
     /// Requests that wait, and requests at pods.
     pub(crate) fn queued_and_active(&self) -> (usize, u32) {
         let state = self.state.lock();

@@ -3,6 +3,7 @@
 //!
 //! Time comes in as an argument; nothing here reads a clock or sends. Knative's name is `ConcurrencyReporter`.
 
+use crate::cadence::REPORT;
 use crate::{RequestKind, RequestStats, Stat, Time};
 
 /// Counts one revision's requests, from arrival to the end of the response, waiting included.
@@ -14,6 +15,8 @@ pub struct Reporter {
 
 #[derive(Debug)]
 struct Tracked {
+    /// When the first request arrived.
+    since: Time,
     stats: RequestStats,
     /// The first request was announced on its own; the next sample must not tell of it again.
     announced: bool,
@@ -23,8 +26,11 @@ impl Reporter {
     /// A request arrived. If it is the first, returns the stat to be sent at once: it wakes the autoscaler.
     pub fn request_started(&mut self, now: Time) -> Option<Stat> {
         let is_first = self.tracked.is_none();
-        let tracked =
-            self.tracked.get_or_insert_with(|| Tracked { stats: RequestStats::new(now), announced: true });
+        let tracked = self.tracked.get_or_insert_with(|| Tracked {
+            since: now,
+            stats: RequestStats::new(now),
+            announced: true,
+        });
         tracked.stats.request_started(now, RequestKind::Direct);
         is_first.then(|| Stat { average_concurrent_requests: 1.0, request_count: 1.0, ..Stat::default() })
     }
@@ -41,8 +47,22 @@ impl Reporter {
     /// A period without any request is reported once, as zero, and ends the tracking. While a request waits, every
     /// sample but the announced one is above zero, so a wake-up that got lost is repeated each second.
     pub fn report(&mut self, now: Time) -> Option<Stat> {
+        self.report_weighed(now, 1.0)
+    }
+
+    /// The same for a revision that has pods: the first sample is an average over the whole period, of which a part may
+    /// have passed before the first request. An activator that takes over requests from another just before it reports
+    /// would tell of them as if it had had them all the time, and so does the other.
+    pub fn report_beside_pods(&mut self, now: Time) -> Option<Stat> {
+        let tracked = self.tracked.as_ref()?;
+        let part = (now - tracked.since).as_secs_f64() / REPORT.period.as_secs_f64();
+        self.report_weighed(now, if tracked.announced { part.min(1.0) } else { 1.0 })
+    }
+
+    fn report_weighed(&mut self, now: Time, part: f64) -> Option<Stat> {
         let tracked = self.tracked.as_mut()?;
         let mut stat = tracked.stats.report(now);
+        stat.average_concurrent_requests *= part;
         let is_over = stat.average_concurrent_requests == 0.0 && tracked.stats.in_flight() == 0;
         if std::mem::take(&mut tracked.announced) {
             stat.average_concurrent_requests = (stat.average_concurrent_requests - 1.0).max(0.0);
@@ -163,6 +183,21 @@ mod tests {
         for second in 2..10 {
             assert_eq!(script.tick(second), Some((1.0, 0.0)));
         }
+    }
+
+    #[test]
+    fn beside_pods_the_first_sample_is_an_average_over_the_whole_period() {
+        let told = |at: u64, requests: u32| {
+            let mut reporter = Reporter::default();
+            for _ in 0..requests {
+                reporter.request_started(Time::from_millis(at));
+            }
+            [1500, 2500].map(|at| reporter.report_beside_pods(Time::from_millis(at)).map(pair))
+        };
+        // A quarter of a second of eight requests, one of which was announced.
+        assert_eq!(told(1250, 8), [Some((1.0, 7.0)), Some((8.0, 0.0))]);
+        assert_eq!(told(1490, 3), [Some((0.0, 2.0)), Some((3.0, 0.0))], "no more than was announced");
+        assert_eq!(told(500, 3), [Some((2.0, 2.0)), Some((3.0, 0.0))]);
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::pin::pin;
 
 use futures_util::FutureExt;
 use http::{Method, StatusCode};
-use pilotlight_core::{PodEndpoint, PodTimeline, Timeouts};
+use pilotlight_core::{PodEndpoint, PodTimeline, Stat, Time, Timeouts};
 use pilotlight_feed::Change;
 use tokio::time::sleep;
 
 use super::*;
 use crate::activator::ActivatorState;
+use crate::revision::RevisionTraffic;
 
 /// The state of an activator by itself, with one revision.
 struct Script {
@@ -124,11 +125,42 @@ async fn hosts_that_change_lead_elsewhere_at_once_and_nobody_who_waits_is_lost()
     leave(second).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn where_pods_are_at_work_a_new_connection_changes_nothing_about_the_reports() {
+    let script = Script::new(with_pod(0));
+    let (state, clock) = (&script.state, script.state.params.clock);
+    let second = clock.now().whole_seconds() + 1;
+    let at = |millis: u64| Time::from_millis(second * 1000 + millis);
+    let averages = |stats: Vec<(RevisionId, Stat)>| -> Vec<f64> {
+        stats.iter().map(|(_, stat)| (stat.average_concurrent_requests * 1e2).round() / 1e2).collect()
+    };
+    sleep_until(clock.instant_at(at(0))).await;
+    let hello = state.all_revisions().remove(0);
+    let _running = [(); 3].map(|()| {
+        let (exchange, announcement) = hello.begin(clock, Method::GET);
+        if let Some(stat) = announcement {
+            state.announce(&hello, stat);
+        }
+        exchange
+    });
+    // Half a second of three, one of which was announced. A timer may be late by a millisecond.
+    assert_eq!(averages(state.reporting.report(at(500))), [0.5]);
+    assert!(state.reporting.resync(at(700)).is_empty(), "three would be told of twice in this second");
+    assert!(state.reporting.report(at(900)).is_empty(), "this second has its report");
+    assert_eq!(averages(state.reporting.report(at(1500))), [3.0]);
+    // Without pods the requests wait for one.
+    script.set(revision("hello"));
+    assert_eq!(averages(state.reporting.resync(at(2100))), [3.0]);
+    assert!(state.reporting.report(at(2500)).is_empty(), "this second has its report");
+    assert_eq!(averages(state.reporting.report(at(3500))), [3.0]);
+}
+
 #[test]
 fn a_deleted_revision_is_retired_when_its_last_request_is_over() {
     let script = Script::new(with_pod(1));
     script.state.apply(Change::Set(Arc::new(id("other")), Arc::new(revision("other"))));
-    let hello = script.state.all_revisions().remove(0);
+    let is_hello = |revision: &Arc<RevisionTraffic>| revision.id().name == "hello";
+    let hello = script.state.all_revisions().into_iter().find(is_hello).unwrap();
     let (exchange, _) = hello.begin(script.state.params.clock, Method::GET);
     script.delete();
     script.state.retire();

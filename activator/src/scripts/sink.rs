@@ -141,9 +141,9 @@ async fn a_new_connection_hears_first_of_those_who_wait_and_of_nobody_else() {
     // Two have waited all the time since: the average is 2, and nobody was told that they had arrived.
     let mut connection = autoscaler.accept().await;
     connection.expect(&[("a", 2.0, 2.0)]).await;
-    // The resync was this second's sample. A request that waits is told again each second; the one that left had been
-    // announced, and the next second has none.
-    connection.expect(&[("a", 2.0, 0.0), ("b", 0.0, 0.0)]).await;
+    // That was this second's sample of the one. The request to the other had been announced, and the next second has
+    // none. Those that wait are told again each second.
+    connection.expect(&[("b", 0.0, 0.0)]).await;
     connection.expect(&[("a", 2.0, 0.0), ("b", 0.0, 0.0)]).await;
     connection.expect(&[("a", 2.0, 0.0)]).await;
 }
