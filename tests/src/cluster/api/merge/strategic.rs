@@ -33,12 +33,11 @@ fn merge_map<'a>(
         fields.retain(|name, _| retained.iter().any(|each| each == name.as_str()));
     }
     for (name, value) in patch {
-        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
-            if let (Some(items), Some(gone)) =
-                (fields.get_mut(list).and_then(Value::as_array_mut), value.as_array())
-            {
-                items.retain(|item| !gone.contains(item));
-            }
+        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/")
+            && let Some(items) = fields.get_mut(list).and_then(Value::as_array_mut)
+            && let Some(gone) = value.as_array()
+        {
+            items.retain(|item| !gone.contains(item));
         }
         if name.starts_with('$') {
             continue;
