@@ -6,8 +6,8 @@
 pub mod activator;
 pub mod adopt;
 pub mod autoscaler;
-pub mod explain;
 mod cluster_args;
+pub mod explain;
 
 pub use cluster_args::ClusterArgs;
 #[cfg(test)]

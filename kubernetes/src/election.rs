@@ -71,9 +71,9 @@ pub(crate) enum Step {
 pub(crate) enum Written {
     /// The lease as it is now.
     Done(Box<Lease>),
-    /// Somebody else was faster.
+    /// Another candidate was faster.
     Conflict,
-    /// Nobody knows whether it was done.
+    /// The write may or may not have been done.
     Failed,
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::metrics::{EVENTS_DROPPED, EVENTS_WRITTEN, count};
+use crate::metrics::EventMetrics;
 
 /// One thing that happened to an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,25 +37,33 @@ pub struct Note {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     notes: mpsc::Sender<Note>,
+    metrics: EventMetrics,
 }
 
 impl Recorder {
     /// Starts writing, on the current runtime, in the name of `component`. Ends with its last clone.
     pub fn start(client: Client, component: &'static str, clock: Clock) -> Recorder {
         let (notes, inbox) = mpsc::channel(NOTES_IN_LINE);
-        tokio::spawn(write_all(client, Ledger::new(component), clock, inbox));
-        Recorder { notes }
+        let metrics = EventMetrics::new();
+        tokio::spawn(write_all(client, Ledger::new(component), clock, metrics.clone(), inbox));
+        Recorder { notes, metrics }
     }
 
     /// Has an event written, some time soon. If too many are in line already it is dropped, and counted.
     pub fn record(&self, note: Note) {
         if self.notes.try_send(note).is_err() {
-            count(EVENTS_DROPPED);
+            self.metrics.dropped.increment(1);
         }
     }
 }
 
-async fn write_all(client: Client, mut ledger: Ledger, clock: Clock, mut inbox: mpsc::Receiver<Note>) {
+async fn write_all(
+    client: Client,
+    mut ledger: Ledger,
+    clock: Clock,
+    metrics: EventMetrics,
+    mut inbox: mpsc::Receiver<Note>,
+) {
     while let Some(note) = inbox.recv().await {
         let mut entry = ledger.enter(clock.now(), &note);
         if let Entry::Repeated { namespace, name, change } = &entry {
@@ -68,7 +76,7 @@ async fn write_all(client: Client, mut ledger: Ledger, clock: Clock, mut inbox: 
                     entry = ledger.enter(clock.now(), &note);
                 }
                 outcome => {
-                    told(&note, outcome.map(|done| done.map(drop)));
+                    told(&metrics, &note, outcome.map(|done| done.map(drop)));
                     continue;
                 }
             }
@@ -80,18 +88,18 @@ async fn write_all(client: Client, mut ledger: Ledger, clock: Clock, mut inbox: 
             if !matches!(outcome, Ok(Ok(_))) {
                 ledger.forget(&note);
             }
-            told(&note, outcome.map(|done| done.map(drop)));
+            told(&metrics, &note, outcome.map(|done| done.map(drop)));
         }
     }
 }
 
-fn told(note: &Note, outcome: Result<kube::Result<()>, tokio::time::error::Elapsed>) {
+fn told(metrics: &EventMetrics, note: &Note, outcome: Result<kube::Result<()>, tokio::time::error::Elapsed>) {
     let error = match outcome {
-        Ok(Ok(())) => return count(EVENTS_WRITTEN),
+        Ok(Ok(())) => return metrics.written.increment(1),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no answer from the API server".to_owned(),
     };
-    count(EVENTS_DROPPED);
+    metrics.dropped.increment(1);
     debug!(reason = note.reason, object = note.object.name, %error, "Event was not written");
 }
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub struct PodAutoscalerSpec {
     /// The most requests a pod may run at once; 0: any number.
     pub container_concurrency: i64,
-    /// What has the `scale` subresource, as a rule a Deployment of the same namespace.
+    /// The object with the `scale` subresource, as a rule a Deployment of the same namespace.
     pub scale_target_ref: TargetRef,
     /// `Reachable`, `Unreachable`, or nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -45,7 +45,7 @@ pub struct TargetRef {
     pub name: String,
 }
 
-/// What the autoscaler has made of a revision.
+/// The state that the autoscaler has brought a revision to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodAutoscalerStatus {
@@ -137,7 +137,7 @@ pub struct ConditionsStatus {
 pub struct ServerlessServiceSpec {
     /// `Serve`: to the pods. `Proxy`: to activators.
     pub mode: String,
-    /// What owns the pods.
+    /// The owner of the pods.
     pub object_ref: TargetRef,
     /// `http1` or `h2c`.
     pub protocol_type: String,
@@ -146,7 +146,7 @@ pub struct ServerlessServiceSpec {
     pub num_activators: i32,
 }
 
-/// What the controller has made of a ServerlessService.
+/// The state that the controller has brought a ServerlessService to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServerlessServiceStatus {

@@ -36,7 +36,7 @@ pub struct LeasesParams {
     pub times: LeaseTimes,
 }
 
-/// Which leases are held here, and who holds the others.
+/// The leases that are held here, and the holders of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseState {
     /// The names of those held here.

@@ -1,12 +1,12 @@
 //! Metrics of what is read from and written to an API server.
 #![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
-use metrics::{counter, describe_counter};
+use metrics::{Counter, counter, describe_counter};
 
 /// Events that the API server has taken.
-pub(crate) const EVENTS_WRITTEN: &str = "pilotlight_events_written_total";
+const EVENTS_WRITTEN: &str = "pilotlight_events_written_total";
 /// Events that nobody will see: too many at once, or refused.
-pub(crate) const EVENTS_DROPPED: &str = "pilotlight_events_dropped_total";
+const EVENTS_DROPPED: &str = "pilotlight_events_dropped_total";
 /// Watches that broke, by kind.
 const WATCH_ERRORS: &str = "pilotlight_watch_errors_total";
 
@@ -17,12 +17,20 @@ pub fn describe() {
     describe_counter!(WATCH_ERRORS, "Failures of watches, by kind of object");
 }
 
-/// One more of what has no labels.
-pub(crate) fn count(name: &'static str) {
-    counter!(name).increment(1);
+/// The handles of what writes events. A series is there as long as its handle.
+#[derive(Clone, Debug)]
+pub(crate) struct EventMetrics {
+    pub(crate) written: Counter,
+    pub(crate) dropped: Counter,
 }
 
-/// A watch of this kind broke.
-pub(crate) fn count_watch_error(kind: &str) {
-    counter!(WATCH_ERRORS, "kind" => kind.to_owned()).increment(1);
+impl EventMetrics {
+    pub(crate) fn new() -> Self {
+        EventMetrics { written: counter!(EVENTS_WRITTEN), dropped: counter!(EVENTS_DROPPED) }
+    }
+}
+
+/// The handle of a watch of this kind. The series is there as long as it.
+pub(crate) fn watch_errors(kind: &str) -> Counter {
+    counter!(WATCH_ERRORS, "kind" => kind.to_owned())
 }

@@ -13,7 +13,7 @@ use pilotlight_feed::Feed;
 use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
 
-use crate::metrics::count_watch_error;
+use crate::metrics::watch_errors;
 
 /// The selection of objects to watch.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,7 @@ pub async fn watch<O, K, V>(
     V: PartialEq + Send + Sync,
 {
     let kind = O::kind(&()).into_owned();
+    let errors = watch_errors(&kind);
     let config = watcher::Config {
         label_selector: Some(params.labels).filter(|labels| !labels.is_empty()),
         field_selector: Some(params.fields).filter(|fields| !fields.is_empty()),
@@ -61,7 +62,7 @@ pub async fn watch<O, K, V>(
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                count_watch_error(&kind);
+                errors.increment(1);
                 if !std::mem::replace(&mut is_away, true) {
                     warn!(kind, %error, "Watch is broken, and tried again until it works");
                 }

@@ -104,7 +104,7 @@ fn take_request_log(data: &BTreeMap<String, String>, telemetry: &Telemetry) {
             telemetry.change_request_log(&asked);
         }
         Err(faults) => {
-            warn!(faults = faults.join("; "), "Cannot use the ConfigMap; the last one stays in force")
+            warn!(faults = faults.join("; "), "Cannot use the ConfigMap; the last one stays in force");
         }
     }
 }

@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    fn revision(spec: Value) -> RevisionFacts {
+    fn revision(spec: &Value) -> RevisionFacts {
         let object = json!({"apiVersion": "serving.knative.dev/v1", "kind": "Revision",
             "metadata": {"name": "hello-00001", "namespace": "shop"}, "spec": spec});
         let (id, facts) = RevisionFacts::of(&serde_json::from_value(object).unwrap()).unwrap();
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn limits_and_protocol_are_the_revisions() {
-        let facts = revision(json!({"containerConcurrency": 7, "timeoutSeconds": 60,
+        let facts = revision(&json!({"containerConcurrency": 7, "timeoutSeconds": 60,
             "responseStartTimeoutSeconds": 30, "idleTimeoutSeconds": 0,
             "containers": [{"ports": [{"name": "h2c", "containerPort": 9000}]}]}));
         let expected = RevisionFacts {
@@ -260,15 +260,15 @@ mod tests {
             trusts_probes: true,
         };
         assert_eq!(facts, expected);
-        let bare = revision(json!({"containers": [{}]}));
+        let bare = revision(&json!({"containers": [{}]}));
         assert_eq!((bare.container_concurrency, bare.timeouts), (0.into(), Timeouts::default()));
         assert_eq!(bare.protocol, Protocol::Http1);
-        assert_eq!(revision(json!({"timeoutSeconds": 0})).timeouts.total, Duration::ZERO);
+        assert_eq!(revision(&json!({"timeoutSeconds": 0})).timeouts.total, Duration::ZERO);
     }
 
     #[test]
     fn the_container_with_ports_serves_where_there_are_several() {
-        let facts = revision(json!({"containers": [
+        let facts = revision(&json!({"containers": [
             {"readinessProbe": {"exec": {"command": ["true"]}}},
             {"ports": [{"name": "h2c", "containerPort": 1}]}]}));
         assert_eq!(
@@ -280,13 +280,13 @@ mod tests {
 
     #[test]
     fn a_probe_is_not_trusted_where_readiness_means_more_than_it_can_see() {
-        let trusts = |container: Value| revision(json!({"containers": [container]})).trusts_probes;
+        let trusts = |container: Value| revision(&json!({"containers": [container]})).trusts_probes;
         assert!(trusts(json!({"readinessProbe": {"tcpSocket": {"port": 0}}})));
         assert!(!trusts(json!({"readinessProbe": {"exec": {"command": ["true"]}}})));
         assert!(!trusts(json!({"startupProbe": {"tcpSocket": {"port": 0}}})));
         let sidecar = json!({"containers": [
             {"ports": [{"containerPort": 1}]}, {"startupProbe": {"tcpSocket": {"port": 0}}}]});
-        assert!(!revision(sidecar).trusts_probes);
+        assert!(!revision(&sidecar).trusts_probes);
     }
 
     #[test]

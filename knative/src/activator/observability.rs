@@ -51,10 +51,9 @@ fn as_json(data: &BTreeMap<String, String>) -> Result<Value, Vec<String>> {
         ("logging.enable-request-log", "enableRequestLog"),
         ("logging.enable-probe-request-log", "enableProbeRequestLog"),
     ] {
-        match text(key).map(str::parse::<bool>) {
-            Some(Ok(value)) => drop(top.insert(field.to_owned(), json!(value))),
-            // Knative takes whatever is not true for false.
-            Some(Err(_)) | None => {}
+        // Knative takes whatever is not true for false.
+        if let Some(Ok(value)) = text(key).map(str::parse::<bool>) {
+            top.insert(field.to_owned(), json!(value));
         }
     }
     if let Some(template) = data.get("logging.request-log-template") {

@@ -75,6 +75,7 @@ async fn serve(args: &KnativeActivatorArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new();
     let params = args.params(registry.clone()).await?;
     registry.install().context("cannot install the recorder of metrics")?;
+    pilotlight_kubernetes::metrics::describe();
     let starting = start(params);
     let activator = tokio::select! {
         started = starting => started?,

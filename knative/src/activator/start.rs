@@ -112,9 +112,9 @@ pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActi
         None => AddressSource::find(&client).await,
     };
     let network = config::read(&client, &system_namespace, &names.network).await?;
-    let network = NetworkSettings::from_map(&network).map_err(wrong)?;
+    let network = NetworkSettings::from_map(&network).map_err(|faults| wrong(&faults))?;
     let told = config::read(&client, &system_namespace, &names.observability).await?;
-    let told = observability::telemetry(&told, &env).map_err(wrong)?;
+    let told = observability::telemetry(&told, &env).map_err(|faults| wrong(&faults))?;
     let tls = if network.over_tls {
         let policy = tls_policy(|name| env.get(name).cloned()).map_err(WrongSettings::new)?;
         Some(InternalTls::read(&client, &system_namespace, policy).await?)
@@ -242,7 +242,7 @@ fn listen_at(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listen(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-fn wrong(faults: Vec<String>) -> WrongSettings {
+fn wrong(faults: &[String]) -> WrongSettings {
     WrongSettings::new(faults.join("\n"))
 }
 

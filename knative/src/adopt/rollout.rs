@@ -197,7 +197,7 @@ mod tests {
 
     const IMAGE: &str = "example.com/ours";
 
-    fn workload(name: &str, replicas: i32, status: Value) -> Workload {
+    fn workload(name: &str, replicas: i32, status: &Value) -> Workload {
         let deployment = json!({
             "metadata": {"name": name, "namespace": "knative-serving", "generation": 2},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name, "role": name}},
@@ -214,7 +214,7 @@ mod tests {
         Progress::of(workloads.into(), &BTreeSet::new())
     }
 
-    fn pod(status: Value) -> Option<StuckPod> {
+    fn pod(status: &Value) -> Option<StuckPod> {
         let pod = json!({"metadata": {"name": "activator-1", "namespace": "knative-serving"},
             "spec": {"containers": [{"name": "activator", "image": IMAGE}]}, "status": status});
         StuckPod::of(&serde_json::from_value(pod).unwrap(), IMAGE)
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_change_is_done_once_every_pod_is_a_new_one_and_available() {
-        let at = |status| progress([workload("a", 2, status)]);
+        let at = |status| progress([workload("a", 2, &status)]);
         assert_eq!(at(status(1, 2, 2, 2)).line, "waiting for the controller");
         assert_eq!(at(status(2, 3, 1, 2)).line, "1 of 2 pods replaced, 2 ready, 2 old ones left");
         assert!(!at(status(2, 3, 2, 2)).is_done(), "an old one is left");
@@ -233,8 +233,8 @@ mod tests {
 
     #[test]
     fn a_workload_at_zero_is_done_once_its_next_pod_will_be_a_new_one() {
-        assert!(progress([workload("a", 0, status(2, 0, 0, 0))]).is_done());
-        let mut old = workload("a", 0, status(2, 0, 0, 0));
+        assert!(progress([workload("a", 0, &status(2, 0, 0, 0))]).is_done());
+        let mut old = workload("a", 0, &status(2, 0, 0, 0));
         old.has_image = false;
         assert!(!progress([old]).is_done());
         assert!(progress([]).is_done());
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_was_not_well_before_does_not_count() {
-        let (well, unwell) = (workload("a", 1, status(2, 1, 1, 1)), workload("b", 1, status(2, 1, 1, 0)));
+        let (well, unwell) = (workload("a", 1, &status(2, 1, 1, 1)), workload("b", 1, &status(2, 1, 1, 0)));
         let all = progress([well.clone(), unwell.clone()]);
         assert_eq!((all.line.as_str(), all.is_done()), ("1 of 2 workloads done", false));
         let before = [unwell.id()].into();
@@ -255,11 +255,11 @@ mod tests {
             json!({"containerStatuses": [{"name": "activator", "image": "", "imageID": "", "ready": false,
                 "restartCount": 3, "state": {"waiting": {"reason": reason, "message": "Back-off"}}}]})
         };
-        let trouble = pod(waiting("ImagePullBackOff")).unwrap();
+        let trouble = pod(&waiting("ImagePullBackOff")).unwrap();
         let line = "pod knative-serving/activator-1, container activator: ImagePullBackOff: Back-off";
         assert_eq!((trouble.line().as_str(), trouble.is_hopeless, trouble.has_ended), (line, false, true));
-        assert!(pod(waiting("InvalidImageName")).unwrap().is_hopeless);
-        assert!(pod(waiting("ContainerCreating")).unwrap().line().ends_with("is being made"));
+        assert!(pod(&waiting("InvalidImageName")).unwrap().is_hopeless);
+        assert!(pod(&waiting("ContainerCreating")).unwrap().line().ends_with("is being made"));
         let running = json!({"containerStatuses": [{"name": "activator", "image": "", "imageID": "", "ready": false,
             "restartCount": 0, "state": {"running": {}}}]});
         assert!(pod(running).unwrap().line().ends_with("runs, and is not ready"));
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_ready_or_of_another_image_is_no_trouble() {
-        assert_eq!(pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})), None);
+        assert_eq!(pod(&json!({"conditions": [{"type": "Ready", "status": "True"}]})), None);
         let other = json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "other"}]}});
         assert_eq!(StuckPod::of(&serde_json::from_value(other).unwrap(), IMAGE), None);
         let unscheduled =

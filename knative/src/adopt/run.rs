@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::cluster::Installation;
 use super::component::Component;
 use super::plan::{Plan, PlanError, SeenImage, image_fault, is_ours};
-use super::rollout::{Progress, StuckPod};
+use super::rollout::{Progress, StuckPod, Workload};
 
 /// Parameters of an adoption or a rollback.
 #[derive(Clone)]
@@ -218,7 +218,7 @@ impl AdoptParams {
         let read = |what: &str| api(format!("cannot read the pods of {component} {what}"));
         let before = cluster.workloads(component, &plan.to).await.map_err(read("before the change"))?;
         let unwell: BTreeSet<String> =
-            before.iter().filter(|workload| !workload.is_well()).map(|workload| workload.id()).collect();
+            before.iter().filter(|workload| !workload.is_well()).map(Workload::id).collect();
         // A Deployment of Knative's own is what this is about, however it is.
         let unwell = if component == Component::QueueProxy { unwell } else { BTreeSet::new() };
         for id in &unwell {

@@ -30,6 +30,7 @@ use tracing::info;
 use super::buckets::Buckets;
 use super::facts::{self, AutoscalerFact, MetricFact, PodFact, ServiceFact, TargetFact};
 use super::index::{Fact, Index};
+use super::metrics::Metrics;
 use super::probe::Resolve;
 use super::scraping::ScrapeOutcome;
 use super::settings::Settings;
@@ -49,6 +50,8 @@ pub struct KnativeClusterParams {
     pub cluster_domain: String,
     /// Finds the address of a revision's Service: [`dns`](super::probe::dns) outside of tests.
     pub resolve: Resolve,
+    /// The handles of its metrics.
+    pub metrics: Metrics,
 }
 
 /// A cluster with Knative Serving, of whose revisions this is the autoscaler.
@@ -67,13 +70,20 @@ pub struct KnativeCluster {
 impl KnativeCluster {
     /// Starts watching, on the current runtime.
     pub fn start(params: KnativeClusterParams) -> Arc<KnativeCluster> {
-        let KnativeClusterParams { client, clock, mut settings, mut buckets, cluster_domain, resolve } =
-            params;
+        let KnativeClusterParams {
+            client,
+            clock,
+            mut settings,
+            mut buckets,
+            cluster_domain,
+            resolve,
+            metrics,
+        } = params;
         let index =
             Index::new(Arc::clone(&settings.borrow_and_update()), Arc::clone(&buckets.borrow_and_update()));
         let recorder = Recorder::start(client.clone(), COMPONENT, clock);
         let worker = Worker::new(
-            WorkerParams { client: client.clone(), clock, cluster_domain, resolve, recorder },
+            WorkerParams { client: client.clone(), clock, cluster_domain, resolve, recorder, metrics },
             index,
         );
         let mut tasks = JoinSet::new();

@@ -171,7 +171,7 @@ impl ConfigMaps {
             let (uid, data) = &*map;
             if let Err(faults) = self.learn(&name, data, false) {
                 warn!(config_map = %name, faults = %faults.to_string().replace('\n', "; "), "An illegal change of a ConfigMap is not followed");
-                metrics.config_refused(&name);
+                metrics.config_refused.count(&name);
                 on_refused(&name, uid, &faults);
                 continue;
             }

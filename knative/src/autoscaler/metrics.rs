@@ -37,26 +37,16 @@ pub fn describe() {
     );
 }
 
-pub(crate) fn count_write(operation: &'static str) {
-    counter!(WRITES, "operation" => operation).increment(1);
-}
-
-pub(crate) fn count_write_error(operation: &'static str) {
-    counter!(WRITE_ERRORS, "operation" => operation).increment(1);
-}
-
-pub(crate) fn count_unanswered_probe() {
-    counter!(PROBES_UNANSWERED).increment(1);
-}
-
-/// The handles.
+/// The handles. A series is there as long as its handle.
 #[derive(Clone)]
 pub struct Metrics {
     pub(crate) buckets_held: Gauge,
     pub(crate) stats_forwarded: Counter,
     pub(crate) stats_dropped: Counter,
-    /// A series is there as long as its handle.
-    config_refused: Arc<Mutex<BTreeMap<String, Counter>>>,
+    pub(crate) probes_unanswered: Counter,
+    pub(crate) writes: Labelled,
+    pub(crate) write_errors: Labelled,
+    pub(crate) config_refused: Labelled,
 }
 
 impl Metrics {
@@ -67,13 +57,31 @@ impl Metrics {
             buckets_held: gauge!(BUCKETS_HELD),
             stats_forwarded: counter!(STATS_FORWARDED),
             stats_dropped: counter!(STATS_DROPPED),
-            config_refused: Arc::default(),
+            probes_unanswered: counter!(PROBES_UNANSWERED),
+            writes: Labelled::new(WRITES, "operation"),
+            write_errors: Labelled::new(WRITE_ERRORS, "operation"),
+            config_refused: Labelled::new(CONFIG_REFUSED, "name"),
         }
     }
+}
 
-    pub(crate) fn config_refused(&self, config_map: &str) {
-        let mut counters = self.config_refused.lock();
-        let new = || counter!(CONFIG_REFUSED, "name" => config_map.to_owned());
-        counters.entry(config_map.to_owned()).or_insert_with(new).increment(1);
+/// Counters of one metric that differ in one label, of few values. Clones are the same ones.
+#[derive(Clone)]
+pub(crate) struct Labelled {
+    metric: &'static str,
+    label: &'static str,
+    counters: Arc<Mutex<BTreeMap<String, Counter>>>,
+}
+
+impl Labelled {
+    fn new(metric: &'static str, label: &'static str) -> Self {
+        Labelled { metric, label, counters: Arc::default() }
+    }
+
+    /// Counts one more for this value of the label.
+    pub(crate) fn count(&self, value: &str) {
+        let mut counters = self.counters.lock();
+        let new = || counter!(self.metric, self.label => value.to_owned());
+        counters.entry(value.to_owned()).or_insert_with(new).increment(1);
     }
 }

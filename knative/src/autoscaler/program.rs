@@ -8,7 +8,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Parser};
 use pilotlight_config::process::{AutoscalerEnv, TelemetryEnv, cluster_domain, variables};
-use pilotlight_kubernetes::{ClientArgs, connect};
 use pilotlight_net::Clock;
 use pilotlight_process::flags::{CheckArgs, LogArgs, address, parse};
 use pilotlight_process::{
@@ -20,6 +19,7 @@ use tracing::{Level, info};
 use super::config_maps::{ConfigMapNames, ConfigMaps};
 use super::probe::dns;
 use super::running::{RunningParams, STATS_PORT, start};
+use crate::ClusterArgs;
 
 /// The autoscaler in Knative's place as a program of its own.
 #[derive(Debug, Parser)]
@@ -37,12 +37,8 @@ struct Program {
     variables::TELEMETRY,
 ]))]
 pub struct KnativeAutoscalerArgs {
-    /// Context of the kubeconfig that names the cluster [default: the cluster around this pod]
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-    /// Kubeconfig to use
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Address of the admin port: /metrics, /healthz, /readyz, /v1/decisions [default: port 8008 at every address]
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     admin: Option<SocketAddr>,
@@ -128,12 +124,7 @@ impl KnativeAutoscalerArgs {
         let told = wrong.check_all(TelemetryEnv::from_env(lookup));
         let env = wrong.check_all(AutoscalerEnv::from_env(lookup));
         let (told, env) = wrong.finish(|| told.zip(env))?;
-        let client = connect(ClientArgs {
-            kubeconfig: self.kubeconfig.clone(),
-            context: self.context.clone(),
-            user_agent: concat!("pilotlight-autoscaler/", env!("CARGO_PKG_VERSION")).to_owned(),
-        })
-        .await?;
+        let client = self.cluster.connect("pilotlight-autoscaler").await?;
         let registry = Registry::new();
         registry.install().context("cannot install the recorder of metrics")?;
         pilotlight_autoscaler::metrics::describe();

@@ -182,6 +182,7 @@ pub async fn start(params: RunningParams) -> anyhow::Result<RunningAutoscaler> {
         buckets: ownership.buckets.clone(),
         cluster_domain: params.cluster_domain,
         resolve: Arc::clone(&params.resolve),
+        metrics: metrics.clone(),
     });
     let buckets = ownership.buckets.clone();
     let forwarder = Forwarder::new(ownership, metrics);

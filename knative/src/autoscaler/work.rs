@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::index::{Fact, Index, ProbeTarget, Written};
 use super::lane::{Lane, Round};
-use super::metrics::{count_unanswered_probe, count_write, count_write_error};
+use super::metrics::Metrics;
 use super::probe::{Probes, Resolve, Turn};
 use super::reconcile::{Write, reconcile};
 use super::scraping::ScrapeOutcome;
@@ -32,6 +32,7 @@ pub(crate) struct WorkerParams {
     pub(crate) cluster_domain: String,
     pub(crate) resolve: Resolve,
     pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
 }
 
 /// The index, and everything that acts on it.
@@ -47,13 +48,14 @@ pub(crate) struct Worker {
     resolve: Resolve,
     cluster_domain: String,
     teller: Teller,
+    metrics: Metrics,
     /// When a failure of each operation was last logged.
     logged: Mutex<BTreeMap<&'static str, Time>>,
 }
 
 impl Worker {
     pub(crate) fn new(params: WorkerParams, index: Index) -> Arc<Self> {
-        let WorkerParams { client, clock, cluster_domain, resolve, recorder } = params;
+        let WorkerParams { client, clock, cluster_domain, resolve, recorder, metrics } = params;
         Arc::new(Worker {
             index: Mutex::new(index),
             views: Feed::default(),
@@ -66,6 +68,7 @@ impl Worker {
             resolve,
             cluster_domain,
             teller: Teller::new(recorder),
+            metrics,
             logged: Mutex::default(),
         })
     }
@@ -220,7 +223,7 @@ impl Worker {
                 writer.metric_status(id, version.unwrap_or_default(), status).await
             }
         }?;
-        count_write(operation(write));
+        self.metrics.writes.count(operation(write));
         let mut index = self.index.lock();
         index.wrote(id, written);
         if write.creates().is_some() {
@@ -268,7 +271,7 @@ impl Worker {
             return Ok(());
         }
         let scaled = self.writer.set_scale(namespace, target, to).await?;
-        count_write(SCALE);
+        self.metrics.writes.count(SCALE);
         self.index.lock().wrote(&seen.id, Written::Target(scaled));
         self.teller.scaled(seen, from, to);
         Ok(())
@@ -285,7 +288,7 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    count_unanswered_probe();
+                    self.metrics.probes_unanswered.increment(1);
                     if let Some(seen) = self.seen(id) {
                         self.teller.zero_waits(&seen, &host, &error);
                     }
@@ -302,7 +305,7 @@ impl Worker {
     /// Tells of a write that failed and will be tried again: in an event the first time in a row, in the log not more
     /// often than twice a minute for each operation.
     fn failed(&self, seen: &Seen, operation: &'static str, error: &WriteError, failures: u32) {
-        count_write_error(operation);
+        self.metrics.write_errors.count(operation);
         if matches!(error, WriteError::Missing(_)) {
             self.index.lock().missing(&seen.id);
         }

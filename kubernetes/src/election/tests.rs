@@ -156,7 +156,7 @@ fn of_two_that_take_a_lease_at_once_one_is_refused_and_waits() {
         candidate.read(at(0), Ok(None));
     }
     server.serve(at(0), &mut one);
-    // It thinks that there is no lease, and is told otherwise.
+    // The second thinks that there is no lease, and is told otherwise.
     let wait = server.serve(at(0), &mut two);
     assert!(wait > at(0));
     assert!(one.holds(at(0)) && !two.holds(at(0)));
@@ -214,7 +214,7 @@ fn a_watch_that_is_late_costs_a_holder_a_look_and_not_the_lease() {
     assert_eq!(one.next(at(5)), Step::Read);
     server.serve(at(5), &mut one);
     assert!(one.holds(at(44)), "it renewed at 5");
-    // Its own renewal, told by the watch, is no news.
+    // A renewal of its own, told by the watch, is no news.
     one.told(at(6), server.lease.clone());
     assert_eq!(one.next(at(6)), Step::WaitUntil(at(15)));
 }
@@ -226,7 +226,7 @@ fn a_lease_that_somebody_took_or_deleted_is_lost() {
     let mut taken = server.lease.clone().unwrap();
     taken.spec.as_mut().unwrap().holder_identity = Some("two".to_owned());
     server.write(taken);
-    // Its renewal is refused.
+    // The renewal is refused.
     server.serve(at(10), &mut one);
     assert!(!one.holds(at(10)));
     assert_eq!(one.holder(), Some("two"));

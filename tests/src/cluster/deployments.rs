@@ -141,7 +141,7 @@ impl Deployments {
         let mut pod =
             Pod { metadata: template.metadata.unwrap_or_default(), spec: template.spec, status: None };
         let unique = UNIQUE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let moment = k8s_openapi::jiff::Timestamp::now().as_microsecond();
+        let moment = jiff::Timestamp::now().as_microsecond();
         pod.metadata.name = Some(format!(
             "{}-{hash}-{}",
             deployment.name_any(),

@@ -13,6 +13,7 @@ use crate::{Crate, crates};
 const CLOCKS: &[(&str, &str)] = &[
     ("net/tests/http/server.rs", "a connection is used for longer than a limit"),
     ("net/tests/http/upgrade.rs", "a client talks for longer than a limit"),
+    ("tests/src/cluster/api/table.rs", "an API server shows how old objects are"),
     ("tests/tests/fidelity.rs", "a run begins with an even second, as a simulated one"),
 ];
 

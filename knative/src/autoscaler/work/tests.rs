@@ -151,6 +151,7 @@ fn worker(api: &PretendApi) -> Arc<Worker> {
         cluster_domain: "cluster.local".to_owned(),
         resolve: resolve_nothing(),
         recorder,
+        metrics: Metrics::new(),
     };
     Worker::new(params, Index::new(Arc::default(), holding(&["b"])))
 }
@@ -373,6 +374,7 @@ async fn a_cluster_shows_what_was_listed_and_ends_with_its_last_handle() {
         buckets: buckets.1,
         cluster_domain: "cluster.local".to_owned(),
         resolve: resolve_nothing(),
+        metrics: Metrics::new(),
     });
     let mut follower = pilotlight_autoscaler::Cluster::follow(&*cluster);
     let Some(pilotlight_feed::Change::Set(shown, view)) = follower.next().await else { panic!("a revision") };

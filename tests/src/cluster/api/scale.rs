@@ -37,7 +37,7 @@ pub(crate) fn of(definition: &Definition, object: &Value) -> Option<Value> {
 pub(crate) fn set(definition: &Definition, object: &Value, scale: &Value) -> Result<Value> {
     let Some(ScalePaths { spec, .. }) = &definition.scale else { return Err(Failure::no_such_page()) };
     let wanted = scale["spec"].get("replicas").cloned().unwrap_or(json!(0));
-    if !wanted.as_i64().is_some_and(|replicas| replicas >= 0) {
+    if wanted.as_i64().is_none_or(|replicas| replicas < 0) {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let message = format!("Invalid value: {wanted}: must be greater than or equal to 0");
         return Err(Failure::invalid(definition, name, &[("spec.replicas", "FieldValueInvalid", message)]));

@@ -95,10 +95,16 @@ impl FieldRequirement {
         let is_equal = match value {
             Some(Value::String(text)) => *text == self.value,
             Some(Value::Null) | None => self.value.is_empty(),
-            Some(other) => other.to_string() == self.value,
+            Some(other) => is_written(other, &self.value),
         };
         is_equal == self.is_equal
     }
+}
+
+/// Whether a number or a truth value is written like this.
+fn is_written(value: &Value, text: &str) -> bool {
+    let written = value.to_string();
+    written == text
 }
 
 fn matches_all(requirements: &[Requirement], labels: Option<&Map<String, Value>>) -> bool {

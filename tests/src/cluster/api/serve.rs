@@ -128,9 +128,9 @@ impl Service {
                 let frames = futures_util::TryStreamExt::map_ok(events, Frame::data);
                 Ok(answer(StatusCode::OK, StreamBody::new(frames).boxed_unsync()))
             }
-            Verb::Create | Verb::Update | Verb::Patch => self.write(&call, definition, &key, body),
-            Verb::Delete => self.delete(&call, definition, &key, body),
-            Verb::DeleteCollection => self.delete_all(&call, definition, body),
+            Verb::Create | Verb::Update | Verb::Patch => self.write(&call, &definition, &key, body),
+            Verb::Delete => self.delete(&call, &definition, &key, body),
+            Verb::DeleteCollection => self.delete_all(&call, &definition, body),
         }
     }
 
@@ -143,7 +143,7 @@ impl Service {
     fn write(
         &self,
         call: &Call,
-        definition: Arc<Definition>,
+        definition: &Arc<Definition>,
         key: &Key,
         body: &Bytes,
     ) -> Result<Response<Body>> {
@@ -152,14 +152,14 @@ impl Service {
         let object = if patch.is_none() { read_json(call, body)? } else { Value::Null };
         let written = {
             let mut store = self.store.lock();
-            let mut writing = self.writing(&mut store, call, Arc::clone(&definition));
+            let mut writing = self.writing(&mut store, call, Arc::clone(definition));
             match (call.verb, patch) {
                 (_, Some(patch)) => writing.patch(key, patch)?,
                 (Verb::Create, _) if subresource == "binding" => return bind(&mut writing, key, &object),
                 (Verb::Create, _) if subresource == "eviction" => {
                     let options = DeleteOptions::read(&object["deleteOptions"]);
                     writing.delete(key, &options)?;
-                    return Ok(json(StatusCode::CREATED, &success(&definition, None)));
+                    return Ok(json(StatusCode::CREATED, &success(definition, None)));
                 }
                 (Verb::Create, _) => writing.create(&key.namespace, object)?,
                 _ => writing.update(key, object)?,
@@ -167,31 +167,31 @@ impl Service {
         };
         let status =
             if matches!(written, Written::Created(_)) { StatusCode::CREATED } else { StatusCode::OK };
-        self.one(call, &definition, written.object(), status)
+        self.one(call, definition, written.object(), status)
     }
 
     fn delete(
         &self,
         call: &Call,
-        definition: Arc<Definition>,
+        definition: &Arc<Definition>,
         key: &Key,
         body: &Bytes,
     ) -> Result<Response<Body>> {
         let options = read_options(call, body)?;
         let mut store = self.store.lock();
-        let deleted = self.writing(&mut store, call, Arc::clone(&definition)).delete(key, &options)?;
+        let deleted = self.writing(&mut store, call, Arc::clone(definition)).delete(key, &options)?;
         match deleted {
             // Kubernetes shows pods a last time, and says of other kinds that they are gone.
             Deleted::Gone(object) if definition.id() != "pods" => {
-                Ok(json(StatusCode::OK, &success(&definition, Some(&object))))
+                Ok(json(StatusCode::OK, &success(definition, Some(&object))))
             }
             Deleted::Gone(object) | Deleted::Begun(object) => {
-                self.one(call, &definition, &object, StatusCode::OK)
+                self.one(call, definition, &object, StatusCode::OK)
             }
         }
     }
 
-    fn delete_all(&self, call: &Call, definition: Arc<Definition>, body: &Bytes) -> Result<Response<Body>> {
+    fn delete_all(&self, call: &Call, definition: &Arc<Definition>, body: &Bytes) -> Result<Response<Body>> {
         let options = read_options(call, body)?;
         let shape = Shape::read(&call.accept)?;
         let mut store = self.store.lock();
@@ -202,13 +202,13 @@ impl Service {
             .filter(|(_, object)| selection.matches(&object.value))
             .map(|(key, object)| (key.clone(), Arc::clone(object)))
             .collect();
-        let mut writing = self.writing(&mut store, call, Arc::clone(&definition));
+        let mut writing = self.writing(&mut store, call, Arc::clone(definition));
         for (key, _) in &meant {
             writing.delete(key, &options)?;
         }
         let meta = json!({"resourceVersion": store.revision().to_string()});
         let objects = meant.iter().map(|(_, object)| &**object);
-        Ok(sent(StatusCode::OK, shape.list(&definition, &meta, objects)))
+        Ok(sent(StatusCode::OK, shape.list(definition, &meta, objects)))
     }
 
     /// One object, or the subresource of it that was asked for.

@@ -126,10 +126,10 @@ fn or_none(value: &Value) -> Value {
 
 fn ready(object: &Value) -> Value {
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions
+    let mut ready = conditions
         .filter(|condition| condition["type"] == "Ready")
         .map(|condition| condition["status"].clone());
-    ready.last().unwrap_or_default()
+    ready.next_back().unwrap_or_default()
 }
 
 /// Time since an object was created: `42s`, `7m`, `3h`, `2d`.

@@ -179,7 +179,7 @@ impl Watch {
         };
         match timeout_at(wakes_at, woken).await {
             Ok(Woken::Changed { is_served }) => (!is_served).then_some(None),
-            Ok(Woken::Fault(fault)) => self.fault(fault?),
+            Ok(Woken::Fault(fault)) => self.fault(&fault?),
             Err(_) => self.look_at_clock(),
         }
     }
@@ -196,7 +196,7 @@ impl Watch {
         self.takes_bookmarks.then(|| Some(Ok(self.bookmark(false))))
     }
 
-    fn fault(&mut self, fault: WatchFault) -> Option<Option<io::Result<Bytes>>> {
+    fn fault(&mut self, fault: &WatchFault) -> Option<Option<io::Result<Bytes>>> {
         if !fault.requests.matches(&self.call) {
             return None;
         }

@@ -310,7 +310,7 @@ const BOOKKEEPING: [&str; 4] = [
 mod tests {
     use super::*;
 
-    fn revision(spec: Value) -> Revision {
+    fn revision(spec: &Value) -> Revision {
         serde_json::from_value(json!({
             "apiVersion": "serving.knative.dev/v1", "kind": "Revision",
             "metadata": {
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_deployment_has_the_queue_proxy_behind_the_app_as_knatives_controller_makes_it() {
-        let revision = revision(json!({
+        let revision = revision(&json!({
             "containerConcurrency": 5, "timeoutSeconds": 20,
             "containers": [{ "name": "app", "image": "sample", "readinessProbe": { "httpGet": { "path": "/healthz" }, "periodSeconds": 1 } }],
         }));
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn the_autoscaler_gets_annotations_and_the_defaults_of_the_webhook() {
         let revision = revision(
-            json!({ "containers": [{ "name": "app", "ports": [{ "name": "h2c", "containerPort": 9000 }] }] }),
+            &json!({ "containers": [{ "name": "app", "ports": [{ "name": "h2c", "containerPort": 9000 }] }] }),
         );
         let autoscaler = autoscaler_of(&revision, "Reachable");
         assert_eq!(

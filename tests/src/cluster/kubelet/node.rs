@@ -136,7 +136,7 @@ impl Node {
     pub(super) async fn tell(&self, pod: &Pod, type_: &str, reason: &str, message: &str) {
         self.log.say(format!("pod {}", pod.name_any()), format!("{reason}: {message}"));
         let namespace = pod.namespace().unwrap_or_default();
-        let moment = k8s_openapi::jiff::Timestamp::now().as_nanosecond();
+        let moment = jiff::Timestamp::now().as_nanosecond();
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(format!("{}.{moment:x}", pod.name_any())),

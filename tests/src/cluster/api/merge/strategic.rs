@@ -33,12 +33,11 @@ fn merge_map<'a>(
         fields.retain(|name, _| retained.iter().any(|each| each == name.as_str()));
     }
     for (name, value) in patch {
-        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
-            if let (Some(items), Some(gone)) =
-                (fields.get_mut(list).and_then(Value::as_array_mut), value.as_array())
-            {
-                items.retain(|item| !gone.contains(item));
-            }
+        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/")
+            && let Some(items) = fields.get_mut(list).and_then(Value::as_array_mut)
+            && let Some(gone) = value.as_array()
+        {
+            items.retain(|item| !gone.contains(item));
         }
         if name.starts_with('$') {
             continue;
@@ -130,10 +129,10 @@ mod tests {
 
     use super::*;
 
-    fn patched(mut live: Value, patch: Value) -> Value {
+    fn patched(mut live: Value, patch: &Value) -> Value {
         let mut pods = Definition::new("", "v1", "Pod", "pods");
         pods.is_custom = false;
-        merge(&pods, &mut live, &patch).expect("a patch");
+        merge(&pods, &mut live, patch).expect("a patch");
         live
     }
 
@@ -146,7 +145,7 @@ mod tests {
         let expected = json!({"spec": {"containers": [
             {"name": "a", "image": "x", "args": ["2"], "env": [{"name": "E", "value": "1"}, {"name": "F", "value": "2"}]},
             {"name": "c"}]}});
-        assert_eq!(patched(live, patch), expected);
+        assert_eq!(patched(live, &patch), expected);
     }
 
     #[test]
@@ -163,6 +162,6 @@ mod tests {
             "metadata": {"finalizers": ["b"], "labels": {"y": "2"}},
             "status": {"conditions": [{"type": "B", "status": "True"}, {"type": "A"}]}
         });
-        assert_eq!(patched(live, patch), expected);
+        assert_eq!(patched(live, &patch), expected);
     }
 }
