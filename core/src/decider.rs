@@ -130,6 +130,13 @@ impl Decider {
         }
     }
 
+    /// Lets a panic last for a whole stable window from now.
+    pub(crate) fn hold_on(&mut self, now: Time) {
+        if let ScalingMode::Panic { since } = &mut self.mode {
+            *since = now;
+        }
+    }
+
     /// The floor while there is panic.
     pub(crate) fn max_panic_pods(&self) -> u32 {
         self.max_panic_pods

@@ -7,11 +7,15 @@
 //! A [`Plan`] says what should be true; the driver compares and converges. Applying it twice is harmless, and
 //! a missed one is repaired by the next tick.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 use crate::spec::{ServingMode, num_activators};
-use crate::{Collector, Decider, Decision, History, LoadHistory, RevisionId, RevisionSpec, Stat, Time};
+use crate::{
+    Collector, Decider, Decision, History, LoadHistory, RevisionId, RevisionSpec, ScalingMode, Stat, Time,
+};
 
 /// One revision: what is known about it, and what was decided.
 ///
@@ -35,6 +39,8 @@ pub struct Revision {
     /// The last valid decision: it stands while there is no data for a new one.
     decision: Option<Decision>,
     evaluation: Option<Evaluation>,
+    /// Activators heard of since the load was lost; `None`: it was not, or the time for which pods are held is over.
+    heard: Option<BTreeSet<String>>,
 }
 
 /// A fact about a revision, or an occasion to think again.
@@ -170,9 +176,11 @@ impl Revision {
     }
 
     /// A revision that goes on with what is remembered of it. With a whole history it decides as if nothing had
-    /// happened; where the load is lost, no pod goes before a whole stable window has been seen.
+    /// happened; where the load is lost, no pod goes before a whole stable window has been seen of every activator:
+    /// until one has found the way here its share of the load reads as nothing.
     pub fn resume(now: Time, spec: RevisionSpec, pods: PodCounts, history: History) -> Self {
         let History { activity, initialized, decision, path, load } = history;
+        let heard = (load.is_none() && activity.is_some()).then(BTreeSet::new);
         let (collector, decider) = match (&load, activity) {
             (Some(load), _) => (
                 Collector::resume(now, &spec, &load.concurrency, &load.requests),
@@ -195,6 +203,7 @@ impl Revision {
             path,
             decision,
             evaluation: None,
+            heard,
             pods,
             spec,
         }
@@ -226,6 +235,7 @@ impl Revision {
                 return None;
             }
             Input::Pushed(stat) => {
+                self.hear(now, &stat);
                 // The second it was received in first: on its way to the autoscaler that decides it may have waited.
                 self.collector.record(stat.timestamp.map_or(now, |at| at.min(now)), &stat);
                 if stat.average_concurrent_requests == 0.0 || !self.is_at_zero() {
@@ -270,6 +280,19 @@ impl Revision {
     /// Nothing was decided yet, or that there be nothing: a request that arrives now cannot wait for a tick.
     fn is_at_zero(&self) -> bool {
         self.decision.as_ref().is_none_or(|decision| decision.desired == 0)
+    }
+
+    /// Holds the pods for a stable window more when an activator reports for the first time since the load was lost.
+    fn hear(&mut self, now: Time, stat: &Stat) {
+        if self.decider.mode() == ScalingMode::Stable {
+            self.heard = None;
+        }
+        if let Some(heard) = &mut self.heard
+            && !heard.contains(&stat.pod_name)
+        {
+            heard.insert(stat.pod_name.clone());
+            self.decider.hold_on(now);
+        }
     }
 
     fn evaluate(&mut self, now: Time, trigger: Trigger) -> Plan {

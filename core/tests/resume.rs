@@ -262,3 +262,38 @@ fn windows_of_another_length_are_resized() {
         assert_eq!(resumed.decision(), resized.decision());
     }
 }
+
+#[test]
+fn without_the_load_pods_are_held_until_every_activator_was_heard_of_for_a_whole_window() {
+    let spec = RevisionSpec {
+        target: 2.0,
+        total: 2.0,
+        stable_window: Duration::from_secs(6),
+        panic_window: Duration::from_secs(1),
+        ..RevisionSpec::default()
+    };
+    let active = Activity::Active { since: START };
+    let history = History { activity: Some(active), initialized: true, ..History::default() };
+    let mut revision = Revision::resume(START, spec, pods(4), history);
+    let mut decided = Vec::new();
+    for second in 0..18 {
+        let now = START + Duration::from_secs(second);
+        // Scraped from the beginning, which says nothing about what comes through activators.
+        revision.step(now, Input::Scraped(Stat::default()));
+        // They find the way here one after the other, each with a half of 7.
+        for (name, from) in [("one", 2), ("other", 5)] {
+            if second >= from {
+                let stat =
+                    Stat { pod_name: name.to_owned(), average_concurrent_requests: 3.5, ..Stat::default() };
+                revision.step(now, Input::Pushed(stat));
+            }
+        }
+        if second % 2 == 1 {
+            revision.step(now, Input::Tick);
+            decided.push(revision.decision().expect("decided").desired);
+        }
+    }
+    // 7 in flight, 2 a pod.
+    assert_eq!(decided, [4; 9]);
+    assert_eq!(revision.decision().expect("decided").mode, ScalingMode::Stable, "held no longer than that");
+}

@@ -64,6 +64,15 @@ async fn a_restart_of_everything_at_rest_writes_nothing_about_revisions() {
         cluster.pods_of("asleep").await.is_empty().then_some(())
     })
     .await;
+    let about_revisions = ["podautoscalers", "metrics", "serverlessservices", "deployments"];
+    let is_about_revisions = |resource: &str| about_revisions.iter().any(|kind| resource.starts_with(kind));
+    eventually("nothing is written about revisions while the lease is renewed twice", LATER, async || {
+        let writes = server.log().writes();
+        let last = writes.iter().rposition(|request| is_about_revisions(&request.resource))?;
+        let renewals = writes[last..].iter().filter(|request| request.resource.starts_with("leases"));
+        (renewals.count() >= 2).then_some(())
+    })
+    .await;
     server.log().clear();
     for part in ["autoscaler", "activator"] {
         let pod = cluster.parts(part).await.remove(0).name_any();
@@ -86,13 +95,12 @@ async fn a_restart_of_everything_at_rest_writes_nothing_about_revisions() {
     };
     eventually("the lease has been renewed for some seconds", LATER, has_renewed).await;
     // The activator's address is in the public Endpoints, which are the controller's.
-    let about_revisions = ["podautoscalers", "metrics", "serverlessservices", "deployments"];
     let writes: Vec<String> = server
         .log()
         .writes()
         .iter()
         .filter(|request| request.namespace == cluster.namespace)
-        .filter(|request| about_revisions.iter().any(|kind| request.resource.starts_with(kind)))
+        .filter(|request| is_about_revisions(&request.resource))
         .map(|request| format!("{} {}", request.line(), String::from_utf8_lossy(&request.body)))
         .collect();
     assert!(writes.is_empty(), "{writes:#?}");
