@@ -106,7 +106,7 @@ impl Load {
             }
             let name = format!("{number}-{count}");
             let (method, body) =
-                if (number + count) % 2 == 0 { ("GET", "") } else { ("POST", name.as_str()) };
+                if (number + count).is_multiple_of(2) { ("GET", "") } else { ("POST", name.as_str()) };
             let request =
                 Request::builder().method(method).uri(format!("/{name}")).header(header::HOST, "localhost");
             let request = request.body(Full::<Bytes>::from(body.to_owned())).expect("a request");

@@ -262,7 +262,7 @@ mod tests {
         assert!(pod(&waiting("ContainerCreating")).unwrap().line().ends_with("is being made"));
         let running = json!({"containerStatuses": [{"name": "activator", "image": "", "imageID": "", "ready": false,
             "restartCount": 0, "state": {"running": {}}}]});
-        assert!(pod(running).unwrap().line().ends_with("runs, and is not ready"));
+        assert!(pod(&running).unwrap().line().ends_with("runs, and is not ready"));
     }
 
     #[test]
@@ -272,6 +272,6 @@ mod tests {
         assert_eq!(StuckPod::of(&serde_json::from_value(other).unwrap(), IMAGE), None);
         let unscheduled =
             json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]});
-        assert_eq!(pod(unscheduled).unwrap().line(), "pod knative-serving/activator-1: 0/1 nodes");
+        assert_eq!(pod(&unscheduled).unwrap().line(), "pod knative-serving/activator-1: 0/1 nodes");
     }
 }

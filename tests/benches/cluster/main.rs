@@ -20,7 +20,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use pilotlight_tests::cluster::api::ApiServer;
+use pilotlight_tests::cluster::api::{ApiServer, Request};
 use pilotlight_tests::eventually;
 use pilotlight_tests::http::get;
 use population::{add_config_maps, add_revisions};
@@ -71,11 +71,8 @@ async fn measure() -> anyhow::Result<ExitCode> {
     goals.check("autoscaler: cores with 50 busy revisions of 5,000", cores, 0.25);
     goals.check("autoscaler: MiB", meter.resident_mib(), 300.0);
     let renewals = |line: &str| line.contains("leases");
-    let idle: Vec<String> = server.log().writes()[writes..]
-        .iter()
-        .map(|write| write.line())
-        .filter(|line| !renewals(line))
-        .collect();
+    let idle: Vec<String> =
+        server.log().writes()[writes..].iter().map(Request::line).filter(|line| !renewals(line)).collect();
     goals.check("autoscaler: writes while nothing changed, without leases", idle.len() as f64, 0.0);
     if let Some(first) = idle.first() {
         println!("the first of these writes: {first}");

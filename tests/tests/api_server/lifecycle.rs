@@ -256,7 +256,7 @@ async fn birds(cluster: &Cluster) -> Api<DynamicObject> {
     Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &kind)
 }
 
-fn bird(api: &Api<DynamicObject>, name: &str, spec: Value) -> DynamicObject {
+fn bird(api: &Api<DynamicObject>, name: &str, spec: &Value) -> DynamicObject {
     let group = api.resource_url().split('/').nth(2).expect("a group").to_owned();
     let object = json!({"apiVersion": format!("{group}/v1"), "kind": "Bird", "metadata": {"name": name}, "spec": spec});
     serde_json::from_value(object).expect("a bird")
@@ -266,7 +266,7 @@ fn bird(api: &Api<DynamicObject>, name: &str, spec: Value) -> DynamicObject {
 async fn a_custom_kind_has_status_scale_and_generation() {
     let cluster = cluster_under_test().await;
     let birds = birds(&cluster).await;
-    let mut first = bird(&birds, "a", json!({"count": 1}));
+    let mut first = bird(&birds, "a", &json!({"count": 1}));
     first.data["status"] = json!({"count": 9});
     let made = birds.create(&PostParams::default(), &first).await.expect("created");
     assert_eq!((made.metadata.generation, made.data.get("status")), (Some(1), None));
@@ -290,8 +290,8 @@ async fn a_custom_kind_has_status_scale_and_generation() {
 async fn a_custom_kind_needs_versions_and_takes_no_strategic_patch() {
     let cluster = cluster_under_test().await;
     let birds = birds(&cluster).await;
-    birds.create(&PostParams::default(), &bird(&birds, "a", json!({"count": 1}))).await.expect("created");
-    let blind = birds.replace("a", &PostParams::default(), &bird(&birds, "a", json!({"count": 2}))).await;
+    birds.create(&PostParams::default(), &bird(&birds, "a", &json!({"count": 1}))).await.expect("created");
+    let blind = birds.replace("a", &PostParams::default(), &bird(&birds, "a", &json!({"count": 2}))).await;
     assert_eq!(reason(blind), (422, "Invalid".into()));
     let patch = Patch::Strategic(json!({"spec": {"count": 2}}));
     assert_eq!(

@@ -69,12 +69,12 @@ pub(crate) async fn cluster() -> ApiServer {
     let server = ApiServer::start().await;
     server.allow(|_, kind| kind != "endpointslices.discovery.k8s.io");
     for name in ["config-network", "config-observability", "config-logging"] {
-        server.add(config_map(name, json!({"_example": "nothing"})));
+        server.add(config_map(name, &json!({"_example": "nothing"})));
     }
     server
 }
 
-pub(crate) fn config_map(name: &str, data: Value) -> Value {
+pub(crate) fn config_map(name: &str, data: &Value) -> Value {
     let metadata = json!({"name": name, "namespace": "knative-serving"});
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 }
@@ -302,7 +302,7 @@ async fn where_a_mesh_rules_requests_go_to_the_private_service() {
 #[tokio::test]
 async fn settings_that_are_wrong_are_told_at_once_and_nothing_is_started() {
     let server = ApiServer::start().await;
-    server.add(config_map("config-network", json!({"system-internal-tls": "on"})));
+    server.add(config_map("config-network", &json!({"system-internal-tls": "on"})));
     let refused = start(params(&server, autoscaler().await)).await.expect_err("they are wrong");
     assert_eq!(refused.to_string(), "config-network: system-internal-tls: \"on\" is not enabled or disabled");
 }

@@ -38,7 +38,7 @@ fn secret(pair: &Pair, authority: Option<&str>) -> serde_json::Value {
 async fn cluster_with_tls() -> ApiServer {
     let server = ApiServer::start().await;
     server.allow(|_, _| true);
-    server.add(config_map("config-network", json!({"system-internal-tls": "Enabled"})));
+    server.add(config_map("config-network", &json!({"system-internal-tls": "Enabled"})));
     server
 }
 
@@ -75,7 +75,7 @@ async fn without_a_certificate_or_an_authority_there_is_no_activator() {
     server.add(secret(&pair(), None));
     let refused = start(params(&server, ([127, 0, 0, 1], 1).into())).await.expect_err("no authority");
     assert!(refused.to_string().contains("nothing says which authority"), "{refused}");
-    let mut bundle = config_map("roots", json!({"ca": pair().cert.pem()}));
+    let mut bundle = config_map("roots", &json!({"ca": pair().cert.pem()}));
     bundle["metadata"]["labels"] = json!({"networking.knative.dev/trust-bundle": "true"});
     server.add(bundle);
     start(params(&server, ([127, 0, 0, 1], 1).into())).await.expect("an authority of a ConfigMap is enough");
