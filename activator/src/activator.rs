@@ -237,8 +237,8 @@ impl Activator {
         sleep(self.shared.params.drain_wait).await;
     }
 
-    /// Ends a graceful shutdown: sends the last report, if this second has none, closes the connection to the autoscaler, then exports the last
-    /// spans.
+    /// Ends a graceful shutdown: sends the last report, if this second has none, closes the connection to the autoscaler,
+    /// then exports the last spans.
     pub async fn close(&self) {
         self.shared.report();
         self.stop.0.start();
