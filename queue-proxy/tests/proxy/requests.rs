@@ -153,8 +153,9 @@ async fn time_in_the_queue_counts_against_the_timeout_and_the_place_is_freed() {
     let proxy = Running::start(settings).await;
     let (first, second) = tokio::join!(proxy.ask(GET), proxy.ask(GET));
     assert_eq!((status(&first), status(&second)), (504, 504));
-    gate.holds(0).await;
-    gate.let_through(1);
+    // One for the third, and one for the second: if it got the place of the first in the moment in which its own time was
+    // over, the app has it still, as it has requests of clients that close their side behind them.
+    gate.let_through(2);
     assert_eq!(status(&proxy.ask(GET).await), 200);
 }
 

@@ -116,6 +116,16 @@ fn compare(hyper: Option<Seen>, ours: Option<Seen>, input: &[u8]) -> Result<(), 
     if is_chunked && is_stricter_about_chunks(&expected.content, &mine.content, input) {
         mine.content = expected.content.clone();
     }
+    // Trailers are mended as the head is, folded lines and blanks before a colon. To hyper both are an error.
+    let is_mended = expected.content.is_broken_off
+        && !mine.content.is_broken_off
+        && expected.content.data == mine.content.data
+        && [&b" :"[..], b"\t:", b"\n ", b"\n\t"]
+            .iter()
+            .any(|what| input.windows(2).any(|pair| pair == *what));
+    if is_chunked && is_mended {
+        mine.content = expected.content.clone();
+    }
     if mine == expected { Ok(()) } else { Err("another response") }
 }
 
