@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(sum(&[2.0, 4.0, 6.0, 8.0, 10.0, 12.0].map(|load| (load, 60))), Some(36.0));
         // All are young, and all are needed.
         assert_eq!(sum(&[2.0, 4.0, 6.0, 8.0].map(|load| (load, 59))), Some(20.0));
-        // Of eleven the first three are young.
+        // Three of the eleven pods are young, the first ones.
         let eleven: Vec<_> =
             (1..=11).map(|pod| (f64::from(2 * pod), if pod <= 3 { 30 } else { 60 })).collect();
         assert_eq!(sum(&eleven), Some(154.0));

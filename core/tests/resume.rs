@@ -280,7 +280,7 @@ fn without_the_load_pods_are_held_until_every_activator_was_heard_of_for_a_whole
         let now = START + Duration::from_secs(second);
         // Scraped from the beginning, which says nothing about what comes through activators.
         revision.step(now, Input::Scraped(Stat::default()));
-        // They find the way here one after the other, each with a half of 7.
+        // Two activators find the way here one after the other, each with a half of 7.
         for (name, from) in [("one", 2), ("other", 5)] {
             if second >= from {
                 let stat =

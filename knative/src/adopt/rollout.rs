@@ -87,7 +87,7 @@ impl Progress {
         let all = counted.len();
         let mut waiting: Vec<Workload> =
             counted.iter().filter(|workload| !workload.is_done()).cloned().collect();
-        // Those that have got furthest say most about what is wrong.
+        // Pods that have got furthest say most about what is wrong.
         waiting.sort_by_key(|workload| (!workload.has_image, workload.id()));
         let line = match counted.as_slice() {
             [] => "there is no workload with such pods".to_owned(),

@@ -206,7 +206,7 @@ mod tests {
         let ours = slice("10.0.0.1", &json!({}));
         assert_eq!(pointed(None).await, (vec!["POST".to_owned(), "POST".to_owned()], ours.clone()));
         assert_eq!(pointed(Some(ours.clone())).await, (Vec::new(), ours.clone()));
-        // It led to the holder before.
+        // The slice led to the holder before.
         let theirs = slice("10.0.0.2", &json!({}));
         assert_eq!(pointed(Some(theirs)).await, (vec!["PUT".to_owned()], ours.clone()));
         let wrong_port = slice("10.0.0.1", &json!({ "ports": [] }));

@@ -1,4 +1,5 @@
-//! Which autoscaler decides about which bucket: by leases, or by the ordinals of a StatefulSet.
+//! Ownership of buckets: an autoscaler decides about those whose leases it holds, or whose ordinal is its own in a
+//! StatefulSet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use super::buckets::Buckets;
 /// The addresses of the autoscalers that hold the other buckets, by bucket, in the order in which they are tried.
 pub type Holders = BTreeMap<String, Vec<Target>>;
 
-/// Who decides about what, as it changes.
+/// Owners of all buckets, as they change.
 #[derive(Clone, Debug)]
 pub struct Ownership {
     /// All buckets, and those held here.

@@ -93,7 +93,7 @@ async fn next(socket: &mut WebSocketStream<tokio::net::TcpStream>) -> Vec<(Revis
     }
 }
 
-/// Nobody listens there.
+/// An address at which nobody listens.
 fn nowhere() -> Target {
     Target::ws("ws://127.0.0.1:1").unwrap()
 }

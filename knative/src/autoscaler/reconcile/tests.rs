@@ -502,7 +502,7 @@ impl Life {
         Life { now: NOW, revision, seen, ready: 0 }
     }
 
-    /// So many seconds with so many requests in flight and so many pods ready.
+    /// Load over some seconds: requests in flight, while this many pods are ready.
     fn lives(mut self, seconds: u64, load: f64, ready: u32) -> Life {
         for _ in 0..seconds {
             self.now += Duration::from_secs(1);
