@@ -13,8 +13,6 @@ mod facts;
 mod forward;
 mod history;
 mod index;
-mod known;
-mod lane;
 pub mod metrics;
 mod ownership;
 #[cfg(test)]
@@ -31,7 +29,6 @@ mod settings;
 mod spec;
 mod status;
 mod tell;
-mod trouble;
 mod work;
 mod write;
 

@@ -8,13 +8,18 @@ mod client;
 mod election;
 pub mod event;
 pub mod knative;
+pub mod known;
 pub mod labels;
+pub mod lane;
 mod lease;
 pub mod metrics;
 #[cfg(test)]
 #[expect(dead_code, reason = "the tests of pilotlight-knative use the rest")]
 mod pretend;
+pub mod scale;
+pub mod trouble;
 mod watch;
+pub mod write;
 
 pub use client::{ClientArgs, ClientError, connect};
 pub use election::LeaseTimes;

@@ -21,6 +21,7 @@ use pilotlight_core::{Evaluation, RevisionId};
 use pilotlight_feed::{Change, Feed, Follower};
 use pilotlight_kubernetes::event::Recorder;
 use pilotlight_kubernetes::knative::{Metric, PodAutoscaler, ServerlessService};
+use pilotlight_kubernetes::scale::ScaleFact;
 use pilotlight_kubernetes::{WatchParams, labels, watch as watch_objects};
 use pilotlight_net::Clock;
 use tokio::sync::watch;
@@ -28,7 +29,7 @@ use tokio::task::{JoinSet, yield_now};
 use tracing::info;
 
 use super::buckets::Buckets;
-use super::facts::{self, AutoscalerFact, MetricFact, PodFact, ServiceFact, TargetFact};
+use super::facts::{self, AutoscalerFact, MetricFact, PodFact, ServiceFact};
 use super::index::{Fact, Index};
 use super::metrics::Metrics;
 use super::probe::Resolve;
@@ -114,7 +115,7 @@ struct Sources {
     services: Follower<RevisionId, ServiceFact>,
     metrics: Follower<RevisionId, MetricFact>,
     pods: Follower<(RevisionId, String), PodFact>,
-    deployments: Follower<RevisionId, TargetFact>,
+    deployments: Follower<RevisionId, ScaleFact>,
 }
 
 impl Sources {

@@ -14,21 +14,10 @@ use pilotlight_kubernetes::knative::{
     Condition, ConditionsStatus, Metric, MetricSpec, PodAutoscaler, PodAutoscalerSpec, PodAutoscalerStatus,
     ServerlessService, ServerlessServiceSpec,
 };
+use pilotlight_kubernetes::known::Versioned;
 use pilotlight_kubernetes::labels;
-
-use super::trouble::{PodTrouble, trouble_of, waits_for};
-
-/// A fact about one object, in the version that it was seen in.
-pub(crate) trait Versioned {
-    /// The object's `resourceVersion`.
-    fn resource_version(&self) -> &str;
-
-    /// The same as a number: of two versions of an object the higher one is the newer. 0 where it is none, which no
-    /// API server of today gives out.
-    fn version(&self) -> u64 {
-        self.resource_version().parse().unwrap_or(0)
-    }
-}
+use pilotlight_kubernetes::scale::ScaleFact;
+use pilotlight_kubernetes::trouble::{PodTrouble, trouble_of, waits_for};
 
 /// A PodAutoscaler.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,13 +58,6 @@ pub(crate) struct MetricFact {
     pub(crate) status: ConditionsStatus,
 }
 
-/// Something that is scaled: how many pods it is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TargetFact {
-    pub(crate) resource_version: String,
-    pub(crate) replicas: u32,
-}
-
 /// A pod that has not ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PodFact {
@@ -99,12 +81,6 @@ impl Versioned for ServiceFact {
 }
 
 impl Versioned for MetricFact {
-    fn resource_version(&self) -> &str {
-        &self.resource_version
-    }
-}
-
-impl Versioned for TargetFact {
     fn resource_version(&self) -> &str {
         &self.resource_version
     }
@@ -166,9 +142,9 @@ pub(crate) fn metric(object: &Metric) -> Option<(RevisionId, MetricFact)> {
 }
 
 /// Reads a Deployment, under its own name.
-pub(crate) fn deployment(object: &Deployment) -> Option<(RevisionId, TargetFact)> {
+pub(crate) fn deployment(object: &Deployment) -> Option<(RevisionId, ScaleFact)> {
     let replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let fact = TargetFact {
+    let fact = ScaleFact {
         resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
         replicas: u32::try_from(replicas).unwrap_or(0),
     };

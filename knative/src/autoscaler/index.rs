@@ -9,17 +9,18 @@ use pilotlight_autoscaler::cluster::{Parents, Pod, RevisionView, Scraping};
 use pilotlight_core::{
     ActivatorPath, Activity, Evaluation, History, Plan, RevisionId, RevisionSpec, Time, Trouble,
 };
+use pilotlight_kubernetes::known::Known;
 use pilotlight_kubernetes::labels;
+use pilotlight_kubernetes::scale::ScaleFact;
+use pilotlight_kubernetes::trouble::PodTrouble;
 
 use super::buckets::Buckets;
-use super::facts::{AutoscalerFact, MetricFact, PodFact, ServiceFact, TargetFact};
+use super::facts::{AutoscalerFact, MetricFact, PodFact, ServiceFact};
 use super::history::history;
-use super::known::Known;
 use super::scraping::ScrapeOutcome;
 use super::seen::{ScaleReason, Seen};
 use super::settings::Settings;
 use super::spec::spec_of;
-use super::trouble::PodTrouble;
 
 /// All revisions, and all that is known of each.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct Index {
     is_complete: bool,
     revisions: BTreeMap<Arc<RevisionId>, Entry>,
     /// Deployments, by their own names, and whose each is.
-    deployments: BTreeMap<RevisionId, Known<TargetFact>>,
+    deployments: BTreeMap<RevisionId, Known<ScaleFact>>,
     revision_of: BTreeMap<RevisionId, Arc<RevisionId>>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) enum Fact {
     /// By revision and pod.
     Pod(Arc<(RevisionId, String)>, Option<Arc<PodFact>>),
     /// By its own name.
-    Deployment(Arc<RevisionId>, Option<Arc<TargetFact>>),
+    Deployment(Arc<RevisionId>, Option<Arc<ScaleFact>>),
 }
 
 /// An object as a write returned it.
@@ -53,7 +54,7 @@ pub(crate) enum Written {
     Autoscaler(AutoscalerFact),
     Service(ServiceFact),
     Metric(MetricFact),
-    Target(TargetFact),
+    Target(ScaleFact),
 }
 
 /// Something about a revision that somebody should look at.
@@ -442,7 +443,7 @@ fn told(evaluation: &Evaluation) -> (Plan, Option<u32>, Activity, bool, u32) {
     (plan, evaluation.outcome.want, evaluation.activity, evaluation.initialized, evaluation.pods.ready)
 }
 
-fn replicas(deployments: &BTreeMap<RevisionId, Known<TargetFact>>, name: Option<&RevisionId>) -> Option<u32> {
+fn replicas(deployments: &BTreeMap<RevisionId, Known<ScaleFact>>, name: Option<&RevisionId>) -> Option<u32> {
     Some(deployments.get(name?)?.current()?.replicas)
 }
 

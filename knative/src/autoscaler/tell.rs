@@ -5,7 +5,7 @@ use pilotlight_kubernetes::event::{Note, Recorder};
 
 use super::index::News;
 use super::seen::Seen;
-use super::write::WriteError;
+use pilotlight_kubernetes::write::WriteError;
 
 /// Tells.
 pub(crate) struct Teller {

@@ -11,19 +11,21 @@ use pilotlight_autoscaler::cluster::RevisionView;
 use pilotlight_core::{Evaluation, RevisionId, Time};
 use pilotlight_feed::{Feed, Follower};
 use pilotlight_kubernetes::event::Recorder;
+use pilotlight_kubernetes::lane::{Lane, Round};
+use pilotlight_kubernetes::scale::Scales;
+use pilotlight_kubernetes::write::WriteError;
 use pilotlight_net::Clock;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use super::index::{Fact, Index, ProbeTarget, Written};
-use super::lane::{Lane, Round};
 use super::metrics::Metrics;
 use super::probe::{Probes, Resolve, Turn};
 use super::reconcile::{Write, reconcile};
 use super::scraping::ScrapeOutcome;
 use super::seen::Seen;
 use super::tell::Teller;
-use super::write::{WriteError, Writer};
+use super::write::Writer;
 
 /// The parts of a [`Worker`].
 pub(crate) struct WorkerParams {
@@ -42,6 +44,7 @@ pub(crate) struct Worker {
     clock: Clock,
     runtime: Handle,
     writer: Writer,
+    targets: Scales,
     scales: Arc<Lane>,
     writes: Arc<Lane>,
     probes: Arc<Probes>,
@@ -61,7 +64,8 @@ impl Worker {
             views: Feed::default(),
             clock,
             runtime: Handle::current(),
-            writer: Writer::new(client),
+            writer: Writer::new(client.clone()),
+            targets: Scales::new(client),
             scales: Lane::new(AT_WORK),
             writes: Lane::new(AT_WORK),
             probes: Arc::default(),
@@ -265,12 +269,12 @@ impl Worker {
         let from = match seen.replicas {
             Some(replicas) => replicas,
             // Only Deployments are watched.
-            None => self.writer.scale(namespace, target).await?.replicas,
+            None => self.targets.read(namespace, target).await?.0.replicas,
         };
         if from == to {
             return Ok(());
         }
-        let scaled = self.writer.set_scale(namespace, target, to).await?;
+        let scaled = self.targets.set(namespace, target, to).await?;
         self.metrics.writes.count(SCALE);
         self.index.lock().wrote(&seen.id, Written::Target(scaled));
         self.teller.scaled(seen, from, to);

@@ -24,8 +24,8 @@ fn deployment() -> Arc<RevisionId> {
     Arc::new(RevisionId::new("ns", "hello-1-deployment"))
 }
 
-fn replicas(version: &str, replicas: u32) -> Option<Arc<TargetFact>> {
-    Some(Arc::new(TargetFact { resource_version: version.to_owned(), replicas }))
+fn replicas(version: &str, replicas: u32) -> Option<Arc<ScaleFact>> {
+    Some(Arc::new(ScaleFact { resource_version: version.to_owned(), replicas }))
 }
 
 fn pod(phase: PodPhase) -> PodFact {
@@ -174,7 +174,7 @@ fn a_deployment_is_its_revisions_by_the_scale_target() {
 fn what_was_written_counts_at_once() {
     let mut index = index();
     learn(&mut index, [of_autoscaler(autoscaler()), Fact::Deployment(deployment(), replicas("5", 0))]);
-    index.wrote(&id(), Written::Target(TargetFact { resource_version: "8".to_owned(), replicas: 4 }));
+    index.wrote(&id(), Written::Target(ScaleFact { resource_version: "8".to_owned(), replicas: 4 }));
     index.wrote(&id(), Written::Service(service("Proxy", 2)));
     let seen = index.seen(&id()).unwrap();
     assert_eq!((seen.replicas, seen.service.is_some()), (Some(4), true));

@@ -5,22 +5,22 @@ use pilotlight_core::{Trouble, TroubleReason};
 
 /// The trouble of one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PodTrouble {
+pub struct PodTrouble {
     /// Kubernetes' word, such as `ImagePullBackOff`. It stays the same while a container is tried again and again.
-    pub(crate) word: String,
+    pub word: String,
     /// The same in a sentence.
-    pub(crate) message: String,
+    pub message: String,
     /// The exit code of the container that ended last.
-    pub(crate) exit_code: Option<i32>,
+    pub exit_code: Option<i32>,
     /// The last line that it said.
-    pub(crate) last_line: Option<String>,
+    pub last_line: Option<String>,
     /// Containers that ended, in all.
-    pub(crate) restarts: u32,
+    pub restarts: u32,
 }
 
 impl PodTrouble {
     /// The same as the autoscaler tells it. Kubernetes tries again by itself.
-    pub(crate) fn told(&self, pod: &str) -> Trouble {
+    pub fn told(&self, pod: &str) -> Trouble {
         let reason = match self.word.as_str() {
             CRASHING | OUT_OF_MEMORY => TroubleReason::Exited,
             _ => TroubleReason::CannotStart,
@@ -39,12 +39,12 @@ impl PodTrouble {
 }
 
 /// The trouble that keeps a starting pod from being ready, if its status names a reason that does not pass by itself.
-pub(crate) fn trouble_of(status: &PodStatus) -> Option<PodTrouble> {
+pub fn trouble_of(status: &PodStatus) -> Option<PodTrouble> {
     containers(status).find_map(container_trouble).or_else(|| unscheduled(status))
 }
 
 /// The thing that a starting pod waits for at the moment; `None`: its status does not say.
-pub(crate) fn waits_for(status: &PodStatus) -> Option<String> {
+pub fn waits_for(status: &PodStatus) -> Option<String> {
     if let Some(trouble) = trouble_of(status) {
         return Some(format!("{}: {}", trouble.word, trouble.message));
     }

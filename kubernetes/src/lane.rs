@@ -15,11 +15,10 @@ use tokio::time::sleep;
 
 /// One kind of work.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub struct Lane {
     runtime: Handle,
     under_way: Mutex<BTreeMap<Arc<RevisionId>, Job>>,
     permits: Semaphore,
-    #[cfg(test)]
     ended: Notify,
 }
 
@@ -34,20 +33,21 @@ struct Job {
 
 /// The outcome of one round of work. The work itself has told what was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Round {
+pub enum Round {
+    /// Nothing is left to do.
     Done,
+    /// The work is to be tried again.
     Failed,
 }
 
 impl Lane {
     /// A lane on the current runtime, in which so many work at a time.
-    pub(crate) fn new(width: usize) -> Arc<Self> {
+    pub fn new(width: usize) -> Arc<Self> {
         let permits = Semaphore::new(width);
         Arc::new(Lane {
             runtime: Handle::current(),
             under_way: Mutex::default(),
             permits,
-            #[cfg(test)]
             ended: Notify::new(),
         })
     }
@@ -56,7 +56,7 @@ impl Lane {
     ///
     /// Urgent work begins now, even if too many others are at work or it was to be tried again later. While a round is
     /// under way, another one follows it, of the work that began: `false` is returned then.
-    pub(crate) fn add<F, R>(self: &Arc<Self>, id: &Arc<RevisionId>, is_urgent: bool, work: F) -> bool
+    pub fn add<F, R>(self: &Arc<Self>, id: &Arc<RevisionId>, is_urgent: bool, work: F) -> bool
     where
         F: Fn(u32) -> R + Send + 'static,
         R: Future<Output = Round> + Send + 'static,
@@ -83,8 +83,7 @@ impl Lane {
     }
 
     /// Returns when nothing is under way, or waits to be tried again.
-    #[cfg(test)]
-    pub(crate) async fn idle(&self) {
+    pub async fn idle(&self) {
         loop {
             let ended = self.ended.notified();
             if self.under_way.lock().is_empty() {
@@ -143,7 +142,6 @@ impl Lane {
             }
             Round::Done => {
                 under_way.remove(id);
-                #[cfg(test)]
                 self.ended.notify_waiters();
                 None
             }

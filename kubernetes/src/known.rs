@@ -3,22 +3,33 @@
 
 use std::sync::Arc;
 
-use super::facts::Versioned;
+/// A fact about one object, in the version that it was seen in.
+pub trait Versioned {
+    /// The object's `resourceVersion`.
+    fn resource_version(&self) -> &str;
 
+    /// The same as a number: of two versions of an object the higher one is the newer. 0 where it is none, which no
+    /// API server of today gives out.
+    fn version(&self) -> u64 {
+        self.resource_version().parse().unwrap_or(0)
+    }
+}
+
+/// An object as it is known. The default: not at all.
 #[derive(Debug)]
-pub(crate) struct Known<T> {
+pub struct Known<T> {
     watched: Option<Arc<T>>,
     written: Option<Arc<T>>,
 }
 
 impl<T: Versioned> Known<T> {
     /// The newest there is.
-    pub(crate) fn current(&self) -> Option<&Arc<T>> {
+    pub fn current(&self) -> Option<&Arc<T>> {
         self.written.as_ref().or(self.watched.as_ref())
     }
 
     /// Takes in what the watch shows; `None`: the object is gone.
-    pub(crate) fn watched(&mut self, fact: Option<Arc<T>>) {
+    pub fn watched(&mut self, fact: Option<Arc<T>>) {
         let is_newer =
             |written: &Arc<T>| fact.as_ref().is_some_and(|fact| written.version() > fact.version());
         self.written = self.written.take().filter(is_newer);
@@ -26,7 +37,7 @@ impl<T: Versioned> Known<T> {
     }
 
     /// Takes in what a write returned.
-    pub(crate) fn written(&mut self, fact: T) {
+    pub fn written(&mut self, fact: T) {
         let is_newer = |watched: &Arc<T>| fact.version() > watched.version();
         if self.watched.as_ref().is_none_or(is_newer) {
             self.written = Some(Arc::new(fact));
@@ -34,7 +45,7 @@ impl<T: Versioned> Known<T> {
     }
 
     /// Forgets what was written: the API server says that there is no such object.
-    pub(crate) fn missing(&mut self) {
+    pub fn missing(&mut self) {
         self.written = None;
     }
 }
@@ -47,14 +58,14 @@ impl<T> Default for Known<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::TargetFact;
     use super::*;
+    use crate::scale::ScaleFact;
 
-    fn fact(version: &str, replicas: u32) -> TargetFact {
-        TargetFact { resource_version: version.to_owned(), replicas }
+    fn fact(version: &str, replicas: u32) -> ScaleFact {
+        ScaleFact { resource_version: version.to_owned(), replicas }
     }
 
-    fn replicas(known: &Known<TargetFact>) -> Option<u32> {
+    fn replicas(known: &Known<ScaleFact>) -> Option<u32> {
         known.current().map(|fact| fact.replicas)
     }
 
