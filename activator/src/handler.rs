@@ -125,6 +125,7 @@ async fn forward(
             // The queue-proxy is well, and knows whether its app still listens.
             Ok(_) if comes_back => {
                 exchange.refused(APP_CLOSED);
+                client.set_waiting();
                 is_waiting.store(true, Ordering::Relaxed);
             }
             Ok(mut response) => {
