@@ -185,13 +185,13 @@ pub(crate) fn pod(object: &PodObject) -> Option<((RevisionId, String), PodFact)>
     };
     let phase = match status.phase.as_deref() {
         // A pod that is deleted before it has started counts as one that is pending, as in Knative.
-        Some("Pending") | None => PodPhase::Starting,
+        Some("Pending") | None => PodPhase::Pending,
         Some("Running") if meta.deletion_timestamp.is_some() => PodPhase::Terminating,
         Some("Running") if is_ready() => PodPhase::Ready,
         Some("Running") => PodPhase::Starting,
         Some(_) => return None,
     };
-    let is_starting = phase == PodPhase::Starting && meta.deletion_timestamp.is_none();
+    let is_starting = phase.is_starting() && meta.deletion_timestamp.is_none();
     let fact = PodFact {
         phase,
         ip: status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
@@ -256,8 +256,8 @@ mod tests {
         let not_ready = json!([{"type": "Ready", "status": "False"}]);
         let running = |conditions: &serde_json::Value| json!({"phase": "Running", "conditions": conditions});
         let table = [
-            (json!({"phase": "Pending"}), false, Some(PodPhase::Starting)),
-            (json!({"phase": "Pending"}), true, Some(PodPhase::Starting)),
+            (json!({"phase": "Pending"}), false, Some(PodPhase::Pending)),
+            (json!({"phase": "Pending"}), true, Some(PodPhase::Pending)),
             (running(&ready), false, Some(PodPhase::Ready)),
             (running(&not_ready), false, Some(PodPhase::Starting)),
             (running(&json!([])), false, Some(PodPhase::Starting)),

@@ -66,14 +66,15 @@ fn facts_make_a_view() {
     let proxied = ServiceFact { activator_since: Some(since(7)), ..service("Proxy", 2) };
     let facts = [
         pod_named("p-1", Some(pod(PodPhase::Ready))),
-        pod_named("p-2", Some(PodFact { ip: None, ..pod(PodPhase::Starting) })),
+        pod_named("p-2", Some(PodFact { ip: None, ..pod(PodPhase::Pending) })),
+        pod_named("p-3", Some(pod(PodPhase::Starting))),
         Fact::Service(id(), Some(Arc::new(proxied))),
     ];
     assert_eq!(learn(&mut index, facts), None, "without a PodAutoscaler it is nobody's");
     let view = learn(&mut index, [of_autoscaler(autoscaler())]).unwrap();
     assert_eq!(*view.spec, RevisionSpec::default());
     assert_eq!(view.path, ActivatorPath { populated_since: Some(since(7)), probed: false });
-    assert_eq!(view.counts(), PodCounts { ready: 1, starting: 1, terminating: 0 });
+    assert_eq!(view.counts(), PodCounts { ready: 1, starting: 2, pending: 1, terminating: 0 });
     let pod = &view.pods[0];
     assert_eq!((pod.name.as_str(), pod.started), ("p-1", since(100)));
     assert_eq!(pod.stats_address, "10.1.2.3:9090".parse().unwrap());
