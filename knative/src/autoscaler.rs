@@ -30,6 +30,7 @@ mod seen;
 mod settings;
 mod spec;
 mod status;
+mod targets;
 mod tell;
 mod trouble;
 mod work;

@@ -4,6 +4,7 @@
 //! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
 //! decided of it all is not decided here.
 
+mod access;
 mod client;
 mod election;
 pub mod event;
@@ -16,6 +17,7 @@ pub mod metrics;
 mod pretend;
 mod watch;
 
+pub use access::may_watch;
 pub use client::{ClientArgs, ClientError, connect};
 pub use election::LeaseTimes;
 pub use lease::{LeaseState, Leases, LeasesParams};

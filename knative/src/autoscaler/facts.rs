@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time as ObjectTime};
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +16,7 @@ use pilotlight_kubernetes::knative::{
 };
 use pilotlight_kubernetes::labels;
 
+use super::targets::{TargetId, TargetKind};
 use super::trouble::{PodTrouble, trouble_of, waits_for};
 
 /// A fact about one object, in the version that it was seen in.
@@ -165,14 +166,31 @@ pub(crate) fn metric(object: &Metric) -> Option<(RevisionId, MetricFact)> {
     Some((id_of(meta)?, fact))
 }
 
-/// Reads a Deployment, under its own name.
-pub(crate) fn deployment(object: &Deployment) -> Option<(RevisionId, TargetFact)> {
-    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+/// Reads a Deployment.
+pub(crate) fn deployment(object: &Deployment) -> Option<(TargetId, TargetFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::Deployment, &object.metadata, replicas)
+}
+
+/// Reads a StatefulSet.
+pub(crate) fn stateful_set(object: &StatefulSet) -> Option<(TargetId, TargetFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::StatefulSet, &object.metadata, replicas)
+}
+
+/// Reads a ReplicaSet.
+pub(crate) fn replica_set(object: &ReplicaSet) -> Option<(TargetId, TargetFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::ReplicaSet, &object.metadata, replicas)
+}
+
+/// Replicas that are left out are one.
+fn target(kind: TargetKind, meta: &ObjectMeta, replicas: Option<i32>) -> Option<(TargetId, TargetFact)> {
     let fact = TargetFact {
-        resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
-        replicas: u32::try_from(replicas).unwrap_or(0),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+        replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or(0),
     };
-    Some((id_of(&object.metadata)?, fact))
+    Some((TargetId { kind, name: id_of(meta)? }, fact))
 }
 
 /// Reads a pod, under its revision's name and its own. `None`: it has ended, or is no revision's.
