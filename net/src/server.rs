@@ -31,6 +31,7 @@ use crate::alarm::Alarm;
 use crate::body::ClientBody;
 use crate::connections::{Open, Places, Port};
 use crate::handler::{AnyHandler, Handler};
+use crate::heads::HeldHead;
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
@@ -39,7 +40,7 @@ use crate::turn::Turn;
 use crate::unsent::is_unsent;
 use crate::unwritten::Unwritten;
 use crate::window::ClientWindow;
-use crate::{Body, Client, Drain, Request, Response, fields, h1, h2, hop, plain};
+use crate::{Body, Client, Drain, Request, Response, fields, h1, h2, hop, message, plain};
 
 /// A server to be awaited or spawned.
 pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -207,10 +208,18 @@ async fn serve_http2(
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;
-            let mut response = match refusal(&request).or_else(|| too_large(&request)) {
-                _ if !is_small => too_many_fields(),
-                Some(response) => response,
-                None => handler.answer(&client, request).await,
+            let admitted = match refusal(&request) {
+                _ if !is_small => Err(too_many_fields()),
+                Some(response) => Err(response),
+                None => hold_head(&request),
+            };
+            let mut response = match admitted {
+                Ok(held) => {
+                    let response = handler.answer(&client, request).await;
+                    drop(held);
+                    response
+                }
+                Err(refused) => refused,
             };
             if is_unsent(&response) {
                 return Err(::h2::Error::from(::h2::Reason::REFUSED_STREAM));
@@ -285,12 +294,17 @@ fn name_host(request: &mut Request) {
     hop::to_origin_form(request);
 }
 
-/// The response to a request over HTTP/2 whose head is larger than what is served.
-fn too_large(request: &Request) -> Option<Response> {
+/// The guard of a request's head over HTTP/2, or the response to one that is larger than what is served, or than what there
+/// is room for.
+fn hold_head(request: &Request) -> Result<HeldHead, Response> {
     let target = Some((request.method(), request.uri()));
-    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    h2::is_too_large(target, request.headers())
-        .then(|| plain(status, format!("{status}: the head is too large")))
+    let Some(bytes) = h2::header_list_bytes(target, request.headers()) else {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(plain(status, format!("{status}: the head is too large")));
+    };
+    let mut held = HeldHead::default();
+    held.is_complete(bytes, request.headers().len()).map_err(|no_room| message::respond(&no_room))?;
+    Ok(held)
 }
 
 /// Drops the body of a response to `HEAD`, and keeps its length (RFC 9110, 9.3.2). hyper does so over HTTP/1.1 only.
