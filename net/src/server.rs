@@ -208,19 +208,17 @@ async fn serve_http2(
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;
-            let admitted = match refusal(&request) {
-                _ if !is_small => Err(too_many_fields()),
-                Some(response) => Err(response),
-                None => hold_head(&request),
+            let mut held = HeldHead::default();
+            let refused = match refusal(&request) {
+                _ if !is_small => Some(too_many_fields()),
+                Some(response) => Some(response),
+                None => hold_head(&mut held, &request),
             };
-            let mut response = match admitted {
-                Ok(held) => {
-                    let response = handler.answer(&client, request).await;
-                    drop(held);
-                    response
-                }
-                Err(refused) => refused,
+            let mut response = match refused {
+                Some(response) => response,
+                None => handler.answer(&client, request).await,
             };
+            drop(held);
             if is_unsent(&response) {
                 return Err(::h2::Error::from(::h2::Reason::REFUSED_STREAM));
             }
@@ -294,17 +292,15 @@ fn name_host(request: &mut Request) {
     hop::to_origin_form(request);
 }
 
-/// The guard of a request's head over HTTP/2, or the response to one that is larger than what is served, or than what there
-/// is room for.
-fn hold_head(request: &Request) -> Result<HeldHead, Response> {
+/// Counts the head of a request over HTTP/2, or gives the response to one whose head is larger than what is served, or than
+/// what there is room for.
+fn hold_head(held: &mut HeldHead, request: &Request) -> Option<Response> {
     let target = Some((request.method(), request.uri()));
     let Some(bytes) = h2::header_list_bytes(target, request.headers()) else {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(plain(status, format!("{status}: the head is too large")));
+        return Some(plain(status, format!("{status}: the head is too large")));
     };
-    let mut held = HeldHead::default();
-    held.is_complete(bytes, request.headers().len()).map_err(|no_room| message::respond(&no_room))?;
-    Ok(held)
+    held.is_complete(bytes, request.headers().len()).err().map(|no_room| message::respond(&no_room))
 }
 
 /// Drops the body of a response to `HEAD`, and keeps its length (RFC 9110, 9.3.2). hyper does so over HTTP/1.1 only.
