@@ -24,6 +24,7 @@ mod h1;
 mod h2;
 mod handler;
 pub mod headers;
+mod heads;
 mod hold;
 mod hop;
 mod keep_alive;
