@@ -12,9 +12,8 @@ pub mod knative;
 pub mod labels;
 mod lease;
 pub mod metrics;
-#[cfg(test)]
-#[expect(dead_code, reason = "the tests of pilotlight-knative use the rest")]
-mod pretend;
+#[cfg(any(test, feature = "test-support"))]
+pub mod pretend;
 mod watch;
 
 pub use access::may_watch;
