@@ -11,6 +11,3 @@ mod cluster_args;
 pub mod explain;
 
 pub use cluster_args::ClusterArgs;
-#[cfg(test)]
-#[path = "../../kubernetes/src/pretend.rs"]
-mod pretend;

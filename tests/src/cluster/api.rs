@@ -63,7 +63,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 pub use call::Verb;
-pub use definition::{Definition, ScalePaths};
+pub use definition::{Definition, PrinterColumn, ScalePaths};
 pub use faults::{Faults, Outage, Requests};
 pub use log::{Log, Request};
 
