@@ -65,7 +65,7 @@ pub use forward::{Pings, SendError, UpstreamParams, Upstreams, is_replayable};
 pub use handler::Handler;
 pub use headers::{is_kubelet_probe, is_probe};
 pub use hold::{hold_bytes_while, hold_while};
-pub use hop::{prepare_forward, prepare_response};
+pub use hop::{prepare_forward, prepare_onward, prepare_response};
 pub use listen::listen;
 pub use message::{Request, Response, plain};
 pub use pilotlight_core::QueueFull;
