@@ -7,7 +7,8 @@
 //! across an `.await`. That is less work for a request than sharing an immutable copy of all routes (a lock and two
 //! reference counts), and a change costs the same however many revisions there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub(crate) struct Route {
     pub(crate) timeouts: Timeouts,
     /// Host names (lower case, no port) that lead here.
     pub(crate) hosts: Vec<String>,
+    /// The other activators, if they and this one hand requests on to each other.
+    pub(crate) peers: BTreeSet<IpAddr>,
 }
 
 /// The reason why a request has no route.
@@ -109,9 +112,7 @@ impl Routes {
         request: &Request,
     ) -> Result<Arc<Route>, Unroutable> {
         if let Some(id) = revision {
-            let maps = self.maps.read();
-            let found = maps.revision(&id.namespace, &id.name).map(Arc::clone);
-            return found.ok_or_else(|| maps.unroutable(|| Unroutable::Port(id.clone())));
+            return self.find_revision(id);
         }
         let text = |name: &HeaderName| text(request.headers(), name);
         let (namespace, name) = (text(&headers::NAMESPACE), text(&headers::REVISION));
@@ -166,6 +167,35 @@ impl Routes {
                 found => return Ok(found),
             }
         }
+    }
+
+    /// The route to a revision, once it is known: waits for a while if not all are.
+    pub(crate) async fn revision_or_wait(&self, id: &RevisionId) -> Result<Arc<Route>, Unroutable> {
+        let deadline = Instant::now() + COMPLETE_TIMEOUT;
+        loop {
+            // Subscribed before the lookup, so that no change is missed in between.
+            let grown = self.grown.notified();
+            let found = self.find_revision(id);
+            let is_over = match &found {
+                Err(Unroutable::NotYet) => timeout_at(deadline, grown).await.is_err(),
+                _ => true,
+            };
+            if is_over {
+                return found;
+            }
+        }
+    }
+
+    /// Whether a connection to a port of the revision may come from another activator, and hence carry what that one has
+    /// counted already.
+    pub(crate) fn is_peer(&self, id: &RevisionId, client: IpAddr) -> bool {
+        self.find_revision(id).is_ok_and(|route| route.peers.contains(&client.to_canonical()))
+    }
+
+    fn find_revision(&self, id: &RevisionId) -> Result<Arc<Route>, Unroutable> {
+        let maps = self.maps.read();
+        let found = maps.revision(&id.namespace, &id.name).map(Arc::clone);
+        found.ok_or_else(|| maps.unroutable(|| Unroutable::Port(id.clone())))
     }
 
     /// All hosts that have a route, sorted. Walks all of them.
@@ -290,6 +320,7 @@ mod tests {
             )),
             timeouts: Timeouts { total: Duration::from_secs(300), response_start: None, idle: None },
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            peers: BTreeSet::new(),
         }
     }
 
