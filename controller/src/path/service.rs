@@ -192,6 +192,9 @@ impl<'a> Service<'a> {
         if self.has_selector && self.seen.restoring == Restoring::AtOnce {
             return Vec::new();
         }
+        if self.pods.is_empty() && !self.aims_pods() {
+            return Vec::new();
+        }
         let slices = self.pods.clone();
         let may_leave = match self.has_selector {
             true => self.native_serves(),
@@ -200,9 +203,6 @@ impl<'a> Service<'a> {
         if may_leave {
             let members: Vec<Member> = self.seen.pods.iter().map(|pod| pod.member.clone()).collect();
             return self.leave(&slices, &members);
-        }
-        if slices.is_empty() && !self.aims_pods() {
-            return Vec::new();
         }
         let members = self.stay(&slices, self.seen.pods.iter().map(|pod| &pod.member));
         let pods =
