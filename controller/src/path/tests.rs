@@ -272,7 +272,7 @@ fn without_activators_a_sleeping_target_must_be_woken() {
         world.now = at(20);
         let plan = world.step();
         assert!(plan.must_wake && !plan.may_sleep);
-        assert_eq!(world.activators().1.len(), 2, "those that leave serve for as long as nothing else does");
+        assert_eq!(world.activators().0.len(), 2, "those that leave serve for as long as nothing else does");
         assert_eq!(world.at(200), said(&[], "NoActivators"));
         world.activators.clear();
         world.at(201);
