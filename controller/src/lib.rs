@@ -19,7 +19,9 @@ pub mod crd;
 pub mod facts;
 pub mod index;
 pub mod peers;
+pub mod refusal;
 pub mod selector;
+pub mod settings;
 mod workload;
 
 pub use workload::{Workload, WorkloadPort};
