@@ -18,6 +18,7 @@
 pub mod crd;
 pub mod facts;
 pub mod index;
+pub mod manifest;
 pub mod peers;
 pub mod refusal;
 pub mod selector;
