@@ -23,6 +23,7 @@ pub mod peers;
 pub mod refusal;
 pub mod selector;
 pub mod settings;
+pub mod survey;
 mod workload;
 
 pub use workload::{Workload, WorkloadPort};

@@ -248,11 +248,8 @@ fn each_refusal_has_its_reason() {
         (
             "Linkerd's policy",
             |row| {
-                drop(
-                    row.namespace
-                        .annotations
-                        .insert(LINKERD_INBOUND.to_owned(), "all-authenticated".to_owned()),
-                )
+                let policy = (LINKERD_INBOUND.to_owned(), "all-authenticated".to_owned());
+                row.namespace.annotations.extend([policy]);
             },
             "StrictMtls",
         ),
