@@ -18,11 +18,15 @@
 pub mod crd;
 pub mod facts;
 pub mod index;
+pub mod manifest;
 pub mod path;
 pub mod peers;
 pub mod ports;
+pub mod refusal;
 pub mod selector;
+pub mod settings;
 pub mod slices;
+pub mod survey;
 mod workload;
 
 pub use workload::{Workload, WorkloadPort};
