@@ -15,7 +15,9 @@
 //!                     scales, statuses
 //! ```
 
+mod cluster_args;
 pub mod crd;
+pub mod data;
 pub mod facts;
 pub mod index;
 pub mod path;
@@ -27,4 +29,5 @@ pub mod settings;
 pub mod slices;
 mod workload;
 
+pub use cluster_args::ClusterArgs;
 pub use workload::{Workload, WorkloadPort};
