@@ -15,7 +15,9 @@
 //!                     scales, statuses
 //! ```
 
+mod cluster_args;
 pub mod crd;
+pub mod data;
 pub mod facts;
 pub mod index;
 pub mod manifest;
@@ -29,4 +31,5 @@ pub mod slices;
 pub mod survey;
 mod workload;
 
+pub use cluster_args::ClusterArgs;
 pub use workload::{Workload, WorkloadPort};
