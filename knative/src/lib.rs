@@ -6,10 +6,9 @@
 pub mod activator;
 pub mod adopt;
 pub mod autoscaler;
-mod cluster_args;
 pub mod explain;
 
-pub use cluster_args::ClusterArgs;
+pub use pilotlight_kubernetes::ClusterArgs;
 #[cfg(test)]
 #[path = "../../kubernetes/src/pretend.rs"]
 mod pretend;

@@ -5,6 +5,7 @@
 //! decided of it all is not decided here.
 
 mod client;
+mod cluster_args;
 mod election;
 pub mod event;
 pub mod knative;
@@ -21,7 +22,8 @@ pub mod trouble;
 mod watch;
 pub mod write;
 
-pub use client::{ClientArgs, ClientError, connect};
+pub use client::{ClientArgs, ClientError, configure, connect};
+pub use cluster_args::ClusterArgs;
 pub use election::LeaseTimes;
 pub use lease::{LeaseState, Leases, LeasesParams};
 pub use watch::{WatchParams, watch};

@@ -1,0 +1,227 @@
+//! The object that is scaled: how many pods it asks for, who said so, and how its pods are found.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry, ObjectMeta};
+use pilotlight_kubernetes::scale::ScaleFact;
+
+use crate::crd::ScaleTargetRef;
+use crate::facts::OwnerFact;
+
+/// The name of a scale target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ScaledName {
+    pub(crate) namespace: String,
+    pub(crate) target: ScaleTargetRef,
+}
+
+/// A scale target that is watched.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ScaledFact {
+    pub(crate) uid: String,
+    /// Version and number of pods.
+    pub(crate) scale: ScaleFact,
+    /// Whether it is being deleted.
+    pub(crate) is_deleted: bool,
+    /// The label selector of its pods, as its scale subresource tells it.
+    pub(crate) selector: String,
+    /// Settings of the autoscaler: annotations of the object, and of its pods where the object has none.
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// The generation of the template: changes with it, and with the number of pods.
+    pub(crate) template: u64,
+    /// Managers that have `spec.replicas` by other ways than the scale subresource, in the order of their names.
+    pub(crate) appliers: Vec<String>,
+    /// The manager that wrote `spec.replicas` last.
+    pub(crate) last_manager: Option<String>,
+    /// The controller that owns it.
+    pub(crate) owner: Option<OwnerFact>,
+}
+
+/// Reads a Deployment.
+pub(crate) fn deployment(object: &Deployment) -> Option<(ScaledName, ScaledFact)> {
+    let spec = object.spec.as_ref()?;
+    read("Deployment", &object.metadata, spec.replicas, &spec.selector, Some(&spec.template))
+}
+
+/// Reads a StatefulSet.
+pub(crate) fn stateful_set(object: &StatefulSet) -> Option<(ScaledName, ScaledFact)> {
+    let spec = object.spec.as_ref()?;
+    read("StatefulSet", &object.metadata, spec.replicas, &spec.selector, Some(&spec.template))
+}
+
+/// Reads a ReplicaSet; `None`: a Deployment's, which nobody else scales.
+pub(crate) fn replica_set(object: &ReplicaSet) -> Option<(ScaledName, ScaledFact)> {
+    let spec = object.spec.as_ref()?;
+    let owned = read("ReplicaSet", &object.metadata, spec.replicas, &spec.selector, spec.template.as_ref())?;
+    Some(owned).filter(|(_, fact)| fact.owner.is_none())
+}
+
+fn read(
+    kind: &str,
+    meta: &ObjectMeta,
+    replicas: Option<i32>,
+    selector: &LabelSelector,
+    template: Option<&PodTemplateSpec>,
+) -> Option<(ScaledName, ScaledFact)> {
+    let target = ScaleTargetRef {
+        api_version: "apps/v1".to_owned(),
+        kind: kind.to_owned(),
+        name: meta.name.clone()?,
+    };
+    let pods = template.and_then(|template| template.metadata.as_ref());
+    let (own, of_pods) = (meta.annotations.as_ref(), pods.and_then(|pods| pods.annotations.as_ref()));
+    let settings = |(key, _): &(&String, &String)| key.starts_with(SETTINGS);
+    // The later ones win.
+    let annotations = of_pods.into_iter().chain(own).flatten().filter(settings);
+    let managers = Managers::read(meta);
+    let fact = ScaledFact {
+        uid: meta.uid.clone().unwrap_or_default(),
+        scale: ScaleFact {
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            replicas: replicas.map_or(1, |replicas| u32::try_from(replicas).unwrap_or(0)),
+        },
+        is_deleted: meta.deletion_timestamp.is_some(),
+        selector: selector_text(selector),
+        annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        template: template.map_or(0, fingerprint),
+        appliers: managers.appliers,
+        last_manager: managers.last,
+        owner: meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).map(
+            |owner| OwnerFact {
+                api_version: owner.api_version.clone(),
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+            },
+        ),
+    };
+    Some((ScaledName { namespace: meta.namespace.clone()?, target }, fact))
+}
+
+/// Whoever has written `spec.replicas`.
+struct Managers {
+    appliers: Vec<String>,
+    last: Option<String>,
+}
+
+impl Managers {
+    fn read(meta: &ObjectMeta) -> Managers {
+        let has = |entry: &&ManagedFieldsEntry| {
+            entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null())
+        };
+        let writers: Vec<_> = meta.managed_fields.iter().flatten().filter(has).collect();
+        let is_scale = |entry: &&ManagedFieldsEntry| entry.subresource.as_deref() == Some("scale");
+        let name = |entry: &ManagedFieldsEntry| entry.manager.clone();
+        let mut appliers: Vec<String> =
+            writers.iter().filter(|entry| !is_scale(entry)).filter_map(|entry| name(entry)).collect();
+        if last_applied_replicas(meta) && appliers.is_empty() {
+            appliers.push("kubectl apply".to_owned());
+        }
+        appliers.sort();
+        appliers.dedup();
+        let last = writers.iter().max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
+        Managers { appliers, last: last.and_then(|entry| name(entry)) }
+    }
+}
+
+/// Whether the manifest that `kubectl apply` applied last says how many pods there are.
+fn last_applied_replicas(meta: &ObjectMeta) -> bool {
+    let applied = meta.annotations.iter().flatten().find(|(key, _)| *key == LAST_APPLIED);
+    let applied = applied.and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(text).ok());
+    applied.is_some_and(|object| !object["spec"]["replicas"].is_null())
+}
+
+/// A number that differs where the template does.
+fn fingerprint(template: &PodTemplateSpec) -> u64 {
+    let text = serde_json::to_string(template).unwrap_or_default();
+    // FNV-1a.
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
+/// The text of a selector, as scale subresources tell it.
+fn selector_text(selector: &LabelSelector) -> String {
+    let equal = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    let others = selector.match_expressions.iter().flatten().map(|requirement| {
+        let (key, values) = (&requirement.key, requirement.values.clone().unwrap_or_default().join(","));
+        match requirement.operator.as_str() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.clone(),
+        }
+    });
+    equal.chain(others).collect::<Vec<_>>().join(",")
+}
+
+/// The beginning of annotations that are settings.
+const SETTINGS: &str = "autoscaling.knative.dev/";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(meta: &Value, spec: &Value) -> ScaledFact {
+        let mut object = json!({
+            "metadata": {"namespace": "shop", "name": "web", "resourceVersion": "7"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {}}});
+        for (part, more) in [("metadata", meta), ("spec", spec)] {
+            object[part].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        }
+        let (name, fact) = deployment(&serde_json::from_value(object).unwrap()).unwrap();
+        assert_eq!((name.namespace.as_str(), name.target.name.as_str()), ("shop", "web"));
+        fact
+    }
+
+    #[test]
+    fn a_deployment_that_names_no_number_asks_for_one_pod() {
+        let fact = read(&json!({}), &json!({}));
+        assert_eq!(fact.scale, ScaleFact { resource_version: "7".to_owned(), replicas: 1 });
+        assert_eq!(read(&json!({}), &json!({"replicas": 0})).scale.replicas, 0);
+    }
+
+    #[test]
+    fn the_selector_is_told_as_the_scale_subresource_tells_it() {
+        let selector = json!({"selector": {"matchLabels": {"app": "web"}, "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["a", "b"]},
+            {"key": "old", "operator": "DoesNotExist"}]}});
+        assert_eq!(read(&json!({}), &selector).selector, "app=web,tier in (a,b),!old");
+    }
+
+    #[test]
+    fn annotations_of_the_object_win_over_those_of_its_pods() {
+        let meta = json!({"annotations": {"autoscaling.knative.dev/target": "5", "other": "x"}});
+        let template = json!({"template": {"metadata": {"annotations": {
+            "autoscaling.knative.dev/target": "7", "autoscaling.knative.dev/window": "30s"}}}});
+        let expected = [("autoscaling.knative.dev/target", "5"), ("autoscaling.knative.dev/window", "30s")];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(read(&meta, &template).annotations, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn whoever_writes_the_number_of_pods_is_named() {
+        let entry = |manager: &str, subresource: &str, time: &str| {
+            json!({"manager": manager, "operation": "Update", "subresource": subresource, "time": time,
+                "fieldsV1": {"f:spec": {"f:replicas": {}}}})
+        };
+        let argo = entry("argocd", "", "2026-01-01T00:00:00Z");
+        let ours = entry("pilotlight", "scale", "2026-01-01T00:00:05Z");
+        let fact = read(&json!({"managedFields": [argo, ours]}), &json!({}));
+        assert_eq!(fact.appliers, ["argocd"]);
+        assert_eq!(fact.last_manager.as_deref(), Some("pilotlight"));
+        let applied = json!({"annotations": {LAST_APPLIED: r#"{"spec":{"replicas":2}}"#}});
+        assert_eq!(read(&applied, &json!({})).appliers, ["kubectl apply"]);
+    }
+
+    #[test]
+    fn a_template_that_changes_is_seen_and_a_number_that_changes_is_not() {
+        let one = read(&json!({}), &json!({"replicas": 1}));
+        assert_eq!(one.template, read(&json!({}), &json!({"replicas": 2})).template);
+        let labelled = json!({"template": {"metadata": {"labels": {"app": "web"}}}});
+        assert_ne!(one.template, read(&json!({}), &labelled).template);
+    }
+}
