@@ -18,8 +18,11 @@
 pub mod crd;
 pub mod facts;
 pub mod index;
+pub mod path;
 pub mod peers;
+pub mod ports;
 pub mod selector;
+pub mod slices;
 mod workload;
 
 pub use workload::{Workload, WorkloadPort};
