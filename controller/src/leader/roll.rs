@@ -25,6 +25,8 @@ struct Member {
     has_answered: bool,
     /// Whether the last attempt to connect failed.
     is_unreached: bool,
+    /// Since when it leaves.
+    leaving: Option<Time>,
 }
 
 /// An activator at one moment.
@@ -47,7 +49,10 @@ pub(crate) enum PeerState {
         table_version: String,
     },
     /// It has been told to stop, and serves what still comes.
-    Leaving,
+    Leaving {
+        /// Since when.
+        since: Time,
+    },
     /// It neither answers nor takes connections.
     Gone,
 }
@@ -60,15 +65,20 @@ impl Roll {
             return;
         };
         match self.members.get_mut(name).filter(|member| member.pod.uid == pod.uid) {
-            Some(member) => member.pod = pod,
+            Some(member) => {
+                member.pod = pod;
+                member.notice(now);
+            }
             None => {
-                let member = Member {
+                let mut member = Member {
                     pod,
                     status: ActivatorStatus::default(),
                     heard: now,
                     has_answered: false,
                     is_unreached: false,
+                    leaving: None,
                 };
+                member.notice(now);
                 self.members.insert(name.to_owned(), member);
             }
         }
@@ -77,13 +87,9 @@ impl Roll {
     /// An activator has answered.
     pub(crate) fn answered(&mut self, now: Time, name: &str, status: ActivatorStatus) {
         if let Some(member) = self.members.get_mut(name) {
-            *member = Member {
-                pod: Arc::clone(&member.pod),
-                status,
-                heard: now,
-                has_answered: true,
-                is_unreached: false,
-            };
+            (member.status, member.heard) = (status, now);
+            (member.has_answered, member.is_unreached) = (true, false);
+            member.notice(now);
         }
     }
 
@@ -134,16 +140,22 @@ impl Roll {
 }
 
 impl Member {
+    /// Notices when it begins to leave, or does so no longer.
+    fn notice(&mut self, now: Time) {
+        let is_leaving = self.status.is_leaving || self.pod.phase == PodPhase::Terminating;
+        self.leaving = is_leaving.then(|| self.leaving.unwrap_or(now));
+    }
+
     fn state(&self, now: Time) -> PeerState {
         let is_late = now - self.heard >= LATE;
-        match &self.status {
+        match self.leaving {
             // Before the rest: a process that is gone leaves no more.
             _ if is_late && self.is_unreached => PeerState::Gone,
-            status if status.is_leaving || self.pod.phase == PodPhase::Terminating => PeerState::Leaving,
-            status if self.has_answered && status.is_complete => {
-                PeerState::Serving { table_version: status.table_version.clone() }
+            Some(since) => PeerState::Leaving { since },
+            None if self.has_answered && self.status.is_complete => {
+                PeerState::Serving { table_version: self.status.table_version.clone() }
             }
-            _ => PeerState::Unknown,
+            None => PeerState::Unknown,
         }
     }
 }
@@ -212,10 +224,11 @@ mod tests {
     fn an_activator_leaves_by_its_own_word_or_by_that_of_its_pod() {
         let mut roll = with_one();
         roll.answered(at(101), "a", ActivatorStatus { is_leaving: true, ..status("7") });
-        assert_eq!(state(&roll, 101), PeerState::Leaving);
+        assert_eq!(state(&roll, 101), PeerState::Leaving { since: at(101) });
         roll.answered(at(102), "a", status("7"));
         roll.pod(at(102), "a", Some(pod("a", "10.0.0.1", PodPhase::Terminating)));
-        assert_eq!(state(&roll, 102), PeerState::Leaving);
+        roll.answered(at(103), "a", status("7"));
+        assert_eq!(state(&roll, 103), PeerState::Leaving { since: at(102) });
         roll.pod(at(103), "a", None);
         assert!(roll.peers(at(103)).is_empty() && roll.ips().is_empty());
     }

@@ -1,14 +1,17 @@
 //! The object that is scaled: how many pods it asks for, who said so, and how its pods are found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry, ObjectMeta};
+use pilotlight_kubernetes::known::Versioned;
 use pilotlight_kubernetes::scale::ScaleFact;
 
 use crate::crd::ScaleTargetRef;
-use crate::facts::OwnerFact;
+use crate::facts::QUEUE_PROXY;
+use crate::refusal::TargetFact;
 
 /// The name of a scale target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,23 +23,24 @@ pub(crate) struct ScaledName {
 /// A scale target that is watched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ScaledFact {
-    pub(crate) uid: String,
     /// Version and number of pods.
     pub(crate) scale: ScaleFact,
     /// Whether it is being deleted.
     pub(crate) is_deleted: bool,
     /// The label selector of its pods, as its scale subresource tells it.
     pub(crate) selector: String,
-    /// Settings of the autoscaler: annotations of the object, and of its pods where the object has none.
-    pub(crate) annotations: BTreeMap<String, String>,
-    /// The generation of the template: changes with it, and with the number of pods.
+    /// A number that differs where the template of its pods does.
     pub(crate) template: u64,
-    /// Managers that have `spec.replicas` by other ways than the scale subresource, in the order of their names.
-    pub(crate) appliers: Vec<String>,
     /// The manager that wrote `spec.replicas` last.
     pub(crate) last_manager: Option<String>,
-    /// The controller that owns it.
-    pub(crate) owner: Option<OwnerFact>,
+    /// The rest of it, as it decides what may be done.
+    pub(crate) around: Arc<TargetFact>,
+}
+
+impl Versioned for ScaledFact {
+    fn resource_version(&self) -> &str {
+        &self.scale.resource_version
+    }
 }
 
 /// Reads a Deployment.
@@ -54,8 +58,11 @@ pub(crate) fn stateful_set(object: &StatefulSet) -> Option<(ScaledName, ScaledFa
 /// Reads a ReplicaSet; `None`: a Deployment's, which nobody else scales.
 pub(crate) fn replica_set(object: &ReplicaSet) -> Option<(ScaledName, ScaledFact)> {
     let spec = object.spec.as_ref()?;
-    let owned = read("ReplicaSet", &object.metadata, spec.replicas, &spec.selector, spec.template.as_ref())?;
-    Some(owned).filter(|(_, fact)| fact.owner.is_none())
+    let is_owned = object.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+    if is_owned {
+        return None;
+    }
+    read("ReplicaSet", &object.metadata, spec.replicas, &spec.selector, spec.template.as_ref())
 }
 
 fn read(
@@ -70,43 +77,51 @@ fn read(
         kind: kind.to_owned(),
         name: meta.name.clone()?,
     };
-    let pods = template.and_then(|template| template.metadata.as_ref());
-    let (own, of_pods) = (meta.annotations.as_ref(), pods.and_then(|pods| pods.annotations.as_ref()));
-    let settings = |(key, _): &(&String, &String)| key.starts_with(SETTINGS);
-    // The later ones win.
-    let annotations = of_pods.into_iter().chain(own).flatten().filter(settings);
-    let managers = Managers::read(meta);
+    let of_pods = template.and_then(|template| template.metadata.as_ref());
+    let spec = template.and_then(|template| template.spec.as_ref());
+    let settings = |meta: &ObjectMeta| {
+        let annotations = meta.annotations.iter().flatten().filter(|(key, _)| key.starts_with(SETTINGS));
+        annotations.map(|(key, value)| (key.clone(), value.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let mut annotations = of_pods.map(settings).unwrap_or_default();
+    annotations.extend(settings(meta));
+    let writers = Writers::read(meta);
+    let around = TargetFact {
+        annotations,
+        pod_labels: of_pods.and_then(|meta| meta.labels.clone()).unwrap_or_default(),
+        match_labels: selector.match_labels.clone().unwrap_or_default(),
+        has_queue_proxy: spec.is_some_and(has_queue_proxy),
+        on_host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
+        progressive: None,
+        replicas_managers: writers.appliers,
+    };
     let fact = ScaledFact {
-        uid: meta.uid.clone().unwrap_or_default(),
         scale: ScaleFact {
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             replicas: replicas.map_or(1, |replicas| u32::try_from(replicas).unwrap_or(0)),
         },
         is_deleted: meta.deletion_timestamp.is_some(),
         selector: selector_text(selector),
-        annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
         template: template.map_or(0, fingerprint),
-        appliers: managers.appliers,
-        last_manager: managers.last,
-        owner: meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).map(
-            |owner| OwnerFact {
-                api_version: owner.api_version.clone(),
-                kind: owner.kind.clone(),
-                name: owner.name.clone(),
-            },
-        ),
+        last_manager: writers.last,
+        around: Arc::new(around),
     };
     Some((ScaledName { namespace: meta.namespace.clone()?, target }, fact))
 }
 
+fn has_queue_proxy(spec: &PodSpec) -> bool {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    containers.into_iter().any(|container| container.name == QUEUE_PROXY)
+}
+
 /// Whoever has written `spec.replicas`.
-struct Managers {
+struct Writers {
     appliers: Vec<String>,
     last: Option<String>,
 }
 
-impl Managers {
-    fn read(meta: &ObjectMeta) -> Managers {
+impl Writers {
+    fn read(meta: &ObjectMeta) -> Writers {
         let has = |entry: &&ManagedFieldsEntry| {
             entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null())
         };
@@ -121,7 +136,7 @@ impl Managers {
         appliers.sort();
         appliers.dedup();
         let last = writers.iter().max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
-        Managers { appliers, last: last.and_then(|entry| name(entry)) }
+        Writers { appliers, last: last.and_then(|entry| name(entry)) }
     }
 }
 
@@ -199,7 +214,7 @@ mod tests {
             "autoscaling.knative.dev/target": "7", "autoscaling.knative.dev/window": "30s"}}}});
         let expected = [("autoscaling.knative.dev/target", "5"), ("autoscaling.knative.dev/window", "30s")];
         let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        assert_eq!(read(&meta, &template).annotations, BTreeMap::from(expected));
+        assert_eq!(read(&meta, &template).around.annotations, BTreeMap::from(expected));
     }
 
     #[test]
@@ -211,10 +226,10 @@ mod tests {
         let argo = entry("argocd", "", "2026-01-01T00:00:00Z");
         let ours = entry("pilotlight", "scale", "2026-01-01T00:00:05Z");
         let fact = read(&json!({"managedFields": [argo, ours]}), &json!({}));
-        assert_eq!(fact.appliers, ["argocd"]);
+        assert_eq!(fact.around.replicas_managers, ["argocd"]);
         assert_eq!(fact.last_manager.as_deref(), Some("pilotlight"));
         let applied = json!({"annotations": {LAST_APPLIED: r#"{"spec":{"replicas":2}}"#}});
-        assert_eq!(read(&applied, &json!({})).appliers, ["kubectl apply"]);
+        assert_eq!(read(&applied, &json!({})).around.replicas_managers, ["kubectl apply"]);
     }
 
     #[test]
