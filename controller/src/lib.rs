@@ -21,7 +21,9 @@ pub mod index;
 pub mod path;
 pub mod peers;
 pub mod ports;
+pub mod refusal;
 pub mod selector;
+pub mod settings;
 pub mod slices;
 mod workload;
 

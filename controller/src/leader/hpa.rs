@@ -22,7 +22,7 @@ pub(crate) fn read(object: &HorizontalPodAutoscaler) -> Option<(Name, NamedHpa)>
     let (meta, spec) = (&object.metadata, object.spec.as_ref()?);
     let number = |value: i32| u32::try_from(value).unwrap_or(0);
     let target = &spec.scale_target_ref;
-    let current = object.status.as_ref().map(|status| status.current_metrics.as_slice()).unwrap_or_default();
+    let current = object.status.as_ref().and_then(|status| status.current_metrics.as_deref()).unwrap_or_default();
     let hpa = HpaFact {
         target: ScaleTargetRef {
             api_version: target.api_version.clone().unwrap_or_else(|| "apps/v1".to_owned()),
@@ -31,7 +31,7 @@ pub(crate) fn read(object: &HorizontalPodAutoscaler) -> Option<(Name, NamedHpa)>
         },
         min_replicas: spec.min_replicas.map_or(1, number),
         max_replicas: number(spec.max_replicas),
-        load_fraction: load_fraction(&spec.metrics, current),
+        load_fraction: load_fraction(spec.metrics.as_deref().unwrap_or_default(), current),
     };
     let mut owners = meta.owner_references.iter().flatten();
     let scaled_object = owners.find(|owner| owner.kind == "ScaledObject").map(|owner| owner.name.clone());

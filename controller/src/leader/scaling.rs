@@ -4,7 +4,6 @@ use pilotlight_core::{Bound, Time};
 
 use super::seen::Seen;
 use crate::crd::Mode;
-use crate::path::Restored;
 use crate::refusal::{AtZeroSignal, Way};
 
 /// The write of a scale that is missing.
@@ -24,12 +23,14 @@ pub(crate) enum ScaleStep {
 /// What is to be written now.
 pub(crate) fn scale_step(now: Time, seen: &Seen) -> ScaleStep {
     let Some(replicas) = seen.replicas() else { return KEEP };
+    if seen.mode() != Mode::Act {
+        return KEEP;
+    }
     if seen.restoring.is_some() {
         // Nobody is left who would wake it.
-        let sleeps = replicas == 0 && seen.path.restored == Restored::No;
-        return if sleeps { ScaleStep::Raise(seen.waking_replicas()) } else { KEEP };
+        return if replicas == 0 { ScaleStep::Raise(seen.waking_replicas()) } else { KEEP };
     }
-    let (Ok(way), Mode::Act) = (&seen.way, seen.mode()) else { return KEEP };
+    let Ok(way) = &seen.way else { return KEEP };
     if replicas == 0 && seen.path.must_wake {
         return ScaleStep::Raise(seen.waking_replicas());
     }

@@ -2,11 +2,12 @@
 //! out. Pure, and what it costs does not depend on how many workloads there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pilotlight_config::AutoscalerConfig;
-use pilotlight_core::{Evaluation, RevisionId, Time};
+use pilotlight_core::{Evaluation, History, RevisionId, RevisionSpec, Time};
 use pilotlight_kubernetes::known::Known;
 use pilotlight_kubernetes::scale::ScaleFact;
 
@@ -17,13 +18,14 @@ use super::roll::Peer;
 use super::seen::Seen;
 use super::strangers::Strangers;
 use super::target::{ScaledFact, ScaledName};
+use crate::crd::LastDecision;
 use crate::facts::{AutoscalerFact, Name, PodFact, ServiceFact};
 use crate::index::{Fact as SharedFact, Index, remove};
 use crate::path::EndpointsSeen;
 use crate::peers::WorkloadActivity;
 use crate::ports::{PortOwner, PortTable};
 use crate::refusal::{ClusterFacts, NamespaceFacts, ScaledObjectFact};
-use crate::slices::SliceFact;
+use crate::slices::{SliceFact, SliceKind};
 
 /// All workloads, and what has a say about them.
 #[derive(Debug, Default)]
@@ -137,7 +139,7 @@ impl Workloads {
         let slices = self.slices.iter().flat_map(|(service, slices)| {
             slices.values().filter_map(Known::current).map(move |slice| (service, slice))
         });
-        let ours = slices.filter(|(_, slice)| slice.kind() == crate::slices::SliceKind::Activators);
+        let ours = slices.filter(|(_, slice)| slice.kind() == SliceKind::Activators);
         ours.flat_map(|(service, slice)| {
             slice.ports.iter().map(|port| {
                 (PortOwner::new(&service.namespace, &service.name, &port.name), port.number)
@@ -236,9 +238,45 @@ impl Workloads {
         self.entries.get_mut(id).map(|entry| entry.decided(evaluation, replicas)).unwrap_or_default()
     }
 
-    /// Whether decisions are made about a workload, and shown.
-    pub(crate) fn is_shown(&self, id: &RevisionId) -> bool {
-        self.entries.get(id).is_some_and(Entry::is_shown)
+    /// The settings by which decisions are made about a workload, and its history; `None`: none are made.
+    pub(crate) fn shown(&self, id: &RevisionId) -> Option<(Arc<RevisionSpec>, Arc<History>)> {
+        let shown = self.entries.get(id)?.memory.shown.as_ref()?;
+        Some((Arc::clone(&shown.spec), Arc::clone(&shown.history)))
+    }
+
+    /// Workloads that decisions are made about.
+    pub(crate) fn shown_count(&self) -> usize {
+        self.entries.values().filter(|entry| entry.is_shown()).count()
+    }
+
+    /// The ports that a workload wants.
+    pub(crate) fn ports_of(&self, id: &RevisionId) -> Option<BTreeSet<PortOwner>> {
+        Some(self.entries.get(id)?.ports.clone())
+    }
+
+    /// The status of a workload was written now.
+    pub(crate) fn wrote_status(&mut self, now: Time, id: &RevisionId) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.memory.status_written = Some(now);
+        }
+    }
+
+    /// The number of pods was changed, for this reason.
+    pub(crate) fn scaled(&mut self, id: &RevisionId, last: LastDecision) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.memory.is_put_to_sleep = false;
+            if let Some(shown) = &mut entry.memory.shown {
+                shown.last = Some(Arc::new(last));
+            }
+        }
+    }
+
+    /// Addresses in slices that Kubernetes itself has written for a Service.
+    pub(crate) fn native_addresses(&self, namespace: &str, service: &str) -> BTreeSet<IpAddr> {
+        let slices = self.slices.get(&Name::new(namespace, service));
+        let slices = slices.into_iter().flat_map(BTreeMap::values).filter_map(Known::current);
+        let native = slices.filter(|slice| slice.kind() == SliceKind::Native);
+        native.flat_map(|slice| slice.endpoints.iter().map(|endpoint| endpoint.ip)).collect()
     }
 
     /// Everything about a workload, with its requests at the activators; `None`: it is gone, or not everything has been
