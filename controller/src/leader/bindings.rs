@@ -74,7 +74,9 @@ mod tests {
         let mut bindings = Bindings::default();
         assert_eq!(bindings.set_table(table("7", &["web"])), [owner("web")].into());
         assert_eq!(bindings.set_table(table("9", &["shop", "web"])), [owner("shop")].into());
-        for (version, web, shop) in [("", false, false), ("6", false, false), ("8", true, false), ("9", true, true)] {
+        for (version, web, shop) in
+            [("", false, false), ("6", false, false), ("8", true, false), ("9", true, true)]
+        {
             let bound = [owner("web"), owner("shop")].map(|owner| bindings.has_bound(&at(version), &owner));
             assert_eq!(bound, [web, shop], "{version}");
         }

@@ -151,8 +151,7 @@ impl Entry {
             Some(kept) => (**kept).clone_from(evaluation),
             None => shown.evaluation = Some(Box::new(evaluation.clone())),
         }
-        let wants_more =
-            |wanted: u32| wanted > 0 && replicas.is_none_or(|replicas| wanted > replicas);
+        let wants_more = |wanted: u32| wanted > 0 && replicas.is_none_or(|replicas| wanted > replicas);
         Due { is_dirty, is_urgent: is_dirty && evaluation.plan.scale.is_some_and(wants_more) }
     }
 }

@@ -22,7 +22,8 @@ pub(crate) fn read(object: &HorizontalPodAutoscaler) -> Option<(Name, NamedHpa)>
     let (meta, spec) = (&object.metadata, object.spec.as_ref()?);
     let number = |value: i32| u32::try_from(value).unwrap_or(0);
     let target = &spec.scale_target_ref;
-    let current = object.status.as_ref().and_then(|status| status.current_metrics.as_deref()).unwrap_or_default();
+    let current =
+        object.status.as_ref().and_then(|status| status.current_metrics.as_deref()).unwrap_or_default();
     let hpa = HpaFact {
         target: ScaleTargetRef {
             api_version: target.api_version.clone().unwrap_or_else(|| "apps/v1".to_owned()),
@@ -59,13 +60,17 @@ fn fraction(wanted: &MetricSpec, current: &[MetricStatus]) -> Option<f64> {
             {
                 (&wanted.target, &it.current)
             }
-            (_, _, (Some(wanted), Some(it)), ..) if wanted.metric == it.metric => (&wanted.target, &it.current),
+            (_, _, (Some(wanted), Some(it)), ..) if wanted.metric == it.metric => {
+                (&wanted.target, &it.current)
+            }
             (_, _, _, (Some(wanted), Some(it)), _)
                 if (&wanted.metric, &wanted.described_object) == (&it.metric, &it.described_object) =>
             {
                 (&wanted.target, &it.current)
             }
-            (_, _, _, _, (Some(wanted), Some(it))) if wanted.metric == it.metric => (&wanted.target, &it.current),
+            (_, _, _, _, (Some(wanted), Some(it))) if wanted.metric == it.metric => {
+                (&wanted.target, &it.current)
+            }
             _ => return None,
         };
         share(target, value)
@@ -144,7 +149,10 @@ mod tests {
     #[test]
     fn quantities_are_read_with_their_suffixes() {
         let read = |text: &str| amount(Some(&Quantity(text.to_owned())));
-        assert_eq!(["5", "250m", "2Ki", "1.5M", "3e2"].map(read), [5.0, 0.25, 2048.0, 1.5e6, 300.0].map(Some));
+        assert_eq!(
+            ["5", "250m", "2Ki", "1.5M", "3e2"].map(read),
+            [5.0, 0.25, 2048.0, 1.5e6, 300.0].map(Some)
+        );
         assert_eq!(read("much"), None);
     }
 }

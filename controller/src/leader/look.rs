@@ -122,7 +122,8 @@ impl Workloads {
         let id = &*workload.id;
         let stranger = |pod: &&String| !workload.pods.contains_key(*pod);
         let strangers = workload.services.keys().filter(|_| is_settled).filter_map(|service| {
-            let pods = self.strangers.ready_pods(&Name::new(&id.namespace, service));
+            let name = Name::new(&id.namespace, service);
+            let pods = self.strangers.ready_pods(&name);
             let strangers: BTreeSet<String> = pods.filter(stranger).cloned().collect();
             (!strangers.is_empty()).then(|| (service.clone(), strangers))
         });
@@ -172,13 +173,18 @@ impl Workloads {
                 Ok(Way::Always) => PathWay::Always,
                 Ok(Way::AtZero(_)) => PathWay::AtZero,
                 Ok(Way::WakeOnly) => PathWay::WakeOnly,
-                Err(refusal) => PathWay::Refused {
-                    reason: refusal.reason.to_owned(),
-                    message: refusal.message.clone(),
-                },
+                Err(refusal) => {
+                    PathWay::Refused { reason: refusal.reason.to_owned(), message: refusal.message.clone() }
+                }
             },
             services: self.services_seen(workload),
             activators: self.peers.iter().filter_map(|(name, peer)| self.activator(name, peer)).collect(),
+            unheard: self
+                .peers
+                .iter()
+                .filter(|(_, peer)| peer.state == PeerState::Unknown)
+                .map(|(name, _)| name.clone())
+                .collect(),
             pods: self.ready_pods(now, workload),
             replicas,
             mode: planned.unwrap_or_else(as_it_is),
@@ -205,9 +211,9 @@ impl Workloads {
             let of_tcp = service.ports.iter().filter(|port| port.transport == "TCP");
             let owners: Vec<PortOwner> =
                 of_tcp.map(|port| PortOwner::new(&id.namespace, name, &port.name)).collect();
-            let ports = owners.iter().filter_map(|owner| Some((owner.port.clone(), self.table().port(owner)?)));
-            let has_bound_all =
-                |peer: &Peer| owners.iter().all(|owner| self.bindings.has_bound(peer, owner));
+            let ports =
+                owners.iter().filter_map(|owner| Some((owner.port.clone(), self.table().port(owner)?)));
+            let has_bound_all = |peer: &Peer| owners.iter().all(|owner| self.bindings.has_bound(peer, owner));
             let bound = self.peers.iter().filter(|(_, peer)| has_bound_all(peer));
             let seen = ServiceSeen {
                 service: Arc::clone(service),

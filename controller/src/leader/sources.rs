@@ -43,7 +43,7 @@ impl<F: Send + 'static> Sources<F> {
     pub(crate) fn watch<O, K, V>(
         &mut self,
         read: fn(&O) -> Option<(K, V)>,
-        fact: fn(Arc<K>, Option<Arc<V>>) -> F,
+        fact: impl Fn(Arc<K>, Option<Arc<V>>) -> F + Copy + Send + 'static,
     ) where
         O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -69,7 +69,7 @@ impl<F: Send + 'static> Sources<F> {
         api: Api<O>,
         labels: &str,
         read: fn(&O) -> Option<(K, V)>,
-        fact: fn(Arc<K>, Option<Arc<V>>) -> F,
+        fact: impl Fn(Arc<K>, Option<Arc<V>>) -> F + Copy + Send + 'static,
     ) where
         O: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
         K: Hash + Ord + Clone + Send + Sync + 'static,

@@ -43,7 +43,8 @@ mod tests {
     use crate::leader::pretend::workload;
 
     fn is_of_target(address: &serde_json::Value) -> bool {
-        let object = json!({"metadata": {"uid": "u", "resourceVersion": "3"}, "subsets": [{"addresses": [address]}]});
+        let object =
+            json!({"metadata": {"uid": "u", "resourceVersion": "3"}, "subsets": [{"addresses": [address]}]});
         let native = ["10.0.0.9".parse().unwrap()].into();
         let endpoints = serde_json::from_value(object).unwrap();
         match endpoints_seen(Some(&endpoints), &workload(&[("web-1", "10.0.0.7")]), &native) {

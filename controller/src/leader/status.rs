@@ -103,9 +103,7 @@ pub(crate) fn in_flight(load: f64) -> f64 {
 }
 
 fn counts_in_flight(seen: &Seen) -> bool {
-    seen.accepted
-        .as_ref()
-        .is_some_and(|accepted| accepted.spec.scaling_metric == ScalingMetric::Concurrency)
+    seen.accepted.as_ref().is_some_and(|accepted| accepted.spec.scaling_metric == ScalingMetric::Concurrency)
 }
 
 fn signal(way: Way) -> Option<Signal> {

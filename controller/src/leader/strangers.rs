@@ -78,7 +78,7 @@ mod tests {
         let ready = labelled("web-1", &[("app", "web")], PodPhase::Ready);
         for service_is_first in [true, false] {
             let (mut strangers, mut all) = (Strangers::default(), Index::default());
-            let mut add_pod = |strangers: &mut Strangers, all: &mut Index| {
+            let add_pod = |strangers: &mut Strangers, all: &mut Index| {
                 all.learn(Fact::Pod(Arc::new(pod.clone()), Some(Arc::clone(&ready))));
                 strangers.pod(&pod, Some(&ready));
             };

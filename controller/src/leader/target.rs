@@ -1,6 +1,7 @@
 //! The object that is scaled: how many pods it asks for, who said so, and how its pods are found.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
@@ -18,6 +19,12 @@ use crate::refusal::TargetFact;
 pub(crate) struct ScaledName {
     pub(crate) namespace: String,
     pub(crate) target: ScaleTargetRef,
+}
+
+impl Hash for ScaledName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.namespace, &self.target.kind, &self.target.name).hash(state);
+    }
 }
 
 /// A scale target that is watched.
@@ -58,7 +65,8 @@ pub(crate) fn stateful_set(object: &StatefulSet) -> Option<(ScaledName, ScaledFa
 /// Reads a ReplicaSet; `None`: a Deployment's, which nobody else scales.
 pub(crate) fn replica_set(object: &ReplicaSet) -> Option<(ScaledName, ScaledFact)> {
     let spec = object.spec.as_ref()?;
-    let is_owned = object.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+    let is_owned =
+        object.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
     if is_owned {
         return None;
     }
@@ -72,11 +80,8 @@ fn read(
     selector: &LabelSelector,
     template: Option<&PodTemplateSpec>,
 ) -> Option<(ScaledName, ScaledFact)> {
-    let target = ScaleTargetRef {
-        api_version: "apps/v1".to_owned(),
-        kind: kind.to_owned(),
-        name: meta.name.clone()?,
-    };
+    let target =
+        ScaleTargetRef { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name: meta.name.clone()? };
     let of_pods = template.and_then(|template| template.metadata.as_ref());
     let spec = template.and_then(|template| template.spec.as_ref());
     let settings = |meta: &ObjectMeta| {

@@ -33,6 +33,7 @@ use super::workloads::{Fact, Workloads, Written};
 use super::write::Writer;
 use crate::crd::LastDecision;
 use crate::path::{EndpointsSeen, PathWrite};
+use crate::ports::PortTable;
 
 /// The parts of a [`Worker`].
 pub(crate) struct WorkerParams {
@@ -99,6 +100,14 @@ impl Worker {
         self.views.follow()
     }
 
+    /// Every watch has told what there is: from now on workloads are shown.
+    pub(crate) fn complete(&self) {
+        let peers = self.roll.lock().peers(self.clock.now());
+        let mut workloads = self.workloads.lock();
+        workloads.set_peers(Arc::new(peers));
+        workloads.complete();
+    }
+
     /// Everything there is has been shown.
     pub(crate) fn shown(&self) {
         self.views.complete();
@@ -108,6 +117,20 @@ impl Worker {
     pub(crate) fn learn(self: &Arc<Self>, fact: Fact) {
         let about = self.workloads.lock().learn(self.clock.now(), fact);
         self.look_at(&about);
+    }
+
+    /// Takes in the table of ports. An older one than is known changes nothing.
+    pub(crate) fn learn_table(self: &Arc<Self>, table: PortTable) {
+        let version = |table: &PortTable| table.version().parse::<u64>().unwrap_or(0);
+        let mut workloads = self.workloads.lock();
+        // An empty version: the ConfigMap is gone, and all of it is to be made anew.
+        if version(&table) < version(workloads.table()) && !table.version().is_empty() {
+            return;
+        }
+        let about = workloads.set_table(Arc::new(table));
+        drop(workloads);
+        self.look_at(&about);
+        self.ports_wanted.notify_one();
     }
 
     /// Looks at workloads after something that concerns them has changed.
@@ -264,9 +287,10 @@ impl Worker {
             Write::Path(PathWrite::Slice(slice)) => {
                 self.pace.turn(!seen.activity.pods.is_empty() || seen.activity.waiting > 0).await;
                 let (name, slice) = writer.slice(&id.namespace, slice).await?;
-                slice.map_or_else(|| Change::Deleted(name.clone()), |fact| {
-                    Change::Written(Written::Slice(name.clone(), fact))
-                })
+                slice.map_or_else(
+                    || Change::Deleted(name.clone()),
+                    |fact| Change::Written(Written::Slice(name.clone(), fact)),
+                )
             }
             Write::Path(PathWrite::DeleteEndpoints(deletion)) => {
                 writer.delete_endpoints(&id.namespace, deletion).await?;

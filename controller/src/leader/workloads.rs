@@ -87,6 +87,11 @@ impl Workloads {
         self.is_complete = true;
     }
 
+    /// Whether every watch has told what there is.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
     /// The workloads there are.
     pub(crate) fn ids(&self) -> Vec<RevisionId> {
         self.shared.ids().cloned().collect()
@@ -141,9 +146,10 @@ impl Workloads {
         });
         let ours = slices.filter(|(_, slice)| slice.kind() == SliceKind::Activators);
         ours.flat_map(|(service, slice)| {
-            slice.ports.iter().map(|port| {
-                (PortOwner::new(&service.namespace, &service.name, &port.name), port.number)
-            })
+            slice
+                .ports
+                .iter()
+                .map(|port| (PortOwner::new(&service.namespace, &service.name, &port.name), port.number))
         })
         .collect()
     }

@@ -170,7 +170,8 @@ mod tests {
             ..RequestAutoscalerStatus::default()
         };
         let ports = [("web/http".to_owned(), 10_000)].into();
-        let after = RequestAutoscalerStatus { ports, replicas: Some(2), ..RequestAutoscalerStatus::default() };
+        let after =
+            RequestAutoscalerStatus { ports, replicas: Some(2), ..RequestAutoscalerStatus::default() };
         let expected =
             json!({"panicking": null, "replicas": 2, "ports": {"web/http": 10_000, "web/admin": null}});
         assert_eq!(whole(&after, &before), expected);
