@@ -29,3 +29,7 @@ pub mod slices;
 mod workload;
 
 pub use workload::{Workload, WorkloadPort};
+
+#[cfg(test)]
+#[path = "../../kubernetes/src/pretend.rs"]
+mod pretend;

@@ -1,5 +1,5 @@
-//! An API server for tests, over real sockets: it keeps objects of any kind by their paths, refuses writes of an old
-//! version, and tells watches of each change.
+//! An API server for tests, over real sockets: it keeps objects of any kind by their paths, merges patches, refuses writes of
+//! an old version, and tells watches of each change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ struct Store {
     raw: BTreeMap<String, Value>,
     /// Every request that was no `GET`, as `PUT /path`.
     writes: Vec<String>,
+    config: Option<kube::Config>,
 }
 
 impl PretendApi {
@@ -43,12 +44,26 @@ impl PretendApi {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         tokio::spawn(serve(listener, Arc::new(api.clone()), api.drain.clone()));
-        (api, kube::Client::try_from(kube::Config::new(url)).unwrap())
+        let config = kube::Config::new(url);
+        api.store.lock().config = Some(config.clone());
+        (api, kube::Client::try_from(config).unwrap())
+    }
+
+    /// The way to it, for clients with connections of their own.
+    pub(crate) fn config(&self) -> kube::Config {
+        self.store.lock().config.clone().expect("it has started")
     }
 
     /// The object at a path.
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.store.lock().objects.get(path).cloned()
+    }
+
+    /// The objects of a collection.
+    pub(crate) fn list(&self, collection: &str) -> Vec<Value> {
+        let store = self.store.lock();
+        let items = store.objects.iter().filter(|(path, _)| is_in(collection, path));
+        items.map(|(_, object)| object.clone()).collect()
     }
 
     /// Writes an object, whatever there is.
@@ -96,11 +111,16 @@ impl PretendApi {
         if let Some(answer) = store.raw.get(path) {
             return reply(StatusCode::OK, answer);
         }
+        let (path, part) = match path.rsplit_once('/') {
+            Some((object, part @ ("status" | "scale"))) => (object, part),
+            _ => (path, ""),
+        };
         let there = store.objects.get(path).cloned();
         let is_collection = path.trim_start_matches('/').split('/').count() % 2
             == if path.starts_with("/apis/") { 0 } else { 1 };
         match *method {
             Method::GET if !is_collection => match there {
+                Some(object) if part == "scale" => reply(StatusCode::OK, &scale(&object)),
                 Some(object) => reply(StatusCode::OK, &object),
                 None => refusal(StatusCode::NOT_FOUND),
             },
@@ -109,9 +129,7 @@ impl PretendApi {
                 self.follow(path.to_owned(), from.and_then(|from| from.parse().ok()).unwrap_or(0))
             }
             Method::GET => {
-                let below = format!("{path}/");
-                let items: Vec<_> =
-                    store.objects.iter().filter(|(path, _)| path.starts_with(&below)).collect();
+                let items: Vec<_> = store.objects.iter().filter(|(it, _)| is_in(path, it)).collect();
                 let items: Vec<_> = items.into_iter().map(|(_, object)| object.clone()).collect();
                 let version = store.log.len().to_string();
                 reply(
@@ -140,6 +158,35 @@ impl PretendApi {
                 self.changed.send_replace(());
                 reply(StatusCode::OK, &object)
             }
+            Method::PATCH => {
+                let Some(mut object) = there else { return refusal(StatusCode::NOT_FOUND) };
+                let patch: Value = serde_json::from_slice(body).unwrap();
+                let version = &patch["metadata"]["resourceVersion"];
+                if version.is_string() && *version != object["metadata"]["resourceVersion"] {
+                    return refusal(StatusCode::CONFLICT);
+                }
+                match (part, patch.get(0)) {
+                    // A JSON patch of the number of pods.
+                    ("scale", Some(operation)) => object["spec"]["replicas"] = operation["value"].clone(),
+                    ("status", _) => merge(&mut object["status"], &patch["status"]),
+                    _ => merge(&mut object, &patch),
+                }
+                let object = store.change(path, "MODIFIED", object);
+                self.changed.send_replace(());
+                reply(StatusCode::OK, &if part == "scale" { scale(&object) } else { object })
+            }
+            Method::DELETE => {
+                let Some(object) = there else { return refusal(StatusCode::NOT_FOUND) };
+                let params: Value = serde_json::from_slice(body).unwrap_or_default();
+                let wanted = &params["preconditions"]["resourceVersion"];
+                if wanted.is_string() && *wanted != object["metadata"]["resourceVersion"] {
+                    return refusal(StatusCode::CONFLICT);
+                }
+                let object = store.change(path, "DELETED", object);
+                store.objects.remove(path);
+                self.changed.send_replace(());
+                reply(StatusCode::OK, &object)
+            }
             _ => refusal(StatusCode::METHOD_NOT_ALLOWED),
         }
     }
@@ -147,7 +194,7 @@ impl PretendApi {
     fn follow(&self, collection: String, from: usize) -> Response {
         let start = (self.store.clone(), self.changed.subscribe(), from);
         let lines = unfold(start, move |(store, mut changed, mut next)| {
-            let below = format!("{collection}/");
+            let collection = collection.clone();
             async move {
                 loop {
                     let event = store.lock().log.get(next).cloned();
@@ -156,7 +203,7 @@ impl PretendApi {
                         continue;
                     };
                     next += 1;
-                    if path.starts_with(&below) {
+                    if is_in(&collection, &path) {
                         let line = format!("{}\n", json!({ "type": kind, "object": object }));
                         return Some((Ok(Frame::data(Bytes::from(line))), (store, changed, next)));
                     }
@@ -185,6 +232,42 @@ impl Handler for PretendApi {
             return refusal(StatusCode::INTERNAL_SERVER_ERROR);
         }
         self.answer(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &body)
+    }
+}
+
+/// Whether an object belongs to a collection: of its namespace, or of its kind in all namespaces.
+fn is_in(collection: &str, path: &str) -> bool {
+    let Some((of_object, _)) = path.rsplit_once('/') else { return false };
+    let parts: Vec<&str> = of_object.split('/').collect();
+    let everywhere = match parts.iter().position(|part| *part == "namespaces") {
+        Some(at) if parts.len() > at + 2 => [&parts[..at], &parts[at + 2..]].concat().join("/"),
+        _ => String::new(),
+    };
+    of_object == collection || everywhere == collection
+}
+
+fn scale(object: &Value) -> Value {
+    let labels = object["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
+    let pairs: Vec<String> =
+        labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": object["metadata"],
+        "spec": {"replicas": object["spec"]["replicas"]}, "status": {"selector": pairs.join(","), "replicas": 0}})
+}
+
+/// A merge patch (RFC 7396).
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(object.as_object_mut().unwrap().remove(key)),
+            value => merge(&mut object[key.as_str()], value),
+        }
     }
 }
 

@@ -178,7 +178,7 @@ async fn run(worker: Arc<Worker>, mut sources: Sources<Fact>, mut defaults: Defa
 }
 
 /// Brings the activators as they are now to every workload: their slices name them.
-fn peers_changed(worker: &Arc<Worker>) {
+pub(super) fn peers_changed(worker: &Arc<Worker>) {
     let peers = worker.roll.lock().peers(worker.clock.now());
     let serving = peers.values().filter(|peer| matches!(peer.state, PeerState::Serving { .. })).count();
     worker.metrics.activators.set(u32::try_from(serving).unwrap_or(u32::MAX));

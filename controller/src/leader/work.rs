@@ -393,6 +393,13 @@ impl Worker {
         LastDecision { time: object_time(self.clock.now()), from, to, rule, why }
     }
 
+    /// Returns when nothing is being written, or waits to be tried again.
+    #[cfg(test)]
+    pub(crate) async fn idle(&self) {
+        self.scales.idle().await;
+        self.writes.idle().await;
+    }
+
     fn seen(&self, id: &RevisionId) -> Option<Seen> {
         let activity = self.roll.lock().activity(id);
         self.workloads.lock().seen(self.clock.now(), id, activity)
