@@ -23,12 +23,12 @@ use super::running::{ADMIN_PORT, LEASE, Params, SYSTEM_NAMESPACE, start};
 #[command(name = "pilotlight-controller", version)]
 struct Program {
     #[command(flatten)]
-    args: ControllerArgs,
+    args: LeaderArgs,
 }
 
 /// Decide how many pods each workload of a plain cluster needs, and lead its traffic to the activators
 #[derive(Debug, Args)]
-pub struct ControllerArgs {
+pub struct LeaderArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Namespaces to watch, with commas between them [default: all]
@@ -64,13 +64,13 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the program: checks the settings, and leads or stands by until a signal says to stop.
-pub fn run(args: &ControllerArgs) -> ExitCode {
+pub fn run(args: &LeaderArgs) -> ExitCode {
     let logs = args.logs.settings();
     start_logs(&logs, Level::INFO);
     end(on_a_runtime(args), logs.format)
 }
 
-fn on_a_runtime(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
+fn on_a_runtime(args: &LeaderArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let mut signals = StopSignals::new().context("cannot listen for signals")?;
@@ -117,7 +117,7 @@ async fn check(params: &Params) -> anyhow::Result<ExitCode> {
     ]))
 }
 
-impl ControllerArgs {
+impl LeaderArgs {
     /// Reads the variables and finds the API server.
     async fn params(&self) -> anyhow::Result<Params> {
         let mut wrong = WrongSettings::default();
