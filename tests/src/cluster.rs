@@ -13,6 +13,7 @@ mod kubelet;
 mod log;
 mod names;
 mod objects;
+pub mod plain;
 mod proxy;
 mod queue;
 mod server;
