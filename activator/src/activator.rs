@@ -154,8 +154,8 @@ impl Activator {
         Activator::start_over(autoscaler, params, endpoints)
     }
 
-    /// [`start`](Activator::start) with any way to the autoscaler.
-    pub(crate) fn start_over(
+    /// [`start`](Activator::start) with any way to the autoscaler, in the place of the one that `params` name.
+    pub fn start_over(
         autoscaler: impl Dial,
         params: ActivatorParams,
         mut endpoints: Follower<RevisionId, RevisionEndpoints>,
@@ -200,6 +200,12 @@ impl Activator {
     /// Activity of every revision; deleted ones are listed until their last request is over.
     pub fn activity(&self) -> BTreeMap<RevisionId, RevisionActivity> {
         let revisions = self.shared.all_revisions();
+        revisions.into_iter().map(|revision| (revision.id().clone(), revision.activity())).collect()
+    }
+
+    /// Activity of the revisions that have requests, or had some in the last second. The cost does not grow with the others.
+    pub fn busy(&self) -> BTreeMap<RevisionId, RevisionActivity> {
+        let revisions = self.shared.reporting.revisions();
         revisions.into_iter().map(|revision| (revision.id().clone(), revision.activity())).collect()
     }
 

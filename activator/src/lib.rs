@@ -24,10 +24,12 @@ pub mod endpoints;
 #[cfg(test)]
 mod endurance;
 mod handler;
+mod ignore;
 mod known;
 mod ledger;
 pub mod link;
 mod metrics;
+mod ports;
 mod prober;
 mod probes;
 mod refusal;
@@ -43,7 +45,9 @@ mod throttler;
 mod upstreams;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
+pub use ignore::{IgnoreRule, IgnoreRules};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
+pub use ports::{PortIdentity, PortProtocol, PortSettings};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{admin_routes, main, run};

@@ -112,9 +112,17 @@ impl RevisionTraffic {
             books.ledger.requests += 1;
             books.reporter.request_started(arrived)
         };
-        let exchange =
-            Exchange { revision: Arc::clone(self), clock, method, arrived, status: None, ending: None };
-        (exchange, announcement)
+        (self.exchange(clock, method, arrived, true), announcement)
+    }
+
+    /// An exchange that is no demand, and enters no books.
+    pub(crate) fn begin_uncounted(self: &Arc<Self>, clock: Clock, method: Method) -> Exchange {
+        self.exchange(clock, method, clock.now(), false)
+    }
+
+    fn exchange(self: &Arc<Self>, clock: Clock, method: Method, arrived: Time, is_counted: bool) -> Exchange {
+        let revision = Arc::clone(self);
+        Exchange { revision, clock, method, arrived, is_counted, status: None, ending: None }
     }
 
     /// The stat of the last period; `None` if there is nothing to report.
@@ -184,6 +192,7 @@ pub(crate) struct Exchange {
     clock: Clock,
     method: Method,
     arrived: Time,
+    is_counted: bool,
     status: Option<StatusCode>,
     ending: Option<Ending>,
 }
@@ -191,6 +200,11 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn arrived(&self) -> Time {
         self.arrived
+    }
+
+    /// Whether it is demand for pods: not so a health check, which neither waits nor enters the books.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted
     }
 
     /// The budget of what waits in memory for the revision's pods.
@@ -212,6 +226,9 @@ impl Exchange {
 
     /// Counts a request that a pod took and did not answer.
     pub(crate) fn lost(&self, error: &str) {
+        if !self.is_counted {
+            return;
+        }
         let mut books = self.revision.books.lock();
         books.ledger.lost += 1;
         books.metrics.lost.increment(1);
@@ -236,6 +253,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if !self.is_counted {
+            return;
+        }
         let now = self.clock.now();
         let latency = now - self.arrived;
         let mut books = self.revision.books.lock();

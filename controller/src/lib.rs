@@ -18,8 +18,13 @@
 pub mod crd;
 pub mod facts;
 pub mod index;
+pub mod path;
 pub mod peers;
+pub mod ports;
+pub mod refusal;
 pub mod selector;
+pub mod settings;
+pub mod slices;
 mod workload;
 
 pub use workload::{Workload, WorkloadPort};

@@ -4,6 +4,7 @@
 //! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
 //! decided of it all is not decided here.
 
+mod access;
 mod client;
 mod election;
 pub mod event;
@@ -21,6 +22,7 @@ pub mod trouble;
 mod watch;
 pub mod write;
 
+pub use access::may_watch;
 pub use client::{ClientArgs, ClientError, connect};
 pub use election::LeaseTimes;
 pub use lease::{LeaseState, Leases, LeasesParams};

@@ -68,7 +68,7 @@ pub use listen::listen;
 pub use message::{Request, Response, plain};
 pub use pilotlight_core::QueueFull;
 pub use pilotlight_core::Timeouts;
-pub use server::{Serving, serve, serve_tls};
+pub use server::{Connection, Serving, serve, serve_each, serve_tls};
 pub use target::{Target, TargetError};
 pub use timeout::with_timeouts;
 pub use transport::Transport;

@@ -18,11 +18,12 @@ pub(crate) enum Protocol {
 
 /// Reads until the protocol is known. The bytes stay in the transport, for its parser.
 pub(crate) async fn sniff(transport: &mut Transport) -> io::Result<Protocol> {
+    let mut is_all = false;
     loop {
-        let read = poll_fn(|cx| transport.poll_fill(cx)).await?;
-        if let Some(protocol) = protocol(&transport.unread, read == 0) {
+        if let Some(protocol) = protocol(&transport.unread, is_all) {
             return Ok(protocol);
         }
+        is_all = poll_fn(|cx| transport.poll_fill(cx)).await? == 0;
     }
 }
 

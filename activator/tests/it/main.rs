@@ -5,6 +5,8 @@ mod following;
 mod forwarding;
 mod harness;
 mod holding;
+mod ignoring;
+mod ports;
 mod probing;
 mod protocols;
 mod shutdown;

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use kube::api::Api;
-use pilotlight_config::process::{AutoscalerEnv, TelemetryEnv};
+use pilotlight_config::process::{AutoscalerEnv, MinimumKubernetes, TelemetryEnv};
 use pilotlight_knative::autoscaler::{ConfigMapNames, Resolve, RunningParams, STATS_PORT, start};
 use pilotlight_net::Clock;
 use pilotlight_process::{LogSettings, MetricsPage, StopSignals, set_log_level, start_logs};
@@ -59,6 +59,7 @@ async fn params() -> anyhow::Result<RunningParams> {
     Ok(RunningParams {
         resolve: ask(client.clone()),
         client,
+        minimum: MinimumKubernetes::default(),
         clock: Clock::start(),
         pod_name: env.pod_name,
         pod_ip: env.pod_ip,
