@@ -1,7 +1,7 @@
 //! An app of a pod without a queue-proxy, which says in every answer which pod it is.
 //!
 //! `LISTEN` names its ports (`8080/http 9000/tcp`), `BIND` its address, `HOSTNAME` the pod. An `http` port answers HTTP/1.1
-//! and HTTP/2 (`?sleep=MILLISECONDS` waits first), a `tcp` port sends each line back behind the pod's name. At SIGTERM it
+//! and HTTP/2 (`?sleep=MILLISECONDS` waits first), a `tcp` port sends each line back behind the pod's name (`sleep=MILLISECONDS` likewise). At SIGTERM it
 //! goes on for `CLOSE_AFTER` (`0s`), then takes no more connections and finishes what it has. It listens after `STARTUP`
 //! (`0s`).
 
@@ -105,10 +105,15 @@ struct App(Arc<str>);
 impl Handler for App {
     async fn handle(&self, _client: &Client, request: Request) -> Response {
         let query = request.uri().query().unwrap_or_default();
-        if let Some(millis) = query.strip_prefix("sleep=").and_then(|millis| millis.parse().ok()) {
-            sleep(Duration::from_millis(millis)).await;
-        }
+        work(query).await;
         plain(StatusCode::OK, format!("Pod {}", self.0))
+    }
+}
+
+/// Waits as `sleep=MILLISECONDS` says.
+async fn work(told: &str) {
+    if let Some(millis) = told.strip_prefix("sleep=").and_then(|millis| millis.parse().ok()) {
+        sleep(Duration::from_millis(millis)).await;
     }
 }
 
@@ -133,6 +138,7 @@ async fn say_back(client: TcpStream, pod: Arc<str>) -> anyhow::Result<()> {
     let (from, mut to) = client.into_split();
     let mut lines = BufReader::new(from).lines();
     while let Some(line) = lines.next_line().await? {
+        work(&line).await;
         to.write_all(format!("Pod {pod}: {line}\n").as_bytes()).await?;
     }
     Ok(())

@@ -121,7 +121,10 @@ impl PlainCluster {
     /// The pods of a part, those that are ending among them; none while the API server is away.
     pub async fn parts(&self, part: Part) -> Vec<Pod> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-        api.list(&ListParams::default().labels(&part.selector())).await.map(|list| list.items).unwrap_or_default()
+        api.list(&ListParams::default().labels(&part.selector()))
+            .await
+            .map(|list| list.items)
+            .unwrap_or_default()
     }
 
     /// Deletes a pod of a part, which ends politely and is replaced.
@@ -214,8 +217,11 @@ impl PlainCluster {
     ) -> RequestAutoscaler {
         let what = format!("{type_} of {name} is {status}, {reason}");
         self.until(&what, name, within, |autoscaler: &RequestAutoscaler| {
-            let conditions = autoscaler.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-            conditions.iter().any(|each| each.type_ == type_ && each.status == status && each.reason == reason)
+            let conditions =
+                autoscaler.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            conditions
+                .iter()
+                .any(|each| each.type_ == type_ && each.status == status && each.reason == reason)
         })
         .await
     }
@@ -226,7 +232,8 @@ impl PlainCluster {
             let deployment = self.api::<Deployment>().get_opt(name).await.ok()??;
             let is_told = deployment.spec?.replicas == i32::try_from(pods).ok();
             let all = self.pods_of(name).await?;
-            (is_told && all.len() == pods && all.iter().all(|pod| is_ready(pod) && !is_ending(pod))).then_some(())
+            (is_told && all.len() == pods && all.iter().all(|pod| is_ready(pod) && !is_ending(pod)))
+                .then_some(())
         })
         .await;
     }

@@ -46,7 +46,8 @@ impl PlainCluster {
         let services = self.api::<Service>().list(&all).await?.items;
         let slices = self.api::<EndpointSlice>().list(&all).await?.items;
         let table = self.port_table().await?;
-        let addresses: BTreeSet<&str> = pods.iter().filter(|pod| !has_ended(pod)).filter_map(address).collect();
+        let addresses: BTreeSet<&str> =
+            pods.iter().filter(|pod| !has_ended(pod)).filter_map(address).collect();
         let activators: BTreeSet<&str> = pods
             .iter()
             .filter(|pod| pod.namespace().as_deref() == Some(SYSTEM_NAMESPACE))
@@ -104,7 +105,10 @@ impl PlainCluster {
         };
         let of_nobody = |owner: &PortOwner| !named.contains(owner.service.as_str()) || !has_port(owner);
         let own = table.entries().filter(|(owner, _)| owner.namespace == self.namespace);
-        Ok(own.filter(|(owner, _)| of_nobody(owner)).map(|(owner, port)| format!("{port} of {owner}")).collect())
+        Ok(own
+            .filter(|(owner, _)| of_nobody(owner))
+            .map(|(owner, port)| format!("{port} of {owner}"))
+            .collect())
     }
 }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::{AppPort, PlainCluster, WorkloadSpec};
@@ -61,7 +61,7 @@ pub struct PlainLoad {
 
 impl PlainCluster {
     /// Lets so many clients send requests to this port of a workload, each again and again, until the load is
-    /// [finished](PlainLoad::finish). The path matters to HTTP only.
+    /// [finished](PlainLoad::finish). With the path `/?sleep=200` a request takes so many milliseconds.
     pub fn load(&self, workload: &str, port: &AppPort, way: Way, clients: usize, path: &str) -> PlainLoad {
         let mut load =
             PlainLoad { tally: Arc::default(), stop: watch::Sender::new(false), clients: JoinSet::new() };
@@ -80,10 +80,16 @@ impl PlainCluster {
 
     /// Sends one request.
     pub async fn ask(&self, workload: &str, port: &AppPort, way: Way, path: &str) -> Tally {
+        self.begin(workload, port, way, path).await.expect("a client does not panic")
+    }
+
+    /// Sends one request, and goes on meanwhile.
+    pub fn begin(&self, workload: &str, port: &AppPort, way: Way, path: &str) -> JoinHandle<Tally> {
         let mut client = self.client_of(workload, port, way, path);
-        client.ask().await;
-        let tally = client.tally.lock().clone();
-        tally
+        tokio::spawn(async move {
+            client.ask().await;
+            client.tally.lock().clone()
+        })
     }
 
     /// Where a port of a workload's Service is.
@@ -134,7 +140,10 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { sent, answered, repeated, lost, wrong } = self;
         let (lost, wrong) = (lost.len(), wrong.len());
-        write!(f, "{sent} sent, {answered} answered, {repeated} repeated, {lost} lost, {wrong} by a wrong pod")
+        write!(
+            f,
+            "{sent} sent, {answered} answered, {repeated} repeated, {lost} lost, {wrong} by a wrong pod"
+        )
     }
 }
 
@@ -170,7 +179,9 @@ impl LoadClient {
             Err(error) => {
                 self.kept = None;
                 let ended = Timestamp::now();
-                tally.lost.push(format!("{begun:.3} to {ended:.3} {} {:?}: {error:#}", self.workload, self.way));
+                tally
+                    .lost
+                    .push(format!("{begun:.3} to {ended:.3} {} {:?}: {error:#}", self.workload, self.way));
             }
         }
     }
@@ -226,16 +237,18 @@ impl LoadClient {
 
     async fn line(&self) -> anyhow::Result<String> {
         let mut stream = BufReader::new(self.stream().await?);
-        stream.write_all(b"hello\n").await.context("write")?;
+        let said = self.path.trim_start_matches("/?");
+        stream.write_all(format!("{said}\n").as_bytes()).await.context("write")?;
         let mut line = String::new();
         stream.read_line(&mut line).await.context("read")?;
-        ensure!(line.ends_with(": hello\n"), "{line:?} instead of an answer");
+        ensure!(line.ends_with(&format!(": {said}\n")), "{line:?} instead of an answer");
         Ok(line)
     }
 
     async fn stream(&self) -> anyhow::Result<TcpStream> {
         let host = &self.host;
-        let address = self.names.resolve(host, self.port).with_context(|| format!("{host} has no address"))?;
+        let address =
+            self.names.resolve(host, self.port).with_context(|| format!("{host} has no address"))?;
         let stream = TcpStream::connect(address).await.context("connect")?;
         stream.set_nodelay(true)?;
         Ok(stream)

@@ -10,8 +10,8 @@ use pilotlight_controller::crd::RequestAutoscaler;
 use serde_json::{Value, json};
 
 use super::{PlainCluster, PlainParams};
-use crate::cluster::whole::{create, kubeconfig};
 use crate::cluster::Image;
+use crate::cluster::whole::{create, kubeconfig};
 
 /// A part of Pilotlight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,7 @@ impl Part {
     }
 
     fn object(self, replicas: u32) -> Value {
-        let field =
-            |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+        let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
         let labels = json!({ "app.kubernetes.io/name": "pilotlight", "app.kubernetes.io/component": self.component() });
         json!({
             "metadata": { "name": self.deployment(), "labels": labels },
@@ -90,7 +89,8 @@ impl PlainCluster {
         create(&maps, &serde_json::from_value(config)?).await?;
         let kubeconfig = kubeconfig(&self.server)?;
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-        for (part, replicas) in [(Part::Controller, params.controllers), (Part::Activator, params.activators)] {
+        for (part, replicas) in [(Part::Controller, params.controllers), (Part::Activator, params.activators)]
+        {
             let env = [
                 ("PART", format!("plain-{}", part.component())),
                 ("KUBECONFIG", kubeconfig.clone()),
@@ -112,7 +112,8 @@ impl PlainCluster {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         create(&accounts, &serde_json::from_value(named.clone())?).await?;
         create(&Api::<ClusterRole>::all(self.client.clone()), &serde_json::from_value(named)?).await?;
-        let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "pilotlight" });
+        let role =
+            json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "pilotlight" });
         let binding = json!({ "metadata": { "name": "pilotlight" }, "roleRef": role });
         create(&Api::<ClusterRoleBinding>::all(self.client.clone()), &serde_json::from_value(binding)?).await
     }

@@ -15,6 +15,8 @@ pub struct WorkloadSpec {
     pub ports: Vec<AppPort>,
     /// Whether the Service selects the pods. Without, all requests pass the activators.
     pub has_selector: bool,
+    /// The time until the app listens, such as `2s`.
+    pub startup: String,
     /// How long the app goes on to take connections after SIGTERM, such as `2s`.
     pub close_after: String,
     /// Seconds between the end of a pod and SIGTERM.
@@ -42,12 +44,14 @@ pub struct AppPort {
 
 impl AppPort {
     /// HTTP, both versions.
-    pub const HTTP: AppPort = AppPort { name: "http", port: 80, target: 8080, is_tcp: false, app_protocol: "" };
+    pub const HTTP: AppPort =
+        AppPort { name: "http", port: 80, target: 8080, is_tcp: false, app_protocol: "" };
     /// HTTP/2 by prior knowledge.
     pub const H2C: AppPort =
         AppPort { name: "grpc", port: 81, target: 8081, is_tcp: false, app_protocol: "kubernetes.io/h2c" };
     /// Lines over TCP.
-    pub const TCP: AppPort = AppPort { name: "lines", port: 7000, target: 7000, is_tcp: true, app_protocol: "tcp" };
+    pub const TCP: AppPort =
+        AppPort { name: "lines", port: 7000, target: 7000, is_tcp: true, app_protocol: "tcp" };
 }
 
 impl WorkloadSpec {
@@ -58,6 +62,7 @@ impl WorkloadSpec {
             replicas: 0,
             ports: vec![AppPort::HTTP],
             has_selector: false,
+            startup: "0s".to_owned(),
             close_after: "0s".to_owned(),
             pre_stop: 0,
             is_probed: true,
@@ -73,12 +78,18 @@ impl WorkloadSpec {
 
     /// The Deployment.
     pub fn deployment(&self) -> Value {
-        let listen = self.ports.iter().map(|port| format!("{}/{}", port.target, if port.is_tcp { "tcp" } else { "http" }));
+        let listen = self
+            .ports
+            .iter()
+            .map(|port| format!("{}/{}", port.target, if port.is_tcp { "tcp" } else { "http" }));
         let listen = listen.collect::<Vec<_>>().join(" ");
         let ports = self.ports.iter().map(|port| json!({ "name": port.name, "containerPort": port.target }));
         let mut container = json!({
             "name": "app", "image": "plain", "ports": ports.collect::<Vec<_>>(),
-            "env": [{ "name": "LISTEN", "value": listen }, { "name": "CLOSE_AFTER", "value": self.close_after }],
+            "env": [
+                { "name": "LISTEN", "value": listen }, { "name": "STARTUP", "value": self.startup },
+                { "name": "CLOSE_AFTER", "value": self.close_after },
+            ],
         });
         if self.is_probed {
             let first = self.ports.first().map(|port| port.name).unwrap_or_default();
