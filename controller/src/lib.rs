@@ -18,6 +18,7 @@
 pub mod crd;
 pub mod facts;
 pub mod index;
+pub mod leader;
 pub mod path;
 pub mod peers;
 pub mod ports;

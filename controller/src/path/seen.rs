@@ -26,6 +26,8 @@ pub struct PathSeen {
     pub services: BTreeMap<String, ServiceSeen>,
     /// All activators that are alive. One that does not answer and cannot be dialled is left out.
     pub activators: Vec<Member>,
+    /// Names of those that have not answered this leader yet, and may have bound anything: they stay where slices name them.
+    pub unheard: BTreeSet<String>,
     /// Pods of the target that are ready, and those that still serve while they end.
     pub pods: Vec<ReadyPod>,
     /// The replicas that the target asks for; `None`: not known.
