@@ -20,6 +20,7 @@
 //! ```
 
 mod activator;
+mod connections;
 pub mod endpoints;
 #[cfg(test)]
 mod endurance;
@@ -41,6 +42,7 @@ mod run;
 mod scripts;
 mod settings;
 mod sink;
+mod tcp;
 mod throttler;
 mod upstreams;
 
@@ -52,4 +54,5 @@ pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{admin_routes, main, run};
 pub use settings::{ActivatorArgs, TrafficArgs, start_telemetry, tls_policy};
+pub use tcp::TcpTimes;
 pub use upstreams::{IdleConnections, PodsOverTls};

@@ -109,9 +109,7 @@ impl Routes {
         request: &Request,
     ) -> Result<Arc<Route>, Unroutable> {
         if let Some(id) = revision {
-            let maps = self.maps.read();
-            let found = maps.revision(&id.namespace, &id.name).map(Arc::clone);
-            return found.ok_or_else(|| maps.unroutable(|| Unroutable::Port(id.clone())));
+            return self.find_revision(id);
         }
         let text = |name: &HeaderName| text(request.headers(), name);
         let (namespace, name) = (text(&headers::NAMESPACE), text(&headers::REVISION));
@@ -166,6 +164,29 @@ impl Routes {
                 found => return Ok(found),
             }
         }
+    }
+
+    /// The route to a revision, once it is known: waits for a while if not all are.
+    pub(crate) async fn revision_or_wait(&self, id: &RevisionId) -> Result<Arc<Route>, Unroutable> {
+        let deadline = Instant::now() + COMPLETE_TIMEOUT;
+        loop {
+            // Subscribed before the lookup, so that no change is missed in between.
+            let grown = self.grown.notified();
+            let found = self.find_revision(id);
+            let is_over = match &found {
+                Err(Unroutable::NotYet) => timeout_at(deadline, grown).await.is_err(),
+                _ => true,
+            };
+            if is_over {
+                return found;
+            }
+        }
+    }
+
+    fn find_revision(&self, id: &RevisionId) -> Result<Arc<Route>, Unroutable> {
+        let maps = self.maps.read();
+        let found = maps.revision(&id.namespace, &id.name).map(Arc::clone);
+        found.ok_or_else(|| maps.unroutable(|| Unroutable::Port(id.clone())))
     }
 
     /// All hosts that have a route, sorted. Walks all of them.

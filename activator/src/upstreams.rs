@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pilotlight_core::{PodEndpoint, RevisionEndpoints};
 use pilotlight_net::tls::PodTls;
-use pilotlight_net::{Client, Request, Response, SendError, UpstreamParams, Upstreams};
+use pilotlight_net::{Client, Error, Request, Response, SendError, Transport, UpstreamParams, Upstreams};
 
 use crate::throttler::Pod;
 
@@ -67,7 +67,7 @@ struct NamespacePool {
 
 impl PodUpstreams {
     pub(crate) fn new(over_tls: Option<PodsOverTls>, idle: IdleConnections) -> Self {
-        let plain = Upstreams::new(params(idle)).keep_no_more_than(idle.total).to_proxies();
+        let plain = Upstreams::to_pods(params(idle)).keep_no_more_than(idle.total).to_proxies();
         PodUpstreams { idle, plain, over_tls, references: Mutex::default(), namespaces: Mutex::default() }
     }
 
@@ -100,6 +100,11 @@ impl PodUpstreams {
         request: &mut Request,
     ) -> Result<Response, SendError> {
         self.plain.send(client, to, request).await
+    }
+
+    /// Opens a connection to an app's own port.
+    pub(crate) async fn connect(&self, to: SocketAddr) -> Result<Transport, Error> {
+        self.plain.connect(to).await
     }
 
     /// The pool in the clear, which probes use.

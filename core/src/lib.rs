@@ -42,7 +42,7 @@ pub use history::History;
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 pub use limits::{ConcurrencyLimit, Timeouts};
-pub use reporter::Reporter;
+pub use reporter::{IDLE_CONCURRENCY, Reporter};
 pub use revision::{Evaluation, Gap, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
 pub use rng::Rng;
 pub use sample::{Candidate, ask_order, extrapolate, sample_size};

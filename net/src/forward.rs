@@ -21,7 +21,7 @@ pub use self::retry::{SendError, is_replayable};
 use crate::dial::Dialer;
 use crate::once::{Answer, Get, GetError};
 use crate::tls::PodTls;
-use crate::{Client, Request, Response};
+use crate::{Client, Error, Request, Response, Transport};
 
 /// The pools of kept connections. One per proxy process.
 #[derive(Clone, Debug)]
@@ -65,6 +65,11 @@ impl Upstreams {
     /// Pools of connections to apps beside this process. An app that does not listen on 127.0.0.1 is looked for on `::1`.
     pub fn to_apps(params: UpstreamParams) -> Self {
         Upstreams::over(&Dialer::to_apps(params.connect_timeout), params)
+    }
+
+    /// Pools of connections to pods. One that does not answer the first SYN within a quarter of a second is sent a second.
+    pub fn to_pods(params: UpstreamParams) -> Self {
+        Upstreams::over(&Dialer::to_pods(params.connect_timeout), params)
     }
 
     /// Pools of TLS connections to the pods of one namespace.
@@ -148,6 +153,11 @@ impl Upstreams {
             };
             get.run(to, send).await
         })
+    }
+
+    /// Opens a connection that belongs to no pool.
+    pub fn connect(&self, to: SocketAddr) -> BoxFuture<'_, Result<Transport, Error>> {
+        Box::pin(async move { Ok(Transport::new(self.http1.dialer().dial(to).await?)) })
     }
 
     /// Drops the idle connections to an upstream that has left.

@@ -32,6 +32,7 @@ use crate::body::ClientBody;
 use crate::connections::{Open, Places, Port};
 use crate::handler::{AnyHandler, Handler};
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
+use crate::proxy_protocol::read_header;
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
@@ -168,6 +169,34 @@ impl Connection {
     /// The server's end of the connection, with the port that it came in at.
     pub fn local(&self) -> SocketAddr {
         self.ends.local
+    }
+
+    /// Reads until `tell` can tell something by the client's first bytes, which stay where they are. It is given all that
+    /// have arrived, and whether no more will come; it must tell something then. Dropping the future loses nothing.
+    pub async fn peek<T>(&mut self, mut tell: impl FnMut(&[u8], bool) -> Option<T>) -> io::Result<T> {
+        let transport = &mut self.transport;
+        let mut is_all = false;
+        loop {
+            if let Some(told) = tell(&transport.unread, is_all) {
+                return Ok(told);
+            }
+            is_all = poll_fn(|cx| transport.poll_fill(cx)).await? == 0;
+        }
+    }
+
+    /// Takes the header of the PROXY protocol, version 2, off the connection's beginning, if there is one: the address in
+    /// it becomes the client's. An error says that the header is malformed, or that the connection broke.
+    pub async fn read_proxy_header(&mut self) -> io::Result<()> {
+        let header = self.peek(|said, is_all| read_header(said, is_all).transpose()).await?;
+        let header = header.map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed))?;
+        self.transport.take(header.length);
+        self.ends.peer = header.source.unwrap_or(self.ends.peer);
+        Ok(())
+    }
+
+    /// The connection as bytes, those first that were read already.
+    pub fn into_transport(self) -> Transport {
+        self.transport
     }
 
     /// Serves HTTP/1.1 or HTTP/2 by prior knowledge, whichever the client speaks, until the connection ends or the drain is

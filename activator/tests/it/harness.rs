@@ -284,14 +284,23 @@ struct Notes {
 impl FakePod {
     /// A pod that answers at once.
     pub(crate) async fn start() -> FakePod {
-        let pod = FakePod::start_blocked().await;
+        FakePod::start_at(listen().await.1)
+    }
+
+    /// A pod that answers at once, at this listener's address.
+    pub(crate) fn start_at(listener: TcpListener) -> FakePod {
+        let pod = FakePod::blocked_at(listener);
         pod.may_answer.add_permits(1_000_000);
         pod
     }
 
     /// A pod that answers only as it is permitted to.
     pub(crate) async fn start_blocked() -> FakePod {
-        let (address, listener) = listen().await;
+        FakePod::blocked_at(listen().await.1)
+    }
+
+    fn blocked_at(listener: TcpListener) -> FakePod {
+        let address = listener.local_addr().expect("an address");
         let pod = FakePod { address, may_answer: Arc::new(Semaphore::new(0)), notes: Arc::default() };
         tokio::spawn(pilotlight_net::serve(listener, Arc::new(pod.clone()), Drain::default()));
         pod

@@ -11,4 +11,6 @@ mod probing;
 mod protocols;
 mod shutdown;
 mod stats;
+mod tcp;
+mod tcp_counting;
 mod telling;

@@ -77,6 +77,10 @@ impl Http1Pool {
         })
     }
 
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     pub(super) fn keep_no_more_than(&self, max_idle: usize) {
         self.max_idle.store(max_idle, Ordering::Relaxed);
     }
