@@ -1,5 +1,6 @@
 //! The path of one request, from the client to a pod and back.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,14 +15,37 @@ use pilotlight_net::{
 use pilotlight_telemetry::Call;
 
 use crate::activator::{Activator, ActivatorState};
+use crate::ports::PortConnection;
 use crate::revision::Exchange;
 use crate::throttler::{PlaceInLine, Pod, Slot};
 use crate::{probes, refusal};
 
 impl Handler for Activator {
-    async fn handle(&self, client: &Client, mut request: Request) -> Response {
-        let shared = &*self.shared;
-        let marks = Marks::of(request.headers());
+    fn handle(&self, client: &Client, request: Request) -> impl Future<Output = Response> + Send {
+        answer(&self.shared, None, client, request)
+    }
+}
+
+impl Handler for PortConnection {
+    fn handle(&self, client: &Client, request: Request) -> impl Future<Output = Response> + Send {
+        answer(&self.shared, Some(self), client, request)
+    }
+}
+
+/// Answers a request that came in at a revision's own port, or, without one, at a port that all revisions share.
+async fn answer(
+    shared: &ActivatorState,
+    port: Option<&PortConnection>,
+    client: &Client,
+    mut request: Request,
+) -> Response {
+    let mut marks = Marks::of(request.headers());
+    let mut is_counted = true;
+    if let Some(port) = port {
+        // Knative's headers are the app's business here.
+        marks = marks.without(Marks::REVISION);
+        is_counted = !port.ignores(&request);
+    } else {
         if marks.any(Marks::PROBE)
             && let Some(answer) = probes::answer(request.headers(), shared.health())
         {
@@ -30,42 +54,56 @@ impl Handler for Activator {
         if !shared.params.behind_ingress {
             FROM_INGRESS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
-        let mut told = shared.params.telemetry.begin(client.address(), &mut request);
-        let route = match shared.routes.find_or_wait(client, &mut request, &shared.body_bytes).await {
-            Err(left_or_refused) => return tell(told, message::respond(&left_or_refused)),
-            Ok(Ok(route)) => route,
-            Ok(Err(why)) => {
-                let tell_hosts = shared.params.single_default;
-                return tell(told, refusal::unroutable(&why, &shared.routes, tell_hosts));
-            }
-        };
-        let revision = &route.revision;
-        if let Some(told) = &mut told {
-            told.about(revision.names(), &mut request);
+    }
+    let telemetry = &shared.params.telemetry;
+    let mut told = if is_counted { telemetry.begin(client.address(), &mut request) } else { None };
+    let revision = port.map(PortConnection::revision);
+    let found = match is_counted {
+        true => shared.routes.find_or_wait(revision, &mut request, &shared.body_bytes).await,
+        false => Ok(shared.routes.find(revision, &request)),
+    };
+    let route = match found {
+        Err(left_or_refused) => return tell(told, message::respond(&left_or_refused)),
+        Ok(Ok(route)) => route,
+        Ok(Err(_)) if !is_counted => return message::empty(StatusCode::OK),
+        Ok(Err(why)) => {
+            let tell_hosts = shared.params.single_default;
+            return tell(told, refusal::unroutable(&why, &shared.routes, tell_hosts));
         }
-        let (mut exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
+    };
+    let revision = &route.revision;
+    if let Some(told) = &mut told {
+        told.about(revision.names(), &mut request);
+    }
+    let mut exchange = if is_counted {
+        let (exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
         if let Some(stat) = announcement {
             shared.announce(revision, stat);
         }
+        exchange
+    } else {
+        revision.begin_uncounted(shared.params.clock, request.method().clone())
+    };
 
-        prepare_forward(&mut request, client, marks);
+    prepare_forward(&mut request, client, marks);
+    if port.is_none() {
         mark(&mut request, marks);
-        let place = revision.throttler().arrive();
-        let is_waiting = AtomicBool::new(true);
-        // Pinned in place: a future passed by value takes its size twice, as an argument and as the pinned copy.
-        let mut response = with_timeouts(
-            client,
-            route.timeouts,
-            TIMEOUT_MESSAGE,
-            pin!(forward(shared, client, &exchange, &place, &is_waiting, &mut request)),
-        )
-        .await;
-        if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
-            response = refusal::timed_out(TIMEOUT_MESSAGE, &revision.throttler().obstacle());
-        }
-        exchange.answered(response.status());
-        tell(told, response.map(|body| body.watched(move |ending| exchange.ended(ending))))
     }
+    let place = revision.throttler().arrive(port.map_or(&None, PortConnection::port));
+    let is_waiting = AtomicBool::new(true);
+    // Pinned in place: a future passed by value takes its size twice, as an argument and as the pinned copy.
+    let mut response = with_timeouts(
+        client,
+        route.timeouts,
+        TIMEOUT_MESSAGE,
+        pin!(forward(shared, port, client, &exchange, &place, &is_waiting, &mut request)),
+    )
+    .await;
+    if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
+        response = refusal::timed_out(TIMEOUT_MESSAGE, &place.obstacle());
+    }
+    exchange.answered(response.status());
+    tell(told, response.map(|body| body.watched(move |ending| exchange.ended(ending))))
 }
 
 /// Ends the request's span, metrics and log entry with the response, if telemetry wants any.
@@ -81,6 +119,7 @@ fn tell(told: Option<Call>, response: Response) -> Response {
 /// than two with it.
 async fn forward(
     shared: &ActivatorState,
+    port: Option<&PortConnection>,
     client: &Client,
     exchange: &Exchange,
     place: &PlaceInLine,
@@ -103,10 +142,19 @@ async fn forward(
         drop(trying);
         is_waiting.store(false, Ordering::Relaxed);
         let sent = shared.params.clock.now();
-        address(request, &slot.pod);
+        let to = match port {
+            None => slot.pod.address,
+            Some(port) => slot.pod.address_for(port.port()),
+        };
+        if port.is_none() {
+            address(request, &slot.pod);
+        }
         let proxying = telemetry.span(request, "activator_proxy");
-        let sending = telemetry.sending_in(&proxying, slot.pod.address, request);
-        let mut outcome = shared.upstreams.send(client, exchange.namespace(), &slot.pod, request).await;
+        let sending = telemetry.sending_in(&proxying, to, request);
+        let mut outcome = match port {
+            None => shared.upstreams.send(client, exchange.namespace(), &slot.pod, request).await,
+            Some(_) => shared.upstreams.send_to(client, to, request).await,
+        };
         if let Some(sending) = sending {
             outcome = sending.answered(outcome);
         }
@@ -125,6 +173,7 @@ async fn forward(
             // The queue-proxy is well, and knows whether its app still listens.
             Ok(_) if comes_back => {
                 exchange.refused(APP_CLOSED);
+                client.set_waiting();
                 is_waiting.store(true, Ordering::Relaxed);
             }
             Ok(mut response) => {
@@ -164,6 +213,7 @@ async fn slot(
 ) -> Result<Slot, Response> {
     let slot = match place.try_slot() {
         Some(slot) => slot,
+        None if !exchange.is_counted() => return Err(message::empty(StatusCode::OK)),
         None => hold_while(request, exchange.waiting_bytes(), place.slot())
             .await
             .map_err(|left_or_refused| message::respond(&left_or_refused))?,

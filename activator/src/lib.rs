@@ -20,14 +20,17 @@
 //! ```
 
 mod activator;
+mod connections;
 pub mod endpoints;
 #[cfg(test)]
 mod endurance;
 mod handler;
+mod ignore;
 mod known;
 mod ledger;
 pub mod link;
 mod metrics;
+mod ports;
 mod prober;
 mod probes;
 mod refusal;
@@ -39,13 +42,17 @@ mod run;
 mod scripts;
 mod settings;
 mod sink;
+mod tcp;
 mod throttler;
 mod upstreams;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
+pub use ignore::{IgnoreRule, IgnoreRules};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
+pub use ports::{PortIdentity, PortProtocol, PortSettings};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{admin_routes, main, run};
 pub use settings::{ActivatorArgs, TrafficArgs, start_telemetry, tls_policy};
+pub use tcp::TcpTimes;
 pub use upstreams::{IdleConnections, PodsOverTls};

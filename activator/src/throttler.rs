@@ -3,6 +3,7 @@
 //! The gate makes all decisions; this file lets tasks wait for them. Guards return what was acquired: a dropped waiter
 //! its place in the queue, a dropped [`Slot`] its place at the pod.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,8 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) tls_address: Option<SocketAddr>,
+    /// The port for requests of each named port of the revision.
+    ports: Arc<BTreeMap<String, u16>>,
     /// Whether this is the ClusterIP.
     pub(crate) is_cluster_ip: bool,
     /// The value of the `Host` header: the address, or the name by which a mesh knows the pods.
@@ -37,14 +40,30 @@ pub(crate) struct Pod {
 
 impl From<&PodEndpoint> for Pod {
     fn from(pod: &PodEndpoint) -> Self {
-        let PodEndpoint { name, address, tls_address, timeline } = pod.clone();
+        let PodEndpoint { name, address, tls_address, ports, timeline } = pod.clone();
         // An address is always a legal header value.
         let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"));
         let (is_cluster_ip, is_in_mesh, refusals) = (false, false, Mutex::default());
-        Pod { name, address, tls_address, is_cluster_ip, host, is_in_mesh, timeline, refusals }
+        Pod { name, address, tls_address, ports, is_cluster_ip, host, is_in_mesh, timeline, refusals }
     }
 }
 
+/// The named port of a revision, `SERVICE/PORTNAME`, that a request came in at; `None`: a port that all revisions share.
+pub(crate) type PortName = Option<Arc<str>>;
+
+impl Pod {
+    /// The address for requests that came in at this port.
+    pub(crate) fn address_for(&self, port: &PortName) -> SocketAddr {
+        let own = port.as_deref().and_then(|port| self.ports.get(port));
+        own.map_or(self.address, |own| SocketAddr::new(self.address.ip(), *own))
+    }
+
+    fn serves(&self, port: &PortName) -> bool {
+        port.as_deref().is_none_or(|port| self.ports.contains_key(port))
+    }
+}
+
+/// Two descriptions of the same pod. Its ports may change, and its requests in flight are still its own.
 impl PartialEq for Pod {
     fn eq(&self, other: &Pod) -> bool {
         let (one, two) = (self, other);
@@ -92,6 +111,7 @@ impl Supply<'_> {
                     name: CLUSTER_IP.to_owned(),
                     address: *address,
                     tls_address: None,
+                    ports: Arc::default(),
                     timeline: PodTimeline::default(),
                 };
                 let pod = Pod { is_cluster_ip: true, ..Pod::from(&pod) };
@@ -138,7 +158,7 @@ pub(crate) struct Throttler {
 
 #[derive(Debug)]
 struct ThrottlerState {
-    gate: Gate<Arc<Pod>, Caller>,
+    gate: Gate<Arc<Pod>, Caller, PortName>,
     starting: u32,
     trouble: Option<Arc<Trouble>>,
     is_deleted: bool,
@@ -151,13 +171,17 @@ struct ThrottlerState {
 type Caller = oneshot::Sender<Result<Slot, Refusal>>;
 
 impl ThrottlerState {
-    fn refusal(&self, now: Time) -> Option<Refusal> {
+    /// The reason not to let the holder of `ticket` wait.
+    fn refusal(&self, now: Time, ticket: GateTicket) -> Option<Refusal> {
         if self.is_deleted {
             return Some(Refusal::Deleted);
         }
-        let trouble =
-            self.trouble.as_ref().filter(|trouble| trouble.refuses(now) && self.gate.has_no_pods())?;
-        Some(Refusal::Trouble(Arc::clone(trouble)))
+        self.refusing_trouble(now).filter(|_| self.gate.is_unserved(ticket)).map(Refusal::Trouble)
+    }
+
+    /// The trouble that requests are answered with if there is no pod for them.
+    fn refusing_trouble(&self, now: Time) -> Option<Arc<Trouble>> {
+        self.trouble.as_ref().filter(|trouble| trouble.refuses(now)).map(Arc::clone)
     }
 }
 
@@ -171,7 +195,7 @@ impl Throttler {
         active: Gauge,
     ) -> Arc<Self> {
         let state = ThrottlerState {
-            gate: Gate::new(queue_depth),
+            gate: Gate::with_lanes(queue_depth, |pod, port| pod.serves(port)),
             starting: 0,
             trouble: None,
             is_deleted: false,
@@ -195,8 +219,11 @@ impl Throttler {
         state.starting = endpoints.map_or(0, |endpoints| endpoints.starting);
         state.trouble = endpoints.and_then(|endpoints| endpoints.trouble.clone()).map(Arc::new);
         let called = state.gate.set_pods(policy, limit, pods);
-        let refusal = state.refusal(self.clock.now());
-        let refused = if refusal.is_some() { state.gate.leave_all() } else { Vec::new() };
+        let (refusal, refused) = match state.refusing_trouble(self.clock.now()) {
+            _ if state.is_deleted => (Some(Refusal::Deleted), state.gate.leave_all()),
+            Some(trouble) => (Some(Refusal::Trouble(trouble)), state.gate.leave_unserved()),
+            None => (None, Vec::new()),
+        };
         if state.gate.has_no_pods() {
             state.is_waking = false;
         } else if had_no_pods {
@@ -212,21 +239,11 @@ impl Throttler {
         }
     }
 
-    /// A place at the end of the queue, for a request that arrives now.
-    pub(crate) fn arrive(self: &Arc<Self>) -> PlaceInLine {
+    /// A place at the end of the queue, for a request that arrives now at this port.
+    pub(crate) fn arrive(self: &Arc<Self>, port: &PortName) -> PlaceInLine {
         let mut state = self.state.lock();
-        let found_no_pods = state.gate.has_no_pods();
-        PlaceInLine { throttler: Arc::clone(self), ticket: state.gate.ticket(), found_no_pods }
-    }
-
-    /// The obstacle between a waiting request and a pod at this moment.
-    pub(crate) fn obstacle(&self) -> Obstacle {
-        let state = self.state.lock();
-        if state.gate.has_no_pods() {
-            Obstacle::NoPods { starting: state.starting, trouble: state.trouble.clone() }
-        } else {
-            Obstacle::PodsBusy { pods: state.gate.pods().count() }
-        }
+        let ticket = state.gate.ticket(port);
+        PlaceInLine { throttler: Arc::clone(self), ticket, found_no_pods: state.gate.is_unserved(ticket) }
     }
 
     /// Whether there is no pod to send requests to.
@@ -273,7 +290,7 @@ impl PlaceInLine {
     /// A slot at a pod without waiting; `None` if this request must wait.
     pub(crate) fn try_slot(&self) -> Option<Result<Slot, Refusal>> {
         let mut state = self.throttler.state.lock();
-        if let Some(refusal) = state.refusal(self.throttler.clock.now()) {
+        if let Some(refusal) = state.refusal(self.throttler.clock.now(), self.ticket) {
             return Some(Err(refusal));
         }
         let pod = state.gate.enter(self.ticket)?;
@@ -286,7 +303,7 @@ impl PlaceInLine {
         let (caller, called) = oneshot::channel();
         let _waiting = {
             let mut state = self.throttler.state.lock();
-            if let Some(refusal) = state.refusal(self.throttler.clock.now()) {
+            if let Some(refusal) = state.refusal(self.throttler.clock.now(), self.ticket) {
                 return Err(refusal);
             }
             if let Some(pod) = state.gate.enter(self.ticket) {
@@ -300,6 +317,16 @@ impl PlaceInLine {
         };
         // Err: the channel was closed unused, which happens only when the throttler is dropped.
         called.await.unwrap_or(Err(Refusal::Deleted))
+    }
+
+    /// The obstacle between the request and a pod at this moment.
+    pub(crate) fn obstacle(&self) -> Obstacle {
+        let state = self.throttler.state.lock();
+        if state.gate.is_unserved(self.ticket) {
+            Obstacle::NoPods { starting: state.starting, trouble: state.trouble.clone() }
+        } else {
+            Obstacle::PodsBusy { pods: state.gate.pods().count() }
+        }
     }
 
     /// Whether no pod was ready when the request arrived.

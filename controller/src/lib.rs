@@ -15,7 +15,9 @@
 //!                     scales, statuses
 //! ```
 
+mod cluster_args;
 pub mod crd;
+pub mod data;
 pub mod facts;
 pub mod index;
 pub mod leader;
@@ -28,6 +30,7 @@ pub mod settings;
 pub mod slices;
 mod workload;
 
+pub use cluster_args::ClusterArgs;
 pub use workload::{Workload, WorkloadPort};
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod seen;
 mod settings;
 mod spec;
 mod status;
+mod targets;
 mod tell;
 mod work;
 mod write;

@@ -5,6 +5,7 @@
 
 pub mod activator;
 pub mod adopt;
+mod api_server_version;
 pub mod autoscaler;
 pub mod explain;
 

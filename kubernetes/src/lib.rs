@@ -4,6 +4,7 @@
 //! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
 //! decided of it all is not decided here.
 
+mod access;
 mod client;
 mod cluster_args;
 mod election;
@@ -22,6 +23,7 @@ pub mod trouble;
 mod watch;
 pub mod write;
 
+pub use access::may_watch;
 pub use client::{ClientArgs, ClientError, configure, connect};
 pub use cluster_args::ClusterArgs;
 pub use election::LeaseTimes;

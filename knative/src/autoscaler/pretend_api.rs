@@ -24,7 +24,10 @@ struct Store {
     objects: BTreeMap<String, Value>,
     version: u64,
     writes: Vec<Asked>,
+    reads: Vec<Asked>,
     fault: Option<FaultOf>,
+    /// Answers at paths that are no objects.
+    raw: BTreeMap<String, Value>,
 }
 
 /// A write that the API server was asked for.
@@ -88,6 +91,11 @@ impl PretendApi {
         self.state.lock().objects.get(path).cloned()
     }
 
+    /// Answers at a path with this, whatever it is asked.
+    pub(crate) fn raw(&self, path: &str, answer: Value) {
+        self.state.lock().raw.insert(path.to_owned(), answer);
+    }
+
     /// From now on requests fail as this says.
     pub(crate) fn fail(&self, fault: impl Fn(&Asked) -> Option<Failure> + Send + Sync + 'static) {
         self.state.lock().fault = Some(Arc::new(fault));
@@ -101,6 +109,11 @@ impl PretendApi {
     /// The writes so far, those that failed among them.
     pub(crate) fn writes(&self) -> Vec<Asked> {
         self.state.lock().writes.clone()
+    }
+
+    /// How often this path was read.
+    pub(crate) fn reads_of(&self, path: &str) -> usize {
+        self.state.lock().reads.iter().filter(|read| read.path == path).count()
     }
 
     /// Waits until the writes so far are as they should be.
@@ -132,6 +145,8 @@ impl PretendApi {
             let mut state = self.state.lock();
             if asked.method != Method::GET {
                 state.writes.push(asked.clone());
+            } else {
+                state.reads.push(asked.clone());
             }
             let fault = state.fault.clone();
             let failure = fault.and_then(|fault| fault(&asked));
@@ -159,6 +174,9 @@ impl Store {
 
     fn answer(&mut self, asked: &Asked) -> (u16, Value) {
         let Asked { method, path, .. } = asked;
+        if let Some(answer) = self.raw.get(path) {
+            return (200, answer.clone());
+        }
         let (object_path, part) = match path.rsplit_once('/') {
             Some((object, part @ ("status" | "scale"))) => (object, part),
             _ => (path.as_str(), ""),

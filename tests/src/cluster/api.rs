@@ -31,6 +31,7 @@ mod delete;
 mod discovery;
 mod failure;
 mod faults;
+mod kinds;
 mod list;
 mod log;
 mod merge;
@@ -94,7 +95,7 @@ impl ApiServer {
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("an address");
         let addresses = AddressRange::from_env().expect("a range of addresses for Services");
-        let store = Arc::new(Mutex::new(Store::new(definition::built_ins(), addresses)));
+        let store = Arc::new(Mutex::new(Store::new(kinds::built_ins(), addresses)));
         let service = Service {
             faults: Faults::new(Arc::clone(&store)),
             log: Log::default(),

@@ -7,6 +7,7 @@
 
 mod apply;
 mod faults;
+mod kinds;
 mod lifecycle;
 mod lists;
 mod patches;

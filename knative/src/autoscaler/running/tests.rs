@@ -28,6 +28,7 @@ fn put_maps(api: &PretendApi, observability: &Value) {
 fn params(client: &Client, pod_name: &str) -> RunningParams {
     RunningParams {
         client: client.clone(),
+        minimum: MinimumKubernetes::default(),
         clock: Clock::start(),
         pod_name: pod_name.to_owned(),
         pod_ip: [127, 0, 0, 1].into(),
@@ -132,6 +133,25 @@ async fn in_a_stateful_set_no_lease_is_written() {
     assert!(running.buckets.borrow().held.contains(expected));
     deadline(running.stop()).await;
     assert!(api.writes().is_empty());
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_older_than_demanded_is_refused() {
+    let (api, client) = PretendApi::start().await;
+    put_maps(&api, &json!({}));
+    let demanded = |version: &str| MinimumKubernetes::from_env(|_| Some(version.to_owned())).unwrap();
+    let start_at = async |server: &str, minimum| {
+        api.raw(
+            "/version",
+            json!({"major": "1", "minor": "33", "gitVersion": server, "gitCommit": "",
+            "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""}),
+        );
+        start(RunningParams { minimum, ..params(&client, "a") }).await.err().map(|error| error.to_string())
+    };
+    let refused = start_at("v1.33.4", demanded("v1.34.0")).await.expect("refused");
+    assert!(refused.contains("1.34.0 or newer is needed (KUBERNETES_MIN_VERSION)"), "{refused}");
+    assert_eq!(start_at("v1.34.0-rc.1", demanded("v1.34.0")).await, None);
+    assert_eq!(start_at("v1.20.0", MinimumKubernetes::default()).await, None, "only warned of");
 }
 
 #[tokio::test]
