@@ -15,11 +15,11 @@
 //!                     scales, statuses
 //! ```
 
-mod cluster_args;
 pub mod crd;
 pub mod data;
 pub mod facts;
 pub mod index;
+pub mod leader;
 pub mod manifest;
 pub mod path;
 pub mod peers;
@@ -31,5 +31,4 @@ pub mod slices;
 pub mod survey;
 mod workload;
 
-pub use cluster_args::ClusterArgs;
 pub use workload::{Workload, WorkloadPort};

@@ -7,7 +7,6 @@ pub mod activator;
 pub mod adopt;
 mod api_server_version;
 pub mod autoscaler;
-mod cluster_args;
 pub mod explain;
 
-pub use cluster_args::ClusterArgs;
+pub use pilotlight_kubernetes::ClusterArgs;

@@ -6,6 +6,7 @@
 
 mod access;
 mod client;
+mod cluster_args;
 mod election;
 pub mod event;
 pub mod knative;
@@ -22,7 +23,8 @@ mod watch;
 pub mod write;
 
 pub use access::may_watch;
-pub use client::{ClientArgs, ClientError, connect};
+pub use client::{ClientArgs, ClientError, configure, connect};
+pub use cluster_args::ClusterArgs;
 pub use election::LeaseTimes;
 pub use lease::{LeaseState, Leases, LeasesParams};
 pub use watch::{WatchParams, watch};

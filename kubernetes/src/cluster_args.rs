@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use kube::Client;
-use pilotlight_kubernetes::{ClientArgs, ClientError, connect};
+use kube::{Client, Config};
+
+use crate::client::{ClientArgs, ClientError, configure, connect};
 
 /// Flags of the cluster. Without any: in a pod the cluster it runs in, elsewhere the one that `kubectl` uses.
 #[derive(Clone, Debug, Default, Args)]
@@ -31,8 +32,16 @@ impl ClusterArgs {
 
     /// A client for a program of this name. Connects nowhere yet.
     pub async fn connect(&self, program: &str) -> Result<Client, ClientError> {
+        connect(self.client_args(program)).await
+    }
+
+    /// The configuration of clients for a program of this name: each client that is made of it has connections of its own.
+    pub async fn configure(&self, program: &str) -> Result<Config, ClientError> {
+        configure(self.client_args(program)).await
+    }
+
+    fn client_args(&self, program: &str) -> ClientArgs {
         let (kubeconfig, context) = (self.kubeconfig.clone(), self.context.clone());
-        let user_agent = format!("{program}/{}", env!("CARGO_PKG_VERSION"));
-        connect(ClientArgs { kubeconfig, context, user_agent }).await
+        ClientArgs { kubeconfig, context, user_agent: format!("{program}/{}", env!("CARGO_PKG_VERSION")) }
     }
 }
