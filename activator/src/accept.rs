@@ -29,11 +29,12 @@ impl Activator {
         let PortIdentity { revision, port: name } = identity;
         let connections = self.shared.connections.of(&revision);
         let owner = Arc::new(PortOwner { revision, port: Some(name.into()), connections });
-        let (shared, draining) = (Arc::clone(&self.shared), drain.clone());
+        // The activator as a whole: its tasks go on as long as it is served at any port.
+        let (activator, draining) = (self.clone(), drain.clone());
         let serve = move |connection: ClientConnection| {
             let at = PortConnection {
                 peer: connection.client(),
-                shared: Arc::clone(&shared),
+                shared: Arc::clone(&activator.shared),
                 owner: Arc::clone(&owner),
                 settings: Arc::clone(&settings.borrow()),
             };
