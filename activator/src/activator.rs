@@ -1,7 +1,7 @@
 //! The activator as a whole: its revisions, the task that follows their endpoints, and the one that reports to the
 //! autoscaler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pilotlight_core::cadence::REPORT;
-use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
+use pilotlight_core::{PodSharing, RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
-use pilotlight_net::{ByteBudget, Clock, Drain, Port, Serving, Target};
+use pilotlight_net::{ByteBudget, Clock, Drain, Port, Serving, Target, descriptor_limit};
 use pilotlight_telemetry::{OverTls, Telemetry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::info;
 
+use crate::connections::ConnectionLimits;
 use crate::known::KnownRevisions;
 use crate::ledger::Ledger;
 use crate::link::Dial;
@@ -100,6 +101,9 @@ pub struct BufferLimits {
     /// in the client's socket, over HTTP/2 in a part of the connection's flow-control window. See
     /// [`hold_while`](pilotlight_net::hold_while).
     pub body_bytes: usize,
+    /// Connections of one revision at [its own ports](Activator::serve_port); `None`: a quarter of the file descriptors that
+    /// the process may have open when the activator starts. More are closed.
+    pub connections_per_revision: Option<usize>,
 }
 
 impl Default for BufferLimits {
@@ -109,6 +113,7 @@ impl Default for BufferLimits {
             requests: 100_000,
             body_bytes_per_revision: 32 << 20,
             body_bytes: 64 << 20,
+            connections_per_revision: None,
         }
     }
 }
@@ -133,6 +138,7 @@ pub(crate) struct ActivatorState {
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) routes: Routes,
     pub(crate) reporting: Reporting,
+    pub(crate) connections: ConnectionLimits,
     revisions: Mutex<KnownRevisions>,
     is_stopping: AtomicBool,
 }
@@ -154,8 +160,8 @@ impl Activator {
         Activator::start_over(autoscaler, params, endpoints)
     }
 
-    /// [`start`](Activator::start) with any way to the autoscaler.
-    pub(crate) fn start_over(
+    /// [`start`](Activator::start) with any way to the autoscaler, in the place of the one that `params` name.
+    pub fn start_over(
         autoscaler: impl Dial,
         params: ActivatorParams,
         mut endpoints: Follower<RevisionId, RevisionEndpoints>,
@@ -200,6 +206,12 @@ impl Activator {
     /// Activity of every revision; deleted ones are listed until their last request is over.
     pub fn activity(&self) -> BTreeMap<RevisionId, RevisionActivity> {
         let revisions = self.shared.all_revisions();
+        revisions.into_iter().map(|revision| (revision.id().clone(), revision.activity())).collect()
+    }
+
+    /// Activity of the revisions that have requests, or had some in the last second. The cost does not grow with the others.
+    pub fn busy(&self) -> BTreeMap<RevisionId, RevisionActivity> {
+        let revisions = self.shared.reporting.revisions();
         revisions.into_iter().map(|revision| (revision.id().clone(), revision.activity())).collect()
     }
 
@@ -261,6 +273,9 @@ impl ActivatorState {
             backlog: Backlog::new(limits.requests),
             routes: Routes::new(&params.cluster_domain, params.single_default),
             reporting: Reporting::default(),
+            connections: ConnectionLimits::new(
+                limits.connections_per_revision.unwrap_or_else(|| descriptor_limit() / 4),
+            ),
             revisions: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             params,
@@ -300,11 +315,15 @@ impl ActivatorState {
         // Pods before the route: the first request over a new route finds them.
         member.prober.update(Some(endpoints));
         let is_same_route = |before: &RevisionEndpoints| {
-            before.hosts == endpoints.hosts && before.timeouts == endpoints.timeouts
+            before.hosts == endpoints.hosts
+                && before.timeouts == endpoints.timeouts
+                && peers(before) == peers(endpoints)
         };
         if !before.as_deref().is_some_and(is_same_route) {
             let (revision, hosts) = (member.revision, endpoints.hosts.clone());
-            self.routes.set(Route { revision, hosts, timeouts: endpoints.timeouts });
+            let others = peers(endpoints).into_iter().flatten().copied();
+            let peers = others.filter(|peer| Some(*peer) != self.params.pod_ip).collect();
+            self.routes.set(Route { revision, hosts, peers, timeouts: endpoints.timeouts });
         }
         self.upstreams.follow(&id.namespace, before.as_deref(), Some(endpoints));
     }
@@ -356,6 +375,11 @@ impl ActivatorState {
             self.reporting.leave(&revision);
         }
     }
+}
+
+/// The activators that hand requests of a revision on to each other, if they do.
+fn peers(endpoints: &RevisionEndpoints) -> Option<&BTreeSet<IpAddr>> {
+    (endpoints.sharing == PodSharing::Owned).then_some(&endpoints.activators)
 }
 
 async fn follow(

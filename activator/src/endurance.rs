@@ -66,7 +66,7 @@ async fn client(shared: Arc<ActivatorState>, revision: Arc<RevisionTraffic>, is_
     if let Some(stat) = announcement {
         shared.announce(&revision, stat);
     }
-    let place = revision.throttler().arrive();
+    let place = revision.throttler().arrive(&None);
     let Ok(slot) = timeout_at(gives_up, place.slot()).await else { return };
     let slot = slot.expect("neither full nor deleted");
     let service = sleep(SERVICE);
@@ -89,6 +89,7 @@ async fn ten_minutes_of_overload_leave_nothing_behind() {
         name: "pod-1".to_owned(),
         address: ([10, 0, 0, 1], 8012).into(),
         tls_address: None,
+        ports: Arc::default(),
         timeline: PodTimeline::default(),
     };
     let hello = RevisionEndpoints {

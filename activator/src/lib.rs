@@ -5,6 +5,10 @@
 //! they have; what it leaves open, the pods are asked themselves. Whoever runs pods publishes each revision by itself,
 //! and [`endpoints::follow`] follows a publisher in another process. HTTP/1.1, HTTP/2 and WebSockets pass as they come.
 //!
+//! A port may also belong to one revision alone ([`Activator::serve_port`]), as on plain Kubernetes: whatever comes in there is
+//! for that revision, HTTP or not, and Knative's headers mean nothing. With a limit on the concurrency of its pods, each pod
+//! may belong to one activator ([`PodSharing::Owned`](pilotlight_core::PodSharing)), and the others send requests there.
+//!
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {
 //! use pilotlight_activator::{Activator, ActivatorParams, endpoints};
@@ -20,14 +24,18 @@
 //! ```
 
 mod activator;
+mod connections;
 pub mod endpoints;
 #[cfg(test)]
 mod endurance;
 mod handler;
+mod ignore;
 mod known;
 mod ledger;
 pub mod link;
 mod metrics;
+mod pods;
+mod ports;
 mod prober;
 mod probes;
 mod refusal;
@@ -39,13 +47,17 @@ mod run;
 mod scripts;
 mod settings;
 mod sink;
+mod tcp;
 mod throttler;
 mod upstreams;
 
 pub use activator::{Activator, ActivatorParams, BufferLimits};
+pub use ignore::{IgnoreRule, IgnoreRules};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
+pub use ports::{PortIdentity, PortProtocol, PortSettings};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{admin_routes, main, run};
 pub use settings::{ActivatorArgs, TrafficArgs, start_telemetry, tls_policy};
+pub use tcp::TcpTimes;
 pub use upstreams::{IdleConnections, PodsOverTls};

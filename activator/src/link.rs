@@ -23,6 +23,11 @@ pub trait Dial: Send + Sync + 'static {
     /// The URL for the handshake, and for logs.
     fn url(&self) -> String;
 
+    /// Waits until there is an autoscaler to connect to. Sets no time limit.
+    fn found(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Opens a connection. Sets no time limit.
     fn dial(&self) -> impl Future<Output = Result<Self::Stream, pilotlight_net::Error>> + Send;
 }

@@ -26,6 +26,8 @@ pub(crate) const STATS_DROPPED: &str = "pilotlight_activator_stats_dropped_total
 pub(crate) const COLD_START: &str = "pilotlight_activator_cold_start_seconds";
 /// Requests that a pod took and did not answer.
 pub(crate) const LOST_REQUESTS: &str = "pilotlight_activator_lost_requests_total";
+/// Connections of a revision that were closed at once, since it had its most already.
+pub(crate) const REFUSED_CONNECTIONS: &str = "pilotlight_activator_refused_connections_total";
 
 /// OpenTelemetry's name for where these come from, which dashboards may select by.
 const SCOPE: Label = Label::from_static_parts("otel_scope_name", "knative.dev/serving/pkg/activator");
@@ -45,6 +47,23 @@ pub(crate) fn describe() {
     metrics::describe_counter!(STATS_DROPPED, "Stats thrown away because the autoscaler was away or slow");
     metrics::describe_histogram!(COLD_START, Unit::Seconds, "From arrival at zero pods until sent to a pod");
     metrics::describe_counter!(LOST_REQUESTS, "Requests that a pod took and did not answer");
+    metrics::describe_counter!(
+        REFUSED_CONNECTIONS,
+        "Connections closed at once, since the revision had its most already"
+    );
+}
+
+/// The handle of a revision's refused connections.
+pub(crate) fn refused_connections(id: &RevisionId) -> Counter {
+    metrics::counter!(REFUSED_CONNECTIONS, revision_labels(id))
+}
+
+fn revision_labels(id: &RevisionId) -> Vec<Label> {
+    vec![
+        SCOPE,
+        Label::new("k8s_namespace_name", id.namespace.clone()),
+        Label::new("kn_revision_name", id.name.clone()),
+    ]
 }
 
 /// The handles of the connection to the autoscaler.
@@ -80,11 +99,7 @@ pub(crate) struct RevisionMetrics {
 
 impl RevisionMetrics {
     pub(crate) fn new(id: &RevisionId, times_answers: bool) -> Self {
-        let labels = vec![
-            SCOPE,
-            Label::new("k8s_namespace_name", id.namespace.clone()),
-            Label::new("kn_revision_name", id.name.clone()),
-        ];
+        let labels = revision_labels(id);
         RevisionMetrics {
             concurrency: metrics::gauge!(REQUEST_CONCURRENCY, labels.clone()),
             queued: metrics::gauge!(REQUEST_QUEUED, labels.clone()),

@@ -12,15 +12,16 @@ use futures_util::stream::FuturesUnordered;
 use http::{HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use pilotlight_core::backends::{Answer, Backends, Destinations, Effect, Fact, Listing};
-use pilotlight_core::{Place, RevisionEndpoints, RevisionId, Time};
+use pilotlight_core::{Place, PodProbe, RevisionEndpoints, RevisionId, Time};
 use pilotlight_net::once::{BodyError, Get};
 use pilotlight_net::{Clock, Upstreams, headers};
 use tokio::task::AbortHandle;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::info;
 
+use crate::pods::Supply;
 use crate::revision::RevisionTraffic;
-use crate::throttler::{Supply, Throttler};
+use crate::throttler::Throttler;
 
 /// Times of probes. Knative's names are `PROBE_TIMEOUT` and `PROBE_FREQUENCY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +128,7 @@ impl Prober {
             endpoints,
             destinations: state.backends.using(),
             place: state.place,
+            own: self.context.pod_ip,
         });
         self.throttler.update(supply);
     }
@@ -135,7 +137,7 @@ impl Prober {
     fn follow(&self, state: &mut ProberState, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Probe(pods) => self.probe(pods, mesh_host(state.endpoints.as_deref())),
+                Effect::Probe(pods) => self.probe(pods, Question::of(state.endpoints.as_deref())),
                 Effect::ProbeClusterIp(address) => self.probe_cluster_ip(address),
                 Effect::Use(Destinations::Pods(_)) => {}
                 Effect::Use(Destinations::ClusterIp { address, ready }) => {
@@ -160,13 +162,13 @@ impl Prober {
         ProbeTimer { at, task: task.abort_handle() }
     }
 
-    fn probe(&self, pods: Vec<SocketAddr>, mesh_host: Option<HeaderValue>) {
+    fn probe(&self, pods: Vec<SocketAddr>, question: Question) {
         let (me, upstreams, limit) =
             (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
             let (count, upstreams) = (pods.len(), &upstreams);
-            let mesh_host = &mesh_host;
-            let ask = |pod| async move { (pod, probe(upstreams, pod, limit, mesh_host.as_ref()).await) };
+            let question = &question;
+            let ask = |pod| async move { (pod, question.put(upstreams, pod, limit).await) };
             let probes: FuturesUnordered<_> = pods.into_iter().map(ask).collect();
             // Pods that pass are used without waiting for those that are silent. Answers that are ready at the same time
             // are one step.
@@ -182,7 +184,8 @@ impl Prober {
         let (me, upstreams, limit) =
             (Weak::clone(&self.me), self.context.upstreams.clone(), self.context.probing.timeout);
         tokio::spawn(async move {
-            let passed = probe(&upstreams, address, limit, None).await == Answer::Passed;
+            let answer = probe(&upstreams, address, limit, None).await;
+            let passed = answer == Answer::Passed;
             if let Some(prober) = me.upgrade() {
                 prober.tell(Fact::ClusterIpAnswered { address, passed });
             }
@@ -190,9 +193,34 @@ impl Prober {
     }
 }
 
-/// The host by which a mesh knows the pods.
-fn mesh_host(endpoints: Option<&RevisionEndpoints>) -> Option<HeaderValue> {
-    HeaderValue::try_from(endpoints?.mesh_host.as_deref()?).ok()
+/// The question that pods are asked.
+enum Question {
+    /// Whether the queue-proxy takes requests. A mesh knows the pods by this host.
+    Queue { mesh_host: Option<HeaderValue> },
+    /// Whether somebody listens.
+    Connect,
+}
+
+impl Question {
+    fn of(endpoints: Option<&RevisionEndpoints>) -> Question {
+        let mesh_host =
+            |endpoints: &RevisionEndpoints| HeaderValue::try_from(endpoints.mesh_host.as_deref()?).ok();
+        match endpoints.map(|endpoints| endpoints.probe) {
+            Some(PodProbe::Connect) => Question::Connect,
+            Some(PodProbe::Queue) | None => Question::Queue { mesh_host: endpoints.and_then(mesh_host) },
+        }
+    }
+
+    async fn put(&self, upstreams: &Upstreams, to: SocketAddr, limit: Duration) -> Answer {
+        match self {
+            Question::Queue { mesh_host } => probe(upstreams, to, limit, mesh_host.as_ref()).await,
+            Question::Connect => match timeout(limit, upstreams.connect(to)).await {
+                Ok(Ok(_)) => Answer::Passed,
+                Ok(Err(error)) if error.is_refused() => Answer::Refused,
+                Ok(Err(_)) | Err(_) => Answer::Silent,
+            },
+        }
+    }
 }
 
 /// Sends one probe, over the pool that requests use: the first request finds an open connection.

@@ -51,6 +51,11 @@ pub(crate) fn unroutable(why: &Unroutable, routes: &Routes, tell_hosts: bool) ->
             let response = plain(StatusCode::SERVICE_UNAVAILABLE, "the endpoints are not known yet");
             return retry_after(with_reason(response, "no-endpoints"), 1);
         }
+        // Traffic still comes: whoever removed the revision may be about to bring it back, or the port to leave the Service.
+        Unroutable::Port(revision) => {
+            let text = format!("nothing is known of {revision}; it may have been removed a moment ago");
+            return retry_after(with_reason(plain(StatusCode::SERVICE_UNAVAILABLE, text), "no-revision"), 1);
+        }
         Unroutable::Host(host) if tell_hosts => {
             let hosts = routes.hosts();
             let known = if hosts.is_empty() { "none yet".to_owned() } else { hosts.join("\n  ") };

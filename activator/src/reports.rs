@@ -57,6 +57,11 @@ impl Reporting {
         revisions.iter().filter_map(|revision| Some((revision.id().clone(), revision.resync(now)?))).collect()
     }
 
+    /// The revisions that report.
+    pub(crate) fn revisions(&self) -> Vec<Arc<RevisionTraffic>> {
+        self.revisions.lock().clone()
+    }
+
     /// The number of revisions that report.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

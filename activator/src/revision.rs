@@ -1,5 +1,7 @@
 //! The traffic of one revision: its queue of requests, its reports, its books. And [`Exchange`], one request's way
-//! through them.
+//! through them, or [`Passage`], that of a connection that is not HTTP.
+
+mod passage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use serde::Serialize;
 
 use crate::ledger::{ColdStart, RevisionLedger};
 use crate::metrics::RevisionMetrics;
-
-use crate::throttler::{Backlog, Pod, Throttler};
+use crate::pods::Pod;
+pub(crate) use crate::revision::passage::Passage;
+use crate::throttler::{Backlog, Throttler};
 
 /// Activity of a revision: its requests at this moment, and their results so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -44,6 +47,8 @@ pub(crate) struct RevisionTraffic {
     throttler: Arc<Throttler>,
     /// Bytes of its waiting requests.
     waiting_bytes: ByteBudget,
+    /// Bytes of its waiting connections that are passed through: up to half of the former, so that requests have room.
+    passing_bytes: ByteBudget,
     books: Mutex<Books>,
     /// Whether it is in the list of `Reporting`.
     is_reporting: AtomicBool,
@@ -84,6 +89,7 @@ impl RevisionTraffic {
             id,
             names,
             throttler,
+            passing_bytes: waiting_bytes.share(waiting_bytes.limit() / 2),
             waiting_bytes,
             books: Mutex::new(books),
             is_reporting: AtomicBool::new(false),
@@ -107,14 +113,36 @@ impl RevisionTraffic {
     /// Counts a request that has arrived. The stat, if there is one, must be sent at once.
     pub(crate) fn begin(self: &Arc<Self>, clock: Clock, method: Method) -> (Exchange, Option<Stat>) {
         let arrived = clock.now();
-        let announcement = {
-            let mut books = self.books.lock();
-            books.ledger.requests += 1;
-            books.reporter.request_started(arrived)
-        };
-        let exchange =
-            Exchange { revision: Arc::clone(self), clock, method, arrived, status: None, ending: None };
-        (exchange, announcement)
+        let announcement = self.arrive(arrived);
+        (self.exchange(clock, method, arrived, Demand::Counted), announcement)
+    }
+
+    /// Counts a connection whose bytes are passed through, as a request that has arrived.
+    pub(crate) fn begin_passage(self: &Arc<Self>, clock: Clock, demand: Demand) -> (Passage, Option<Stat>) {
+        let (arrived, is_counted) = (clock.now(), demand == Demand::Counted);
+        let announcement = if is_counted { self.arrive(arrived) } else { None };
+        (Passage::new(Arc::clone(self), clock, arrived, is_counted), announcement)
+    }
+
+    fn arrive(&self, now: Time) -> Option<Stat> {
+        let mut books = self.books.lock();
+        books.ledger.requests += 1;
+        books.reporter.request_started(now)
+    }
+
+    /// An exchange that enters no books, since this is no demand or somebody else's.
+    pub(crate) fn begin_uncounted(
+        self: &Arc<Self>,
+        clock: Clock,
+        method: Method,
+        demand: Demand,
+    ) -> Exchange {
+        self.exchange(clock, method, clock.now(), demand)
+    }
+
+    fn exchange(self: &Arc<Self>, clock: Clock, method: Method, arrived: Time, demand: Demand) -> Exchange {
+        let revision = Arc::clone(self);
+        Exchange { revision, clock, method, arrived, demand, status: None, ending: None }
     }
 
     /// The stat of the last period; `None` if there is nothing to report.
@@ -147,9 +175,23 @@ impl RevisionTraffic {
         self.told_in.load(Ordering::Relaxed) == now.whole_seconds()
     }
 
-    /// Requests between arrival and the end of their response.
+    /// Requests between arrival and the end of their response, and open connections that are passed through.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.books.lock().reporter.in_flight()
+        let books = self.books.lock();
+        books.reporter.in_flight() + books.reporter.idle_connections()
+    }
+
+    /// Records a cold start: what arrived then was the first to be sent to a pod after the revision had none.
+    fn woke(&self, arrived: Time, pod: &Pod, sent: Time) {
+        let start = ColdStart::new(arrived, pod.timeline, sent);
+        let mut books = self.books.lock();
+        books.metrics.cold_start.record(start.total().as_secs_f64());
+        books.ledger.cold_starts.record(start);
+    }
+
+    /// Notes why a pod could not be reached.
+    fn refused(&self, error: &str) {
+        self.books.lock().last_error = Some(error.to_owned());
     }
 
     pub(crate) fn ledger(&self) -> RevisionLedger {
@@ -177,6 +219,17 @@ impl RevisionTraffic {
     }
 }
 
+/// What a request is to the autoscaler, and whether it waits for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Demand for pods.
+    Counted,
+    /// Demand that the activator which handed the request on has counted.
+    HandedOn,
+    /// None: a health check. It does not wait either.
+    None,
+}
+
 /// One request, from arrival to the end of its response. Dropping it enters the result in the books, however it ended.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -184,6 +237,7 @@ pub(crate) struct Exchange {
     clock: Clock,
     method: Method,
     arrived: Time,
+    demand: Demand,
     status: Option<StatusCode>,
     ending: Option<Ending>,
 }
@@ -191,6 +245,10 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn arrived(&self) -> Time {
         self.arrived
+    }
+
+    pub(crate) fn demand(&self) -> Demand {
+        self.demand
     }
 
     /// The budget of what waits in memory for the revision's pods.
@@ -204,14 +262,16 @@ impl Exchange {
 
     /// Records a cold start: this request was the first to be sent to a pod after the revision had none.
     pub(crate) fn woke(&self, pod: &Pod, sent: Time) {
-        let start = ColdStart::new(self.arrived, pod.timeline, sent);
-        let mut books = self.revision.books.lock();
-        books.metrics.cold_start.record(start.total().as_secs_f64());
-        books.ledger.cold_starts.record(start);
+        if self.demand == Demand::Counted {
+            self.revision.woke(self.arrived, pod, sent);
+        }
     }
 
     /// Counts a request that a pod took and did not answer.
     pub(crate) fn lost(&self, error: &str) {
+        if self.demand != Demand::Counted {
+            return;
+        }
         let mut books = self.revision.books.lock();
         books.ledger.lost += 1;
         books.metrics.lost.increment(1);
@@ -220,7 +280,7 @@ impl Exchange {
 
     /// Notes why a pod could not be reached; the request is retried at another.
     pub(crate) fn refused(&self, error: &str) {
-        self.revision.books.lock().last_error = Some(error.to_owned());
+        self.revision.refused(error);
     }
 
     /// Notes the status of the response, whose body is still to come.
@@ -236,6 +296,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.demand != Demand::Counted {
+            return;
+        }
         let now = self.clock.now();
         let latency = now - self.arrived;
         let mut books = self.revision.books.lock();

@@ -7,14 +7,15 @@
 //! across an `.await`. That is less work for a request than sharing an immutable copy of all routes (a lock and two
 //! reference counts), and a change costs the same however many revisions there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
 use parking_lot::RwLock;
 use pilotlight_core::RevisionId;
-use pilotlight_net::{ByteBudget, Client, Error, Request, Timeouts, headers, hold_while};
+use pilotlight_net::{ByteBudget, Error, Request, Timeouts, headers, hold_while};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
@@ -51,6 +52,8 @@ pub(crate) struct Route {
     pub(crate) timeouts: Timeouts,
     /// Host names (lower case, no port) that lead here.
     pub(crate) hosts: Vec<String>,
+    /// The other activators, if they and this one hand requests on to each other.
+    pub(crate) peers: BTreeSet<IpAddr>,
 }
 
 /// The reason why a request has no route.
@@ -60,6 +63,8 @@ pub(crate) enum Unroutable {
     Revision(String),
     /// No revision answers to this host.
     Host(String),
+    /// The revision whose port the request came in at does not exist.
+    Port(RevisionId),
     /// No known revision answers, but not all are known yet.
     NotYet,
 }
@@ -100,8 +105,15 @@ impl Routes {
         self.maps.read().is_complete
     }
 
-    /// The route of a request. `client` knows the local port of its connection, for routes by port.
-    pub(crate) fn find(&self, _client: &Client, request: &Request) -> Result<Arc<Route>, Unroutable> {
+    /// The route of a request: to this revision, or, without one, to the revision that its headers or its host name.
+    pub(crate) fn find(
+        &self,
+        revision: Option<&RevisionId>,
+        request: &Request,
+    ) -> Result<Arc<Route>, Unroutable> {
+        if let Some(id) = revision {
+            return self.find_revision(id);
+        }
         let text = |name: &HeaderName| text(request.headers(), name);
         let (namespace, name) = (text(&headers::NAMESPACE), text(&headers::REVISION));
         if !namespace.is_empty() && !name.is_empty() {
@@ -134,11 +146,11 @@ impl Routes {
     // `&mut`: a body is not `Sync`, so a future that holds a shared borrow of it is not `Send`.
     pub(crate) async fn find_or_wait(
         &self,
-        client: &Client,
+        revision: Option<&RevisionId>,
         request: &mut Request,
         budget: &ByteBudget,
     ) -> Result<Result<Arc<Route>, Unroutable>, Error> {
-        match self.find(client, request) {
+        match self.find(revision, request) {
             Err(Unroutable::NotYet) => {}
             found => return Ok(found),
         }
@@ -146,7 +158,7 @@ impl Routes {
         loop {
             // Subscribed before the lookup, so that no change is missed in between.
             let grown = self.grown.notified();
-            match self.find(client, request) {
+            match self.find(revision, request) {
                 Err(Unroutable::NotYet) => {
                     if hold_while(request, budget, timeout_at(deadline, grown)).await?.is_err() {
                         return Ok(Err(Unroutable::NotYet));
@@ -155,6 +167,35 @@ impl Routes {
                 found => return Ok(found),
             }
         }
+    }
+
+    /// The route to a revision, once it is known: waits for a while if not all are.
+    pub(crate) async fn revision_or_wait(&self, id: &RevisionId) -> Result<Arc<Route>, Unroutable> {
+        let deadline = Instant::now() + COMPLETE_TIMEOUT;
+        loop {
+            // Subscribed before the lookup, so that no change is missed in between.
+            let grown = self.grown.notified();
+            let found = self.find_revision(id);
+            let is_over = match &found {
+                Err(Unroutable::NotYet) => timeout_at(deadline, grown).await.is_err(),
+                _ => true,
+            };
+            if is_over {
+                return found;
+            }
+        }
+    }
+
+    /// Whether a connection to a port of the revision may come from another activator, and hence carry what that one has
+    /// counted already.
+    pub(crate) fn is_peer(&self, id: &RevisionId, client: IpAddr) -> bool {
+        self.find_revision(id).is_ok_and(|route| route.peers.contains(&client.to_canonical()))
+    }
+
+    fn find_revision(&self, id: &RevisionId) -> Result<Arc<Route>, Unroutable> {
+        let maps = self.maps.read();
+        let found = maps.revision(&id.namespace, &id.name).map(Arc::clone);
+        found.ok_or_else(|| maps.unroutable(|| Unroutable::Port(id.clone())))
     }
 
     /// All hosts that have a route, sorted. Walks all of them.
@@ -279,6 +320,7 @@ mod tests {
             )),
             timeouts: Timeouts { total: Duration::from_secs(300), response_start: None, idle: None },
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            peers: BTreeSet::new(),
         }
     }
 
@@ -297,7 +339,7 @@ mod tests {
     }
 
     fn find(routes: &Routes, request: &Request) -> Result<String, Unroutable> {
-        routes.find(&Client::ourselves(), request).map(|route| route.revision.id().name.clone())
+        routes.find(None, request).map(|route| route.revision.id().name.clone())
     }
 
     fn found(routes: &Routes, headers: &[(&str, &str)]) -> Result<String, Unroutable> {
@@ -419,7 +461,7 @@ mod tests {
         let wait = async |host| {
             let mut request = request(&[("host", host)]);
             let budget = ByteBudget::new(0);
-            let route = routes.find_or_wait(&Client::ourselves(), &mut request, &budget).await.unwrap();
+            let route = routes.find_or_wait(None, &mut request, &budget).await.unwrap();
             route.map(|route| route.revision.id().name.clone())
         };
         let started = Instant::now();
@@ -444,7 +486,7 @@ mod tests {
         let large = "x".repeat(40_000);
         let ask = async || {
             let mut request = request(&[("host", "a.example"), ("x-large", &large)]);
-            routes.find_or_wait(&Client::ourselves(), &mut request, &budget).await
+            routes.find_or_wait(None, &mut request, &budget).await
         };
         let telling = async {
             sleep(Duration::from_secs(1)).await;

@@ -101,13 +101,17 @@ impl Outgoing for Outbox {
 /// Keeps the connection up and sends what is in the outbox, until `stop` starts. `on_connect` is called before
 /// the first stat of each connection; what it pushes goes first.
 pub(crate) async fn run<D: Dial>(to: D, outbox: Arc<Outbox>, stop: Drain, on_connect: impl Fn() + Send) {
-    let url = to.url();
     // Seeded with the pod's name: activators that lost the same autoscaler must not come back in step.
     let seed = outbox.pod_name.bytes().fold(0u64, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
     let (mut rng, mut backoff) = (Rng::new(seed), Backoff::new(FIRST_DELAY, LONGEST_DELAY));
     let mut is_told = false;
-    while !stop.is_started() {
-        let mut lasted = Duration::ZERO;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.started() => return,
+            () = to.found() => {}
+        }
+        let (url, mut lasted) = (to.url(), Duration::ZERO);
         match connect(&to, HANDSHAKE_TIMEOUT).await {
             Ok(socket) => {
                 info!(url, "Connected to the autoscaler");

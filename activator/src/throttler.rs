@@ -3,107 +3,18 @@
 //! The gate makes all decisions; this file lets tasks wait for them. Guards return what was acquired: a dropped waiter
 //! its place in the queue, a dropped [`Slot`] its place at the pod.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::HeaderValue;
 use metrics::Gauge;
 use parking_lot::Mutex;
-use pilotlight_core::backends::Destinations;
-use pilotlight_core::balance::{
-    Capacity, Gate, GateTicket, Policy, Refusals, revision_capacity, share_of_pods,
-};
-use pilotlight_core::{ConcurrencyLimit, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Time, Trouble};
+use pilotlight_core::balance::{Gate, GateTicket, Policy};
+use pilotlight_core::{ConcurrencyLimit, Time, Trouble};
 use pilotlight_net::Clock;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// A destination of requests: one pod, or the ClusterIP in place of all pods.
-#[derive(Debug)]
-pub(crate) struct Pod {
-    pub(crate) name: String,
-    pub(crate) address: SocketAddr,
-    pub(crate) tls_address: Option<SocketAddr>,
-    /// Whether this is the ClusterIP.
-    pub(crate) is_cluster_ip: bool,
-    /// The value of the `Host` header: the address, or the name by which a mesh knows the pods.
-    pub(crate) host: HeaderValue,
-    /// Whether `host` is a name for a mesh.
-    pub(crate) is_in_mesh: bool,
-    pub(crate) timeline: PodTimeline,
-    refusals: Mutex<Refusals>,
-}
-
-impl From<&PodEndpoint> for Pod {
-    fn from(pod: &PodEndpoint) -> Self {
-        let PodEndpoint { name, address, tls_address, timeline } = pod.clone();
-        // An address is always a legal header value.
-        let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"));
-        let (is_cluster_ip, is_in_mesh, refusals) = (false, false, Mutex::default());
-        Pod { name, address, tls_address, is_cluster_ip, host, is_in_mesh, timeline, refusals }
-    }
-}
-
-impl PartialEq for Pod {
-    fn eq(&self, other: &Pod) -> bool {
-        let (one, two) = (self, other);
-        (one.address, one.tls_address, &one.name, &one.host)
-            == (two.address, two.tls_address, &two.name, &two.host)
-    }
-}
-
-/// The pods of a revision, and this activator's place among those that share them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Supply<'a> {
-    pub(crate) endpoints: &'a RevisionEndpoints,
-    pub(crate) destinations: &'a Destinations,
-    pub(crate) place: Place,
-}
-
-impl Supply<'_> {
-    fn pod(&self, listed: &PodEndpoint) -> Pod {
-        let host = self.endpoints.mesh_host.as_deref().and_then(|host| HeaderValue::try_from(host).ok());
-        match host {
-            Some(host) => Pod { host, is_in_mesh: true, ..Pod::from(listed) },
-            None => Pod::from(listed),
-        }
-    }
-
-    /// The limit of each pod, and the pods.
-    fn pods(&self) -> (Option<u32>, Vec<Arc<Pod>>) {
-        let concurrency = self.endpoints.container_concurrency;
-        let limit = concurrency.get();
-        match self.destinations {
-            Destinations::Pods(usable) => {
-                let usable = self.endpoints.pods().filter(|pod| usable.contains(&pod.address));
-                let mut pods: Vec<(String, &PodEndpoint)> =
-                    usable.map(|pod| (pod.address.to_string(), pod)).collect();
-                // Order of the addresses as text, as in Knative (assignSlice in pkg/activator/net/throttler.go): all
-                // activators pack the same pods first.
-                pods.sort_by(|(one, _), (other, _)| one.cmp(other));
-                // A pod that is listed twice is one pod with one limit.
-                pods.dedup_by(|(one, _), (other, _)| one == other);
-                let mine = share_of_pods(pods.len(), limit, self.place);
-                (limit, mine.into_iter().map(|i| Arc::new(self.pod(pods[i].1))).collect())
-            }
-            Destinations::ClusterIp { address, ready } => {
-                let pod = PodEndpoint {
-                    name: CLUSTER_IP.to_owned(),
-                    address: *address,
-                    tls_address: None,
-                    timeline: PodTimeline::default(),
-                };
-                let pod = Pod { is_cluster_ip: true, ..Pod::from(&pod) };
-                match revision_capacity(concurrency, 0, *ready, self.place.activators) {
-                    Capacity::Limited(0) => (None, Vec::new()),
-                    Capacity::Limited(limit) => (Some(limit), vec![Arc::new(pod)]),
-                    Capacity::Unlimited => (None, vec![Arc::new(pod)]),
-                }
-            }
-        }
-    }
-}
+use crate::pods::{Pod, PortName, Supply};
 
 /// The reason to answer a request without sending it to a pod.
 #[derive(Clone, Debug)]
@@ -138,7 +49,7 @@ pub(crate) struct Throttler {
 
 #[derive(Debug)]
 struct ThrottlerState {
-    gate: Gate<Arc<Pod>, Caller>,
+    gate: Gate<Arc<Pod>, Caller, PortName>,
     starting: u32,
     trouble: Option<Arc<Trouble>>,
     is_deleted: bool,
@@ -151,13 +62,17 @@ struct ThrottlerState {
 type Caller = oneshot::Sender<Result<Slot, Refusal>>;
 
 impl ThrottlerState {
-    fn refusal(&self, now: Time) -> Option<Refusal> {
+    /// The reason not to let the holder of `ticket` wait.
+    fn refusal(&self, now: Time, ticket: GateTicket) -> Option<Refusal> {
         if self.is_deleted {
             return Some(Refusal::Deleted);
         }
-        let trouble =
-            self.trouble.as_ref().filter(|trouble| trouble.refuses(now) && self.gate.has_no_pods())?;
-        Some(Refusal::Trouble(Arc::clone(trouble)))
+        self.refusing_trouble(now).filter(|_| self.gate.is_unserved(ticket)).map(Refusal::Trouble)
+    }
+
+    /// The trouble that requests are answered with if there is no pod for them.
+    fn refusing_trouble(&self, now: Time) -> Option<Arc<Trouble>> {
+        self.trouble.as_ref().filter(|trouble| trouble.refuses(now)).map(Arc::clone)
     }
 }
 
@@ -171,7 +86,7 @@ impl Throttler {
         active: Gauge,
     ) -> Arc<Self> {
         let state = ThrottlerState {
-            gate: Gate::new(queue_depth),
+            gate: Gate::with_lanes(queue_depth, |pod, port| pod.serves(port)),
             starting: 0,
             trouble: None,
             is_deleted: false,
@@ -195,8 +110,11 @@ impl Throttler {
         state.starting = endpoints.map_or(0, |endpoints| endpoints.starting);
         state.trouble = endpoints.and_then(|endpoints| endpoints.trouble.clone()).map(Arc::new);
         let called = state.gate.set_pods(policy, limit, pods);
-        let refusal = state.refusal(self.clock.now());
-        let refused = if refusal.is_some() { state.gate.leave_all() } else { Vec::new() };
+        let (refusal, refused) = match state.refusing_trouble(self.clock.now()) {
+            _ if state.is_deleted => (Some(Refusal::Deleted), state.gate.leave_all()),
+            Some(trouble) => (Some(Refusal::Trouble(trouble)), state.gate.leave_unserved()),
+            None => (None, Vec::new()),
+        };
         if state.gate.has_no_pods() {
             state.is_waking = false;
         } else if had_no_pods {
@@ -212,21 +130,11 @@ impl Throttler {
         }
     }
 
-    /// A place at the end of the queue, for a request that arrives now.
-    pub(crate) fn arrive(self: &Arc<Self>) -> PlaceInLine {
+    /// A place at the end of the queue, for a request that arrives now at this port.
+    pub(crate) fn arrive(self: &Arc<Self>, port: &PortName) -> PlaceInLine {
         let mut state = self.state.lock();
-        let found_no_pods = state.gate.has_no_pods();
-        PlaceInLine { throttler: Arc::clone(self), ticket: state.gate.ticket(), found_no_pods }
-    }
-
-    /// The obstacle between a waiting request and a pod at this moment.
-    pub(crate) fn obstacle(&self) -> Obstacle {
-        let state = self.state.lock();
-        if state.gate.has_no_pods() {
-            Obstacle::NoPods { starting: state.starting, trouble: state.trouble.clone() }
-        } else {
-            Obstacle::PodsBusy { pods: state.gate.pods().count() }
-        }
+        let ticket = state.gate.ticket(port);
+        PlaceInLine { throttler: Arc::clone(self), ticket, found_no_pods: state.gate.is_unserved(ticket) }
     }
 
     /// Whether there is no pod to send requests to.
@@ -273,7 +181,7 @@ impl PlaceInLine {
     /// A slot at a pod without waiting; `None` if this request must wait.
     pub(crate) fn try_slot(&self) -> Option<Result<Slot, Refusal>> {
         let mut state = self.throttler.state.lock();
-        if let Some(refusal) = state.refusal(self.throttler.clock.now()) {
+        if let Some(refusal) = state.refusal(self.throttler.clock.now(), self.ticket) {
             return Some(Err(refusal));
         }
         let pod = state.gate.enter(self.ticket)?;
@@ -286,7 +194,7 @@ impl PlaceInLine {
         let (caller, called) = oneshot::channel();
         let _waiting = {
             let mut state = self.throttler.state.lock();
-            if let Some(refusal) = state.refusal(self.throttler.clock.now()) {
+            if let Some(refusal) = state.refusal(self.throttler.clock.now(), self.ticket) {
                 return Err(refusal);
             }
             if let Some(pod) = state.gate.enter(self.ticket) {
@@ -300,6 +208,16 @@ impl PlaceInLine {
         };
         // Err: the channel was closed unused, which happens only when the throttler is dropped.
         called.await.unwrap_or(Err(Refusal::Deleted))
+    }
+
+    /// The obstacle between the request and a pod at this moment.
+    pub(crate) fn obstacle(&self) -> Obstacle {
+        let state = self.throttler.state.lock();
+        if state.gate.is_unserved(self.ticket) {
+            Obstacle::NoPods { starting: state.starting, trouble: state.trouble.clone() }
+        } else {
+            Obstacle::PodsBusy { pods: state.gate.pods().count() }
+        }
     }
 
     /// Whether no pod was ready when the request arrived.
@@ -405,9 +323,6 @@ impl Drop for Held {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// The ClusterIP's name among the names of pods.
-const CLUSTER_IP: &str = "cluster-ip";
 
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pilotlight_core::RevisionEndpoints;
+use pilotlight_core::{PodEndpoint, RevisionEndpoints};
 use pilotlight_net::tls::PodTls;
-use pilotlight_net::{Client, Request, Response, SendError, UpstreamParams, Upstreams};
+use pilotlight_net::{Client, Error, Request, Response, SendError, Transport, UpstreamParams, Upstreams};
 
-use crate::throttler::Pod;
+use crate::pods::Pod;
 
 /// TLS to pods.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ struct NamespacePool {
 
 impl PodUpstreams {
     pub(crate) fn new(over_tls: Option<PodsOverTls>, idle: IdleConnections) -> Self {
-        let plain = Upstreams::new(params(idle)).keep_no_more_than(idle.total).to_proxies();
+        let plain = Upstreams::to_pods(params(idle)).keep_no_more_than(idle.total).to_proxies();
         PodUpstreams { idle, plain, over_tls, references: Mutex::default(), namespaces: Mutex::default() }
     }
 
@@ -90,6 +90,21 @@ impl PodUpstreams {
             Some(address) => self.of_namespace(namespace, &over_tls.tls).send(client, address, request).await,
             None => self.plain.send(client, pod.address, request).await,
         }
+    }
+
+    /// Sends a request to an app's own port. Apps take no TLS of ours.
+    pub(crate) async fn send_to(
+        &self,
+        client: &Client,
+        to: SocketAddr,
+        request: &mut Request,
+    ) -> Result<Response, SendError> {
+        self.plain.send(client, to, request).await
+    }
+
+    /// Opens a connection to an app's own port.
+    pub(crate) async fn connect(&self, to: SocketAddr) -> Result<Transport, Error> {
+        self.plain.connect(to).await
     }
 
     /// The pool in the clear, which probes use.
@@ -177,7 +192,9 @@ impl PodsOverTls {
 
 fn plain_addresses(revision: Option<&RevisionEndpoints>) -> BTreeSet<SocketAddr> {
     let Some(revision) = revision else { return BTreeSet::new() };
-    revision.pods().map(|pod| pod.address).chain(revision.cluster_ip).collect()
+    let at_port = |pod: &PodEndpoint, port| SocketAddr::new(pod.address.ip(), port);
+    let ports = revision.pods().flat_map(|pod| pod.ports.values().map(move |port| at_port(pod, *port)));
+    revision.pods().map(|pod| pod.address).chain(revision.cluster_ip).chain(ports).collect()
 }
 
 /// Parameters of each pool. A pod that does not accept a connection within a second is passed over for another.
@@ -194,7 +211,7 @@ const SERVICE_TLS_PORT: u16 = 443;
 
 #[cfg(test)]
 mod tests {
-    use pilotlight_core::{PodEndpoint, PodTimeline};
+    use pilotlight_core::PodTimeline;
 
     use super::*;
 
@@ -207,6 +224,7 @@ mod tests {
             name: format!("pod-{last}"),
             address: address(last),
             tls_address: None,
+            ports: Arc::default(),
             timeline: PodTimeline::default(),
         };
         RevisionEndpoints { ready: last.map(pod).into(), ..RevisionEndpoints::default() }

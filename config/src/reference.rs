@@ -83,7 +83,7 @@ const INTRODUCTION: &str = "\
 Settings are Knative's, by name, meaning, default and bounds. The ConfigMap `config-autoscaler` holds what applies
 to every revision; the operator's KnativeServing holds the same below `spec.config.autoscaler`, and is read wherever the
 ConfigMap is. Annotations say what one revision wants otherwise. `pilotlight lint FILE...` checks both, shows what is in
-force and explains it.
+force and explains it; also for what a cluster made of them (`kubectl get kpa -A -o yaml | pilotlight lint -`).
 
 Values are strings. A duration is written as in Go: `30s`, `1m30s`, `500ms`; a bare number is not a duration, except
 `0`. A bool is `true`, `false`, `1`, `0`, `t` or `f`. Numbers may be infinite (`Inf`) but must be numbers: `NaN`,

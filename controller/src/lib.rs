@@ -16,13 +16,18 @@
 //! ```
 
 pub mod crd;
+pub mod data;
 pub mod facts;
 pub mod index;
+pub mod leader;
 pub mod manifest;
+pub mod path;
 pub mod peers;
+pub mod ports;
 pub mod refusal;
 pub mod selector;
 pub mod settings;
+pub mod slices;
 pub mod survey;
 mod workload;
 

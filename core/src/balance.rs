@@ -2,15 +2,17 @@
 //!
 //! Everything here is a value that is asked and answers: [`Balancer`] chooses among pods, [`Gate`] adds the queue
 //! in front of them, [`Refusals`] says how long a pod is left out that refuses connections, [`share_of_pods`] and
-//! [`revision_capacity`] share pods between activators, [`choose_subset`] and [`owner`] place things on a ring so that
+//! [`revision_capacity`] share pods between activators, [`pod_owner`] gives each pod to one of them, [`choose_subset`] and [`owner`] place things on a ring so that
 //! many processes agree without talking.
 //! Knative's names: `lbPolicy`, `breaker`, `assignSlice`, `calculateCapacity`, `hash.ChooseSubset`.
 
 mod gate;
+mod ownership;
 mod refused;
 mod subset;
 
 pub use gate::{Gate, GateTicket};
+pub use ownership::pod_owner;
 pub use refused::{FIRST_PAUSE, LONGEST_PAUSE, Refusals};
 pub use subset::{choose_subset, owner};
 
@@ -95,18 +97,24 @@ impl Balancer {
 
     /// The index of the pod for one more request; `None` if no pod has room.
     pub fn pick(&mut self, loads: &[Load]) -> Option<usize> {
+        self.pick_among(loads, |_| true)
+    }
+
+    /// The same among those pods whose index `may` be chosen.
+    pub fn pick_among(&mut self, loads: &[Load], may: impl Fn(usize) -> bool) -> Option<usize> {
+        let has_room = |i: usize| loads[i].has_room() && may(i);
         match self.policy {
-            Policy::FirstAvailable => loads.iter().position(|load| load.has_room()),
+            Policy::FirstAvailable => (0..loads.len()).find(|&i| has_room(i)),
             Policy::RoundRobin => {
                 let start = if self.next < loads.len() { self.next } else { 0 };
-                let chosen = around(start, loads.len()).find(|&i| loads[i].has_room())?;
+                let chosen = around(start, loads.len()).find(|&i| has_room(i))?;
                 self.next = chosen + 1;
                 Some(chosen)
             }
             Policy::LeastLoaded => {
                 let start = if self.next < loads.len() { self.next } else { 0 };
                 let mut least: Option<usize> = None;
-                for i in around(start, loads.len()).filter(|&i| loads[i].has_room()) {
+                for i in around(start, loads.len()).filter(|&i| has_room(i)) {
                     if least.is_none_or(|best| loads[i].in_flight < loads[best].in_flight) {
                         least = Some(i);
                     }
@@ -117,11 +125,11 @@ impl Balancer {
                 self.next = least? + 1;
                 least
             }
-            Policy::PowerOfTwo => self.pick_of_two(loads),
+            Policy::PowerOfTwo => self.pick_of_two(loads, has_room),
         }
     }
 
-    fn pick_of_two(&mut self, loads: &[Load]) -> Option<usize> {
+    fn pick_of_two(&mut self, loads: &[Load], has_room: impl Fn(usize) -> bool) -> Option<usize> {
         let (one, other) = match loads.len() {
             0 => return None,
             1 => (0, 0),
@@ -136,10 +144,10 @@ impl Balancer {
         let by_load = |i: &usize| loads[*i].in_flight;
         let pair = if coin == 0 { [one, other] } else { [other, one] };
         pair.into_iter()
-            .filter(|&i| loads[i].has_room())
+            .filter(|&i| has_room(i))
             .min_by_key(by_load)
             // Knative uses this policy without limits only; with them, both of the pair may be full.
-            .or_else(|| loads.iter().position(|load| load.has_room()))
+            .or_else(|| (0..loads.len()).find(|&i| has_room(i)))
     }
 }
 

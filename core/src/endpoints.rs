@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -86,9 +87,15 @@ pub struct RevisionEndpoints {
     /// its readiness means more than the queue-proxy can find out: exec probes, start-up probes, sidecars.
     #[serde(default = "trusts_probes")]
     pub trust_probes: bool,
+    /// What the activator asks a pod in order to find out whether it can be used.
+    #[serde(default)]
+    pub probe: PodProbe,
     /// The activators that share this revision's pods; empty while nobody knows.
     #[serde(default)]
     pub activators: BTreeSet<IpAddr>,
+    /// How those activators share pods whose concurrency is limited.
+    #[serde(default)]
+    pub sharing: PodSharing,
 }
 
 /// Whether the activator sends to pods one by one, or to the ClusterIP. A service mesh may allow only the latter.
@@ -103,6 +110,29 @@ pub enum MeshMode {
     /// Always the pods. Those that are said to be ready are used unasked.
     #[default]
     Disabled,
+}
+
+/// What a pod has to do to pass the activator's own probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodProbe {
+    /// To answer as its queue-proxy does: Knative's probe.
+    #[default]
+    Queue,
+    /// To accept a TCP connection.
+    Connect,
+}
+
+/// How activators share pods whose concurrency is limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodSharing {
+    /// As Knative's do: each sends to its part of the pods; with fewer pods than activators several send to the same.
+    #[default]
+    Knative,
+    /// Each pod belongs to exactly [one activator](crate::balance::pod_owner), and the others send requests there. For
+    /// revisions whose requests come in at ports of their own.
+    Owned,
 }
 
 /// An activator's place among those that share a revision's pods. The default: nobody knows.
@@ -124,6 +154,10 @@ pub struct PodEndpoint {
     /// The same over TLS, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_address: Option<SocketAddr>,
+    /// The pod's own port for each named port of the revision, by `SERVICE/PORTNAME`: requests that come in at such a port
+    /// go there. Empty: every request goes to `address`.
+    #[serde(default, skip_serializing_if = "has_no_ports")]
+    pub ports: Arc<BTreeMap<String, u16>>,
     /// How it came up.
     pub timeline: PodTimeline,
 }
@@ -143,7 +177,9 @@ impl Default for RevisionEndpoints {
             mesh: MeshMode::default(),
             mesh_host: None,
             trust_probes: trusts_probes(),
+            probe: PodProbe::default(),
             activators: BTreeSet::new(),
+            sharing: PodSharing::default(),
         }
     }
 }
@@ -177,6 +213,10 @@ impl Place {
 
 fn trusts_probes() -> bool {
     true
+}
+
+fn has_no_ports(ports: &Arc<BTreeMap<String, u16>>) -> bool {
+    ports.is_empty()
 }
 
 /// The steps of a pod's start; `None` where nobody measured.
@@ -333,6 +373,7 @@ mod tests {
             name: format!("pod-{port}"),
             address: SocketAddr::from(([10, 0, 0, 1], port)),
             tls_address: None,
+            ports: Arc::new([("web/http".to_owned(), port + 1000)].into()),
             timeline: PodTimeline::default(),
         };
         let hello = RevisionEndpoints {
@@ -341,11 +382,15 @@ mod tests {
             cluster_ip: Some(SocketAddr::from(([10, 96, 0, 1], 80))),
             mesh: MeshMode::Auto,
             trust_probes: false,
+            probe: PodProbe::Connect,
             activators: ips(["10.0.0.1", "fd00::1"]),
+            sharing: PodSharing::Owned,
             ..RevisionEndpoints::default()
         };
         let json = serde_json::to_string(&hello).unwrap();
         assert!(json.contains(r#""mesh":"auto""#), "{json}");
+        assert!(json.contains(r#""probe":"connect""#), "{json}");
+        assert!(json.contains(r#""ports":{"web/http":1001}"#), "{json}");
         assert_eq!(serde_json::from_str::<RevisionEndpoints>(&json).unwrap(), hello);
         let ports: Vec<u16> = hello.pods().map(|pod| pod.address.port()).collect();
         assert_eq!(ports, [1, 2]);

@@ -35,13 +35,14 @@ pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use collector::{Averages, Collector, WindowPairHistory};
 pub use decider::{Decider, Decision, LoadHistory, Rule, ScalingMode};
 pub use endpoints::{
-    EndpointLine, MeshMode, Place, PodEndpoint, PodTimeline, RevisionEndpoints, Trouble, TroubleReason,
+    EndpointLine, MeshMode, Place, PodEndpoint, PodProbe, PodSharing, PodTimeline, RevisionEndpoints,
+    Trouble, TroubleReason,
 };
 pub use history::History;
 pub use id::RevisionId;
 pub use lifecycle::{ActivatorPath, Activity, Bound, Lifecycle, Outcome};
 pub use limits::{ConcurrencyLimit, Timeouts};
-pub use reporter::Reporter;
+pub use reporter::{IDLE_CONCURRENCY, Reporter};
 pub use revision::{Evaluation, Gap, Input, Plan, PodCounts, Record, Revision, Start, Trigger};
 pub use rng::Rng;
 pub use sample::{Candidate, ask_order, extrapolate, sample_size};

@@ -18,6 +18,8 @@ struct Tracked {
     /// When the first request arrived.
     since: Time,
     stats: RequestStats,
+    /// Connections that are open and silent.
+    idle: u32,
     /// The first request was announced on its own; the next sample must not tell of it again.
     announced: bool,
 }
@@ -29,6 +31,7 @@ impl Reporter {
         let tracked = self.tracked.get_or_insert_with(|| Tracked {
             since: now,
             stats: RequestStats::new(now),
+            idle: 0,
             announced: true,
         });
         tracked.stats.request_started(now, RequestKind::Direct);
@@ -39,6 +42,31 @@ impl Reporter {
     pub fn request_finished(&mut self, now: Time) {
         if let Some(tracked) = &mut self.tracked {
             tracked.stats.request_finished(now, RequestKind::Direct);
+        }
+    }
+
+    /// A connection that counts as a request in flight has been silent for so long that it is no load any more. It is
+    /// reported as [`IDLE_CONCURRENCY`] until it [ends](Reporter::idle_connection_ended) or
+    /// [goes on](Reporter::connection_resumed).
+    pub fn connection_idled(&mut self, now: Time) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.stats.request_finished(now, RequestKind::Direct);
+            tracked.idle += 1;
+        }
+    }
+
+    /// A silent connection carries bytes again, and counts as the request in flight that it was.
+    pub fn connection_resumed(&mut self, now: Time) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.idle = tracked.idle.saturating_sub(1);
+            tracked.stats.request_resumed(now);
+        }
+    }
+
+    /// A silent connection was closed.
+    pub fn idle_connection_ended(&mut self) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.idle = tracked.idle.saturating_sub(1);
         }
     }
 
@@ -63,10 +91,14 @@ impl Reporter {
         let tracked = self.tracked.as_mut()?;
         let mut stat = tracked.stats.report(now);
         stat.average_concurrent_requests *= part;
-        let is_over = stat.average_concurrent_requests == 0.0 && tracked.stats.in_flight() == 0;
+        let is_over =
+            stat.average_concurrent_requests == 0.0 && tracked.stats.in_flight() == 0 && tracked.idle == 0;
         if std::mem::take(&mut tracked.announced) {
             stat.average_concurrent_requests = (stat.average_concurrent_requests - 1.0).max(0.0);
             stat.request_count -= 1.0;
+        }
+        if tracked.idle > 0 {
+            stat.average_concurrent_requests = stat.average_concurrent_requests.max(IDLE_CONCURRENCY);
         }
         if is_over {
             self.tracked = None;
@@ -87,11 +119,20 @@ impl Reporter {
         Some(stat)
     }
 
-    /// Requests between arrival and the end of their response.
+    /// Requests between arrival and the end of their response, and connections that count as such.
     pub fn in_flight(&self) -> u32 {
         self.tracked.as_ref().map_or(0, |tracked| tracked.stats.in_flight())
     }
+
+    /// Connections that are open and silent.
+    pub fn idle_connections(&self) -> u32 {
+        self.tracked.as_ref().map_or(0, |tracked| tracked.idle)
+    }
 }
+
+/// The concurrency of all silent connections together: it keeps a revision from going to zero, and no more. Ten times what
+/// the autoscaler's averages, which are rounded to six decimals, can tell from zero.
+pub const IDLE_CONCURRENCY: f64 = 1e-5;
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +176,34 @@ mod tests {
         assert_eq!(script.start(0), None);
         assert_eq!(script.tick(1), Some((1.0, 1.0)));
         assert_eq!(script.tick(2), Some((2.0, 0.0)));
+    }
+
+    #[test]
+    fn a_silent_connection_is_hardly_more_than_nothing_and_never_nothing() {
+        let mut script = Script::default();
+        assert_eq!(script.start(0), Some((1.0, 1.0)));
+        script.tick(1);
+        script.0.connection_idled(Time::from_secs(1));
+        for second in 2..100 {
+            assert_eq!(script.tick(second), Some((IDLE_CONCURRENCY, 0.0)));
+        }
+        assert_eq!((script.0.in_flight(), script.0.idle_connections()), (0, 1));
+        script.0.connection_resumed(Time::from_secs(99));
+        assert_eq!(script.tick(100), Some((1.0, 0.0)), "it is no other request");
+        script.0.connection_idled(Time::from_secs(100));
+        script.0.idle_connection_ended();
+        assert_eq!(script.tick(101), Some((0.0, 0.0)));
+        assert_eq!(script.tick(102), None);
+    }
+
+    #[test]
+    fn a_silent_connection_adds_nothing_to_requests() {
+        let mut script = Script::default();
+        script.start(0);
+        script.start(0);
+        script.tick(1);
+        script.0.connection_idled(Time::from_secs(1));
+        assert_eq!(script.tick(2), Some((1.0, 0.0)));
     }
 
     #[test]

@@ -89,6 +89,12 @@ impl RequestStats {
         }
     }
 
+    /// A request that had been taken for finished goes on. It arrived before, and is no other request.
+    pub fn request_resumed(&mut self, now: Time) {
+        self.advance(now);
+        self.in_flight += 1;
+    }
+
     /// A request that had started has ended, however it ended.
     pub fn request_finished(&mut self, now: Time, kind: RequestKind) {
         self.advance(now);

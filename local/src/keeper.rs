@@ -319,6 +319,7 @@ impl Kept {
                 name: name.to_string(),
                 address: address.serving(),
                 tls_address: None,
+                ports: Arc::default(),
                 timeline: PodTimeline { decided: Some(decided), ..PodTimeline::default() },
             },
             pod: Pod {

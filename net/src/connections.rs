@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -40,6 +41,12 @@ pub fn open_connections() -> usize {
 /// Times that a port had its most connections, so that new ones had to wait.
 pub fn connection_limit_hits() -> usize {
     LIMIT_HITS.load(Ordering::Relaxed)
+}
+
+/// The most file descriptors that this process may have open now: the soft limit, `RLIMIT_NOFILE`.
+pub fn descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// The places for connections at one port.

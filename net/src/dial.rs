@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -19,8 +21,17 @@ pub(crate) struct Dialer {
     /// Time for TCP and TLS together.
     limit: Duration,
     tls: Option<PodIdentity>,
-    /// Upstreams are apps beside this process.
-    to_apps: bool,
+    to: Upstream,
+}
+
+/// The kind of the upstreams of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upstream {
+    Any,
+    /// Apps beside this process.
+    App,
+    /// Pods, which come and go, and so do the routes to them.
+    Pod,
 }
 
 #[derive(Clone, Debug)]
@@ -31,16 +42,20 @@ struct PodIdentity {
 
 impl Dialer {
     pub(crate) fn plain(limit: Duration) -> Self {
-        Dialer { limit, tls: None, to_apps: false }
+        Dialer { limit, tls: None, to: Upstream::Any }
     }
 
     pub(crate) fn to_apps(limit: Duration) -> Self {
-        Dialer { to_apps: true, ..Dialer::plain(limit) }
+        Dialer { to: Upstream::App, ..Dialer::plain(limit) }
+    }
+
+    pub(crate) fn to_pods(limit: Duration) -> Self {
+        Dialer { to: Upstream::Pod, ..Dialer::plain(limit) }
     }
 
     pub(crate) fn to_pods_of(namespace: &str, tls: Arc<PodTls>, limit: Duration) -> Self {
         let tls = Some(PodIdentity { tls, namespace: namespace.to_owned() });
-        Dialer { tls, ..Dialer::plain(limit) }
+        Dialer { tls, ..Dialer::to_pods(limit) }
     }
 
     /// Time that a connection may take to come about.
@@ -55,9 +70,13 @@ impl Dialer {
     }
 
     async fn dial_unbounded(&self, to: SocketAddr) -> Result<MaybeTls, Error> {
-        let stream = match connect(to).await {
-            Err(refused) if self.to_apps => connect_by_ipv6(to, refused).await?,
-            dialed => dialed?,
+        let stream = match self.to {
+            Upstream::Any => connect(to).await?,
+            Upstream::App => match connect(to).await {
+                Err(refused) => connect_by_ipv6(to, refused).await?,
+                dialed => dialed?,
+            },
+            Upstream::Pod => connect_twice(to).await?,
         };
         let Some(PodIdentity { tls, namespace }) = &self.tls else { return Ok(stream.into()) };
         // Boxed: connections in the clear need not carry the room for a handshake.
@@ -83,6 +102,21 @@ async fn connect_by_ipv6(to: SocketAddr, failure: Error) -> Result<TcpStream, Er
     }
 }
 
+/// Opens a TCP connection to a pod. If its first SYN is not answered soon, a second one is sent by a socket of its own, and the
+/// connection that comes about first is used: the first SYN to a new pod is easily lost before all routes to it are there,
+/// and TCP sends it again only after a second (RFC 6298, 2.1).
+async fn connect_twice(to: SocketAddr) -> Result<TcpStream, Error> {
+    let mut first = pin!(connect(to));
+    if let Ok(done) = timeout(SECOND_SYN, &mut first).await {
+        return done;
+    }
+    match select(first, pin!(connect(to))).await {
+        Either::Left((Ok(stream), _)) | Either::Right((Ok(stream), _)) => Ok(stream),
+        Either::Left((Err(_), second)) => second.await,
+        Either::Right((Err(_), first)) => first.await,
+    }
+}
+
 /// Opens a TCP connection.
 ///
 /// A connection to itself counts as a refusal: a caller that knocks again and again at a local port where nobody listens
@@ -98,4 +132,58 @@ pub async fn connect(to: SocketAddr) -> Result<TcpStream, Error> {
     stream.set_nodelay(true).map_err(failed)?;
     keep_alive(&stream, UPSTREAMS).map_err(failed)?;
     Ok(stream)
+}
+
+/// Time that a pod has to answer a SYN before it is sent another.
+const SECOND_SYN: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// A listener whose backlog is full, so that the kernel drops the SYNs of others; and who is in its backlog.
+    async fn full() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        // One more than the backlog says (`sk_acceptq_is_full` in Linux).
+        let mut inside = Vec::new();
+        for _ in 0..2 {
+            inside.push(connect(address).await.unwrap());
+        }
+        (listener, address, inside)
+    }
+
+    /// Dials a listener that drops the first SYN and has room a moment later.
+    async fn dial_after_a_lost_syn(dialer: &Dialer) -> Result<(), Error> {
+        let (listener, address, _inside) = full().await;
+        let mut dialed = pin!(dialer.dial(address));
+        assert!(dialed.as_mut().now_or_never().is_none(), "the first SYN is dropped");
+        let _accepted = listener.accept().await.unwrap();
+        dialed.await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_has_not_heard_the_first_syn_hears_a_second() {
+        // The system itself would send the first one again after a second.
+        let limit = Duration::from_millis(900);
+        assert!(dial_after_a_lost_syn(&Dialer::to_pods(limit)).await.is_ok());
+        let once = dial_after_a_lost_syn(&Dialer::plain(limit)).await;
+        assert!(matches!(once, Err(Error::ConnectTimeout { .. })), "{once:?}");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_silent_throughout_is_a_timeout_and_one_that_refuses_is_told_at_once() {
+        let (_listener, address, _inside) = full().await;
+        let silent = Dialer::to_pods(Duration::from_millis(400)).dial(address).await;
+        assert!(matches!(silent, Err(Error::ConnectTimeout { .. })), "{silent:?}");
+        let (listener, address, inside) = full().await;
+        drop((listener, inside));
+        let refused = Dialer::to_pods(Duration::from_secs(60)).dial(address).await;
+        assert!(refused.is_err_and(|error| error.is_refused()));
+    }
 }

@@ -1,4 +1,4 @@
-//! Watching a client while its request waits for its turn.
+//! Watching a client while its request, or its connection, waits for its turn.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,7 +10,8 @@ use http::{HeaderValue, Uri, Version, header};
 use http_body::Body as _;
 
 use crate::budget::ByteBudget;
-use crate::{Error, Request, fields};
+use crate::error::RequestBodyError;
+use crate::{Error, Request, Transport, fields};
 
 /// Waits, and reads the beginning of the request's body meanwhile. An error says that the client has left, that its body
 /// is malformed, or that there is no room for the request: it need not wait any longer.
@@ -60,6 +61,47 @@ pub async fn hold_while<T>(
     .await
 }
 
+/// Waits, with the first bytes of a connection that is not HTTP. More of them are read meanwhile, up to 64 KiB and (but for
+/// one piece) within the `budget`; the rest waits in the client's socket. An EOF is not the end: the client may have said all
+/// that it has to say (half-close). An error says that the client has left, be it by an EOF without a byte before, or that
+/// there is no room for its bytes.
+pub async fn hold_bytes_while<T>(
+    connection: &mut Transport,
+    budget: &ByteBudget,
+    wait: impl Future<Output = T>,
+) -> Result<T, Error> {
+    let mut wait = pin!(wait);
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await {
+        return Ok(done);
+    }
+    if connection.unread.len() > budget.free() {
+        return Err(Error::NoRoom);
+    }
+    let mut kept = budget.open();
+    kept.grow(connection.unread.len());
+    let mut is_all = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = wait.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        while !is_all && connection.unread.len() < MOST_AHEAD && !budget.is_spent() {
+            match connection.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if connection.unread.is_empty() => {
+                    return Poll::Ready(Err(Error::Downstream(RequestBodyError::Closed)));
+                }
+                Poll::Ready(Ok(0)) => is_all = true,
+                Poll::Ready(Ok(read)) => kept.grow(read),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(Error::Downstream(RequestBodyError::Broken(error.into()))));
+                }
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 /// Copies a request's head out of the buffer that it was read into: the head would keep all of that, a piece of its body or
 /// the requests of other streams, in memory for as long as it waits.
 fn leave_read_buffer(request: &mut Request) {
@@ -82,13 +124,77 @@ fn leave_read_buffer(request: &mut Request) {
     }
 }
 
+/// Bytes of a connection that are read ahead.
+const MOST_AHEAD: usize = 64 * 1024;
+
 /// Bytes of a head that are not counted: the limits of waiting requests bound them.
 const USUAL_HEAD_BYTES: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
     use crate::Body;
+
+    async fn connection() -> (TcpStream, Transport) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, Transport::new(listener.accept().await.unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn of_a_connection_that_waits_no_more_is_read_than_there_is_room_for() {
+        for (room, most) in [(1 << 20, MOST_AHEAD), (20_000, 20_000)] {
+            let (mut client, mut connection) = connection().await;
+            let writing = tokio::spawn(async move { client.write_all(&vec![0; 16 << 20]).await });
+            let budget = ByteBudget::new(room);
+            let used = budget.clone();
+            let full = async {
+                while used.used() < most {
+                    tokio::task::yield_now().await;
+                }
+                // What is read on would be read by now.
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                used.used()
+            };
+            let used = hold_bytes_while(&mut connection, &budget, full).await.unwrap();
+            assert!((most..most + 16 * 1024).contains(&used), "{used}");
+            assert_eq!((connection.unread.len(), budget.used()), (used, 0), "nothing waits any more");
+            writing.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_may_be_half_closed_while_it_waits_but_not_before_its_first_byte() {
+        let budget = ByteBudget::new(1 << 20);
+        let (mut client, mut connection) = connection().await;
+        client.shutdown().await.unwrap();
+        let left = hold_bytes_while(&mut connection, &budget, std::future::pending::<()>()).await;
+        assert!(matches!(left, Err(Error::Downstream(RequestBodyError::Closed))), "{left:?}");
+
+        let (mut client, mut connection) = self::connection().await;
+        client.write_all(b"all").await.unwrap();
+        client.shutdown().await.unwrap();
+        let used = budget.clone();
+        let read = async {
+            while used.used() < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        hold_bytes_while(&mut connection, &budget, read).await.unwrap();
+        let waiting = hold_bytes_while(&mut connection, &budget, std::future::pending::<()>());
+        assert!(waiting.now_or_never().is_none());
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let budget = ByteBudget::new(2);
+        let refused = hold_bytes_while(&mut connection, &budget, std::future::pending::<()>()).await;
+        assert!(matches!(refused, Err(Error::NoRoom)), "{refused:?}");
+    }
 
     #[tokio::test]
     async fn a_request_that_waits_lets_go_of_what_it_was_read_into_and_stays_the_same() {

@@ -31,7 +31,9 @@ use crate::alarm::Alarm;
 use crate::body::ClientBody;
 use crate::connections::{Open, Places, Port};
 use crate::handler::{AnyHandler, Handler};
+use crate::heads::HeldHead;
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
+use crate::proxy_protocol::read_header;
 use crate::refusal::refusal;
 use crate::tls::ServerTls;
 use crate::transport::Transport;
@@ -39,7 +41,7 @@ use crate::turn::Turn;
 use crate::unsent::is_unsent;
 use crate::unwritten::Unwritten;
 use crate::window::ClientWindow;
-use crate::{Body, Client, Drain, Request, Response, fields, h1, h2, hop, plain};
+use crate::{Body, Client, Drain, Request, Response, fields, h1, h2, hop, message, plain};
 
 /// A server to be awaited or spawned.
 pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -60,12 +62,36 @@ pub fn serve_tls<H: Handler>(
     boxed(port.into(), Some(tls), handler, drain)
 }
 
-/// The future of [`accept`] is made here and not in generic code, which every other crate would compile again.
-fn boxed(port: Port, tls: Option<Arc<ServerTls>>, handler: Arc<dyn AnyHandler>, drain: Drain) -> Serving {
-    Box::pin(accept(port, tls, handler, drain))
+/// Serves each connection as `serve` says, until `drain` has started and every connection has ended. What is done with a
+/// connection once the drain has started or is forced is up to `serve`.
+pub fn serve_each<F>(
+    port: impl Into<Port>,
+    drain: Drain,
+    serve: impl Fn(Connection) -> F + Send + Sync + 'static,
+) -> Serving
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let begin = move |stream, ends| serve(Connection { transport: Transport::new(stream), ends });
+    Box::pin(accept(port.into(), drain, begin))
 }
 
-async fn accept(port: Port, tls: Option<Arc<ServerTls>>, handler: Arc<dyn AnyHandler>, drain: Drain) {
+/// The future of [`accept`] is made here and not in generic code, which every other crate would compile again.
+fn boxed(port: Port, tls: Option<Arc<ServerTls>>, handler: Arc<dyn AnyHandler>, drain: Drain) -> Serving {
+    let draining = drain.clone();
+    let serve = move |stream, ends| {
+        let (tls, handler, drain) = (tls.clone(), Arc::clone(&handler), draining.clone());
+        serve_connection(move || begin(stream, tls), ends, handler, drain)
+    };
+    Box::pin(accept(port, drain, serve))
+}
+
+async fn accept<S, F>(port: Port, drain: Drain, serve: S)
+where
+    S: Fn(TcpStream, Ends) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let serve = Arc::new(serve);
     // Each connection holds a sender: the channel ends with the last connection.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(drain.started());
@@ -78,17 +104,17 @@ async fn accept(port: Port, tls: Option<Arc<ServerTls>>, handler: Arc<dyn AnyHan
             next = next => next,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (handler, drain, alive) = (Arc::clone(&handler), drain.clone(), alive.clone());
-                let (tls, open) = (tls.clone(), Open::new(place));
-                tokio::spawn(async move {
-                    match Ends::of(&stream, peer) {
-                        Ok(ends) => serve_connection(stream, tls, &ends, handler, drain).await,
-                        Err(error) => debug!(%peer, %error, "Client left before its first request"),
-                    }
-                    drop((open, alive));
-                });
-            }
+            Ok((stream, peer)) => match Ends::of(&stream, peer) {
+                Ok(ends) => {
+                    let (serve, alive, open) = (Arc::clone(&serve), alive.clone(), Open::new(place));
+                    tokio::spawn(async move {
+                        // Called here: a future that is moved into the task would take its room twice.
+                        serve(stream, ends).await;
+                        drop((open, alive));
+                    });
+                }
+                Err(error) => debug!(%peer, %error, "Client left before its first request"),
+            },
             Err(error) if is_about_one_connection(&error) => {
                 debug!(%error, "Client left before it was accepted");
             }
@@ -104,31 +130,91 @@ async fn accept(port: Port, tls: Option<Arc<ServerTls>>, handler: Arc<dyn AnyHan
     all_gone.recv().await;
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    tls: Option<Arc<ServerTls>>,
-    ends: &Ends,
+/// Serves a connection once `begin` has found out its protocol.
+async fn serve_connection<F: Future<Output = io::Result<(Protocol, Transport)>>>(
+    begin: impl FnOnce() -> F,
+    ends: Ends,
     handler: Arc<dyn AnyHandler>,
     drain: Drain,
 ) {
-    let sniffed = tokio::select! {
+    let begun = tokio::select! {
         biased;
-        sniffed = timeout(FIRST_WORDS_TIMEOUT, begin(stream, tls)) => sniffed,
+        begun = timeout(FIRST_WORDS_TIMEOUT, begin()) => begun,
         // A client without a request may be cut at once.
         () = drain.started() => return,
     };
-    match sniffed {
-        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, ends, handler, drain).await,
+    match begun {
+        Ok(Ok((Protocol::Http1, stream))) => serve_http1(stream, &ends, handler, drain).await,
         // Boxed: HTTP/1.1 connections need not carry the room for HTTP/2.
         Ok(Ok((Protocol::Http2, stream))) => {
-            Box::pin(serve_http2(stream, ends, Version::HTTP_2, handler, drain)).await;
+            Box::pin(serve_http2(stream, &ends, Version::HTTP_2, handler, drain)).await;
         }
         Ok(Err(error)) => debug!(peer = %ends.peer, %error, "Client connection failed"),
         Err(_) => debug!(peer = %ends.peer, "Client sent nothing in time"),
     }
 }
 
+/// A client's connection that was accepted a moment ago, and of which nothing is known but its two addresses.
+#[derive(Debug)]
+pub struct Connection {
+    transport: Transport,
+    ends: Ends,
+}
+
+impl Connection {
+    /// The client's address.
+    pub fn client(&self) -> SocketAddr {
+        self.ends.peer
+    }
+
+    /// The server's end of the connection, with the port that it came in at.
+    pub fn local(&self) -> SocketAddr {
+        self.ends.local
+    }
+
+    /// Reads until `tell` can tell something by the client's first bytes, which stay where they are. It is given all that
+    /// have arrived, and whether no more will come; it must tell something then. Dropping the future loses nothing.
+    pub async fn peek<T>(&mut self, mut tell: impl FnMut(&[u8], bool) -> Option<T>) -> io::Result<T> {
+        let transport = &mut self.transport;
+        let mut is_all = false;
+        loop {
+            if let Some(told) = tell(&transport.unread, is_all) {
+                return Ok(told);
+            }
+            is_all = poll_fn(|cx| transport.poll_fill(cx)).await? == 0;
+        }
+    }
+
+    /// Takes the header of the PROXY protocol, version 2, off the connection's beginning, if there is one: the address in
+    /// it becomes the client's. An error says that the header is malformed, or that the connection broke.
+    pub async fn read_proxy_header(&mut self) -> io::Result<()> {
+        let header = self.peek(|said, is_all| read_header(said, is_all).transpose()).await?;
+        let header = header.map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed))?;
+        self.transport.take(header.length);
+        self.ends.peer = header.source.unwrap_or(self.ends.peer);
+        Ok(())
+    }
+
+    /// The connection as bytes, those first that were read already.
+    pub fn into_transport(self) -> Transport {
+        self.transport
+    }
+
+    /// Serves HTTP/1.1 or HTTP/2 by prior knowledge, whichever the client speaks, until the connection ends or the drain is
+    /// over. A client has a minute for its first bytes.
+    pub fn serve_http<H: Handler>(self, handler: Arc<H>, drain: Drain) -> Serving {
+        let Connection { transport, ends } = self;
+        boxed_connection(transport, ends, handler, drain)
+    }
+}
+
+/// The future of [`serve_connection`] is made here, as that of [`accept`] is in [`boxed`].
+fn boxed_connection(transport: Transport, ends: Ends, handler: Arc<dyn AnyHandler>, drain: Drain) -> Serving {
+    Box::pin(serve_connection(move || begun(transport), ends, handler, drain))
+}
+
 /// The two addresses of one connection.
+#[derive(Debug)]
 struct Ends {
     peer: SocketAddr,
     local: SocketAddr,
@@ -153,6 +239,11 @@ async fn begin(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> io::Result<(Pr
         // Boxed: connections in the clear need not carry the room for a handshake.
         Some(tls) => Transport::new(TlsStream::from(Box::pin(tls.accept(stream)).await?)),
     };
+    Ok((sniff(&mut transport).await?, transport))
+}
+
+/// Finds out the protocol of a connection in the clear.
+async fn begun(mut transport: Transport) -> io::Result<(Protocol, Transport)> {
     Ok((sniff(&mut transport).await?, transport))
 }
 
@@ -207,11 +298,17 @@ async fn serve_http2(
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;
-            let mut response = match refusal(&request).or_else(|| too_large(&request)) {
-                _ if !is_small => too_many_fields(),
+            let mut held = HeldHead::default();
+            let refused = match refusal(&request) {
+                _ if !is_small => Some(too_many_fields()),
+                Some(response) => Some(response),
+                None => hold_head(&mut held, &request),
+            };
+            let mut response = match refused {
                 Some(response) => response,
                 None => handler.answer(&client, request).await,
             };
+            drop(held);
             if is_unsent(&response) {
                 return Err(::h2::Error::from(::h2::Reason::REFUSED_STREAM));
             }
@@ -285,12 +382,15 @@ fn name_host(request: &mut Request) {
     hop::to_origin_form(request);
 }
 
-/// The response to a request over HTTP/2 whose head is larger than what is served.
-fn too_large(request: &Request) -> Option<Response> {
+/// Counts the head of a request over HTTP/2, or gives the response to one whose head is larger than what is served, or than
+/// what there is room for.
+fn hold_head(held: &mut HeldHead, request: &Request) -> Option<Response> {
     let target = Some((request.method(), request.uri()));
-    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    h2::is_too_large(target, request.headers())
-        .then(|| plain(status, format!("{status}: the head is too large")))
+    let Some(bytes) = h2::header_list_bytes(target, request.headers()) else {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Some(plain(status, format!("{status}: the head is too large")));
+    };
+    held.is_complete(bytes, request.headers().len()).err().map(|no_room| message::respond(&no_room))
 }
 
 /// Drops the body of a response to `HEAD`, and keeps its length (RFC 9110, 9.3.2). hyper does so over HTTP/1.1 only.

@@ -31,14 +31,29 @@ impl Transport {
 
     /// Reads bytes that have arrived and appends them to the unread ones. Returns their number, 0 at EOF.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_fill_after(cx, |_, _| 0)
+    }
+
+    /// The same for those of them that are left by `take`, which returns how many it took. It is not called at EOF.
+    pub(crate) fn poll_fill_after(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut Context<'_>, &[u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Err(failure));
         }
         SPACE.with_borrow_mut(|space| {
             let mut into = ReadBuf::new(space);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
-            self.append(into.filled());
-            Poll::Ready(Ok(into.filled().len()))
+            let read = into.filled();
+            if !read.is_empty() {
+                let taken = take(cx, read);
+                if taken < read.len() {
+                    self.append(&read[taken..]);
+                }
+            }
+            Poll::Ready(Ok(read.len()))
         })
     }
 
@@ -100,7 +115,7 @@ impl Transport {
     }
 
     /// Has the connection end with a reset in place of EOF. (A TLS connection ends without close_notify, which says the same.)
-    pub(crate) fn break_off(&self) {
+    pub fn break_off(&self) {
         if let MaybeTls::Plain(stream) = &self.io {
             // An error says that the socket has ended already.
             let _ = stream.set_zero_linger();

@@ -132,6 +132,7 @@ fn pod(address: SocketAddr) -> PodEndpoint {
         name: format!("pod-{}", address.port()),
         address,
         tls_address: None,
+        ports: Default::default(),
         timeline: PodTimeline::default(),
     }
 }

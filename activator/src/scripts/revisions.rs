@@ -46,6 +46,7 @@ fn with_pod(container_concurrency: u32) -> RevisionEndpoints {
         name: "pod-1".to_owned(),
         address: ([10, 0, 0, 1], 8012).into(),
         tls_address: None,
+        ports: Arc::default(),
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
@@ -59,7 +60,7 @@ fn with_pod(container_concurrency: u32) -> RevisionEndpoints {
 async fn a_container_concurrency_that_changes_holds_for_those_who_wait() {
     let script = Script::new(with_pod(1));
     let throttler = Arc::clone(script.state.all_revisions()[0].throttler());
-    let places = [(); 5].map(|()| throttler.arrive());
+    let places = [(); 5].map(|()| throttler.arrive(&None));
     let mut waiting: Vec<_> = places.iter().map(|place| place.slot().boxed()).collect();
     let mut running = Vec::new();
     // Lets those run whose turn has come. How many run then?
@@ -78,7 +79,7 @@ async fn a_container_concurrency_that_changes_holds_for_those_who_wait() {
     assert_eq!(running_with(&mut running, with_pod(2)), 2);
     assert_eq!(running_with(&mut running, with_pod(0)), 5, "no limit");
     script.set(with_pod(1));
-    let late = throttler.arrive();
+    let late = throttler.arrive(&None);
     let mut late = pin!(late.slot());
     while let Some(slot) = running.pop() {
         assert!(late.as_mut().now_or_never().is_none(), "one at a time, and there are more");

@@ -124,6 +124,7 @@ impl TrafficArgs {
                 requests: self.max_queued,
                 body_bytes_per_revision: self.max_queued_bytes_per_revision,
                 body_bytes: self.max_queued_bytes,
+                ..BufferLimits::default()
             },
             drain_wait: self.drain_wait,
             ..ActivatorParams::new(self.pod_name.clone(), Clock::start(), autoscaler.clone())

@@ -1,9 +1,12 @@
 //! Queues of requests in front of pods that come, go and refuse connections.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 
 use futures_util::FutureExt;
-use pilotlight_core::balance::FIRST_PAUSE;
+use pilotlight_core::backends::Destinations;
+use pilotlight_core::balance::{FIRST_PAUSE, pod_owner};
+use pilotlight_core::{Place, PodEndpoint, PodSharing, PodTimeline, RevisionEndpoints};
 
 use super::*;
 
@@ -16,6 +19,7 @@ fn endpoints(container_concurrency: u32, ports: &[u16]) -> RevisionEndpoints {
         name: format!("pod-{port}"),
         address: SocketAddr::from(([127, 0, 0, 1], *port)),
         tls_address: None,
+        ports: Arc::default(),
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {
@@ -37,7 +41,7 @@ fn supply(
     destinations: &Destinations,
     place: Place,
 ) {
-    throttler.update(Some(Supply { endpoints, destinations, place }));
+    throttler.update(Some(Supply { endpoints, destinations, place, own: None }));
 }
 
 fn gives_up() -> Trouble {
@@ -56,7 +60,7 @@ fn gives_up() -> Trouble {
 #[tokio::test]
 async fn requests_wait_until_pods_come_and_go_in_order() {
     let throttler = throttler(10, 10);
-    let places = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
+    let places = [throttler.arrive(&None), throttler.arrive(&None), throttler.arrive(&None)];
     let mut first = pin!(places[0].slot());
     let mut second = pin!(places[1].slot());
     assert!(first.as_mut().now_or_never().is_none());
@@ -72,10 +76,10 @@ async fn requests_wait_until_pods_come_and_go_in_order() {
 #[tokio::test]
 async fn a_waiter_that_leaves_frees_its_place_in_both_counts() {
     let throttler = throttler(1, 1);
-    let place = throttler.arrive();
+    let place = throttler.arrive(&None);
     let mut waiter = Box::pin(place.slot());
     assert!(waiter.as_mut().now_or_never().is_none());
-    let late = throttler.arrive();
+    let late = throttler.arrive(&None);
     assert!(matches!(late.slot().now_or_never(), Some(Err(Refusal::QueueFull))));
     drop(waiter);
     assert_eq!(throttler.queued_and_active(), (0, 0));
@@ -87,17 +91,17 @@ async fn the_total_is_shared_between_revisions() {
     let backlog = Backlog::new(1);
     let one = Throttler::new(Clock::start(), 10, Arc::clone(&backlog), Gauge::noop(), Gauge::noop());
     let other = Throttler::new(Clock::start(), 10, backlog, Gauge::noop(), Gauge::noop());
-    let place = one.arrive();
+    let place = one.arrive(&None);
     let mut waiter = Box::pin(place.slot());
     assert!(waiter.as_mut().now_or_never().is_none());
-    let place = other.arrive();
+    let place = other.arrive(&None);
     assert!(matches!(place.slot().now_or_never(), Some(Err(Refusal::QueueFull))));
 }
 
 #[tokio::test]
 async fn a_waiter_that_leaves_after_it_was_called_passes_its_pod_on() {
     let throttler = throttler(10, 10);
-    let places = [throttler.arrive(), throttler.arrive()];
+    let places = [throttler.arrive(&None), throttler.arrive(&None)];
     let mut first = Box::pin(places[0].slot());
     let mut second = pin!(places[1].slot());
     assert!(first.as_mut().now_or_never().is_none());
@@ -111,7 +115,7 @@ async fn a_waiter_that_leaves_after_it_was_called_passes_its_pod_on() {
 async fn a_pod_that_refuses_connections_is_left_alone_for_a_moment() {
     let throttler = throttler(10, 10);
     list(&throttler, &endpoints(0, &[1]));
-    let place = throttler.arrive();
+    let place = throttler.arrive(&None);
     place.slot().await.unwrap().pod_refused();
     assert!(place.try_slot().is_none());
     let before = tokio::time::Instant::now();
@@ -127,7 +131,7 @@ async fn a_pod_that_refuses_connections_is_left_alone_for_a_moment() {
 async fn requests_refused_together_keep_their_places_and_cost_one_pause() {
     let throttler = throttler(10, 10);
     list(&throttler, &endpoints(2, &[1]));
-    let [first, second, late] = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
+    let [first, second, late] = [throttler.arrive(&None), throttler.arrive(&None), throttler.arrive(&None)];
     let slots = [&first, &second].map(|place| place.try_slot().unwrap().unwrap());
     let mut late = pin!(late.slot());
     assert!(late.as_mut().now_or_never().is_none());
@@ -146,27 +150,27 @@ async fn requests_refused_together_keep_their_places_and_cost_one_pause() {
 #[tokio::test]
 async fn giving_up_and_deletion_answer_everybody_at_once() {
     let throttler = throttler(10, 10);
-    let place = throttler.arrive();
+    let place = throttler.arrive(&None);
     let mut waiter = pin!(place.slot());
     assert!(waiter.as_mut().now_or_never().is_none());
     list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[]) });
     assert!(matches!(waiter.await, Err(Refusal::Trouble(trouble)) if trouble.exit_code == Some(1)));
-    assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Trouble(_))));
+    assert!(matches!(throttler.arrive(&None).slot().await, Err(Refusal::Trouble(_))));
     // A request that comes when a start is tried on demand waits for it.
     let on_demand = Trouble { on_demand_at: Some(Time::EPOCH), ..gives_up() };
     list(&throttler, &RevisionEndpoints { trouble: Some(on_demand), ..endpoints(0, &[]) });
-    assert!(throttler.arrive().slot().now_or_never().is_none());
+    assert!(throttler.arrive(&None).slot().now_or_never().is_none());
     // A pod that is ready makes up for one that is not.
     list(&throttler, &RevisionEndpoints { trouble: Some(gives_up()), ..endpoints(0, &[1]) });
-    assert!(throttler.arrive().slot().await.is_ok());
+    assert!(throttler.arrive(&None).slot().await.is_ok());
     throttler.update(None);
-    assert!(matches!(throttler.arrive().slot().await, Err(Refusal::Deleted)));
+    assert!(matches!(throttler.arrive(&None).slot().await, Err(Refusal::Deleted)));
 }
 
 #[tokio::test]
 async fn whoever_waited_longest_wakes() {
     let throttler = throttler(10, 10);
-    let places = [throttler.arrive(), throttler.arrive(), throttler.arrive()];
+    let places = [throttler.arrive(&None), throttler.arrive(&None), throttler.arrive(&None)];
     let mut first = Box::pin(places[0].slot());
     let mut second = Box::pin(places[1].slot());
     let mut third = Box::pin(places[2].slot());
@@ -185,7 +189,7 @@ async fn whoever_waited_longest_wakes() {
 #[tokio::test]
 async fn a_waker_that_sends_nothing_hands_the_part_on() {
     let throttler = throttler(10, 10);
-    let places = [throttler.arrive(), throttler.arrive()];
+    let places = [throttler.arrive(&None), throttler.arrive(&None)];
     let mut first = Box::pin(places[0].slot());
     let mut second = Box::pin(places[1].slot());
     assert!(first.as_mut().now_or_never().is_none());
@@ -198,11 +202,11 @@ async fn a_waker_that_sends_nothing_hands_the_part_on() {
 #[tokio::test]
 async fn pods_that_come_up_with_nobody_waiting_wake_nobody() {
     let throttler = throttler(10, 10);
-    let early = throttler.arrive();
+    let early = throttler.arrive(&None);
     list(&throttler, &endpoints(0, &[2]));
     assert!(early.found_no_pods());
     assert!(!early.slot().await.unwrap().take_wake());
-    assert!(!throttler.arrive().found_no_pods());
+    assert!(!throttler.arrive(&None).found_no_pods());
 }
 
 /// Pods with addresses that sort by their number.
@@ -225,7 +229,7 @@ fn cluster_ip(ready: usize) -> Destinations {
 
 /// Takes every slot there is, up to a thousand.
 fn fill(throttler: &Arc<Throttler>) -> Vec<Slot> {
-    let slots = std::iter::from_fn(|| throttler.arrive().try_slot().map(Result::unwrap));
+    let slots = std::iter::from_fn(|| throttler.arrive(&None).try_slot().map(Result::unwrap));
     slots.take(1000).collect()
 }
 
@@ -277,7 +281,7 @@ async fn few_at_a_time_are_packed_and_many_are_spread() {
     let used = |pods, limit| {
         let throttler = throttler(10, 10);
         list(&throttler, &pods_of(limit, pods));
-        let slots: Vec<Slot> = (0..3).filter_map(|_| throttler.arrive().try_slot()?.ok()).collect();
+        let slots: Vec<Slot> = (0..3).filter_map(|_| throttler.arrive(&None).try_slot()?.ok()).collect();
         ports(&slots)
     };
     assert_eq!(used(5, 3), [1, 1, 1]);
@@ -324,9 +328,9 @@ async fn requests_at_pods_that_are_not_ours_any_more_end_there() {
     assert_eq!(throttler.queued_and_active(), (0, 4));
     let [one, _two, three, four] = <[Slot; 4]>::try_from(slots).unwrap();
     drop(three);
-    assert!(throttler.arrive().try_slot().is_none(), "pod 3 is not ours");
+    assert!(throttler.arrive(&None).try_slot().is_none(), "pod 3 is not ours");
     drop(one);
-    let again = throttler.arrive().try_slot().unwrap().unwrap();
+    let again = throttler.arrive(&None).try_slot().unwrap().unwrap();
     assert_eq!(again.pod.name, "pod-8001");
     // The other goes: what pod 4 still carries of ours counts against its limit.
     supply(&throttler, &endpoints, &all(&endpoints), place(0, 1));
@@ -336,11 +340,54 @@ async fn requests_at_pods_that_are_not_ours_any_more_end_there() {
 }
 
 #[tokio::test]
+async fn of_pods_with_owners_those_of_others_are_used_only_without_one_of_our_own() {
+    let throttler = throttler(10, 10);
+    let port: PortName = Some("web/http".into());
+    let [own, other] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+    let mut all = pods_of(2, 20);
+    all.sharing = PodSharing::Owned;
+    all.activators = [own, other].into();
+    all.ready.iter_mut().for_each(|pod| pod.ports = Arc::new([("web/http".to_owned(), 1)].into()));
+    let is_ours = |pod: &PodEndpoint| pod_owner(pod.address, &[own, other].into()) == Some(own);
+    let ours: Vec<String> = all.ready.iter().filter(|pod| is_ours(pod)).map(|pod| pod.name.clone()).collect();
+    assert!((1..20).contains(&ours.len()), "{ours:?}");
+    let own_of = |all: &RevisionEndpoints| {
+        let pods = all.ready.iter().map(|pod| pod.address).collect();
+        let (place, destinations) = (Place::default(), Destinations::Pods(pods));
+        throttler.update(Some(Supply { endpoints: all, destinations: &destinations, place, own: Some(own) }));
+    };
+    let fill = |port: &PortName| -> Vec<Slot> {
+        std::iter::from_fn(|| throttler.arrive(port).try_slot().map(Result::unwrap)).collect()
+    };
+    own_of(&all);
+    let slots = fill(&port);
+    assert!(slots.iter().all(|slot| slot.pod.owner.is_none()));
+    let mut names: Vec<String> = slots.iter().map(|slot| slot.pod.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, ours.iter().flat_map(|name| [name.clone(), name.clone()]).collect::<Vec<_>>());
+    drop(slots);
+
+    all.ready.retain(|pod| !is_ours(pod));
+    own_of(&all);
+    let slots = fill(&port);
+    assert_eq!(slots.len(), all.ready.len() * 2, "no more are handed on than the others' pods take");
+    let at = |slot: &Slot| (slot.pod.owner, slot.pod.address_for(&port, 12_345));
+    assert!(slots.iter().all(|slot| at(slot) == (Some(other), SocketAddr::new(other, 12_345))));
+    assert!(fill(&None).is_empty(), "an owner could not tell whose a request at a shared port is");
+    drop(slots);
+
+    all.container_concurrency = 0.into();
+    own_of(&all);
+    let slot = throttler.arrive(&port).try_slot().unwrap().unwrap();
+    assert_eq!(slot.pod.owner, None, "without a limit everybody sends to every pod");
+}
+
+#[tokio::test]
 async fn waiters_are_called_when_the_share_grows() {
     let (throttler, endpoints) = (throttler(10, 10), pods_of(1, 2));
     supply(&throttler, &endpoints, &all(&endpoints), place(0, 2));
     let _busy = fill(&throttler);
-    let late = throttler.arrive();
+    let late = throttler.arrive(&None);
     let mut waiter = pin!(late.slot());
     assert!(waiter.as_mut().now_or_never().is_none());
     supply(&throttler, &endpoints, &all(&endpoints), place(0, 1));

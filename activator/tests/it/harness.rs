@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use http::{Method, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use pilotlight_activator::{Activator, ActivatorParams};
+use pilotlight_activator::{Activator, ActivatorParams, PortIdentity, PortSettings};
 use pilotlight_core::{
     PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId, Stat, Timeouts, Trouble, TroubleReason,
 };
@@ -20,7 +20,7 @@ use pilotlight_net::{
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -78,6 +78,7 @@ pub(crate) fn pod_at(address: SocketAddr) -> PodEndpoint {
         name: format!("pod-{}", address.port()),
         address,
         tls_address: None,
+        ports: Arc::default(),
         timeline: PodTimeline::default(),
     }
 }
@@ -126,6 +127,20 @@ impl World {
             async move { activator.serve(listener, drain).await }
         });
         World { activator, address, drain, serving, feed, client: client() }
+    }
+
+    /// Opens a port of the revision's own, by the name `hello/http`.
+    pub(crate) async fn open_port(&self, settings: PortSettings) -> OpenPort {
+        self.open_port_at(listen().await.1, settings)
+    }
+
+    /// The same at this listener's address.
+    pub(crate) fn open_port_at(&self, listener: TcpListener, settings: PortSettings) -> OpenPort {
+        let (drain, address) = (Drain::default(), listener.local_addr().expect("an address"));
+        let settings = watch::Sender::new(Arc::new(settings));
+        let identity = PortIdentity { revision: hello(), port: PORT.to_owned() };
+        let serving = self.activator.serve_port(listener, identity, settings.subscribe(), drain.clone());
+        OpenPort { address, settings, drain, serving: tokio::spawn(serving) }
     }
 
     /// Changes the revision.
@@ -192,6 +207,39 @@ impl World {
     }
 }
 
+/// The name of the port of [`World::open_port`].
+pub(crate) const PORT: &str = "hello/http";
+
+/// A port of the revision's own.
+pub(crate) struct OpenPort {
+    pub(crate) address: SocketAddr,
+    pub(crate) settings: watch::Sender<Arc<PortSettings>>,
+    pub(crate) drain: Drain,
+    pub(crate) serving: JoinHandle<()>,
+}
+
+impl OpenPort {
+    /// Sends a request in the background, over a connection of its own.
+    pub(crate) fn send(&self, mut request: Request) -> JoinHandle<Response> {
+        let address = self.address;
+        tokio::spawn(async move {
+            client().send(&Client::ourselves(), address, &mut request).await.expect("the activator answers")
+        })
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("the activator listens")
+    }
+}
+
+/// A pod with this port for [`PORT`]. Nobody listens at its first address.
+pub(crate) fn pod_with_port(address: SocketAddr) -> PodEndpoint {
+    let ports = Arc::new([(PORT.to_owned(), address.port())].into());
+    // The discard port: nobody listens there.
+    PodEndpoint { ports, ..pod_at(SocketAddr::new(address.ip(), 9)) }
+}
+
 pub(crate) fn client() -> Upstreams {
     Upstreams::new(UpstreamParams {
         max_idle_per_host: 100,
@@ -241,14 +289,24 @@ struct Notes {
 impl FakePod {
     /// A pod that answers at once.
     pub(crate) async fn start() -> FakePod {
-        let pod = FakePod::start_blocked().await;
+        FakePod::start_at(listen().await.1)
+    }
+
+    /// A pod that answers at once, at this listener's address.
+    pub(crate) fn start_at(listener: TcpListener) -> FakePod {
+        let pod = FakePod::blocked_at(listener);
         pod.may_answer.add_permits(1_000_000);
         pod
     }
 
     /// A pod that answers only as it is permitted to.
     pub(crate) async fn start_blocked() -> FakePod {
-        let (address, listener) = listen().await;
+        FakePod::blocked_at(listen().await.1)
+    }
+
+    /// The same at this listener's address.
+    pub(crate) fn blocked_at(listener: TcpListener) -> FakePod {
+        let address = listener.local_addr().expect("an address");
         let pod = FakePod { address, may_answer: Arc::new(Semaphore::new(0)), notes: Arc::default() };
         tokio::spawn(pilotlight_net::serve(listener, Arc::new(pod.clone()), Drain::default()));
         pod

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pilotlight_activator::ProbeParams;
-use pilotlight_core::{MeshMode, PodEndpoint};
+use pilotlight_core::{MeshMode, PodEndpoint, PodProbe};
 use pilotlight_net::{Body, Client, Drain, Handler, Request, Response};
+use tokio::net::TcpListener;
 
-use crate::harness::{World, eventually, listen, outcome, pod_at, revision};
+use crate::harness::{FakePod, World, eventually, listen, outcome, pod_at, revision};
 
 /// A pod behind its queue-proxy: it says whether it takes requests, and takes them.
 #[derive(Clone)]
@@ -283,4 +284,32 @@ async fn a_deleted_revision_is_not_probed_any_more() {
         other.probed_again().await;
     }
     assert_eq!(pod.probes(), probes);
+}
+
+#[tokio::test]
+async fn a_pod_without_a_queue_proxy_is_used_once_it_accepts_connections() {
+    let world = World::start(revision(0)).await;
+    let (address, listener) = listen().await;
+    drop(listener);
+    world.set(|revision| {
+        revision.probe = PodProbe::Connect;
+        revision.not_ready = vec![pod_at(address)];
+    });
+    let waiting = world.get_queued("/").await;
+    let pod = FakePod::start_at(TcpListener::bind(address).await.unwrap());
+    assert_eq!(outcome(waiting).await, (200, "pod".to_owned()));
+    assert_eq!(pod.paths(), ["/"], "no probe is a request to the app");
+}
+
+#[tokio::test]
+async fn a_pod_that_must_be_said_to_be_ready_is_not_asked() {
+    let world = World::start(revision(0)).await;
+    let pod = FakePod::start().await;
+    world.set(|revision| {
+        (revision.probe, revision.trust_probes) = (PodProbe::Connect, false);
+        revision.not_ready = vec![pod.endpoint()];
+    });
+    let waiting = world.get_queued("/").await;
+    world.set(|revision| revision.ready = std::mem::take(&mut revision.not_ready));
+    assert_eq!(outcome(waiting).await.0, 200);
 }

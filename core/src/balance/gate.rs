@@ -3,6 +3,9 @@
 //! Knative asks twice, first a breaker for a slot and then a balancer for a pod, and a request that finds none
 //! starts over at the back. A gate asks once: a request leaves the queue only together with its pod, so order
 //! is kept, limits hold per pod, and a pod that leaves takes only its own requests out of the count.
+//!
+//! Requests of one revision may come in at several ports, and not every pod need have each of them. Each port has a lane
+//! of its own: requests wait in the order in which they arrived, but for those whose pods are all full.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +14,13 @@ use crate::breaker::QueueFull;
 
 /// A request's place in the line. Smaller came earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GateTicket(u64);
+pub struct GateTicket {
+    number: u64,
+    lane: usize,
+}
 
-/// Requests on one side, pods `P` on the other, first come first served; `W` is what to call a waiter by.
+/// Requests on one side, pods `P` on the other, first come first served; `W` is what to call a waiter by. `K` names a lane:
+/// pods serve some lanes, and without names each serves all requests.
 ///
 /// It works like a bank with one line: [`ticket`](Gate::ticket), then [`enter`](Gate::enter), and if that has
 /// no pod, [`wait`](Gate::wait). Whatever may free a pod returns who goes where now; the caller tells them.
@@ -22,13 +29,13 @@ pub struct GateTicket(u64);
 /// ```
 /// use pilotlight_core::balance::{Gate, Policy};
 /// let mut gate: Gate<&str, &str> = Gate::new(100);
-/// let ticket = gate.ticket();
+/// let ticket = gate.ticket(&());
 /// assert_eq!(gate.enter(ticket), None); // no pod yet
 /// gate.wait(ticket, "alice").unwrap();
 /// assert_eq!(gate.set_pods(Policy::FirstAvailable, Some(1), ["pod-1"]), [("alice", "pod-1")]);
 /// ```
 #[derive(Debug)]
-pub struct Gate<P, W> {
+pub struct Gate<P, W, K = ()> {
     balancer: Balancer,
     /// The limit of each pod; `None`: no limit.
     limit: Option<u32>,
@@ -37,56 +44,89 @@ pub struct Gate<P, W> {
     loads: Vec<Load>,
     /// Pods that are not listed any more, with the requests they still carry.
     leaving: Vec<(P, u32)>,
-    waiting: BTreeMap<GateTicket, W>,
+    /// Lanes stay once they were asked for: a revision has few ports.
+    lanes: Vec<Lane<W, K>>,
+    serves: fn(&P, &K) -> bool,
     next_ticket: u64,
     queue_depth: usize,
 }
 
+#[derive(Debug)]
+struct Lane<W, K> {
+    name: K,
+    waiting: BTreeMap<GateTicket, W>,
+    /// Whether each pod serves this lane, index by index; `None`: all do.
+    served_by: Option<Box<[bool]>>,
+}
+
 impl<P: Clone + PartialEq, W> Gate<P, W> {
-    /// A gate without pods, in front of which at most `queue_depth` requests may wait.
+    /// A gate without pods, in front of which at most `queue_depth` requests may wait. Every pod serves every request.
     pub fn new(queue_depth: usize) -> Self {
+        Gate::with_lanes(queue_depth, |_, ()| true)
+    }
+}
+
+impl<P: Clone + PartialEq, W, K: Clone + PartialEq> Gate<P, W, K> {
+    /// A gate without pods, in front of which at most `queue_depth` requests may wait, in all lanes together. `serves` says
+    /// whether a pod serves a lane.
+    pub fn with_lanes(queue_depth: usize, serves: fn(&P, &K) -> bool) -> Self {
         Gate {
             balancer: Balancer::new(Policy::LeastLoaded, 0),
             limit: None,
             pods: Vec::new(),
             loads: Vec::new(),
             leaving: Vec::new(),
-            waiting: BTreeMap::new(),
+            lanes: Vec::new(),
+            serves,
             next_ticket: 0,
             queue_depth,
         }
     }
 
-    /// The next place in the line. A request keeps its ticket when it has to try again.
-    pub fn ticket(&mut self) -> GateTicket {
+    /// The next place in the line, in this lane. A request keeps its ticket when it has to try again.
+    pub fn ticket(&mut self, lane: &K) -> GateTicket {
+        let known = self.lanes.iter().position(|known| known.name == *lane);
+        let lane = known.unwrap_or_else(|| {
+            let served_by = served_by(&self.pods, lane, self.serves);
+            self.lanes.push(Lane { name: lane.clone(), waiting: BTreeMap::new(), served_by });
+            self.lanes.len() - 1
+        });
         self.next_ticket += 1;
-        GateTicket(self.next_ticket)
+        GateTicket { number: self.next_ticket, lane }
     }
 
     /// A pod for the holder of `ticket`, if one has room and nobody came earlier.
+    // Whoever came earlier in another lane found all of that lane's pods full: this one takes none of theirs.
     pub fn enter(&mut self, ticket: GateTicket) -> Option<P> {
-        let is_first = self.waiting.first_key_value().is_none_or(|(&first, _)| ticket < first);
-        if is_first { self.take() } else { None }
+        let first = self.lanes[ticket.lane].waiting.first_key_value();
+        let is_first = first.is_none_or(|(&first, _)| ticket < first);
+        if is_first { self.take(ticket.lane) } else { None }
     }
 
     /// Puts the holder of `ticket` in line.
     pub fn wait(&mut self, ticket: GateTicket, waiter: W) -> Result<(), QueueFull> {
-        let waiting = self.waiting.len();
+        let waiting = self.waiting();
         if waiting >= self.queue_depth {
             return Err(QueueFull { waiting });
         }
-        self.waiting.insert(ticket, waiter);
+        self.lanes[ticket.lane].waiting.insert(ticket, waiter);
         Ok(())
     }
 
     /// Takes a waiter out of the line; `None` if it was not in it any more.
     pub fn leave(&mut self, ticket: GateTicket) -> Option<W> {
-        self.waiting.remove(&ticket)
+        self.lanes[ticket.lane].waiting.remove(&ticket)
     }
 
     /// Takes everybody out of the line, in order.
     pub fn leave_all(&mut self) -> Vec<W> {
-        std::mem::take(&mut self.waiting).into_values().collect()
+        self.leave_lanes(|_| true)
+    }
+
+    /// Takes those out of the line whose lane no pod serves, in order.
+    pub fn leave_unserved(&mut self) -> Vec<W> {
+        let has_no_pods = self.has_no_pods();
+        self.leave_lanes(|lane| has_no_pods || lane.is_unserved())
     }
 
     /// A request on `pod` has ended. Returns who takes the place.
@@ -124,6 +164,9 @@ impl<P: Clone + PartialEq, W> Gate<P, W> {
             self.loads.push(Load { in_flight: known.unwrap_or(0), limit });
         }
         self.leaving = busy;
+        for lane in &mut self.lanes {
+            lane.served_by = served_by(&self.pods, &lane.name, self.serves);
+        }
         self.call_all()
     }
 
@@ -144,7 +187,7 @@ impl<P: Clone + PartialEq, W> Gate<P, W> {
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
     }
 
     /// How many requests pods carry, those of leaving pods included.
@@ -158,6 +201,11 @@ impl<P: Clone + PartialEq, W> Gate<P, W> {
         self.pods.is_empty()
     }
 
+    /// Whether no pod that is listed serves the lane of `ticket`.
+    pub fn is_unserved(&self, ticket: GateTicket) -> bool {
+        self.has_no_pods() || self.lanes[ticket.lane].is_unserved()
+    }
+
     /// Every pod and the requests it carries, leaving pods last.
     pub fn pods(&self) -> impl Iterator<Item = (&P, u32)> {
         let listed = self.pods.iter().zip(self.loads.iter().map(|load| load.in_flight));
@@ -168,24 +216,51 @@ impl<P: Clone + PartialEq, W> Gate<P, W> {
         self.pods.iter().position(|listed| listed == pod)
     }
 
-    fn take(&mut self) -> Option<P> {
-        let i = self.balancer.pick(&self.loads)?;
+    fn take(&mut self, lane: usize) -> Option<P> {
+        let i = match &self.lanes[lane].served_by {
+            None => self.balancer.pick(&self.loads)?,
+            Some(served_by) => self.balancer.pick_among(&self.loads, |i| served_by[i])?,
+        };
         self.loads[i].in_flight += 1;
         Some(self.pods[i].clone())
     }
 
+    /// Calls whoever waits longest, but for those whose pods are all full.
     fn call_next(&mut self) -> Option<(W, P)> {
-        if self.waiting.is_empty() {
-            return None;
+        let mut passed_over = None;
+        loop {
+            let first = self.lanes.iter().filter_map(|lane| lane.waiting.keys().next());
+            let ticket = first.copied().filter(|ticket| Some(*ticket) > passed_over).min()?;
+            if let Some(pod) = self.take(ticket.lane) {
+                return Some((self.leave(ticket)?, pod));
+            }
+            passed_over = Some(ticket);
         }
-        let pod = self.take()?;
-        let (_, waiter) = self.waiting.pop_first()?;
-        Some((waiter, pod))
     }
 
     fn call_all(&mut self) -> Vec<(W, P)> {
         std::iter::from_fn(|| self.call_next()).collect()
     }
+
+    fn leave_lanes(&mut self, leaves: impl Fn(&Lane<W, K>) -> bool) -> Vec<W> {
+        let mut left = BTreeMap::new();
+        for lane in self.lanes.iter_mut().filter(|lane| leaves(lane)) {
+            left.append(&mut lane.waiting);
+        }
+        left.into_values().collect()
+    }
+}
+
+impl<W, K> Lane<W, K> {
+    fn is_unserved(&self) -> bool {
+        self.served_by.as_ref().is_some_and(|served_by| !served_by.contains(&true))
+    }
+}
+
+/// Whether each of the pods serves a lane; `None`: all do.
+fn served_by<P, K>(pods: &[P], lane: &K, serves: fn(&P, &K) -> bool) -> Option<Box<[bool]>> {
+    let served_by: Box<[bool]> = pods.iter().map(|pod| serves(pod, lane)).collect();
+    served_by.contains(&false).then_some(served_by)
 }
 
 #[cfg(test)]
@@ -196,8 +271,17 @@ mod tests {
 
     type TestGate = Gate<u32, u64>;
 
+    /// Lane 0 is served by all pods, lane 1 by those with even numbers, lane 2 by those above 3.
+    fn serves(pod: &u32, lane: &u8) -> bool {
+        match lane {
+            0 => true,
+            1 => pod.is_multiple_of(2),
+            _ => *pod > 3,
+        }
+    }
+
     fn arrive(gate: &mut TestGate, name: u64) -> Result<Option<u32>, QueueFull> {
-        let ticket = gate.ticket();
+        let ticket = gate.ticket(&());
         match gate.enter(ticket) {
             Some(pod) => Ok(Some(pod)),
             None => gate.wait(ticket, name).map(|()| None),
@@ -228,7 +312,7 @@ mod tests {
     fn who_tries_again_keeps_the_place() {
         let mut gate = TestGate::new(10);
         gate.set_pods(Policy::FirstAvailable, Some(1), [1, 2]);
-        let early = gate.ticket();
+        let early = gate.ticket(&());
         assert_eq!(gate.enter(early), Some(1));
         assert_eq!(arrive(&mut gate, 20), Ok(Some(2)));
         assert_eq!(arrive(&mut gate, 30), Ok(None));
@@ -276,9 +360,38 @@ mod tests {
         assert_eq!(gate.finish(&1), Some((3, 1)));
     }
 
+    #[test]
+    fn who_waits_for_one_port_does_not_hold_up_another() {
+        let mut gate: Gate<u32, &str, u8> = Gate::with_lanes(10, serves);
+        gate.set_pods(Policy::LeastLoaded, Some(1), [1, 2]);
+        let [high, even, any, later] = [2, 1, 0, 1].map(|lane| gate.ticket(&lane));
+        assert_eq!((gate.enter(high), gate.is_unserved(high)), (None, true));
+        gate.wait(high, "high").unwrap();
+        assert_eq!(gate.enter(even), Some(2));
+        assert_eq!(gate.enter(any), Some(1));
+        assert_eq!((gate.enter(later), gate.is_unserved(later)), (None, false));
+        gate.wait(later, "later").unwrap();
+        assert_eq!(gate.finish(&1), None, "pod 1 serves neither of those who wait");
+        assert_eq!(gate.finish(&2), Some(("later", 2)));
+        assert_eq!(gate.set_pods(Policy::LeastLoaded, Some(1), [2, 5]), [("high", 5)]);
+    }
+
+    #[test]
+    fn those_whose_port_no_pod_has_can_be_told_apart() {
+        let mut gate: Gate<u32, &str, u8> = Gate::with_lanes(10, serves);
+        for (lane, name) in [(2, "one"), (1, "two"), (2, "three")] {
+            let ticket = gate.ticket(&lane);
+            gate.wait(ticket, name).unwrap();
+        }
+        gate.set_pods(Policy::LeastLoaded, Some(0), [2]);
+        assert_eq!(gate.leave_unserved(), ["one", "three"]);
+        assert_eq!(gate.leave_unserved(), [""; 0]);
+        assert_eq!(gate.leave_all(), ["two"]);
+    }
+
     #[derive(Clone, Debug)]
     enum Op {
-        Arrive,
+        Arrive(u8),
         Leave(usize),
         Finish(usize),
         SetPods(Vec<u32>, Option<u32>),
@@ -288,7 +401,7 @@ mod tests {
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            5 => Just(Op::Arrive),
+            5 => (0u8..3).prop_map(Op::Arrive),
             1 => (0usize..20).prop_map(Op::Leave),
             4 => (0usize..20).prop_map(Op::Finish),
             1 => (prop::collection::btree_set(0u32..6, 0..5), prop::option::of(1u32..4))
@@ -299,24 +412,25 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain model: nobody is lost or served twice, order is kept, limits hold, and nobody waits
-        /// while a pod has room.
+        /// Against a plain model: nobody is lost or served twice, order is kept in each lane, limits hold, and nobody waits
+        /// while a pod that serves the lane has room.
         #[test]
         fn nobody_is_lost_and_order_is_kept(ops in prop::collection::vec(op(), 0..120)) {
-            let mut gate = TestGate::new(8);
-            let mut line: Vec<(u64, GateTicket)> = Vec::new();
+            let mut gate: Gate<u32, u64, u8> = Gate::with_lanes(8, serves);
+            let mut line: Vec<(u64, u8, GateTicket)> = Vec::new();
             let mut running: Vec<u32> = Vec::new();
             for (name, op) in (0u64..).zip(ops) {
                 let called = match op {
-                    Op::Arrive => {
-                        let ticket = gate.ticket();
+                    Op::Arrive(lane) => {
+                        let ticket = gate.ticket(&lane);
                         match gate.enter(ticket) {
                             Some(pod) => {
-                                prop_assert!(line.is_empty());
+                                prop_assert!(serves(&pod, &lane));
+                                prop_assert!(!line.iter().any(|(_, waiting, _)| serves(&pod, waiting)));
                                 running.push(pod);
                             }
                             None => match gate.wait(ticket, name) {
-                                Ok(()) => line.push((name, ticket)),
+                                Ok(()) => line.push((name, lane, ticket)),
                                 Err(full) => prop_assert_eq!(full.waiting, 8),
                             },
                         }
@@ -324,7 +438,7 @@ mod tests {
                     }
                     Op::Leave(i) => {
                         if i < line.len() {
-                            let (name, ticket) = line.remove(i);
+                            let (name, _, ticket) = line.remove(i);
                             prop_assert_eq!(gate.leave(ticket), Some(name));
                             prop_assert_eq!(gate.leave(ticket), None);
                         }
@@ -340,13 +454,15 @@ mod tests {
                     Op::Resume(pod) => gate.resume(&pod),
                 };
                 for (name, pod) in called {
-                    prop_assert_eq!(name, line.remove(0).0);
+                    let at = line.iter().position(|(_, lane, _)| serves(&pod, lane)).unwrap();
+                    prop_assert_eq!(name, line.remove(at).0, "whoever waited longest for this pod");
                     running.push(pod);
                 }
                 prop_assert_eq!(gate.waiting(), line.len());
                 prop_assert_eq!(gate.in_flight() as usize, running.len());
-                if !line.is_empty() {
-                    prop_assert!(!gate.loads.iter().any(|load| load.has_room()));
+                for (_, lane, _) in &line {
+                    let mut pods = gate.pods.iter().zip(&gate.loads);
+                    prop_assert!(!pods.any(|(pod, load)| load.has_room() && serves(pod, lane)));
                 }
                 for (&pod, in_flight) in gate.pods() {
                     prop_assert_eq!(running.iter().filter(|&&p| p == pod).count(), in_flight as usize);

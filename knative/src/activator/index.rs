@@ -138,6 +138,7 @@ impl KnownRevision {
             mesh_host,
             trust_probes: revision.trusts_probes,
             activators: self.activators(params.own, revision.protocol),
+            ..RevisionEndpoints::default()
         })
     }
 
@@ -173,6 +174,7 @@ fn pod(address: &Address, port: u16, over_tls: bool) -> PodEndpoint {
         name,
         address: SocketAddr::new(address.ip, port),
         tls_address: over_tls.then(|| SocketAddr::new(address.ip, TLS_PORT)),
+        ports: Arc::default(),
         timeline: PodTimeline::default(),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use kube::Client;
 use parking_lot::Mutex;
 use pilotlight_autoscaler::cluster::RevisionView;
@@ -268,8 +269,12 @@ impl Worker {
         let namespace = &seen.id.namespace;
         let from = match seen.replicas {
             Some(replicas) => replicas,
-            // Only Deployments are watched.
-            None => self.targets.read(namespace, target).await?.0.replicas,
+            None => {
+                let (found, _) = self.targets.read(namespace, target).await?;
+                let replicas = found.replicas;
+                self.index.lock().wrote(&seen.id, Written::Target(found));
+                replicas
+            }
         };
         if from == to {
             return Ok(());
@@ -279,6 +284,27 @@ impl Worker {
         self.index.lock().wrote(&seen.id, Written::Target(scaled));
         self.teller.scaled(seen, from, to);
         Ok(())
+    }
+
+    /// Reads the scale targets that no watch shows, for somebody else may have changed one.
+    pub(crate) async fn read_targets(self: &Arc<Self>) {
+        let unwatched = self.index.lock().unwatched();
+        stream::iter(unwatched).for_each_concurrent(READ_AT_A_TIME, |id| self.read_target(id)).await;
+    }
+
+    async fn read_target(self: &Arc<Self>, id: Arc<RevisionId>) {
+        let Some(seen) = self.seen(&id) else { return };
+        match self.targets.read(&seen.id.namespace, &seen.autoscaler.spec.scale_target_ref).await {
+            Ok((found, _)) => {
+                let is_news = seen.replicas != Some(found.replicas);
+                self.index.lock().wrote(&id, Written::Target(found));
+                if is_news {
+                    self.reconcile_soon(&id);
+                }
+            }
+            // What has to be written there will say so.
+            Err(error) => debug!(revision = %id, %error, "Scale target was not read"),
+        }
     }
 
     /// Asks whether an activator stands in front of the revision.
@@ -343,6 +369,8 @@ fn operation(write: &Write) -> &'static str {
 const SCALE: &str = "scale";
 /// Revisions that are reconciled at a time, and scaled at a time where it is not urgent.
 const AT_WORK: usize = 32;
+/// Scale targets that are read at a time.
+const READ_AT_A_TIME: usize = 8;
 /// After so many failures of this kind it is no accident.
 const STALE_SEVERAL_TIMES: u32 = 6;
 const LOGGED_EVERY: Duration = Duration::from_secs(30);

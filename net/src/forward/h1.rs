@@ -77,6 +77,10 @@ impl Http1Pool {
         })
     }
 
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     pub(super) fn keep_no_more_than(&self, max_idle: usize) {
         self.max_idle.store(max_idle, Ordering::Relaxed);
     }
@@ -104,6 +108,7 @@ impl Http1Pool {
         let mut was_written = false;
         while let Some(mut pooled) = self.take(to) {
             let may_replay = is_replayable(request);
+            client.set_sent();
             match pooled.connection.send(request, inform).await {
                 Ok(response) => return accept(pooled, request, response, permission),
                 Err(Unanswered::Unsent(_)) => {}
@@ -121,6 +126,7 @@ impl Http1Pool {
                 }
             }
         }
+        client.set_waiting();
         // Boxed: connecting is rare, and its future large enough to weigh on every request that finds a kept connection.
         let dialed = self.connect(to).await;
         let mut pooled = dialed.map_err(|source| SendError::not_dialed(source, was_written))?;
@@ -129,6 +135,7 @@ impl Http1Pool {
             broken.map_err(|source| SendError::whole(source, was_written))?;
         }
         let may_replay = is_replayable(request);
+        client.set_sent();
         match pooled.connection.send(request, inform).await {
             Ok(response) => accept(pooled, request, response, permission),
             Err(Unanswered::Unsent(source)) => Err(SendError::whole(source, was_written)),

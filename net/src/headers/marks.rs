@@ -75,6 +75,11 @@ impl Marks {
         Marks(self.0 | other.0)
     }
 
+    /// The set without these.
+    pub fn without(self, these: Marks) -> Marks {
+        Marks(self.0 & !these.0)
+    }
+
     /// Whether any of these is in the set.
     pub fn any(self, these: Marks) -> bool {
         self.0 & these.0 != 0

@@ -15,6 +15,7 @@ mod hold;
 mod memory;
 mod mended;
 mod once;
+mod passing;
 mod pieces;
 mod probe;
 mod server;

@@ -168,7 +168,7 @@ impl Engine<'_> {
         let now = self.now;
         let Activator { gate, reporter, .. } = &mut self.front.activators[activator as usize];
         let announcement = reporter.request_started(now);
-        let ticket = gate.ticket();
+        let ticket = gate.ticket(&());
         self.requests.at(id).line = Some(LinePlace { activator, ticket });
         let refuses = gate.has_no_pods() && self.front.given_up.is_some_and(|it| it.refuses(now));
         let entered = match gate.enter(ticket) {

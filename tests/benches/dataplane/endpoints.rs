@@ -43,6 +43,7 @@ fn revision(pods: &[u16]) -> RevisionEndpoints {
         name: format!("pod-{port}"),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         tls_address: None,
+        ports: Arc::default(),
         timeline: PodTimeline::default(),
     };
     RevisionEndpoints {

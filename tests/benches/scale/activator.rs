@@ -51,6 +51,7 @@ impl Revisions {
             name: format!("revision-{revision}-pod-{number}"),
             address: SocketAddr::from(([10, 1, (revision >> 8) as u8, revision as u8], 8012 + number as u16)),
             tls_address: None,
+            ports: Default::default(),
             timeline: PodTimeline::default(),
         };
         let pods = 1 + usize::from(self.has_both[revision]);
