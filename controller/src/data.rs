@@ -25,6 +25,7 @@ mod pretend;
 mod pretend_api;
 pub mod program;
 mod rules;
+mod slim;
 mod start;
 mod status;
 mod view;
