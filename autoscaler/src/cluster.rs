@@ -83,12 +83,21 @@ pub struct Pod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodPhase {
-    /// Not ready yet.
+    /// Its containers do not run yet: Kubernetes' phase `Pending`.
+    Pending,
+    /// Runs, and is not ready yet.
     Starting,
     /// Ready for requests.
     Ready,
     /// Takes no new requests and will end.
     Terminating,
+}
+
+impl PodPhase {
+    /// Whether the pod is on its way up.
+    pub fn is_starting(self) -> bool {
+        matches!(self, PodPhase::Pending | PodPhase::Starting)
+    }
 }
 
 impl RevisionView {
@@ -97,6 +106,10 @@ impl RevisionView {
         let mut counts = PodCounts::default();
         for pod in &self.pods {
             match pod.phase {
+                PodPhase::Pending => {
+                    counts.starting += 1;
+                    counts.pending += 1;
+                }
                 PodPhase::Starting => counts.starting += 1,
                 PodPhase::Ready => counts.ready += 1,
                 PodPhase::Terminating => counts.terminating += 1,

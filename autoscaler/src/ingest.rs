@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 use tracing::{info, warn};
 
-use crate::report::{AcceptsHost, Intake};
+use crate::report::{AcceptsHost, AcceptsPeer, Intake};
 use crate::run::Autoscaler;
 
 impl Autoscaler {
@@ -29,8 +29,13 @@ impl Autoscaler {
     pub async fn serve_stats(&self, clock: Clock, listener: TcpListener, drain: Drain) {
         // A drain of its own: a stop says goodbye even if it cuts all else.
         let closing = Drain::default();
-        let accepts = self.accepts().cloned();
-        let server = StatServer { clock, intake: self.intake().clone(), accepts, drain: closing.clone() };
+        let server = StatServer {
+            clock,
+            intake: self.intake().clone(),
+            accepts: self.accepts().cloned(),
+            accepts_peer: self.accepts_peer().cloned(),
+            drain: closing.clone(),
+        };
         let mut serving = pin!(serve(listener, Arc::new(server), closing.clone()));
         tokio::select! {
             () = &mut serving => return,
@@ -48,6 +53,7 @@ struct StatServer {
     clock: Clock,
     intake: Intake,
     accepts: Option<AcceptsHost>,
+    accepts_peer: Option<AcceptsPeer>,
     drain: Drain,
 }
 
@@ -56,6 +62,9 @@ impl Handler for StatServer {
         let peer = client.address();
         if is_kubelet_probe(request.headers()) {
             return Response::new(Body::empty());
+        }
+        if self.accepts_peer.as_ref().is_some_and(|accepts| !accepts(peer.ip().to_canonical())) {
+            return plain(StatusCode::FORBIDDEN, "Forbidden: stats are taken from activators alone");
         }
         let host =
             request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

@@ -21,7 +21,7 @@ mod status;
 pub use cluster::Cluster;
 pub use journal::{Journal, JournalError};
 pub use question::ScrapeFault;
-pub use report::{AcceptsHost, Forwarded, Owner, Owners};
+pub use report::{AcceptsHost, AcceptsPeer, Forwarded, Owner, Owners};
 pub use run::{Autoscaler, AutoscalerParams, OnDemand};
 pub use scrape::{OnPodStat, OnScrape, Resolve};
 pub use status::{Board, Change, NotReady, RevisionStatus};

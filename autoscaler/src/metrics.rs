@@ -25,9 +25,9 @@ const RPS: [&str; 3] = [
 const PODS_REQUESTED: &str = "kn_revision_pods_requested";
 /// Pods that are ready.
 const PODS_COUNT: &str = "kn_revision_pods_count";
-/// Pods that are not.
+/// Pods that are pending, running and not ready, or ending.
 const PODS_NOT_READY: &str = "kn_revision_pods_not_ready_count";
-/// Pods that are starting.
+/// Pods whose containers do not run yet.
 const PODS_PENDING: &str = "kn_revision_pods_pending_count";
 /// Pods that are ending.
 const PODS_TERMINATING: &str = "kn_revision_pods_terminating_count";
@@ -51,8 +51,8 @@ pub fn describe() {
     }
     describe_gauge!(PODS_REQUESTED, "Pods asked of the cluster");
     describe_gauge!(PODS_COUNT, "Pods that are ready");
-    describe_gauge!(PODS_NOT_READY, "Pods that are starting or ending");
-    describe_gauge!(PODS_PENDING, "Pods that are starting");
+    describe_gauge!(PODS_NOT_READY, "Pods that are pending, running and not ready, or ending");
+    describe_gauge!(PODS_PENDING, "Pods whose containers do not run yet");
     describe_gauge!(PODS_TERMINATING, "Pods that are ending");
     describe_histogram!(SCRAPE_DURATION, Unit::Seconds, "Time taken to scrape the pods of a revision");
     describe_histogram!(
@@ -116,7 +116,7 @@ impl RevisionMetrics {
         let pods = evaluation.pods;
         self.ready.set(pods.ready);
         self.not_ready.set(pods.starting + pods.terminating);
-        self.pending.set(pods.starting);
+        self.pending.set(pods.pending);
         self.terminating.set(pods.terminating);
     }
 }
@@ -145,9 +145,33 @@ fn labels(namespace: &str, parents: &Parents) -> Vec<Label> {
 mod tests {
     use std::collections::VecDeque;
 
+    use pilotlight_core::{Input, PodCounts, Revision, RevisionSpec, Time};
     use pilotlight_telemetry::Registry;
 
     use super::*;
+
+    #[test]
+    fn pods_that_are_pending_are_told_apart_from_those_that_run_and_are_not_ready() {
+        let registry = Registry::new();
+        metrics::with_local_recorder(&registry, || {
+            let gauges = RevisionMetrics::new(
+                &RevisionId::new("ns", "r"),
+                &Parents::default(),
+                ScalingMetric::Concurrency,
+            );
+            let pods = PodCounts { ready: 1, starting: 5, pending: 2, terminating: 10 };
+            let mut revision = Revision::new(Time::EPOCH, RevisionSpec::default(), pods);
+            revision.step(Time::EPOCH, Input::Wake);
+            gauges.set(revision.evaluation().expect("an evaluation"));
+            let page = registry.render();
+            for (name, value) in
+                [(PODS_COUNT, 1), (PODS_NOT_READY, 15), (PODS_PENDING, 2), (PODS_TERMINATING, 10)]
+            {
+                let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")));
+                assert!(line.is_some_and(|line| line.ends_with(&format!(" {value}"))), "{line:?}");
+            }
+        });
+    }
 
     #[test]
     fn of_two_thousand_revisions_deployed_one_after_the_other_the_hundred_that_live_are_told() {

@@ -1,5 +1,6 @@
 //! Reports on their way to the loop, and the seam where they can go to another autoscaler instead.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,6 +43,9 @@ pub type Owners = Arc<dyn Fn(&RevisionId) -> Owner + Send + Sync>;
 
 /// Says whether stats that are sent to a host name are taken in.
 pub type AcceptsHost = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Says whether stats that come from an address are taken in. Asked once a connection.
+pub type AcceptsPeer = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Takes in what activators push, and gives it to the autoscaler that decides about the revision.
 #[derive(Clone)]

@@ -17,7 +17,7 @@ use tracing::info;
 use crate::cluster::{Cluster, RevisionView};
 use crate::journal::Journal;
 use crate::metrics::{RevisionMetrics, tick_delay};
-use crate::report::{AcceptsHost, Forwarded, Intake, Owners, Report, Source};
+use crate::report::{AcceptsHost, AcceptsPeer, Forwarded, Intake, Owners, Report, Source};
 use crate::scrape::{self, OnPodStat, OnScrape, Resolve, ScraperParams, system_resolver};
 use crate::status::Board;
 
@@ -31,6 +31,8 @@ pub struct AutoscalerParams {
     pub owners: Option<Owners>,
     /// Host names to which stats may be sent; `None`: any.
     pub accepts: Option<AcceptsHost>,
+    /// Addresses from which stats may come; `None`: any.
+    pub accepts_peer: Option<AcceptsPeer>,
     /// Hears what each pod that was asked has measured; `None`: nobody does.
     pub on_pod_stat: Option<OnPodStat>,
     /// Hears when scrapes of a revision begin to fail, fail in another way, or work again; `None`: nobody does.
@@ -49,6 +51,7 @@ impl AutoscalerParams {
             journal: None,
             owners: None,
             accepts: None,
+            accepts_peer: None,
             on_pod_stat: None,
             on_scrape: None,
             resolve: None,
@@ -65,6 +68,7 @@ pub type OnDemand = Arc<dyn Fn(&RevisionId) + Send + Sync>;
 pub struct Autoscaler {
     intake: Intake,
     accepts: Option<AcceptsHost>,
+    accepts_peer: Option<AcceptsPeer>,
     board: Arc<Board>,
     finished: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
@@ -77,7 +81,7 @@ impl Autoscaler {
         let (stop, stopped) = watch::channel(false);
         let (done, finished) = watch::channel(false);
         let board = Arc::new(Board::default());
-        let AutoscalerParams { clock, journal, owners, accepts, on_demand, .. } = params;
+        let AutoscalerParams { clock, journal, owners, accepts, accepts_peer, on_demand, .. } = params;
         let scraper = ScraperParams {
             clock,
             on_pod_stat: params.on_pod_stat,
@@ -94,7 +98,7 @@ impl Autoscaler {
         });
         scrape::start(scraper, pods, reports.clone());
         let intake = Intake { reports, owners, is_behind: Arc::default() };
-        Autoscaler { intake, accepts, board, finished, stop }
+        Autoscaler { intake, accepts, accepts_peer, board, finished, stop }
     }
 
     /// The board: every decision and its reason, to be shown.
@@ -119,6 +123,10 @@ impl Autoscaler {
 
     pub(crate) fn accepts(&self) -> Option<&AcceptsHost> {
         self.accepts.as_ref()
+    }
+
+    pub(crate) fn accepts_peer(&self) -> Option<&AcceptsPeer> {
+        self.accepts_peer.as_ref()
     }
 }
 

@@ -9,7 +9,7 @@ use pilotlight_core::{Evaluation, RevisionId, RevisionSpec, ScalingMetric, Time,
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::cluster::{PodPhase, RevisionView};
+use crate::cluster::RevisionView;
 
 /// The latest evaluation of every revision, and the latest changes of scale.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Board {
 
     /// Shows what keeps a revision's pods from coming up.
     pub(crate) fn note(&self, id: &RevisionId, seen: &RevisionView) {
-        let waiting = seen.pods.iter().filter(|pod| pod.phase == PodPhase::Starting);
+        let waiting = seen.pods.iter().filter(|pod| pod.phase.is_starting());
         let not_ready =
             waiting.filter_map(|pod| Some(NotReady { pod: pod.name.clone(), why: pod.waits_for.clone()? }));
         let condition = Condition { trouble: seen.trouble.clone(), not_ready: not_ready.collect() };

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, header};
-use pilotlight_autoscaler::cluster::PodPhase;
 use pilotlight_local::LocalCluster;
 use pilotlight_net::once::{self, Get};
 use pilotlight_net::{Admin, Body, Response};
@@ -20,7 +19,7 @@ pub fn route(admin: Admin, own: MetricsPage, cluster: LocalCluster) -> Admin {
         async move {
             let mut asking = JoinSet::new();
             for (id, revision) in &cluster.revisions() {
-                for pod in revision.pods.iter().filter(|pod| pod.phase != PodPhase::Starting) {
+                for pod in revision.pods.iter().filter(|pod| !pod.phase.is_starting()) {
                     let labels = format!(
                         "pod=\"{}\",revision=\"{}\",namespace=\"{}\"",
                         pod.name, id.name, id.namespace

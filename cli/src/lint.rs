@@ -18,9 +18,9 @@ use crate::output::print;
 /// Check manifests, show the settings in force and their effects in plain words
 #[derive(Debug, Args)]
 pub struct LintArgs {
-    /// YAML or JSON files, or folders of them; - is standard input. Read are Knative Services, Configurations and
-    /// Revisions, InferenceServices, Deployments, StatefulSets, HorizontalPodAutoscalers, ScaledObjects, and the
-    /// defaults: ConfigMap config-autoscaler or KnativeServing
+    /// YAML or JSON files, or folders of them; - is standard input. Read are Knative Services, Configurations,
+    /// Revisions and PodAutoscalers, InferenceServices, Deployments, StatefulSets, HorizontalPodAutoscalers,
+    /// ScaledObjects, and the defaults: ConfigMap config-autoscaler or KnativeServing
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Defaults: a config-autoscaler ConfigMap or a KnativeServing in YAML. Without it one among the files counts

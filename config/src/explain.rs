@@ -25,8 +25,14 @@ pub fn explain(workload: &Workload) -> Vec<String> {
     }
     let asks_initial =
         workload.settings.iter().any(|it| it.name == "initial-scale" && it.from != Origin::Default);
-    let own = sentences(&workload.spec, workload.container_concurrency, asks_initial, &workload.timeouts);
+    let timeouts = has_pods(workload).then_some(&workload.timeouts);
+    let own = sentences(&workload.spec, workload.container_concurrency, asks_initial, timeouts);
     plain(workload).into_iter().chain(own).collect()
+}
+
+/// Whether its pods are described with it, and what only they have: time limits, a container, a probe.
+fn has_pods(workload: &Workload) -> bool {
+    workload.kind != Kind::PodAutoscaler
 }
 
 /// A Deployment without settings is scaled by nothing in a cluster.
@@ -43,7 +49,7 @@ fn sentences(
     spec: &RevisionSpec,
     container_concurrency: ConcurrencyLimit,
     asks_initial: bool,
-    timeouts: &Timeouts,
+    timeouts: Option<&Timeouts>,
 ) -> Vec<String> {
     let mut sentences = vec![target(spec)];
     sentences.extend(small_target(spec));
@@ -59,10 +65,13 @@ fn sentences(
         sentences.push(format!("Pods go only after fewer were enough for {}.", time(spec.scale_down_delay)));
     }
     sentences.push(bounds(spec));
+    if spec.reachability == Reachability::Unreachable {
+        sentences.push("No route leads to it: min-scale does not count until one does.".to_owned());
+    }
     sentences.push(last_pod(spec));
     sentences.push(activator(spec));
     sentences.extend(start(spec, asks_initial));
-    sentences.push(time_limits(timeouts));
+    sentences.extend(timeouts.map(time_limits));
     sentences
 }
 
@@ -113,7 +122,7 @@ fn defaults(config: &AutoscalerConfig, source: &Source) -> String {
     text += "  A revision without annotations of its own is scaled so:\n\n";
     let asks_initial = config.is_written("initial-scale");
     let timeouts = Timeouts::total(Duration::from_secs(300));
-    text + &indented(&sentences(&resolved.spec, unlimited, asks_initial, &timeouts))
+    text + &indented(&sentences(&resolved.spec, unlimited, asks_initial, Some(&timeouts)))
 }
 
 /// Everything at once, for machines: workloads, warnings and faults.
@@ -129,6 +138,7 @@ pub fn render_json(found: &Workloads, findings: &Findings) -> Value {
 
 fn workload_json(workload: &Workload) -> Value {
     let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
+    let own = |value: Value| if has_pods(workload) { value } else { Value::Null };
     json!({
         "name": workload.id,
         "kind": workload.kind,
@@ -136,11 +146,11 @@ fn workload_json(workload: &Workload) -> Value {
         "settings": workload.settings,
         "spec": workload.spec,
         "containerConcurrency": workload.container_concurrency,
-        "timeoutSeconds": workload.timeouts.total.as_secs_f64(),
-        "responseStartTimeoutSeconds": seconds(workload.timeouts.response_start),
+        "timeoutSeconds": own(workload.timeouts.total.as_secs_f64().into()),
+        "responseStartTimeoutSeconds": own(seconds(workload.timeouts.response_start).into()),
         "idleTimeoutSeconds": seconds(workload.timeouts.idle),
-        "readinessProbe": workload.readiness_probe,
-        "container": workload.container,
+        "readinessProbe": workload.readiness_probe.clone().map_or(Value::Null, own),
+        "container": own(json!(workload.container)),
         "secondsToZero": seconds(workload.spec.time_to_zero()),
         "scaledElsewhere": workload.elsewhere.is_some(),
         "explanation": explain(workload),

@@ -11,6 +11,7 @@ use crate::{duration, number};
 use pilotlight_core::{ConcurrencyLimit, Timeouts};
 
 mod autoscaler;
+mod kubernetes;
 mod observability;
 mod readiness;
 mod telemetry;
@@ -18,6 +19,7 @@ mod traces;
 pub mod variables;
 
 pub use autoscaler::{AutoscalerEnv, StatefulEnv, cluster_domain};
+pub use kubernetes::{KubernetesVersion, MinimumKubernetes, OldKubernetes};
 pub use observability::{MetricsProtocol, Observability, RequestMetricsConfig, TraceProtocol, TracingConfig};
 pub use readiness::{ProbeAction, ProbePace, ReadinessProbe};
 use readiness::{many_probes, one_probe};

@@ -1,8 +1,8 @@
 //! The manifests people have, read into workloads that can be run and scaled: Knative Services, Configurations and
 //! Revisions, KServe and KFServing InferenceServices, Deployments, StatefulSets and ReplicaSets with autoscaling
 //! annotations, and the defaults beside them, as ConfigMap `config-autoscaler` or in the operator's KnativeServing.
-//! HorizontalPodAutoscalers and ScaledObjects are explained. YAML or JSON with any number of documents; lists are
-//! opened.
+//! PodAutoscalers, HorizontalPodAutoscalers and ScaledObjects are explained. YAML or JSON with any number of documents;
+//! lists are opened.
 //!
 //! All faults of all files come in one answer, and what is at fault hides nothing else ([`survey`]). A kind that is not
 //! supported is a note, unless a file holds nothing else.
@@ -32,6 +32,7 @@ pub mod manifest;
 mod object;
 mod placement;
 mod pod;
+mod requests;
 mod survey;
 mod unused;
 mod written;
@@ -76,6 +77,8 @@ pub enum Kind {
     Configuration,
     /// A Knative `Revision`.
     Revision,
+    /// A Knative `PodAutoscaler`, which Knative makes of a revision: its settings, and no container to run.
+    PodAutoscaler,
     /// An `InferenceService` of KServe or KFServing.
     InferenceService,
     /// A plain `Deployment`.

@@ -286,7 +286,8 @@ fn broken_yaml_is_one_line_that_names_the_place() {
 #[test]
 fn a_revision_of_another_class_is_left_alone_with_a_note() {
     let text = "apiVersion: serving.knative.dev/v1\nkind: Revision\nmetadata:\n  name: a\n  annotations:\n    \
-                autoscaling.knative.dev/class: hpa.autoscaling.knative.dev\nspec: {containers: [{image: x}]}\n";
+                autoscaling.knative.dev/class: hpa.autoscaling.knative.dev\n    autoscaling.knative.dev/metric: \
+                packets\nspec: {containers: [{image: x}]}\n";
     let parsed = read_text(text);
     assert_eq!(
         warnings(&parsed),

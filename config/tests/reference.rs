@@ -32,7 +32,7 @@ fn the_variables_of_the_programs_are_written_from_their_table() {
     let mut page = std::fs::read_to_string(path).unwrap();
     for (name, tables) in [
         ("logs", &[variables::LOGS][..]),
-        ("knative autoscaler", &[variables::KNATIVE_AUTOSCALER]),
+        ("knative autoscaler", &[variables::KNATIVE_AUTOSCALER, variables::CLUSTER]),
         ("queue-proxy", &[variables::QUEUE_PROXY]),
         ("queue-proxy places", &[variables::QUEUE_PROXY_PLACES]),
         ("telemetry", &[variables::TELEMETRY]),

@@ -75,8 +75,10 @@ fn two_autoscalers_of_one_deployment_are_told() {
         "metadata: {name: web, annotations: {autoscaling.knative.dev/target: \"5\"}}",
     );
     let warned = |text: &str| survey(text).1.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let packets = "maxReplicas: 2, metrics: [{type: Pods, pods: {metric: {name: packets}, target: {type: AverageValue, \
+                   averageValue: 1k}}}]";
     assert_eq!(
-        warned(&format!("{annotated}{}", hpa("maxReplicas: 2"))),
+        warned(&format!("{annotated}{}", hpa(packets))),
         [
             "f.yaml:1: Deployment default/web: metadata: annotated for scaling by requests, and HorizontalPodAutoscaler \
           default/web scales it, too: both contradict each other"

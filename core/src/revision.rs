@@ -71,6 +71,10 @@ pub struct PodCounts {
     pub ready: u32,
     /// On their way up.
     pub starting: u32,
+    /// Those of `starting` whose containers do not run yet (Kubernetes' phase `Pending`). No decision depends on it; 0
+    /// where a driver starts its pods at once.
+    #[serde(default)]
+    pub pending: u32,
     /// On their way out.
     pub terminating: u32,
 }

@@ -144,6 +144,7 @@ fn any_pods() -> impl Strategy<Value = PodCounts> {
     (some(), some(), some()).prop_map(|(ready, starting, terminating)| PodCounts {
         ready,
         starting,
+        pending: starting / 2,
         terminating,
     })
 }

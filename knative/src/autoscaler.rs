@@ -17,8 +17,6 @@ pub mod metrics;
 mod ownership;
 #[cfg(test)]
 mod pretend;
-#[cfg(test)]
-mod pretend_api;
 mod probe;
 pub mod program;
 mod reconcile;
@@ -28,6 +26,7 @@ mod seen;
 mod settings;
 mod spec;
 mod status;
+mod targets;
 mod tell;
 mod work;
 mod write;

@@ -5,11 +5,8 @@
 
 pub mod activator;
 pub mod adopt;
+mod api_server_version;
 pub mod autoscaler;
-mod cluster_args;
 pub mod explain;
 
-pub use cluster_args::ClusterArgs;
-#[cfg(test)]
-#[path = "../../kubernetes/src/pretend.rs"]
-mod pretend;
+pub use pilotlight_kubernetes::ClusterArgs;

@@ -45,6 +45,11 @@ pub enum ClientError {
 
 /// Makes a client. Connects nowhere yet, and sets no limit to the rate of requests: the API server has limits of its own.
 pub async fn connect(args: ClientArgs) -> Result<kube::Client, ClientError> {
+    kube::Client::try_from(configure(args).await?).map_err(ClientError::Client)
+}
+
+/// Finds the API server, for any number of clients. Connects nowhere.
+pub async fn configure(args: ClientArgs) -> Result<Config, ClientError> {
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     let mut config = match &args.kubeconfig {
         Some(path) => {
@@ -64,7 +69,7 @@ pub async fn connect(args: ClientArgs) -> Result<kube::Client, ClientError> {
     if let Ok(agent) = args.user_agent.parse() {
         config.headers.push((http::header::USER_AGENT, agent));
     }
-    kube::Client::try_from(config).map_err(ClientError::Client)
+    Ok(config)
 }
 
 #[cfg(test)]

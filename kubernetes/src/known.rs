@@ -36,12 +36,18 @@ impl<T: Versioned> Known<T> {
         self.watched = fact;
     }
 
-    /// Takes in what a write returned.
+    /// Takes in what a write, or a read without a watch, returned.
     pub fn written(&mut self, fact: T) {
         let is_newer = |watched: &Arc<T>| fact.version() > watched.version();
-        if self.watched.as_ref().is_none_or(is_newer) {
+        let is_no_older = |written: &Arc<T>| fact.version() >= written.version();
+        if self.watched.as_ref().is_none_or(is_newer) && self.written.as_ref().is_none_or(is_no_older) {
             self.written = Some(Arc::new(fact));
         }
+    }
+
+    /// Whether a watch shows the object.
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
     }
 
     /// Forgets what was written: the API server says that there is no such object.
@@ -92,6 +98,15 @@ mod tests {
         known.written(fact("4", 1));
         known.watched(None);
         assert_eq!(replicas(&known), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_late_is_no_news() {
+        let mut known = Known::default();
+        known.written(fact("6", 3));
+        known.written(fact("5", 1));
+        assert_eq!(replicas(&known), Some(3));
+        assert!(!known.is_watched());
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! through breaks of the connection, expired versions and outages. [`knative`] has Knative's internal objects. What is
 //! decided of it all is not decided here.
 
+mod access;
 mod client;
+mod cluster_args;
 mod election;
 pub mod event;
 pub mod knative;
@@ -13,15 +15,16 @@ pub mod labels;
 pub mod lane;
 mod lease;
 pub mod metrics;
-#[cfg(test)]
-#[expect(dead_code, reason = "the tests of pilotlight-knative use the rest")]
-mod pretend;
+#[cfg(any(test, feature = "test-support"))]
+pub mod pretend;
 pub mod scale;
 pub mod trouble;
 mod watch;
 pub mod write;
 
-pub use client::{ClientArgs, ClientError, connect};
+pub use access::may_watch;
+pub use client::{ClientArgs, ClientError, configure, connect};
+pub use cluster_args::ClusterArgs;
 pub use election::LeaseTimes;
 pub use lease::{LeaseState, Leases, LeasesParams};
 pub use watch::{WatchParams, watch};

@@ -1,7 +1,11 @@
 //! Metrics of what is read from and written to an API server.
 #![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use metrics::{Counter, counter, describe_counter};
+use parking_lot::Mutex;
 
 /// Events that the API server has taken.
 const EVENTS_WRITTEN: &str = "pilotlight_events_written_total";
@@ -33,4 +37,26 @@ impl EventMetrics {
 /// The handle of a watch of this kind. The series is there as long as it.
 pub(crate) fn watch_errors(kind: &str) -> Counter {
     counter!(WATCH_ERRORS, "kind" => kind.to_owned())
+}
+
+/// Counters of one metric that differ in one label, of few values. Clones are the same ones.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    metric: &'static str,
+    label: &'static str,
+    counters: Arc<Mutex<BTreeMap<String, Counter>>>,
+}
+
+impl Labelled {
+    /// Counters of `metric`, which differ in `label`.
+    pub fn new(metric: &'static str, label: &'static str) -> Self {
+        Labelled { metric, label, counters: Arc::default() }
+    }
+
+    /// Counts one more for this value of the label.
+    pub fn count(&self, value: &str) {
+        let mut counters = self.counters.lock();
+        let new = || counter!(self.metric, self.label => value.to_owned());
+        counters.entry(value.to_owned()).or_insert_with(new).increment(1);
+    }
 }

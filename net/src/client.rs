@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
 
@@ -20,6 +21,8 @@ pub struct Client {
     alarm: Alarm,
     // The HTTP/1.1 connection, for interim responses; hyper sends none over HTTP/2.
     link: Option<Arc<Link>>,
+    // The request, or a part of it, is with an upstream. Used by one task only.
+    is_sent: AtomicBool,
 }
 
 impl Client {
@@ -28,7 +31,8 @@ impl Client {
         // An address is a legal field value.
         let forwarded_for = HeaderValue::try_from(address.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown"));
-        Client { address, local: None, forwarded_for, alarm: Alarm::default(), link: None }
+        let (alarm, is_sent) = (Alarm::default(), AtomicBool::new(false));
+        Client { address, local: None, forwarded_for, alarm, link: None, is_sent }
     }
 
     /// The same client, whose connection came in at this address of ours.
@@ -45,7 +49,8 @@ impl Client {
     pub(crate) fn of_stream(&self) -> Self {
         let Client { address, local, forwarded_for, .. } = self;
         let (address, local, forwarded_for) = (*address, *local, forwarded_for.clone());
-        Client { address, local, forwarded_for, alarm: Alarm::default(), link: None }
+        let (alarm, is_sent) = (Alarm::default(), AtomicBool::new(false));
+        Client { address, local, forwarded_for, alarm, link: None, is_sent }
     }
 
     /// The same client, over this HTTP/1.1 connection.
@@ -74,6 +79,22 @@ impl Client {
     /// The client's address as `X-Forwarded-For` has it.
     pub(crate) fn forwarded_for(&self) -> &HeaderValue {
         &self.forwarded_for
+    }
+
+    /// Notes that the client's request waits for its turn or for a connection, as it does until it is
+    /// [sent](crate::Upstreams::send). To be called if it is to be sent once more although it was answered.
+    pub fn set_waiting(&self) {
+        self.is_sent.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the client's request goes to an upstream now.
+    pub(crate) fn set_sent(&self) {
+        self.is_sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client's request, or a part of it, is with an upstream.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.is_sent.load(Ordering::Relaxed)
     }
 
     /// The alarm of the task that serves the client.

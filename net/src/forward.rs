@@ -115,27 +115,33 @@ impl Upstreams {
     /// and has no body (RFC 9110, 9.2.2), as in Go (net/http, `Request.isReplayable`). A request [of that kind](is_replayable)
     /// is put back with its response, too: the response may be that of a proxy whose app has died.
     ///
-    /// `client` is sent interim (1xx) responses, such as `103 Early Hints`.
+    /// `client` is sent interim (1xx) responses, such as `103 Early Hints`. If the time of its request is over before there is
+    /// a connection, the request is not sent (see [`with_timeouts`](crate::with_timeouts)).
     pub async fn send(
         &self,
         client: &Client,
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
-        match request.version() {
+        let sent = match request.version() {
             // Boxed: its future is the larger of the two.
-            Version::HTTP_2 => self.send_http2(to, request).await,
+            Version::HTTP_2 => self.send_http2(client, to, request).await,
             _ => self.http1.send(client, to, request).await,
+        };
+        if let Err(SendError::NotSent { .. } | SendError::Replayable { .. }) = &sent {
+            client.set_waiting();
         }
+        sent
     }
 
     /// Made here, so that other crates do not compile HTTP/2 again.
     fn send_http2<'a>(
         &'a self,
+        client: &'a Client,
         to: SocketAddr,
         request: &'a mut Request,
     ) -> BoxFuture<'a, Result<Response, SendError>> {
-        Box::pin(self.http2.send(to, request))
+        Box::pin(self.http2.send(client, to, request))
     }
 
     /// Sends a `GET` that no client asked for, as [`once::get`](crate::once::get) does, but over a kept connection.

@@ -16,7 +16,9 @@ use crate::{Body, Client, Response, headers};
 /// Bounds `call`, which answers `client`, and the body of the response it makes.
 ///
 /// A limit that is reached before the response has begun drops `call`, and the response is a 504 with `message` (without a
-/// newline, as in Knative: `pkg/http/handler/timeout.go`). A limit that is reached later ends the body with an
+/// newline, as in Knative: `pkg/http/handler/timeout.go`). A request that has not been [sent](crate::Upstreams::send) by then
+/// never is, even if its turn comes at that very moment: requests that arrived together run out of time together, and
+/// each would get the place of the one before. A limit that is reached later ends the body with an
 /// [`Error`](crate::Error), so that the client sees a broken response. A deviation: Knative writes `message` into the body
 /// there, which corrupts it unnoticed.
 pub async fn with_timeouts(
@@ -32,9 +34,18 @@ pub async fn with_timeouts(
         return timed_out(message);
     }
     let (head_at, mut call) = (after(arrived, until_head), pin!(call));
-    let response = poll_fn(|cx| match call.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => client.alarm().poll(head_at, cx).map(|()| None),
+    client.set_waiting();
+    let mut has_waited = false;
+    let response = poll_fn(|cx| {
+        // Before the call, which would send the request. One that was sent may still be answered.
+        if has_waited && !client.is_sent() && head_at <= Instant::now() + TICK {
+            return Poll::Ready(None);
+        }
+        has_waited = true;
+        match call.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending => client.alarm().poll(head_at, cx).map(|()| None),
+        }
     });
     let Some(response) = response.await else { return timed_out(message) };
     if response.body().is_end_stream() {
@@ -43,6 +54,10 @@ pub async fn with_timeouts(
     let total_at = after(arrived, timeouts.total);
     response.map(|body| body.timed(Timer::new(client.alarm().clone(), total_at, timeouts.idle, message)))
 }
+
+/// tokio's timers go off at whole milliseconds: with less than that left, another request's limit may be seen before this
+/// one's, which was to be reached first.
+const TICK: Duration = Duration::from_millis(1);
 
 fn timed_out(message: &'static str) -> Response {
     let mut response = Response::new(Body::full(message));
@@ -55,9 +70,12 @@ fn timed_out(message: &'static str) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
-    use crate::Error;
+    use crate::{Breaker, Error};
     use bytes::Bytes;
+    use futures_util::future::join_all;
     use futures_util::stream;
     use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
@@ -187,6 +205,41 @@ mod tests {
         };
         assert_eq!(outcome(timeouts(10, 0, 0), late).await, gateway_timeout(secs(10)));
         assert_eq!(ended.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_whose_turn_comes_when_its_time_is_over_is_not_sent_and_its_place_goes_on() {
+        let (breaker, sent) = (Breaker::new(1, 9), RefCell::new(Vec::new()));
+        // All arrive at once. The first has the place until its time is over, and nobody else's is by more than a tick.
+        let micros_more = [0, 0, 300, 999, 5_000];
+        let calls = micros_more.map(|more| {
+            let (breaker, sent) = (&breaker, &sent);
+            async move {
+                let client = client();
+                let total = secs(10) + Duration::from_micros(more);
+                let call = async {
+                    let _permit = breaker.acquire().await.unwrap();
+                    sent.borrow_mut().push(more);
+                    client.set_sent();
+                    std::future::pending().await
+                };
+                with_timeouts(&client, Timeouts::total(total), MESSAGE, call).await.status()
+            }
+        });
+        assert_eq!(join_all(calls).await, [StatusCode::GATEWAY_TIMEOUT; 5]);
+        assert_eq!(*sent.borrow(), [0, 5_000], "the last has time left");
+        assert_eq!((breaker.in_use(), breaker.waiting()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_comes_at_the_limit_to_a_request_that_was_sent_is_passed_on() {
+        let client = client();
+        let call = async {
+            client.set_sent();
+            slow(secs(10), vec![]).await
+        };
+        let response = with_timeouts(&client, timeouts(10, 0, 0), MESSAGE, call).await;
+        assert_eq!(response.status(), StatusCode::OK);
     }
 
     #[tokio::test(start_paused = true)]

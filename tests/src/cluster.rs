@@ -13,6 +13,7 @@ mod kubelet;
 mod log;
 mod names;
 mod objects;
+pub mod plain;
 mod proxy;
 mod queue;
 mod server;
@@ -21,6 +22,7 @@ mod whole;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -127,6 +129,12 @@ pub fn images() -> BTreeMap<String, Image> {
         env: BTreeMap::new(),
     };
     BTreeMap::from([("sample".to_owned(), sample), ("queue-proxy".to_owned(), queue_proxy)])
+}
+
+/// The app of pods without a queue-proxy: the program `plain_app`.
+pub fn plain_image(program: impl Into<PathBuf>) -> Image {
+    let env = BTreeMap::from([("BIND".to_owned(), "{ip}".to_owned())]);
+    Image { program: program.into(), args: Vec::new(), env }
 }
 
 /// The name of the only node.

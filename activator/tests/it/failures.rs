@@ -151,6 +151,37 @@ async fn a_request_that_waits_too_long_hears_what_it_waited_for() {
 }
 
 #[tokio::test]
+async fn a_request_whose_turn_comes_when_its_time_is_over_is_not_sent() {
+    let total = Duration::from_secs(5);
+    let pod = FakePod::start_blocked().await;
+    let mut short = revision(2);
+    short.timeouts.total = total;
+    short.ready = vec![pod.endpoint()];
+    let world = World::start(short).await;
+    // Two at once leave two connections to the pod behind, over which a request could be sent at once.
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let mut two = [world.send_raw(&request).await, world.send_raw(&request).await];
+    eventually("both are at the pod", || pod.most_at_once() == 2).await;
+    pod.may_answer.add_permits(2);
+    for stream in &mut two {
+        soon(stream.read_to_end(&mut Vec::new())).await.unwrap();
+    }
+    world.set(|revision| revision.container_concurrency = 1.into());
+    let first = world.send(get("/first"));
+    eventually("the first is at the pod", || pod.paths().len() == 3).await;
+    let second = world.get_queued("/second").await;
+    // One step of the clock for both: the second gets the slot of the first when its own time is over, too.
+    tokio::time::pause();
+    tokio::time::advance(total).await;
+    tokio::time::resume();
+    assert_eq!(outcome(first).await, (504, "activator request timeout".to_owned()));
+    assert_eq!(outcome(second).await.0, 504);
+    pod.may_answer.add_permits(1);
+    assert_eq!(outcome(world.send(get("/third"))).await.0, 200);
+    assert_eq!(pod.paths(), ["/", "/", "/first", "/third"]);
+}
+
+#[tokio::test]
 async fn a_pod_that_is_too_slow_is_a_plain_timeout() {
     let mut short = revision(0);
     short.timeouts.total = Duration::from_millis(50);

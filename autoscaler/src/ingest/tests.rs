@@ -22,8 +22,12 @@ type ClientSocket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
 impl Server {
     async fn start() -> Server {
+        Server::with(|params| params).await
+    }
+
+    async fn with(change: impl FnOnce(AutoscalerParams) -> AutoscalerParams) -> Server {
         let (clock, cluster) = (Clock::start(), Arc::new(PretendCluster::default()));
-        let autoscaler = Autoscaler::start(AutoscalerParams::new(clock), Arc::clone(&cluster));
+        let autoscaler = Autoscaler::start(change(AutoscalerParams::new(clock)), Arc::clone(&cluster));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, drain) = (listener.local_addr().unwrap(), Drain::default());
         let serving = {
@@ -62,6 +66,19 @@ async fn deadline<T>(future: impl Future<Output = T>) -> T {
 fn frame(in_flight: f64) -> Message {
     let stat = Stat { average_concurrent_requests: in_flight, ..Stat::default() };
     Message::Binary(wire::encode_stats(&[(id("hello"), stat)]).into())
+}
+
+#[tokio::test]
+async fn stats_are_taken_from_the_addresses_that_are_accepted_and_no_others() {
+    for is_accepted in [true, false] {
+        let server = Server::with(|params| AutoscalerParams {
+            accepts_peer: Some(Arc::new(move |ip| is_accepted && ip.is_loopback())),
+            ..params
+        })
+        .await;
+        let connected = connect_async(format!("ws://{}", server.address)).await;
+        assert_eq!(connected.is_ok(), is_accepted);
+    }
 }
 
 #[tokio::test]

@@ -50,6 +50,13 @@ pub const LOGS: &[Variable] = &[
     variable("NO_COLOR", Unset, "Set to anything: no colors on a terminal"),
 ];
 
+/// Variables of the programs in the place of Knative's: the cluster.
+pub const CLUSTER: &[Variable] = &[variable(
+    "KUBERNETES_MIN_VERSION",
+    Unset,
+    "Oldest API server to start at; without it, one that is older than 1.33.0 is only warned of",
+)];
+
 /// Variables of the autoscaler in the place of Knative's.
 pub const KNATIVE_AUTOSCALER: &[Variable] = &[
     variable("POD_NAME", Required, "Name of the pod"),
@@ -69,7 +76,11 @@ pub const KNATIVE_AUTOSCALER: &[Variable] = &[
         "Name of a StatefulSet's pod: its ordinal decides, not leases",
     ),
     variable("STATEFUL_SERVICE_NAME", Unset, "Service that governs the StatefulSet"),
-    variable("STATEFUL_SERVICE_PROTOCOL", Value("http"), "Protocol of its pods' stat servers: must be ws"),
+    variable(
+        "STATEFUL_SERVICE_PROTOCOL",
+        Value("http"),
+        "Protocol of its pods' stat servers: ws where there are several",
+    ),
     variable("STATEFUL_SERVICE_PORT", Value("80"), "Port of its pods' stat servers"),
     variable("PILOTLIGHT_BIND_ADDRESS", Value("0.0.0.0"), "Address that all servers bind to"),
 ];
@@ -251,7 +262,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::BTreeSet;
 
-    use super::super::{AutoscalerEnv, QueueProxyEnv, TelemetryEnv, TlsEnv};
+    use super::super::{AutoscalerEnv, MinimumKubernetes, QueueProxyEnv, TelemetryEnv, TlsEnv};
     use super::*;
 
     /// The names of all variables that are read, whatever is set.
@@ -284,6 +295,7 @@ mod tests {
         let queue_proxy = read_by(|lookup| drop(QueueProxyEnv::from_env(lookup)));
         assert_eq!(listed(&[QUEUE_PROXY, QUEUE_PROXY_PLACES, QUEUE_PROXY_TLS, TELEMETRY]), queue_proxy);
         assert_eq!(listed(&[KNATIVE_AUTOSCALER]), read_by(|lookup| drop(AutoscalerEnv::from_env(lookup))));
+        assert_eq!(listed(&[CLUSTER]), read_by(|lookup| drop(MinimumKubernetes::from_env(lookup))));
         assert_eq!(listed(&[TELEMETRY]), read_by(|lookup| drop(TelemetryEnv::from_env(lookup))));
         assert_eq!(listed(&[ACTIVATOR_TLS]), read_by(|lookup| drop(TlsEnv::from_env("ACTIVATOR_", lookup))));
     }

@@ -4,14 +4,33 @@ use std::collections::BTreeMap;
 
 use pilotlight_core::RevisionId;
 
-use super::{Elsewhere, Source, Workload, Workloads};
+use super::draft::Draft;
+use super::requests::Requests;
+use super::{Elsewhere, Kind, Source, Workload, Workloads};
 use crate::fault::{Fault, Findings, Position, Warning};
 use crate::resolve::Origin;
 use crate::wording::number;
 
+/// The pods of an object, and what they request.
+pub(super) struct Pods {
+    id: RevisionId,
+    kind: Kind,
+    file: String,
+    requests: Requests,
+}
+
+impl Pods {
+    /// The pods of an object of this file; `None` where its name is a fault.
+    pub(super) fn of(draft: &Draft, file: &str, position: &dyn Fn(&str) -> Position) -> Option<Self> {
+        let requests = draft.requests.located(position);
+        Some(Pods { id: draft.id.clone()?, kind: draft.kind, file: file.to_owned(), requests })
+    }
+}
+
 /// Compares all objects of all files.
-pub(super) fn all(all: &mut Workloads, findings: &mut Findings) {
+pub(super) fn all(all: &mut Workloads, pods: &[Pods], findings: &mut Findings) {
     names(&all.workloads, findings);
+    requests(&all.elsewhere, pods, findings);
     let scalers = scalers(&all.elsewhere, findings);
     let scaled: Vec<Option<String>> = all.workloads.iter().map(|it| scaler_of(it, &scalers)).collect();
     for (workload, scaler) in all.workloads.iter_mut().zip(scaled) {
@@ -41,6 +60,10 @@ fn names(workloads: &[Workload], findings: &mut Findings) {
             findings.faults.push(fault.in_file(workload.source.file.as_str()));
             continue;
         }
+        // What `pilotlight run` does not start has no host.
+        if workload.kind == Kind::PodAutoscaler {
+            continue;
+        }
         let Some(first) = by_name.get(workload.id.name.as_str()) else {
             by_name.insert(&workload.id.name, workload);
             continue;
@@ -60,6 +83,27 @@ fn names(workloads: &[Workload], findings: &mut Findings) {
     if more > 0 {
         let advice = format!("{} more objects share a name with an earlier one", number(more as f64));
         findings.warnings.push(Warning::new("", advice));
+    }
+}
+
+/// Pods that do not request what an autoscaler divides by.
+fn requests(elsewhere: &[Elsewhere], pods: &[Pods], findings: &mut Findings) {
+    for scaler in elsewhere {
+        let Some((kind, name)) = &scaler.scales else { continue };
+        let is_scaled = |pods: &&Pods| {
+            pods.id.namespace == scaler.id.namespace
+                && pods.id.name == *name
+                && format!("{:?}", pods.kind) == *kind
+        };
+        let Some(scaled) = pods.iter().find(is_scaled) else { continue };
+        let scaler_name = format!("{} {}", scaler.kind, scaler.id);
+        for (container, advice) in scaled.requests.lacking(&scaler.needed, &scaler_name) {
+            let warning = Warning::new(container.path.as_str(), advice).in_file(scaled.file.as_str());
+            findings.warnings.push(match &container.position {
+                Some(position) => warning.at(position.clone()),
+                None => warning,
+            });
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use pilotlight_core::{ConcurrencyLimit, RevisionId, Timeouts};
+use pilotlight_core::{ConcurrencyLimit, Reachability, RevisionId, Timeouts};
 use serde_json::Value;
 
 use super::manifest::Node;
+use super::requests::Requests;
 use super::written::Written;
 use super::{Container, Kind, pod, unused};
 use crate::fault::Findings;
@@ -21,6 +22,10 @@ pub(super) struct Draft {
     pub(super) timeouts: Timeouts,
     pub(super) container: Container,
     pub(super) readiness_probe: Value,
+    /// What the containers of a pod request.
+    pub(super) requests: Requests,
+    /// Whether a route leads to it.
+    pub(super) reachability: Reachability,
     /// The autoscaler it has in a cluster, explained, where requests do not scale it.
     pub(super) elsewhere: Option<Vec<String>>,
 }
@@ -63,6 +68,8 @@ pub(super) fn common(
         timeouts: Timeouts::total(seconds(DEFAULT_TIMEOUT_SECONDS)),
         readiness_probe: pod::readiness_probe(&serving, container.port, findings),
         container,
+        requests: Requests::default(),
+        reachability: Reachability::Reachable,
         elsewhere: None,
     }
 }

@@ -7,6 +7,7 @@ use pilotlight_core::RevisionId;
 use serde::Serialize;
 
 use super::Source;
+use super::requests::{Share, Shares};
 use crate::wording::count;
 
 /// An object by which another autoscaler scales, explained.
@@ -24,31 +25,55 @@ pub struct Elsewhere {
     /// The kind and name of what it scales, in the same namespace.
     #[serde(skip)]
     pub(super) scales: Option<(String, String)>,
+    /// What the containers of its pods must request.
+    #[serde(skip)]
+    pub(super) needed: Shares,
 }
 
 /// Something that an autoscaler holds at a value: `cpu at 80 % of what the pods request`.
-pub(super) struct Goal(String);
+pub(super) struct Goal {
+    text: String,
+    share: Option<Share>,
+}
 
 impl Goal {
     /// A resource as a share of what the pods request.
     pub(super) fn utilization(resource: &str, percent: impl fmt::Display) -> Self {
-        Goal(format!("{resource} at {percent} % of what the pods request"))
+        let text = format!("{resource} at {percent} % of what the pods request");
+        Goal { text, share: Some(Share::of(resource)) }
+    }
+
+    /// The same of one container only, where one is named.
+    pub(super) fn of_container(mut self, container: Option<String>) -> Self {
+        if let Some(share) = &mut self.share {
+            share.container = container;
+        }
+        self
     }
 
     /// An amount a pod.
     pub(super) fn per_pod(name: &str, amount: &str) -> Self {
-        Goal(format!("{name} at {amount} a pod"))
+        Goal { text: format!("{name} at {amount} a pod"), share: None }
     }
 
     /// An amount in all.
     pub(super) fn in_all(name: &str, amount: &str) -> Self {
-        Goal(format!("{name} at {amount}"))
+        Goal { text: format!("{name} at {amount}"), share: None }
     }
+}
+
+/// What containers must request for these goals of a HorizontalPodAutoscaler.
+pub(super) fn needed(goals: &[Goal]) -> Shares {
+    if goals.is_empty() {
+        return Shares::cpu();
+    }
+    let shares: Vec<Share> = goals.iter().filter_map(|goal| goal.share.clone()).collect();
+    Shares { has_others: shares.len() < goals.len(), shares }
 }
 
 /// How a HorizontalPodAutoscaler decides.
 pub(super) fn hpa(min: u32, max: u32, goals: &[Goal], has_behavior: bool) -> Vec<String> {
-    let each: Vec<&str> = goals.iter().map(|Goal(text)| text.as_str()).collect();
+    let each: Vec<&str> = goals.iter().map(|goal| goal.text.as_str()).collect();
     let mut sentences = match each.as_slice() {
         [] => vec![
             "There are as many pods as keep cpu at 80 % of what the pods request, the default.".to_owned(),

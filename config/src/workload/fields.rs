@@ -84,7 +84,7 @@ impl Check<'_> {
     /// The place of the annotations that are read.
     fn annotations(&self) -> String {
         let keys: &[&str] = match self.root_type {
-            "KnativeRevision" | "InferenceService" | "InferenceServiceV1alpha2" => {
+            "KnativeRevision" | "PodAutoscaler" | "InferenceService" | "InferenceServiceV1alpha2" => {
                 &["metadata", "annotations"]
             }
             _ => &["spec", "template", "metadata", "annotations"],
@@ -215,6 +215,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("KnativeRevisionSpec", "timeoutSeconds", "300 s"),
     ("ObjectMeta", "annotations", "none"),
     ("ObjectMeta", "namespace", "default"),
+    ("PodAutoscalerSpec", "containerConcurrency", "0, no limit"),
     ("ScaledObjectSpec", "cooldownPeriod", "300 s"),
     ("ScaledObjectSpec", "maxReplicaCount", "100"),
     ("ScaledObjectSpec", "minReplicaCount", "0"),

@@ -3,15 +3,17 @@
 
 use serde_json::Value;
 
-use super::elsewhere::{Goal, hpa, range};
+use super::elsewhere::{Goal, hpa, needed, range};
 use super::manifest::{Node, shown};
+use super::requests::{Share, Shares};
 use crate::fault::Findings;
 use crate::wording::time;
 
-/// An object that scales: its explanation, and the kind and name of what it scales.
+/// An object that scales: its explanation, the kind and name of what it scales, and what must be requested there.
 pub(super) struct Scaler {
     pub(super) explanation: Vec<String>,
     pub(super) scales: Option<(String, String)>,
+    pub(super) needed: Shares,
 }
 
 /// Reads a HorizontalPodAutoscaler of any version.
@@ -52,7 +54,9 @@ pub(super) fn horizontal(node: &Node<'_>, findings: &mut Findings) -> Scaler {
     }
     let mut explanation = vec![scaled(scales.as_ref())];
     explanation.extend(hpa(min, max.unwrap_or(min), &goals, spec.child("behavior").is_present()));
-    Scaler { explanation, scales }
+    // Metrics at fault are not the default.
+    let needed = if goals.len() < items.len() { Shares::default() } else { needed(&goals) };
+    Scaler { explanation, scales, needed }
 }
 
 /// One metric of a HorizontalPodAutoscaler, as `autoscaling/v2` writes it and as `v2beta1` did.
@@ -84,7 +88,8 @@ fn goal(metric: &Node<'_>, findings: &mut Findings) -> Option<Goal> {
     let target = source.child("target");
     let amount = |new: &str, old: &str| target.child(new).value.or(source.child(old).value).map(shown);
     if let Some(percent) = amount("averageUtilization", "targetAverageUtilization") {
-        return Some(Goal::utilization(&name, percent));
+        let container = source.child("container").value.map(shown);
+        return Some(Goal::utilization(&name, percent).of_container(container));
     }
     if let Some(amount) = amount("averageValue", "targetAverageValue") {
         return Some(Goal::per_pod(&name, &amount));
@@ -128,7 +133,18 @@ pub(super) fn scaled_object(node: &Node<'_>, findings: &mut Findings) -> Scaler 
     if min == 0 || idle.is_present() {
         explanation.push(to_zero(cooldown));
     }
-    Scaler { explanation, scales }
+    let shares: Vec<Share> = items.iter().filter_map(share).collect();
+    let needed = Shares { has_others: shares.len() < items.len(), shares };
+    Scaler { explanation, scales, needed }
+}
+
+/// The share that a trigger `cpu` or `memory` holds; its type stood in the metadata once.
+fn share(trigger: &Node<'_>) -> Option<Share> {
+    let resource = trigger.child("type").value?.as_str().filter(|it| matches!(*it, "cpu" | "memory"))?;
+    let metadata = trigger.child("metadata");
+    let kind = trigger.child("metricType").value.or(metadata.child("type").value)?;
+    let container = metadata.child("containerName").value.map(shown);
+    (kind == "Utilization").then(|| Share { resource: resource.to_owned(), container })
 }
 
 /// KEDA's default.

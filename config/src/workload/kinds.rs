@@ -1,10 +1,12 @@
 //! The kinds of objects that are read, each in its own words.
 
+use pilotlight_core::Reachability;
 use serde_json::Value;
 
 use super::draft::{Draft, common, container_concurrency, timeouts};
 use super::manifest::Node;
 use super::object::kind;
+use super::requests::Requests;
 use super::{Kind, config, fields, hpa, kserve, placement, pod, unused};
 use crate::fault::Findings;
 use crate::keys::annotation::{self as keys, PREFIX};
@@ -35,6 +37,7 @@ enum Form {
     InferenceV1beta1,
     InferenceV1alpha2,
     Deployment(Kind),
+    PodAutoscaler,
     HorizontalPodAutoscaler,
     ScaledObject,
     Config,
@@ -64,6 +67,7 @@ const KINDS: &[(&str, &str, &str, Form)] = &[
     ("Deployment", "apps/v1beta1", "Deployment", Form::Deployment(Kind::Deployment)),
     ("StatefulSet", "apps/v1", "StatefulSet", Form::Deployment(Kind::StatefulSet)),
     ("ReplicaSet", "apps/v1", "ReplicaSet", Form::Deployment(Kind::ReplicaSet)),
+    ("PodAutoscaler", "autoscaling.internal.knative.dev/v1alpha1", "PodAutoscaler", Form::PodAutoscaler),
     ("HorizontalPodAutoscaler", "autoscaling/v2", "HorizontalPodAutoscaler", Form::HorizontalPodAutoscaler),
     (
         "HorizontalPodAutoscaler",
@@ -116,6 +120,7 @@ pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Read {
         Form::InferenceV1beta1 => kserve::v1beta1(node, findings),
         Form::InferenceV1alpha2 => kserve::v1alpha2(node, findings),
         Form::Deployment(kind) => deployment(node, kind, findings),
+        Form::PodAutoscaler => pod_autoscaler(node, findings),
     };
     Read::Workload(Box::new(draft))
 }
@@ -186,6 +191,29 @@ fn knative_pod(node: &Node<'_>, kind: Kind, revision: &Node<'_>, findings: &mut 
             &spec.child("idleTimeoutSeconds"),
             findings,
         ),
+        requests: Requests::of(&spec),
+        ..draft
+    }
+}
+
+/// What Knative makes of a revision for its autoscaler: the settings, and no container.
+fn pod_autoscaler(node: &Node<'_>, findings: &mut Findings) -> Draft {
+    let spec = node.child("spec");
+    let place = spec.child("reachability");
+    let reachability = match place.text(findings).as_deref() {
+        None | Some("") => Reachability::Unknown,
+        Some("Reachable") => Reachability::Reachable,
+        Some("Unreachable") => Reachability::Unreachable,
+        Some(other) => {
+            findings.fault(&place.path, other, "is not one of Reachable, Unreachable");
+            Reachability::Unknown
+        }
+    };
+    let annotations = node.at(&["metadata", "annotations"]);
+    let draft = common(node, Kind::PodAutoscaler, &annotations, None, findings);
+    Draft {
+        container_concurrency: container_concurrency(&spec.child("containerConcurrency"), findings),
+        reachability,
         ..draft
     }
 }
@@ -201,6 +229,7 @@ fn deployment(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Draft {
     let on_object = node.at(&["metadata", "annotations"]);
     let annotations = if on_template.is_present() { &on_template } else { &on_object };
     let mut draft = common(node, kind, annotations, serving, findings);
+    draft.requests = Requests::of(&template.child("spec"));
     if on_template.is_present() {
         draft.written.add_below(&on_object, findings);
     }

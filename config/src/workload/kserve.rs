@@ -5,10 +5,11 @@ use pilotlight_core::ConcurrencyLimit;
 use serde_json::Value;
 
 use super::draft::{Draft, common, container_concurrency, timeouts};
-use super::elsewhere::{Goal, hpa, range};
+use super::elsewhere::{Goal, hpa, needed, range};
 use super::hpa::{keda, to_zero};
 use super::manifest::{Node, shown};
 use super::placement;
+use super::requests::Requests;
 use super::written::Written;
 use super::{Kind, pod, unused};
 use crate::fault::Findings;
@@ -58,6 +59,7 @@ pub(super) fn v1beta1(node: &Node<'_>, findings: &mut Findings) -> Draft {
     let metadata = node.at(&["metadata", "annotations"]);
     let mode = Mode::of(node, &metadata, &predictor, findings);
     let mut draft = common(node, Kind::InferenceService, &metadata, serving, findings);
+    draft.requests = requests(&predictor);
     draft.container_concurrency = container_concurrency(&predictor.child("containerConcurrency"), findings);
     let absent = predictor.child("responseStartTimeoutSeconds");
     draft.timeouts =
@@ -75,7 +77,7 @@ pub(super) fn v1beta1(node: &Node<'_>, findings: &mut Findings) -> Draft {
         }
     } else {
         drop_settings(&mut draft.written, &mode, findings);
-        draft.elsewhere = Some(mode.explain(&predictor, &metadata, findings));
+        draft.elsewhere = Some(mode.explain(&predictor, &metadata, &draft.requests, findings));
     }
     // In another mode they are told already.
     let dropped: &[&Node<'_>] = if mode == Mode::Knative { &[&metadata, &own] } else { &[] };
@@ -109,6 +111,14 @@ pub(super) fn v1alpha2(node: &Node<'_>, findings: &mut Findings) -> Draft {
     }
     replicas(&mut draft.written, &[&metadata], &predictor, findings);
     draft
+}
+
+/// The requests of a predictor's containers. KServe gives the one that serves a request for cpu and memory where it has
+/// none: the model server, or else the first container (`setResourceRequirementDefaults`).
+fn requests(predictor: &Node<'_>) -> Requests {
+    let requests = Requests::of(predictor);
+    let has_model = PREDICTOR_FIELDS.iter().any(|name| predictor.child(name).is_present());
+    if has_model { requests } else { requests.with_first_completed() }
 }
 
 /// The form in which KServe runs an InferenceService.
@@ -229,7 +239,13 @@ impl Mode {
     }
 
     /// The autoscaler that there will be, sentence by sentence.
-    fn explain(self, predictor: &Node<'_>, annotations: &Node<'_>, findings: &mut Findings) -> Vec<String> {
+    fn explain(
+        self,
+        predictor: &Node<'_>,
+        annotations: &Node<'_>,
+        requests: &Requests,
+        findings: &mut Findings,
+    ) -> Vec<String> {
         let (min_field, max_field) = (predictor.child("minReplicas"), predictor.child("maxReplicas"));
         let mut silent = Findings::default();
         let min = min_field.whole(i32::MAX as u32, &mut silent).unwrap_or(1);
@@ -265,6 +281,7 @@ impl Mode {
                     findings.warn(&max_field.path, advice);
                 }
                 let goals = hpa_goals(predictor, annotations, findings);
+                requests.warn(&needed(&goals), "the HorizontalPodAutoscaler that KServe makes", findings);
                 let behavior = predictor.at(&["autoScaling", "behavior"]);
                 if behavior.is_present() {
                     findings.warn(&behavior.path, "no effect: KServe hands it to KEDA only");

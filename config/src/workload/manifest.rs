@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::fault::{Fault, Findings};
 use crate::spelling::nearest;
@@ -69,7 +69,8 @@ fn open(document: Document, documents: &mut Vec<Document>) {
     let (items, prefix) = match value {
         Value::Null => return,
         Value::Object(mut fields) if is_list && fields.get("items").is_some_and(Value::is_array) => {
-            let items = fields.remove("items").unwrap_or_default();
+            let mut items = fields.remove("items").unwrap_or_default();
+            name_items(&fields, &mut items);
             (items, if path.is_empty() { "items".to_owned() } else { format!("{path}.items") })
         }
         Value::Array(items) if !items.is_empty() && items.iter().all(is_object) => {
@@ -82,6 +83,21 @@ fn open(document: Document, documents: &mut Vec<Document>) {
         let path = format!("{prefix}[{at}]");
         let line = lines.of(&path).map_or(line, u64::from);
         open(Document { line, number, value, lines: Rc::clone(&lines), path }, documents);
+    }
+}
+
+/// Gives the objects of a typed list (`DeploymentList`), as the API server answers with, the kind and apiVersion that
+/// only the list names.
+fn name_items(list: &Map<String, Value>, items: &mut Value) {
+    let kind = list.get("kind").and_then(Value::as_str).and_then(|kind| kind.strip_suffix("List"));
+    let (Some(kind), Some(api_version), Value::Array(items)) = (kind, list.get("apiVersion"), items) else {
+        return;
+    };
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        if !kind.is_empty() && !item.contains_key("kind") && !item.contains_key("apiVersion") {
+            item.insert("kind".to_owned(), kind.into());
+            item.insert("apiVersion".to_owned(), api_version.clone());
+        }
     }
 }
 

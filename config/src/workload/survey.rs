@@ -2,16 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pilotlight_core::Reachability;
-
 use super::draft::{self, Draft};
 use super::kinds;
 use super::manifest::{self, Document};
 use super::object::{self, some_of};
+use super::requests::Shares;
 use super::{Elsewhere, Manifest, Source, Workload, Workloads, compare, config, hpa};
 use crate::autoscaler::AutoscalerConfig;
 use crate::fault::{Fault, Findings, Position, Warning};
-use crate::keys::annotation::{CLASS, HPA, KPA};
+use crate::keys::annotation::{CLASS, HPA, KPA, METRIC};
 use crate::resolve::{Origin, Verdict, progress_deadline, resolve};
 use crate::wording::number;
 
@@ -27,9 +26,9 @@ pub fn survey(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> 
     let identities: BTreeSet<[String; 3]> =
         files.iter().flat_map(|file| &file.documents).filter_map(|it| object::identity(&it.root())).collect();
     let mut workloads = Workloads { workloads: Vec::new(), elsewhere: Vec::new(), config, config_source };
-    let mut is_usable = false;
+    let (mut pods, mut is_usable) = (Vec::new(), false);
     for file in &files {
-        is_usable |= file.read(&identities, &mut workloads, &mut nothing, &mut findings);
+        is_usable |= file.read(&identities, &mut workloads, &mut pods, &mut nothing, &mut findings);
     }
     // Beside files that hold something, as in a folder, one without is no fault.
     if is_usable {
@@ -38,7 +37,7 @@ pub fn survey(manifests: &[Manifest<'_>], config: Option<&AutoscalerConfig>) -> 
     } else {
         findings.faults.extend(nothing);
     }
-    compare::all(&mut workloads, &mut findings);
+    compare::all(&mut workloads, &pods, &mut findings);
     workloads.elsewhere.retain(|scaler| !scaler.explanation.is_empty());
     (workloads, findings)
 }
@@ -75,6 +74,7 @@ impl<'a> File<'a> {
         &self,
         identities: &BTreeSet<[String; 3]>,
         all: &mut Workloads,
+        pods: &mut Vec<compare::Pods>,
         nothing: &mut Vec<Fault>,
         findings: &mut Findings,
     ) -> bool {
@@ -93,14 +93,22 @@ impl<'a> File<'a> {
             match kinds::read(&root, &mut here) {
                 kinds::Read::Workload(draft) => {
                     let position = |key: &str| self.position(document, key);
+                    pods.extend(compare::Pods::of(&draft, self.name, &position));
                     all.workloads.extend(finish(*draft, &all.config, source, &position, &mut here));
                 }
                 kinds::Read::Scaler(kind, scaler) => {
                     let id = draft::id(&root, &mut here);
-                    let hpa::Scaler { explanation, scales } = scaler;
+                    let hpa::Scaler { explanation, scales, needed } = scaler;
                     // A scaler at fault is not explained, and what it scales is still known.
                     let explanation = if here.faults.is_empty() { explanation } else { Vec::new() };
-                    all.elsewhere.extend(id.map(|id| Elsewhere { id, kind, source, explanation, scales }));
+                    all.elsewhere.extend(id.map(|id| Elsewhere {
+                        id,
+                        kind,
+                        source,
+                        explanation,
+                        scales,
+                        needed,
+                    }));
                 }
                 kinds::Read::Config | kinds::Read::Invalid => {}
                 kinds::Read::Unsupported => {
@@ -244,8 +252,7 @@ fn finish(
     position: &dyn Fn(&str) -> Position,
     findings: &mut Findings,
 ) -> Option<Workload> {
-    let parsed =
-        resolve(config, &draft.written.annotations, draft.container_concurrency, Reachability::Reachable);
+    let parsed = resolve(config, &draft.written.annotations, draft.container_concurrency, draft.reachability);
     let (verdict, faults) = match parsed.value {
         Ok(verdict) => (Some(verdict), Vec::new()),
         Err(faults) => (None, faults.into_vec()),
@@ -264,6 +271,15 @@ fn finish(
             let hint = meant.map_or(String::new(), |meant| format!("; did you mean `{meant}`?"));
             let advice = format!("{id} belongs to the autoscaler {class}; it is left alone{hint}");
             findings.warn(&draft.written.path_of(CLASS.name), advice);
+            let metric = draft.written.annotations.get(METRIC.name).map_or("cpu", String::as_str);
+            // Any other metric, memory among them, is an amount a pod (Knative's pkg/reconciler/autoscaling/hpa).
+            if class == HPA && metric == "cpu" {
+                draft.requests.warn(
+                    &Shares::cpu(),
+                    "the HorizontalPodAutoscaler that Knative makes",
+                    findings,
+                );
+            }
             return None;
         }
     };

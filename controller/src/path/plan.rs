@@ -66,7 +66,7 @@ pub struct Intercepting {
 }
 
 /// Whether everything is as it was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Restored {
     /// It is not.
     No,

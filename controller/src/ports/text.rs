@@ -92,7 +92,9 @@ fn claim(namespace: &str, line: &str) -> Option<(PortOwner, u16)> {
 fn freed(line: &str) -> Option<(u16, Option<Time>)> {
     let mut words = line.split_whitespace();
     let port = words.next()?.parse().ok().filter(|port| is_allowed(*port))?;
-    let since = words.next().map(str::parse).transpose().ok()?.map(Time::from_secs);
+    // Years past 2106 are no times.
+    let since = words.next().map(str::parse::<u32>).transpose().ok()?;
+    let since = since.map(|seconds| Time::from_secs(u64::from(seconds)));
     words.next().is_none().then_some((port, since))
 }
 

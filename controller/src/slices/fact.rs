@@ -1,5 +1,6 @@
 //! An EndpointSlice, whoever keeps it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -127,13 +128,24 @@ impl SliceFact {
 
     /// The purpose.
     pub fn kind(&self) -> SliceKind {
-        match self.managed_by.as_str() {
-            OURS if self.owner.as_ref().is_some_and(|owner| owner.kind == "Service") => SliceKind::Pods,
-            OURS => SliceKind::Activators,
-            NATIVE => SliceKind::Native,
-            MIRROR => SliceKind::Mirror,
+        match (self.managed_by.as_str(), self.owner.as_ref().map(|owner| owner.kind.as_str())) {
+            (OURS, Some("Service")) => SliceKind::Pods,
+            // One that has lost its label is ours all the same, and gets it back.
+            (OURS, _) | (_, Some("RequestAutoscaler")) => SliceKind::Activators,
+            (NATIVE, _) => SliceKind::Native,
+            (MIRROR, _) => SliceKind::Mirror,
             _ => SliceKind::Foreign,
         }
+    }
+
+    /// Whether it leads new connections to one of these addresses.
+    pub fn leads_to(&self, live: &BTreeSet<IpAddr>) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.is_ready && live.contains(&endpoint.ip))
+    }
+
+    /// The endpoints that have one of these addresses.
+    pub fn names<'a>(&'a self, ips: &'a [IpAddr]) -> impl Iterator<Item = &'a SliceEndpoint> {
+        self.endpoints.iter().filter(|endpoint| ips.contains(&endpoint.ip))
     }
 
     /// Whether it says the same to every reader: all but identity, versions and our own notes of time.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser};
 use pilotlight_activator::TrafficArgs;
-use pilotlight_config::process::variables;
+use pilotlight_config::process::{MinimumKubernetes, variables};
 use pilotlight_process::flags::{LogArgs, parse};
 use pilotlight_process::{FAILURE, StopSignals, WrongSettings, end, start_logs};
 use pilotlight_telemetry::Registry;
@@ -30,7 +30,7 @@ struct ActivatorProgram {
 ///
 /// Settings are the variables of Knative's Deployment, and the ConfigMaps of its namespace.
 #[derive(Clone, Debug, Args)]
-#[command(after_long_help = variables::help(&[variables::LOGS, variables::ACTIVATOR_TLS]))]
+#[command(after_long_help = variables::help(&[variables::CLUSTER, variables::LOGS, variables::ACTIVATOR_TLS]))]
 pub struct KnativeActivatorArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -108,7 +108,11 @@ impl KnativeActivatorArgs {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
+        let mut wrong = WrongSettings::default();
+        let minimum = wrong.check_all(MinimumKubernetes::from_env(|name| env.get(name).cloned()));
+        let minimum = wrong.finish(|| minimum)?;
         Ok(KnativeActivatorParams {
+            minimum,
             client: self.cluster.connect("pilotlight-activator").await?,
             system_namespace: system_namespace.to_owned(),
             config: ConfigNames::from_env(|name| env.get(name).cloned()),

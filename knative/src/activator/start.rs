@@ -10,7 +10,7 @@ use kube::Client;
 use pilotlight_activator::{
     Activator, ActivatorParams, PodsOverTls, admin_routes, start_telemetry, tls_policy,
 };
-use pilotlight_config::process::MetricsProtocol;
+use pilotlight_config::process::{MetricsProtocol, MinimumKubernetes};
 use pilotlight_feed::Feed;
 use pilotlight_net::tls::keep_renewed;
 use pilotlight_net::{Drain, Port, listen};
@@ -27,11 +27,14 @@ use super::network::NetworkSettings;
 use super::observability;
 use super::tls::InternalTls;
 use super::watches::{AddressSource, publish};
+use crate::api_server_version::check_version;
 
 /// Parameters of a cluster's activator.
 pub struct KnativeActivatorParams {
     /// The cluster.
     pub client: Client,
+    /// The oldest version of its API server.
+    pub minimum: MinimumKubernetes,
     /// The namespace of Knative's ConfigMaps and Secrets.
     pub system_namespace: String,
     /// Names of the ConfigMaps.
@@ -97,6 +100,7 @@ pub struct RunningActivator {
 pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActivator> {
     let KnativeActivatorParams {
         client,
+        minimum,
         system_namespace,
         config: names,
         listen: at,
@@ -106,7 +110,7 @@ pub async fn start(params: KnativeActivatorParams) -> anyhow::Result<RunningActi
         registry,
         addresses,
     } = params;
-    reach(&client).await?;
+    check_version(&minimum, &reach(&client).await?)?;
     let source = match addresses {
         Some(source) => source,
         None => AddressSource::find(&client).await,
@@ -215,15 +219,15 @@ impl RunningActivator {
     }
 }
 
-/// Waits for the API server. A process of a cluster that is starting may be there first.
-async fn reach(client: &Client) -> anyhow::Result<()> {
+/// Waits for the API server, and returns its version. A process of a cluster that is starting may be there first.
+async fn reach(client: &Client) -> anyhow::Result<String> {
     let deadline = Instant::now() + REACH_TIMEOUT;
     let mut is_told = false;
     loop {
         match client.apiserver_version().await {
             Ok(version) => {
                 info!(version = version.git_version, "API server is there");
-                return Ok(());
+                return Ok(version.git_version);
             }
             Err(error) if Instant::now() >= deadline => {
                 return Err(error).context("the API server has not answered for a minute");

@@ -7,16 +7,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use pilotlight_core::{RevisionEndpoints, RevisionId};
 use pilotlight_feed::{Change, Feed, Follower};
 use pilotlight_kubernetes::knative::Revision;
-use pilotlight_kubernetes::{WatchParams, labels, watch};
+use pilotlight_kubernetes::{WatchParams, labels, may_watch, watch};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tracing::{debug, info};
@@ -37,34 +34,15 @@ impl AddressSource {
     /// EndpointSlices, if this process may list and watch them in every namespace. Endpoints if not, and if the API server
     /// does not say.
     pub async fn find(client: &Client) -> AddressSource {
-        for verb in ["list", "watch"] {
-            match may_read_slices(client, verb).await {
-                Ok(true) => {}
-                Ok(false) => return AddressSource::Endpoints,
-                Err(error) => {
-                    debug!(%error, "Cannot find out whether EndpointSlices may be read");
-                    return AddressSource::Endpoints;
-                }
+        match may_watch::<EndpointSlice>(client).await {
+            Ok(true) => AddressSource::Slices,
+            Ok(false) => AddressSource::Endpoints,
+            Err(error) => {
+                debug!(%error, "Cannot find out whether EndpointSlices may be read");
+                AddressSource::Endpoints
             }
         }
-        AddressSource::Slices
     }
-}
-
-async fn may_read_slices(client: &Client, verb: &str) -> kube::Result<bool> {
-    let attributes = ResourceAttributes {
-        group: Some("discovery.k8s.io".to_owned()),
-        resource: Some("endpointslices".to_owned()),
-        verb: Some(verb.to_owned()),
-        ..ResourceAttributes::default()
-    };
-    let spec = SelfSubjectAccessReviewSpec {
-        resource_attributes: Some(attributes),
-        ..SelfSubjectAccessReviewSpec::default()
-    };
-    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-    let answer = Api::all(client.clone()).create(&Default::default(), &review).await?;
-    Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
 /// Publishes every revision of the cluster to `feed`, until nobody follows it or the task is aborted. The feed is complete

@@ -26,6 +26,7 @@ use pilotlight_kubernetes::{WatchParams, labels, watch as watch_objects};
 use pilotlight_net::Clock;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
+use tokio::time::sleep;
 use tracing::info;
 
 use super::buckets::Buckets;
@@ -35,6 +36,7 @@ use super::metrics::Metrics;
 use super::probe::Resolve;
 use super::scraping::ScrapeOutcome;
 use super::settings::Settings;
+use super::targets::{NamedWatches, READ_INTERVAL, TargetId};
 use super::work::{Worker, WorkerParams};
 
 /// The parts of a [`KnativeCluster`].
@@ -89,7 +91,8 @@ impl KnativeCluster {
         );
         let mut tasks = JoinSet::new();
         let sources = Sources::start(&client, &mut tasks);
-        tasks.spawn(run(Arc::clone(&worker), sources, settings, buckets));
+        tasks.spawn(run(Arc::clone(&worker), client, sources, settings, buckets));
+        tasks.spawn(read_targets(Arc::clone(&worker)));
         Arc::new(KnativeCluster { worker, _tasks: tasks })
     }
 
@@ -115,7 +118,8 @@ struct Sources {
     services: Follower<RevisionId, ServiceFact>,
     metrics: Follower<RevisionId, MetricFact>,
     pods: Follower<(RevisionId, String), PodFact>,
-    deployments: Follower<RevisionId, ScaleFact>,
+    deployments: Follower<TargetId, ScaleFact>,
+    named: NamedWatches,
 }
 
 impl Sources {
@@ -130,6 +134,7 @@ impl Sources {
             metrics: metrics.follow(),
             pods: pods.follow(),
             deployments: deployments.follow(),
+            named: NamedWatches::new(),
         };
         let client = || client.clone();
         let watched = Api::<PodAutoscaler>::all(client());
@@ -143,14 +148,15 @@ impl Sources {
         sources
     }
 
-    /// The next fact; `None`: one of the watches has told everything there was.
+    /// The next fact; `None`: one of the watches that revisions wait for has told everything there was.
     async fn next(&mut self) -> Option<Fact> {
         tokio::select! {
+            (id, fact) = self.named.next() => Some(Fact::Target(id, fact)),
             Some(change) = self.autoscalers.next() => fact(change, Fact::Autoscaler),
             Some(change) = self.services.next() => fact(change, Fact::Service),
             Some(change) = self.metrics.next() => fact(change, Fact::Metric),
             Some(change) = self.pods.next() => fact(change, Fact::Pod),
-            Some(change) = self.deployments.next() => fact(change, Fact::Deployment),
+            Some(change) = self.deployments.next() => fact(change, Fact::Target),
             // The watches never end before their followers.
             else => std::future::pending().await,
         }
@@ -168,6 +174,7 @@ fn fact<K, V>(change: Change<K, V>, make: impl Fn(Arc<K>, Option<Arc<V>>) -> Fac
 /// Brings everything that changes into the index.
 async fn run(
     worker: Arc<Worker>,
+    client: Client,
     mut sources: Sources,
     mut settings: watch::Receiver<Arc<Settings>>,
     mut buckets: watch::Receiver<Arc<Buckets>>,
@@ -178,7 +185,11 @@ async fn run(
         tokio::select! {
             fact = sources.next() => match fact {
                 Some(fact) => {
+                    let may_name_a_kind = matches!(fact, Fact::Autoscaler(..));
                     worker.learn(fact);
+                    if may_name_a_kind {
+                        sources.named.begin(&client, |kind| worker.index.lock().names(kind));
+                    }
                     facts = facts.wrapping_add(1);
                     if facts.is_multiple_of(AT_A_TIME) {
                         yield_now().await;
@@ -205,6 +216,14 @@ async fn run(
                 look_at_all(&worker).await;
             }
         }
+    }
+}
+
+/// Reads what no watch shows, again and again.
+async fn read_targets(worker: Arc<Worker>) {
+    loop {
+        sleep(READ_INTERVAL).await;
+        worker.read_targets().await;
     }
 }
 

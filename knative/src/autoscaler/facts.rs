@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time as ObjectTime};
 use k8s_openapi::jiff::Timestamp;
@@ -18,6 +18,8 @@ use pilotlight_kubernetes::known::Versioned;
 use pilotlight_kubernetes::labels;
 use pilotlight_kubernetes::scale::ScaleFact;
 use pilotlight_kubernetes::trouble::{PodTrouble, trouble_of, waits_for};
+
+use super::targets::{TargetId, TargetKind};
 
 /// A PodAutoscaler.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -141,14 +143,31 @@ pub(crate) fn metric(object: &Metric) -> Option<(RevisionId, MetricFact)> {
     Some((id_of(meta)?, fact))
 }
 
-/// Reads a Deployment, under its own name.
-pub(crate) fn deployment(object: &Deployment) -> Option<(RevisionId, ScaleFact)> {
-    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+/// Reads a Deployment.
+pub(crate) fn deployment(object: &Deployment) -> Option<(TargetId, ScaleFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::Deployment, &object.metadata, replicas)
+}
+
+/// Reads a StatefulSet.
+pub(crate) fn stateful_set(object: &StatefulSet) -> Option<(TargetId, ScaleFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::StatefulSet, &object.metadata, replicas)
+}
+
+/// Reads a ReplicaSet.
+pub(crate) fn replica_set(object: &ReplicaSet) -> Option<(TargetId, ScaleFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::ReplicaSet, &object.metadata, replicas)
+}
+
+/// Replicas that are left out are one.
+fn target(kind: TargetKind, meta: &ObjectMeta, replicas: Option<i32>) -> Option<(TargetId, ScaleFact)> {
     let fact = ScaleFact {
-        resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
-        replicas: u32::try_from(replicas).unwrap_or(0),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+        replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or(0),
     };
-    Some((id_of(&object.metadata)?, fact))
+    Some((TargetId { kind, name: id_of(meta)? }, fact))
 }
 
 /// Reads a pod, under its revision's name and its own. `None`: it has ended, or is no revision's.
@@ -161,13 +180,13 @@ pub(crate) fn pod(object: &PodObject) -> Option<((RevisionId, String), PodFact)>
     };
     let phase = match status.phase.as_deref() {
         // A pod that is deleted before it has started counts as one that is pending, as in Knative.
-        Some("Pending") | None => PodPhase::Starting,
+        Some("Pending") | None => PodPhase::Pending,
         Some("Running") if meta.deletion_timestamp.is_some() => PodPhase::Terminating,
         Some("Running") if is_ready() => PodPhase::Ready,
         Some("Running") => PodPhase::Starting,
         Some(_) => return None,
     };
-    let is_starting = phase == PodPhase::Starting && meta.deletion_timestamp.is_none();
+    let is_starting = phase.is_starting() && meta.deletion_timestamp.is_none();
     let fact = PodFact {
         phase,
         ip: status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
@@ -232,8 +251,8 @@ mod tests {
         let not_ready = json!([{"type": "Ready", "status": "False"}]);
         let running = |conditions: &serde_json::Value| json!({"phase": "Running", "conditions": conditions});
         let table = [
-            (json!({"phase": "Pending"}), false, Some(PodPhase::Starting)),
-            (json!({"phase": "Pending"}), true, Some(PodPhase::Starting)),
+            (json!({"phase": "Pending"}), false, Some(PodPhase::Pending)),
+            (json!({"phase": "Pending"}), true, Some(PodPhase::Pending)),
             (running(&ready), false, Some(PodPhase::Ready)),
             (running(&not_ready), false, Some(PodPhase::Starting)),
             (running(&json!([])), false, Some(PodPhase::Starting)),

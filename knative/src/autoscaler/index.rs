@@ -21,6 +21,7 @@ use super::scraping::ScrapeOutcome;
 use super::seen::{ScaleReason, Seen};
 use super::settings::Settings;
 use super::spec::spec_of;
+use super::targets::{TargetId, TargetKind, Targets};
 
 /// All revisions, and all that is known of each.
 #[derive(Debug)]
@@ -31,9 +32,7 @@ pub(crate) struct Index {
     /// would look like one without pods.
     is_complete: bool,
     revisions: BTreeMap<Arc<RevisionId>, Entry>,
-    /// Deployments, by their own names, and whose each is.
-    deployments: BTreeMap<RevisionId, Known<ScaleFact>>,
-    revision_of: BTreeMap<RevisionId, Arc<RevisionId>>,
+    targets: Targets,
 }
 
 /// A change of one object; `None`: it is gone, or of no interest any more.
@@ -44,11 +43,10 @@ pub(crate) enum Fact {
     Metric(Arc<RevisionId>, Option<Arc<MetricFact>>),
     /// By revision and pod.
     Pod(Arc<(RevisionId, String)>, Option<Arc<PodFact>>),
-    /// By its own name.
-    Deployment(Arc<RevisionId>, Option<Arc<ScaleFact>>),
+    Target(Arc<TargetId>, Option<Arc<ScaleFact>>),
 }
 
-/// An object as a write returned it.
+/// An object as a write returned it; a scale target as a read returned it, too.
 #[derive(Debug)]
 pub(crate) enum Written {
     Autoscaler(AutoscalerFact),
@@ -100,8 +98,8 @@ struct Entry {
     service: Known<ServiceFact>,
     metric: Known<MetricFact>,
     pods: BTreeMap<String, Arc<PodFact>>,
-    /// The Deployment that is scaled; `None`: it is something else.
-    deployment: Option<RevisionId>,
+    /// The object that is scaled.
+    target: Option<TargetId>,
     /// `None`: not ours to scale.
     spec: Option<Arc<RevisionSpec>>,
     faults: Option<String>,
@@ -129,8 +127,7 @@ impl Index {
             buckets,
             is_complete: false,
             revisions: BTreeMap::new(),
-            deployments: BTreeMap::new(),
-            revision_of: BTreeMap::new(),
+            targets: Targets::default(),
         }
     }
 
@@ -202,14 +199,7 @@ impl Index {
                 };
                 Some(id)
             }
-            Fact::Deployment(name, fact) => {
-                if fact.is_none() {
-                    self.deployments.remove(&name);
-                } else {
-                    self.deployments.entry((*name).clone()).or_default().watched(fact);
-                }
-                self.revision_of.get(&name).map(Arc::clone)
-            }
+            Fact::Target(target, fact) => self.targets.watched(&target, fact),
         }
     }
 
@@ -221,9 +211,8 @@ impl Index {
             Written::Service(fact) => entry.service.written(fact),
             Written::Metric(fact) => entry.metric.written(fact),
             Written::Target(fact) => {
-                if let Some(known) = entry.deployment.as_ref().and_then(|name| self.deployments.get_mut(name))
-                {
-                    known.written(fact);
+                if let Some(target) = &entry.target {
+                    self.targets.answered(target, fact);
                 }
             }
         }
@@ -235,8 +224,8 @@ impl Index {
         entry.autoscaler.missing();
         entry.service.missing();
         entry.metric.missing();
-        if let Some(known) = entry.deployment.as_ref().and_then(|name| self.deployments.get_mut(name)) {
-            known.missing();
+        if let Some(target) = &entry.target {
+            self.targets.forget(target);
         }
     }
 
@@ -276,7 +265,7 @@ impl Index {
     pub(crate) fn look(&mut self, now: Time, id: &RevisionId) -> (Option<RevisionView>, Vec<News>) {
         let is_complete = self.is_complete;
         let Some(entry) = self.revisions.get_mut(id) else { return (None, Vec::new()) };
-        let replicas = replicas(&self.deployments, entry.deployment.as_ref());
+        let replicas = self.targets.replicas(entry.target.as_ref());
         let (Some(autoscaler), Some(spec)) = (entry.autoscaler.current(), &entry.spec) else {
             entry.shown = None;
             if entry.is_empty() {
@@ -313,10 +302,17 @@ impl Index {
     /// Takes in an evaluation, and says what it calls for.
     pub(crate) fn decided(&mut self, id: &RevisionId, evaluation: &Evaluation) -> Due {
         let Some(entry) = self.revisions.get_mut(id) else { return Due::default() };
-        let replicas = replicas(&self.deployments, entry.deployment.as_ref());
         let Some(shown) = &mut entry.shown else { return Due::default() };
         let before = shown.evaluation.as_deref().map(told);
         let is_dirty = before != Some(told(evaluation));
+        if let Some(target) = &entry.target
+            && before.is_none_or(|(plan, ..)| plan.scale != evaluation.plan.scale)
+            && !self.targets.is_watched(target)
+        {
+            // Somebody else may have changed it since it was read.
+            self.targets.forget(target);
+        }
+        let replicas = self.targets.replicas(entry.target.as_ref());
         if let (Some(spec), Some(scale)) = (&entry.spec, evaluation.plan.scale)
             && before.is_none_or(|(plan, ..)| plan.scale != Some(scale))
         {
@@ -349,7 +345,7 @@ impl Index {
             autoscaler: Arc::clone(entry.autoscaler.current()?),
             service: entry.service.current().map(Arc::clone),
             metric: entry.metric.current().map(Arc::clone),
-            replicas: replicas(&self.deployments, entry.deployment.as_ref()),
+            replicas: self.targets.replicas(entry.target.as_ref()),
             spec: Arc::clone(entry.spec.as_ref()?),
             evaluation: shown.evaluation.clone(),
             why: shown.why.clone(),
@@ -368,23 +364,31 @@ impl Index {
             .or_insert_with(|| Entry { is_held: buckets.hold(id), ..Entry::default() })
     }
 
-    /// Notes which Deployment a revision scales.
+    /// Whether a PodAutoscaler names a scale target of this kind.
+    pub(crate) fn names(&self, kind: &TargetKind) -> bool {
+        self.targets.names(kind)
+    }
+
+    /// The revisions that a number of pods is wanted for, and whose scale target no watch shows.
+    pub(crate) fn unwatched(&self) -> Vec<Arc<RevisionId>> {
+        let is_unwatched = |entry: &Entry| {
+            let evaluation = entry.shown.as_ref().and_then(|shown| shown.evaluation.as_ref());
+            evaluation.is_some_and(|evaluation| evaluation.plan.scale.is_some())
+                && entry.target.as_ref().is_some_and(|target| !self.targets.is_watched(target))
+        };
+        let unwatched = self.revisions.iter().filter(|(_, entry)| is_unwatched(entry));
+        unwatched.map(|(id, _)| Arc::clone(id)).collect()
+    }
+
+    /// Notes what a revision scales.
     fn follow_target(&mut self, id: &Arc<RevisionId>) {
         let Some(entry) = self.revisions.get_mut(id) else { return };
         let target = entry.autoscaler.current().map(|autoscaler| &autoscaler.spec.scale_target_ref);
-        let deployment = target
-            .filter(|target| target.kind == "Deployment" && target.api_version == "apps/v1")
-            .map(|target| RevisionId::new(&id.namespace, &target.name));
-        if entry.deployment == deployment {
-            return;
+        let target = target.and_then(|target| TargetId::of(&id.namespace, target));
+        if entry.target != target {
+            self.targets.belongs(id, entry.target.as_ref(), target.as_ref());
+            entry.target = target;
         }
-        if let Some(before) = entry.deployment.take() {
-            self.revision_of.remove(&before);
-        }
-        if let Some(name) = &deployment {
-            self.revision_of.insert(name.clone(), Arc::clone(id));
-        }
-        entry.deployment = deployment;
     }
 }
 
@@ -441,10 +445,6 @@ impl Shown {
 fn told(evaluation: &Evaluation) -> (Plan, Option<u32>, Activity, bool, u32) {
     let plan = Plan { wake_at: None, probe_path: false, ..evaluation.plan };
     (plan, evaluation.outcome.want, evaluation.activity, evaluation.initialized, evaluation.pods.ready)
-}
-
-fn replicas(deployments: &BTreeMap<RevisionId, Known<ScaleFact>>, name: Option<&RevisionId>) -> Option<u32> {
-    Some(deployments.get(name?)?.current()?.replicas)
 }
 
 fn pod(name: &str, fact: &PodFact) -> Pod {

@@ -1,11 +1,8 @@
 //! Metrics of the autoscaler on a cluster, beside those of its decisions.
 #![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
-use parking_lot::Mutex;
+use pilotlight_kubernetes::metrics::Labelled;
 
 /// Writes that the API server took, by operation.
 const WRITES: &str = "pilotlight_autoscaler_writes_total";
@@ -62,26 +59,5 @@ impl Metrics {
             write_errors: Labelled::new(WRITE_ERRORS, "operation"),
             config_refused: Labelled::new(CONFIG_REFUSED, "name"),
         }
-    }
-}
-
-/// Counters of one metric that differ in one label, of few values. Clones are the same ones.
-#[derive(Clone)]
-pub(crate) struct Labelled {
-    metric: &'static str,
-    label: &'static str,
-    counters: Arc<Mutex<BTreeMap<String, Counter>>>,
-}
-
-impl Labelled {
-    fn new(metric: &'static str, label: &'static str) -> Self {
-        Labelled { metric, label, counters: Arc::default() }
-    }
-
-    /// Counts one more for this value of the label.
-    pub(crate) fn count(&self, value: &str) {
-        let mut counters = self.counters.lock();
-        let new = || counter!(self.metric, self.label => value.to_owned());
-        counters.entry(value.to_owned()).or_insert_with(new).increment(1);
     }
 }

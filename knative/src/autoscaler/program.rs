@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser};
-use pilotlight_config::process::{AutoscalerEnv, TelemetryEnv, cluster_domain, variables};
+use pilotlight_config::process::{AutoscalerEnv, MinimumKubernetes, TelemetryEnv, cluster_domain, variables};
 use pilotlight_net::Clock;
 use pilotlight_process::flags::{CheckArgs, LogArgs, address, parse};
 use pilotlight_process::{
@@ -33,6 +33,7 @@ struct Program {
 #[derive(Debug, Args)]
 #[command(after_long_help = variables::help(&[
     variables::KNATIVE_AUTOSCALER,
+    variables::CLUSTER,
     variables::LOGS,
     variables::TELEMETRY,
 ]))]
@@ -123,7 +124,8 @@ impl KnativeAutoscalerArgs {
         let mut wrong = WrongSettings::default();
         let told = wrong.check_all(TelemetryEnv::from_env(lookup));
         let env = wrong.check_all(AutoscalerEnv::from_env(lookup));
-        let (told, env) = wrong.finish(|| told.zip(env))?;
+        let minimum = wrong.check_all(MinimumKubernetes::from_env(lookup));
+        let ((told, env), minimum) = wrong.finish(|| told.zip(env).zip(minimum))?;
         let client = self.cluster.connect("pilotlight-autoscaler").await?;
         let registry = Registry::new();
         registry.install().context("cannot install the recorder of metrics")?;
@@ -134,6 +136,7 @@ impl KnativeAutoscalerArgs {
         let usual = ConfigMapNames::default();
         Ok(RunningParams {
             client,
+            minimum,
             clock: Clock::start(),
             pod_name: env.pod_name,
             pod_ip: env.pod_ip,

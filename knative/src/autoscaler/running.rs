@@ -10,7 +10,7 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use pilotlight_autoscaler::{Autoscaler, AutoscalerParams, Journal, OnScrape, ScrapeFault, admin};
-use pilotlight_config::process::{MetricsProtocol, PrometheusEnv, StatefulEnv};
+use pilotlight_config::process::{MetricsProtocol, MinimumKubernetes, PrometheusEnv, StatefulEnv};
 use pilotlight_kubernetes::event::{Note, Recorder};
 use pilotlight_kubernetes::{LeaseTimes, Leases, LeasesParams};
 use pilotlight_net::{Admin, Clock, Drain, listen};
@@ -31,11 +31,14 @@ use super::ownership::{HolderAddresses, Ownership, StatefulSet};
 use super::probe::Resolve;
 use super::scraping::ScrapeOutcome;
 use super::settings::Settings;
+use crate::api_server_version::check_version as refuse_old;
 
 /// The parts of an autoscaler in Knative's place.
 pub struct RunningParams {
     /// The API server.
     pub client: Client,
+    /// The oldest version of it.
+    pub minimum: MinimumKubernetes,
     /// The process's clock.
     pub clock: Clock,
     /// The name of this pod.
@@ -106,11 +109,11 @@ impl Drop for Drains {
 /// Starts an autoscaler, on the current runtime: ConfigMaps, then leases, then watches, then decisions, then servers.
 ///
 /// Fails if the ConfigMaps are not all there and legal, with all that is wrong ([`WrongSettings`]); if the API server
-/// cannot be asked for a minute; or if a port is taken.
+/// cannot be asked for a minute, or is older than demanded; or if a port is taken.
 pub async fn start(params: RunningParams) -> anyhow::Result<RunningAutoscaler> {
     let RunningParams { client, clock, system_namespace: namespace, .. } = params;
-    check_version(&client).await;
     let maps = read_config_maps(&client, &namespace, &params.config_maps).await?;
+    check_version(&client, &params.minimum).await?;
     let election = maps.leader_election().clone();
     let stateful = params.stateful.as_ref();
     let stateful = stateful
@@ -248,19 +251,15 @@ impl RunningAutoscaler {
     }
 }
 
-/// Warns of an API server that is older than what is compiled in; whether it does nevertheless, everybody will see.
-async fn check_version(client: &Client) {
+/// Looks at the API server's version. That it does not tell is an error only where a version is demanded.
+async fn check_version(client: &Client, minimum: &MinimumKubernetes) -> anyhow::Result<()> {
     match client.apiserver_version().await {
-        Ok(version) => {
-            let digits =
-                |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
-            let number: Option<(u32, u32)> = digits(&version.major).zip(digits(&version.minor));
-            if number.is_none_or(|number| number < OLDEST_API_SERVER) {
-                let (major, minor) = OLDEST_API_SERVER;
-                warn!(version = version.git_version, oldest = %format!("{major}.{minor}"), "The API server is older than those that this is made for");
-            }
+        Ok(version) => refuse_old(minimum, &version.git_version),
+        Err(error) if minimum.is_demanded => Err(error).context("cannot ask the API server for its version"),
+        Err(error) => {
+            debug!(%error, "Cannot ask the API server for its version");
+            Ok(())
         }
-        Err(error) => debug!(%error, "Cannot ask the API server for its version"),
     }
 }
 
@@ -338,8 +337,6 @@ fn on_scrape(cluster: &Arc<KnativeCluster>) -> OnScrape {
 }
 
 const COMPONENT: &str = "autoscaler";
-/// The oldest API server whose types are compiled in.
-const OLDEST_API_SERVER: (u32, u32) = (1, 33);
 /// Knative's time for an API server that does not answer yet.
 const API_SERVER_PATIENCE: Duration = Duration::from_secs(60);
 const API_SERVER_PAUSE: Duration = Duration::from_secs(1);

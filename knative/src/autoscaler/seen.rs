@@ -14,7 +14,7 @@ pub(crate) struct Seen {
     pub(crate) autoscaler: Arc<AutoscalerFact>,
     pub(crate) service: Option<Arc<ServiceFact>>,
     pub(crate) metric: Option<Arc<MetricFact>>,
-    /// The pods that the scale target asks for; `None`: not watched.
+    /// The pods that the scale target asks for; `None`: not known.
     pub(crate) replicas: Option<u32>,
     pub(crate) spec: Arc<RevisionSpec>,
     /// The newest evaluation; `None`: there is none yet, and nothing is known of what is wanted.

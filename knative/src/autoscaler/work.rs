@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use kube::Client;
 use parking_lot::Mutex;
 use pilotlight_autoscaler::cluster::RevisionView;
@@ -201,7 +202,8 @@ impl Worker {
             }
             let Err(error) = self.perform(&seen, &write).await else { continue };
             self.failed(&seen, operation(&write), &error, failures);
-            if let (Some(kind), WriteError::Refused(_)) = (write.creates(), &error) {
+            if let (Some(kind), WriteError::Refused(_) | WriteError::Forbidden(_)) = (write.creates(), &error)
+            {
                 self.index.lock().failed_create(id, Some(kind));
                 self.write_status(id).await;
             }
@@ -267,11 +269,19 @@ impl Worker {
         let target = &seen.autoscaler.spec.scale_target_ref;
         let namespace = &seen.id.namespace;
         let from = match seen.replicas {
-            Some(replicas) => replicas,
-            // Only Deployments are watched.
-            None => self.targets.read(namespace, target).await?.0.replicas,
+            Some(replicas) => Some(replicas),
+            None => match self.targets.read(namespace, target).await {
+                Ok((found, _)) => {
+                    let replicas = found.replicas;
+                    self.index.lock().wrote(&seen.id, Written::Target(found));
+                    Some(replicas)
+                }
+                // Knative's role lets us patch the scale of anything, and read that of nothing.
+                Err(WriteError::Forbidden(_)) => None,
+                Err(error) => return Err(error),
+            },
         };
-        if from == to {
+        if from == Some(to) {
             return Ok(());
         }
         let scaled = self.targets.set(namespace, target, to).await?;
@@ -279,6 +289,27 @@ impl Worker {
         self.index.lock().wrote(&seen.id, Written::Target(scaled));
         self.teller.scaled(seen, from, to);
         Ok(())
+    }
+
+    /// Reads the scale targets that no watch shows, for somebody else may have changed one.
+    pub(crate) async fn read_targets(self: &Arc<Self>) {
+        let unwatched = self.index.lock().unwatched();
+        stream::iter(unwatched).for_each_concurrent(READ_AT_A_TIME, |id| self.read_target(id)).await;
+    }
+
+    async fn read_target(self: &Arc<Self>, id: Arc<RevisionId>) {
+        let Some(seen) = self.seen(&id) else { return };
+        match self.targets.read(&seen.id.namespace, &seen.autoscaler.spec.scale_target_ref).await {
+            Ok((found, _)) => {
+                let is_news = seen.replicas != Some(found.replicas);
+                self.index.lock().wrote(&id, Written::Target(found));
+                if is_news {
+                    self.reconcile_soon(&id);
+                }
+            }
+            // What has to be written there will say so.
+            Err(error) => debug!(revision = %id, %error, "Scale target was not read"),
+        }
     }
 
     /// Asks whether an activator stands in front of the revision.
@@ -343,6 +374,8 @@ fn operation(write: &Write) -> &'static str {
 const SCALE: &str = "scale";
 /// Revisions that are reconciled at a time, and scaled at a time where it is not urgent.
 const AT_WORK: usize = 32;
+/// Scale targets that are read at a time.
+const READ_AT_A_TIME: usize = 8;
 /// After so many failures of this kind it is no accident.
 const STALE_SEVERAL_TIMES: u32 = 6;
 const LOGGED_EVERY: Duration = Duration::from_secs(30);

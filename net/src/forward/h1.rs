@@ -108,6 +108,7 @@ impl Http1Pool {
         let mut was_written = false;
         while let Some(mut pooled) = self.take(to) {
             let may_replay = is_replayable(request);
+            client.set_sent();
             match pooled.connection.send(request, inform).await {
                 Ok(response) => return accept(pooled, request, response, permission),
                 Err(Unanswered::Unsent(_)) => {}
@@ -125,6 +126,7 @@ impl Http1Pool {
                 }
             }
         }
+        client.set_waiting();
         // Boxed: connecting is rare, and its future large enough to weigh on every request that finds a kept connection.
         let dialed = self.connect(to).await;
         let mut pooled = dialed.map_err(|source| SendError::not_dialed(source, was_written))?;
@@ -133,6 +135,7 @@ impl Http1Pool {
             broken.map_err(|source| SendError::whole(source, was_written))?;
         }
         let may_replay = is_replayable(request);
+        client.set_sent();
         match pooled.connection.send(request, inform).await {
             Ok(response) => accept(pooled, request, response, permission),
             Err(Unanswered::Unsent(source)) => Err(SendError::whole(source, was_written)),

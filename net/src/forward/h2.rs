@@ -33,10 +33,10 @@ use crate::dial::Dialer;
 use crate::error::chain;
 use crate::h2::{
     Http2Io, MAX_FRAME_BYTES, MAX_READ_HEADER_BYTES, MAX_RESET_REMEMBERED, SEND_BUFFER_BYTES, Wear,
-    is_too_large,
+    header_list_bytes,
 };
 use crate::unwritten::{CountedBody, Unwritten};
-use crate::{Body, Error, Pings, Request, Response};
+use crate::{Body, Client, Error, Pings, Request, Response};
 
 #[derive(Debug)]
 pub(super) struct Http2Pool {
@@ -129,19 +129,22 @@ impl Http2Pool {
 
     pub(super) async fn send(
         self: &Arc<Self>,
+        client: &Client,
         to: SocketAddr,
         request: &mut Request,
     ) -> Result<Response, SendError> {
         let (mut is_alone, mut was_written) = (false, false);
         for attempt in 1.. {
+            client.set_waiting();
             let leased = if is_alone { self.lease_alone(to).await } else { self.lease(to).await };
             let (lease, is_fresh) = leased.map_err(|source| SendError::not_dialed(source, was_written))?;
             let is_replayable = is_replayable(request);
             let (mut sent, kept) = KeptRequest::new(std::mem::take(request));
             complete_head(to, &mut sent);
             let sent = sent.map(|body| lease.connection.unwritten.count(body));
+            client.set_sent();
             let mut failure = match lease.connection.sender.clone().try_send_request(sent).await {
-                Ok(response) if is_too_large(None, response.headers()) => {
+                Ok(response) if header_list_bytes(None, response.headers()).is_none() => {
                     return Err(SendError::Failed { source: Error::Malformed("the head is too large") });
                 }
                 Ok(response) => {

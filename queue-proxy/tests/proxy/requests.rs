@@ -6,7 +6,7 @@ use pilotlight_net::Body;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{GET, Gate, Running, app, app_on, ask, body, env, mirror, send, soon, status};
+use crate::support::{GET, Gate, Running, app, app_on, ask, body, env, mirror, send, soon, status, until};
 
 #[tokio::test]
 async fn the_app_sees_what_the_client_sent_and_the_forwarding_headers() {
@@ -82,7 +82,7 @@ async fn a_waiting_client_that_leaves_makes_room_even_if_it_sent_a_body() {
     for _ in 0..10 {
         waiting.push(send(proxy.at.requests, "POST / HTTP/1.1\nContent-Length: 0").await);
     }
-    crate::support::until("ten in the queue", async || depth().await == Some(11.0)).await;
+    until("ten in the queue", async || depth().await == Some(11.0)).await;
     assert_eq!(status(&proxy.ask(GET).await), 503);
     waiting.pop();
     let admitted = tokio::spawn(async move {
@@ -149,14 +149,31 @@ async fn silence_past_the_timeout_is_a_504() {
 async fn time_in_the_queue_counts_against_the_timeout_and_the_place_is_freed() {
     let gate = Gate::closed().await;
     let mut settings = env(gate.address, &[("CONTAINER_CONCURRENCY", "1")]);
-    settings.timeouts.total = Duration::from_millis(300);
+    let total = Duration::from_secs(5);
+    settings.timeouts.total = total;
     let proxy = Running::start(settings).await;
-    let (first, second) = tokio::join!(proxy.ask(GET), proxy.ask(GET));
-    assert_eq!((status(&first), status(&second)), (504, 504));
-    // One for the third, and one for the second: if it got the place of the first in the moment in which its own time was
-    // over, the app has it still, as it has requests of clients that close their side behind them.
-    gate.let_through(2);
+    // A probe leaves a second connection to the app behind, over which a request could be sent at once.
+    let probe = tokio::spawn(ask(proxy.at.requests, "GET / HTTP/1.1\nK-Kubelet-Probe: x"));
+    gate.holds(1).await;
+    let first = tokio::spawn(ask(proxy.at.requests, GET));
+    gate.holds(2).await;
+    gate.let_through(1);
+    assert_eq!(status(&probe.await.unwrap()), 200);
+    let second = tokio::spawn(ask(proxy.at.requests, GET));
+    let depth = async || proxy.metrics().await.lines().any(|line| is_queue_depth(line, "2"));
+    until("the second waits", depth).await;
+    // One step of the clock for both: the second gets the place of the first when its own time is over, too.
+    tokio::time::pause();
+    tokio::time::advance(total).await;
+    tokio::time::resume();
+    assert_eq!((status(&first.await.unwrap()), status(&second.await.unwrap())), (504, 504));
+    gate.holds(0).await;
+    gate.let_through(1);
     assert_eq!(status(&proxy.ask(GET).await), 200);
+}
+
+fn is_queue_depth(line: &str, depth: &str) -> bool {
+    line.starts_with("kn_serving_queue_depth{") && line.rsplit(' ').next() == Some(depth)
 }
 
 #[tokio::test]

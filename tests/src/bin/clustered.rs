@@ -1,6 +1,7 @@
-//! Pilotlight's parts of a cluster with Knative, as the pods of a small cluster run them. `PART` says which one.
+//! Pilotlight's parts of a cluster, as the pods of a small cluster run them. `PART` says which one: `activator` and
+//! `autoscaler` of a cluster with Knative, `plain-activator` and `plain-controller` of one without.
 //!
-//! The activator is the program as it is shipped. The autoscaler differs from its program in one thing: no DNS knows the
+//! They are the programs as they are shipped, but for the autoscaler, which differs from its program in one thing: no DNS knows the
 //! small cluster's Services, so it asks the API server for their addresses.
 
 use std::io;
@@ -9,12 +10,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use clap::Parser;
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use kube::api::Api;
-use pilotlight_config::process::{AutoscalerEnv, TelemetryEnv};
+use pilotlight_config::process::{AutoscalerEnv, MinimumKubernetes, TelemetryEnv};
+use pilotlight_controller::data::program::DataArgs;
+use pilotlight_controller::leader::program::LeaderArgs;
 use pilotlight_knative::autoscaler::{ConfigMapNames, Resolve, RunningParams, STATS_PORT, start};
 use pilotlight_net::Clock;
+use pilotlight_process::flags::parse;
 use pilotlight_process::{LogSettings, MetricsPage, StopSignals, set_log_level, start_logs};
 use pilotlight_telemetry::Registry;
 use pilotlight_tests::cluster::local_port;
@@ -30,11 +35,27 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Ok("plain-activator") => match parse::<Program<DataArgs>>(std::env::args_os()) {
+            Ok(program) => pilotlight_controller::data::program::run(&program.args),
+            Err(code) => code,
+        },
+        Ok("plain-controller") => match parse::<Program<LeaderArgs>>(std::env::args_os()) {
+            Ok(program) => pilotlight_controller::leader::program::run(&program.args),
+            Err(code) => code,
+        },
         _ => {
-            eprintln!("clustered: PART is neither activator nor autoscaler");
+            eprintln!("clustered: PART is no part of a cluster");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A program without arguments of its own: variables say everything.
+#[derive(Debug, Parser)]
+#[command(name = "clustered")]
+struct Program<Args: clap::Args> {
+    #[command(flatten)]
+    args: Args,
 }
 
 fn run() -> anyhow::Result<()> {
@@ -59,6 +80,7 @@ async fn params() -> anyhow::Result<RunningParams> {
     Ok(RunningParams {
         resolve: ask(client.clone()),
         client,
+        minimum: MinimumKubernetes::default(),
         clock: Clock::start(),
         pod_name: env.pod_name,
         pod_ip: env.pod_ip,

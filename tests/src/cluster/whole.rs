@@ -107,11 +107,7 @@ impl Cluster {
         autoscalers: u32,
         activators: u32,
     ) -> anyhow::Result<()> {
-        let kubeconfig = match &self.server {
-            Server::InProcess(server) => server.kubeconfig(),
-            Server::Real(_) => std::env::var_os("KUBECONFIG").context("no KUBECONFIG")?.into(),
-        };
-        let kubeconfig = kubeconfig.to_str().context("a kubeconfig with a plain name")?.to_owned();
+        let kubeconfig = kubeconfig(&self.server)?;
         let services: Api<Service> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         for (name, app, ports) in [
             ("autoscaler", "autoscaler", json!([{ "name": "http", "port": 8080, "targetPort": 8080 }])),
@@ -282,6 +278,15 @@ fn part_deployment(part: &str, port: u16, replicas: u32) -> Value {
     })
 }
 
+/// The file by which other processes reach the API server.
+pub(super) fn kubeconfig(server: &Server) -> anyhow::Result<String> {
+    let path = match server {
+        Server::InProcess(server) => server.kubeconfig(),
+        Server::Real(_) => std::env::var_os("KUBECONFIG").context("no KUBECONFIG")?.into(),
+    };
+    Ok(path.to_str().context("a kubeconfig with a plain name")?.to_owned())
+}
+
 async fn write_config(client: &Client, name: &str, data: &BTreeMap<String, String>) -> anyhow::Result<()> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let map: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": name }, "data": data }))?;
@@ -295,7 +300,7 @@ async fn write_config(client: &Client, name: &str, data: &BTreeMap<String, Strin
     }
 }
 
-async fn create<K>(api: &Api<K>, object: &K) -> anyhow::Result<()>
+pub(super) async fn create<K>(api: &Api<K>, object: &K) -> anyhow::Result<()>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Serialize,
 {
@@ -306,7 +311,7 @@ where
     }
 }
 
-fn merge(into: &mut Value, from: Value) {
+pub(super) fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (name, value) in from {

@@ -7,6 +7,8 @@
 
 mod apply;
 mod faults;
+mod kinds;
+mod kubectl;
 mod lifecycle;
 mod lists;
 mod patches;

@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Resource};
 use pilotlight_activator::ActivatorParams;
+use pilotlight_config::process::MinimumKubernetes;
 use pilotlight_core::RevisionId;
 use pilotlight_knative::activator::{
     ConfigNames, KnativeActivatorParams, ListenAddresses, RunningActivator, start,
@@ -84,6 +85,7 @@ pub(crate) fn params(server: &ApiServer, autoscaler: SocketAddr) -> KnativeActiv
     let target = Target::ws(&format!("ws://{autoscaler}")).expect("a URL");
     KnativeActivatorParams {
         client: server.client(),
+        minimum: MinimumKubernetes::default(),
         system_namespace: "knative-serving".to_owned(),
         config: ConfigNames::default(),
         listen: ListenAddresses { http1: free, http2: free, https: free, admin: free, metrics: free },
@@ -305,4 +307,18 @@ async fn settings_that_are_wrong_are_told_at_once_and_nothing_is_started() {
     server.add(config_map("config-network", &json!({"system-internal-tls": "on"})));
     let refused = start(params(&server, autoscaler().await)).await.expect_err("they are wrong");
     assert_eq!(refused.to_string(), "config-network: system-internal-tls: \"on\" is not enabled or disabled");
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_older_than_demanded_is_refused() {
+    let server = cluster().await;
+    let demanded =
+        |version: &str| MinimumKubernetes::from_env(|_| Some(version.to_owned())).expect("a version");
+    let params = |minimum| KnativeActivatorParams { minimum, ..params(&server, ([127, 0, 0, 1], 1).into()) };
+    let refused = start(params(demanded("v1.99.0"))).await.expect_err("the server is v1.33.0");
+    assert_eq!(
+        refused.to_string(),
+        "the API server is Kubernetes \"v1.33.0\", and 1.99.0 or newer is needed (KUBERNETES_MIN_VERSION)"
+    );
+    start(params(demanded("v1.33.0"))).await.expect("a start");
 }

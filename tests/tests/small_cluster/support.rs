@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
-use pilotlight_tests::cluster::{Server, SmallCluster};
+use pilotlight_tests::cluster::{Server, SmallCluster, plain_image};
 use pilotlight_tests::eventually;
 use pilotlight_tests::http::{Answer, get};
 use serde::Serialize;
@@ -33,6 +33,7 @@ impl Fixture {
         let namespace = server.namespace().await;
         let client = server.client();
         let cluster = SmallCluster::start(&client).expect("a cluster");
+        cluster.kubelet.add_image("plain", plain_image(env!("CARGO_BIN_EXE_plain_app")));
         Fixture { cluster, client, namespace, server }
     }
 
@@ -138,7 +139,7 @@ impl Fixture {
 /// The pod that gave the answer.
 pub(crate) fn pod_of(answer: &Answer) -> String {
     let line = answer.body.lines().last().unwrap_or_default();
-    line.trim_start_matches("Pod ").split(',').next().unwrap_or_default().to_owned()
+    line.trim_start_matches("Pod ").split(',').next().unwrap_or_default().trim().to_owned()
 }
 
 /// A Deployment of the sample application, probed every second.
@@ -159,6 +160,24 @@ pub(crate) fn deployment(name: &str, replicas: i32, args: &[&str]) -> Value {
             },
         },
     })
+}
+
+/// A Deployment of one pod whose app listens at these ports (`8080/http`), the first of them named `web`.
+pub(crate) fn plain(name: &str, listen: &str, env: &[(&str, &str)]) -> Value {
+    let ports = listen.split_whitespace().enumerate().map(|(index, port)| {
+        let number: u16 = port.split('/').next().and_then(|number| number.parse().ok()).expect("a port");
+        let name = if index == 0 { "web".to_owned() } else { format!("port-{index}") };
+        json!({ "name": name, "containerPort": number })
+    });
+    let ports: Vec<Value> = ports.collect();
+    let mut env: Vec<Value> =
+        env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+    env.push(json!({ "name": "LISTEN", "value": listen }));
+    let mut deployment = deployment(name, 1, &[]);
+    let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
+    (container["image"], container["ports"], container["env"]) = ("plain".into(), ports.into(), env.into());
+    container["readinessProbe"] = json!({ "tcpSocket": { "port": "web" }, "periodSeconds": 1 });
+    deployment
 }
 
 /// A Service whose selector is the label `app`.

@@ -20,8 +20,12 @@ fn holding(held: &[&str]) -> Arc<Buckets> {
     Arc::new(Buckets { all: vec!["b".to_owned()].into(), held })
 }
 
-fn deployment() -> Arc<RevisionId> {
-    Arc::new(RevisionId::new("ns", "hello-1-deployment"))
+fn target(kind: TargetKind) -> Arc<TargetId> {
+    Arc::new(TargetId { kind, name: RevisionId::new("ns", "hello-1-deployment") })
+}
+
+fn deployment() -> Arc<TargetId> {
+    target(TargetKind::Deployment)
 }
 
 fn replicas(version: &str, replicas: u32) -> Option<Arc<ScaleFact>> {
@@ -66,14 +70,15 @@ fn facts_make_a_view() {
     let proxied = ServiceFact { activator_since: Some(since(7)), ..service("Proxy", 2) };
     let facts = [
         pod_named("p-1", Some(pod(PodPhase::Ready))),
-        pod_named("p-2", Some(PodFact { ip: None, ..pod(PodPhase::Starting) })),
+        pod_named("p-2", Some(PodFact { ip: None, ..pod(PodPhase::Pending) })),
+        pod_named("p-3", Some(pod(PodPhase::Starting))),
         Fact::Service(id(), Some(Arc::new(proxied))),
     ];
     assert_eq!(learn(&mut index, facts), None, "without a PodAutoscaler it is nobody's");
     let view = learn(&mut index, [of_autoscaler(autoscaler())]).unwrap();
     assert_eq!(*view.spec, RevisionSpec::default());
     assert_eq!(view.path, ActivatorPath { populated_since: Some(since(7)), probed: false });
-    assert_eq!(view.counts(), PodCounts { ready: 1, starting: 1, terminating: 0 });
+    assert_eq!(view.counts(), PodCounts { ready: 1, starting: 2, pending: 1, terminating: 0 });
     let pod = &view.pods[0];
     assert_eq!((pod.name.as_str(), pod.started), ("p-1", since(100)));
     assert_eq!(pod.stats_address, "10.1.2.3:9090".parse().unwrap());
@@ -151,29 +156,48 @@ fn a_change_touches_one_revision_and_settings_reach_all() {
 }
 
 #[test]
-fn a_deployment_is_its_revisions_by_the_scale_target() {
+fn a_target_is_its_revisions_by_kind_and_name() {
     let mut index = index();
     assert_eq!(
-        index.learn(Fact::Deployment(deployment(), replicas("5", 2))),
+        index.learn(Fact::Target(deployment(), replicas("5", 2))),
         None,
         "whose it is is not known yet"
     );
     learn(&mut index, [of_autoscaler(autoscaler())]);
     assert_eq!(index.seen(&id()).unwrap().replicas, Some(2));
-    assert_eq!(index.learn(Fact::Deployment(deployment(), replicas("6", 3))), Some(id()));
+    assert_eq!(index.learn(Fact::Target(deployment(), replicas("6", 3))), Some(id()));
     assert_eq!(index.seen(&id()).unwrap().replicas, Some(3));
 
     let mut elsewhere = autoscaler();
     elsewhere.spec.scale_target_ref.kind = "StatefulSet".to_owned();
     learn(&mut index, [of_autoscaler(elsewhere)]);
-    assert_eq!(index.seen(&id()).unwrap().replicas, None, "only Deployments are watched");
-    assert_eq!(index.learn(Fact::Deployment(deployment(), replicas("7", 3))), None);
+    assert_eq!(index.seen(&id()).unwrap().replicas, None, "another object of the same name");
+    assert!(index.names(&TargetKind::StatefulSet) && !index.names(&TargetKind::Deployment));
+    assert_eq!(index.learn(Fact::Target(deployment(), replicas("7", 3))), None);
+    assert_eq!(index.learn(Fact::Target(target(TargetKind::StatefulSet), replicas("8", 4))), Some(id()));
+    assert_eq!(index.seen(&id()).unwrap().replicas, Some(4));
+}
+
+#[test]
+fn a_target_that_no_watch_shows_is_known_until_the_plan_changes() {
+    let mut index = index();
+    let mut of_a_bus = autoscaler();
+    of_a_bus.spec.scale_target_ref.kind = "Bus".to_owned();
+    learn(&mut index, [of_autoscaler(of_a_bus)]);
+    assert!(index.unwatched().is_empty(), "nobody has decided anything yet");
+    let spec = RevisionSpec::default();
+    assert!(index.decided(&id(), &evaluation(&spec, 2)).is_urgent, "it may have fewer");
+    index.wrote(&id(), Written::Target(ScaleFact { resource_version: "8".to_owned(), replicas: 2 }));
+    assert!(index.decided(&id(), &evaluation(&spec, 2)).is_nothing());
+    assert_eq!((index.seen(&id()).unwrap().replicas, index.unwatched()), (Some(2), vec![id()]));
+    assert!(index.decided(&id(), &evaluation(&spec, 1)).is_urgent, "fewer may be more than there are now");
+    assert_eq!(index.seen(&id()).unwrap().replicas, None);
 }
 
 #[test]
 fn what_was_written_counts_at_once() {
     let mut index = index();
-    learn(&mut index, [of_autoscaler(autoscaler()), Fact::Deployment(deployment(), replicas("5", 0))]);
+    learn(&mut index, [of_autoscaler(autoscaler()), Fact::Target(deployment(), replicas("5", 0))]);
     index.wrote(&id(), Written::Target(ScaleFact { resource_version: "8".to_owned(), replicas: 4 }));
     index.wrote(&id(), Written::Service(service("Proxy", 2)));
     let seen = index.seen(&id()).unwrap();
@@ -187,7 +211,7 @@ fn what_was_written_counts_at_once() {
 fn only_an_evaluation_that_is_written_differently_calls_for_something() {
     let mut index = index();
     let spec = RevisionSpec::default();
-    learn(&mut index, [of_autoscaler(autoscaler()), Fact::Deployment(deployment(), replicas("5", 2))]);
+    learn(&mut index, [of_autoscaler(autoscaler()), Fact::Target(deployment(), replicas("5", 2))]);
     let first = index.decided(&id(), &evaluation(&spec, 2));
     assert!(first.is_dirty && !first.is_urgent, "two pods are there: {first:?}");
     let mut later = evaluation(&spec, 2);
@@ -207,7 +231,7 @@ fn a_probe_is_asked_for_while_pods_are_there_and_its_answer_lasts_until_the_revi
     let status = PodAutoscalerStatus { service_name: "hello-1".to_owned(), ..PodAutoscalerStatus::default() };
     let mut fact = AutoscalerFact { status, ..autoscaler() };
     fact.spec.protocol_type = "h2c".to_owned();
-    learn(&mut index, [of_autoscaler(fact), Fact::Deployment(deployment(), replicas("5", 1))]);
+    learn(&mut index, [of_autoscaler(fact), Fact::Target(deployment(), replicas("5", 1))]);
     let mut waiting =
         with_activity(evaluation(&spec, 1), Activity::Inactive { since: NOW, timed_out: false });
     waiting.plan.probe_path = true;
@@ -223,7 +247,7 @@ fn a_probe_is_asked_for_while_pods_are_there_and_its_answer_lasts_until_the_revi
     assert!(!index.look(NOW, &id()).0.unwrap().path.probed);
 
     learn(&mut index, []);
-    index.learn(Fact::Deployment(deployment(), replicas("6", 0)));
+    index.learn(Fact::Target(deployment(), replicas("6", 0)));
     assert_eq!(index.decided(&id(), &waiting).probe, None, "no pod is left that could go");
 }
 
@@ -236,7 +260,7 @@ fn a_revision_at_rest_comes_back_as_one_whose_activator_has_answered() {
         ..PodAutoscalerStatus::default()
     };
     let at_rest = AutoscalerFact { status, ..autoscaler() };
-    index.learn(Fact::Deployment(deployment(), replicas("5", 0)));
+    index.learn(Fact::Target(deployment(), replicas("5", 0)));
     let view = learn(&mut index, [of_autoscaler(at_rest)]).unwrap();
     assert!(view.path.probed && view.history.unwrap().path == view.path);
 }

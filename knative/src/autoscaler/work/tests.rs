@@ -3,14 +3,15 @@ use std::collections::BTreeSet;
 use futures_util::future::BoxFuture;
 use http::Method;
 use pilotlight_core::{Activity, RevisionSpec};
+use pilotlight_kubernetes::pretend::{Asked, Failure, PretendApi};
 use serde_json::{Value, json};
 
 use super::super::buckets::Buckets;
 use super::super::cluster::{KnativeCluster, KnativeClusterParams};
 use super::super::facts;
 use super::super::pretend::{NOW, evaluation, with_activity};
-use super::super::pretend_api::{Asked, Failure, PretendApi};
 use super::super::settings::Settings;
+use super::super::targets::{READ_INTERVAL, TargetId, TargetKind};
 use super::*;
 
 const AUTOSCALERS: &str = "/apis/autoscaling.internal.knative.dev/v1alpha1/namespaces/ns/podautoscalers";
@@ -117,7 +118,10 @@ impl Place {
         let at = |kind: &str, name: &str| self.api.get(&format!("{kind}/{name}"));
         let deployment = format!("{name}-deployment");
         let facts = [
-            Fact::Deployment(id(&deployment), read(at(DEPLOYMENTS, &deployment), facts::deployment)),
+            Fact::Target(
+                Arc::new(TargetId { kind: TargetKind::Deployment, name: (*id(&deployment)).clone() }),
+                read(at(DEPLOYMENTS, &deployment), facts::deployment),
+            ),
             Fact::Service(id(name), read(at(SERVICES, name), facts::service)),
             Fact::Metric(id(name), read(at(METRICS, name), facts::metric)),
             Fact::Autoscaler(id(name), read(at(AUTOSCALERS, name), facts::autoscaler)),
@@ -338,15 +342,9 @@ async fn each_change_of_scale_is_an_event_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_that_is_not_watched_is_asked_first() {
-    let place = Place::new(&["hello-1"]);
-    let path = format!("{AUTOSCALERS}/hello-1");
-    let mut changed = place.api.get(&path).unwrap();
-    changed["spec"]["scaleTargetRef"] = json!({"apiVersion": "example.com/v1", "kind": "Bus", "name": "b"});
-    place.api.put(&path, changed);
-    let bus = "/apis/example.com/v1/namespaces/ns/buses/b";
-    place.api.put(bus, json!({"metadata": {}, "spec": {"replicas": 2}}));
-    place.watch("hello-1");
+async fn a_target_that_no_watch_shows_is_read_when_the_plan_changes() {
+    let (place, bus) = (Place::new(&["hello-1"]), "/apis/example.com/v1/namespaces/ns/buses/b");
+    scale_a_bus(&place, 2);
     place.worker.apply(&id("hello-1"), &waking(2));
     let writes = place.settled().await;
     assert!(
@@ -357,16 +355,130 @@ async fn a_target_that_is_not_watched_is_asked_first() {
     place.worker.apply(&id("hello-1"), &waking(3));
     place.settled().await;
     assert_eq!(place.api.get(bus).unwrap()["spec"]["replicas"], 3);
+    assert_eq!(place.api.reads_of(&format!("{bus}/scale")), 2, "once for each plan");
+    let before = place.api.writes().len();
+    for _ in 0..9 {
+        place.worker.apply(&id("hello-1"), &waking(3));
+        place.watch("hello-1");
+    }
+    assert_eq!(place.settled().await.len(), before);
+    assert_eq!(place.api.reads_of(&format!("{bus}/scale")), 2, "not for other news");
+}
+
+/// Has the revision scale a `Bus`, which asks for so many pods.
+fn scale_a_bus(place: &Place, pods: u32) {
+    let path = format!("{AUTOSCALERS}/hello-1");
+    let mut changed = place.api.get(&path).unwrap();
+    changed["spec"]["scaleTargetRef"] = json!({"apiVersion": "example.com/v1", "kind": "Bus", "name": "b"});
+    place.api.put(&path, changed);
+    let bus = "/apis/example.com/v1/namespaces/ns/buses/b";
+    place.api.put(bus, json!({"metadata": {}, "spec": {"replicas": pods}}));
+    place.watch("hello-1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_shows_what_was_listed_and_ends_with_its_last_handle() {
+async fn with_knatives_role_a_scale_that_may_not_be_read_is_told_once_for_each_plan() {
+    let (place, bus) = (Place::new(&["hello-1"]), "/apis/example.com/v1/namespaces/ns/buses/b");
+    scale_a_bus(&place, 0);
+    place.api.fail(|asked| {
+        (asked.method == Method::GET && asked.path.ends_with("/scale")).then_some(Failure::Status(403))
+    });
+    for pods in [2, 2, 3] {
+        place.worker.apply(&id("hello-1"), &waking(pods));
+        place.settled().await;
+        place.worker.read_targets().await;
+        place.settled().await;
+    }
+    assert_eq!(place.api.get(bus).unwrap()["spec"]["replicas"], 3);
+    let scales = lines(&place.api.writes()).iter().filter(|line| *line == "change scale of buses").count();
+    assert_eq!(scales, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_do_to_a_target_that_no_watch_shows_is_put_right() {
+    let (place, bus) = (Place::new(&["hello-1"]), "/apis/example.com/v1/namespaces/ns/buses/b");
+    scale_a_bus(&place, 3);
+    place.worker.apply(&id("hello-1"), &waking(3));
+    let before = place.settled().await.len();
+    for _ in 0..3 {
+        place.worker.read_targets().await;
+    }
+    assert_eq!(place.settled().await.len(), before, "a read that tells nothing new leads to no write");
+
+    scale_a_bus(&place, 7);
+    place.worker.read_targets().await;
+    let writes = place.settled().await;
+    assert_eq!(lines(&writes[before..]), ["change scale of buses"]);
+    assert_eq!(place.api.get(bus).unwrap()["spec"]["replicas"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_watch_shows_is_read_every_half_minute() {
     let api = PretendApi::default();
     put_revision(&api, "hello-1");
-    let (settings, buckets) = (
-        tokio::sync::watch::channel(Arc::<Settings>::default()),
-        tokio::sync::watch::channel(holding(&["b"])),
-    );
+    let path = format!("{AUTOSCALERS}/hello-1");
+    let mut changed = api.get(&path).unwrap();
+    changed["spec"]["scaleTargetRef"] = json!({"apiVersion": "example.com/v1", "kind": "Bus", "name": "b"});
+    api.put(&path, changed);
+    api.put("/apis/example.com/v1/namespaces/ns/buses/b", json!({"metadata": {}, "spec": {"replicas": 1}}));
+    let (cluster, _settings, _buckets) = start_cluster(&api);
+    let mut follower = pilotlight_autoscaler::Cluster::follow(&*cluster);
+    assert!(follower.next().await.is_some());
+    pilotlight_autoscaler::Cluster::apply(&*cluster, &id("hello-1"), &waking(1));
+    let scale = "/apis/example.com/v1/namespaces/ns/buses/b/scale";
+    let began = tokio::time::Instant::now();
+    while api.reads_of(scale) < 4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let spent = began.elapsed();
+    assert!(spent > 2 * READ_INTERVAL && spent < 4 * READ_INTERVAL, "{spent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stateful_sets_are_watched_where_one_is_named_and_it_is_allowed() {
+    for (is_named, is_allowed) in [(false, true), (true, false), (true, true)] {
+        let api = PretendApi::default();
+        put_revision(&api, "hello-1");
+        if is_named {
+            let path = format!("{AUTOSCALERS}/hello-1");
+            let mut changed = api.get(&path).unwrap();
+            changed["spec"]["scaleTargetRef"] =
+                json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s"});
+            api.put(&path, changed);
+        }
+        api.raw(
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            json!({"spec": {}, "status": {"allowed": is_allowed}}),
+        );
+        api.put(
+            "/apis/apps/v1/namespaces/ns/statefulsets/s",
+            json!({"metadata": {"namespace": "ns", "name": "s"}, "spec": {"replicas": 1, "selector": {}, "template": {}}}),
+        );
+        let (cluster, _settings, _buckets) = start_cluster(&api);
+        let mut follower = pilotlight_autoscaler::Cluster::follow(&*cluster);
+        assert!(follower.next().await.is_some(), "the start waits for no right");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let is_listed = api.reads_of("/apis/apps/v1/statefulsets") > 0;
+        assert_eq!(is_listed, is_named && is_allowed, "named: {is_named}, allowed: {is_allowed}");
+        if !is_named {
+            continue;
+        }
+        let mut waking = waking(1);
+        waking.pods.ready = 1;
+        pilotlight_autoscaler::Cluster::apply(&*cluster, &id("hello-1"), &waking);
+        tokio::time::sleep(3 * READ_INTERVAL).await;
+        let is_read = api.reads_of("/apis/apps/v1/namespaces/ns/statefulsets/s/scale") > 0;
+        assert_eq!(is_read, !is_allowed, "named: {is_named}, allowed: {is_allowed}");
+    }
+}
+
+/// A cluster in front of an API server, and what keeps its settings and its bucket.
+fn start_cluster(
+    api: &PretendApi,
+) -> (Arc<KnativeCluster>, tokio::sync::watch::Sender<Arc<Settings>>, tokio::sync::watch::Sender<Arc<Buckets>>)
+{
+    let settings = tokio::sync::watch::channel(Arc::<Settings>::default());
+    let buckets = tokio::sync::watch::channel(holding(&["b"]));
     let cluster = KnativeCluster::start(KnativeClusterParams {
         client: api.client(),
         clock: Clock::start(),
@@ -376,6 +488,14 @@ async fn a_cluster_shows_what_was_listed_and_ends_with_its_last_handle() {
         resolve: resolve_nothing(),
         metrics: Metrics::new(),
     });
+    (cluster, settings.0, buckets.0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_shows_what_was_listed_and_ends_with_its_last_handle() {
+    let api = PretendApi::default();
+    put_revision(&api, "hello-1");
+    let (cluster, _settings, buckets) = start_cluster(&api);
     let mut follower = pilotlight_autoscaler::Cluster::follow(&*cluster);
     let Some(pilotlight_feed::Change::Set(shown, view)) = follower.next().await else { panic!("a revision") };
     assert_eq!(shown, id("hello-1"));
@@ -383,7 +503,7 @@ async fn a_cluster_shows_what_was_listed_and_ends_with_its_last_handle() {
     assert!(matches!(history.activity, Some(Activity::Inactive { timed_out: false, .. })));
     assert_eq!(follower.next().await, Some(pilotlight_feed::Change::Complete));
 
-    let _ = buckets.0.send(holding(&[]));
+    let _ = buckets.send(holding(&[]));
     assert_eq!(follower.next().await, Some(pilotlight_feed::Change::Gone(id("hello-1"))));
     assert_eq!(api.writes().len(), 0);
     drop(cluster);

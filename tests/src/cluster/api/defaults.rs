@@ -51,7 +51,31 @@ pub(crate) fn fill(definition: &Definition, object: &mut Value) {
             object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
             fill_in(&mut object["spec"], &json!({"finalizers": ["kubernetes"]}));
         }
-        "HorizontalPodAutoscaler" => fill_in(&mut object["spec"], &json!({"minReplicas": 1})),
+        "DaemonSet" => {
+            let update =
+                json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
+            fill_in(&mut object["spec"], &json!({"revisionHistoryLimit": 10, "updateStrategy": update}));
+            fill_pod(&mut object["spec"]["template"]["spec"]);
+        }
+        "HorizontalPodAutoscaler" => {
+            let target = json!({"type": "Utilization", "averageUtilization": 80});
+            let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+            fill_in(&mut object["spec"], &json!({"minReplicas": 1, "metrics": [cpu]}));
+        }
+        "NetworkPolicy" => {
+            let has_egress = object["spec"]["egress"].as_array().is_some_and(|rules| !rules.is_empty());
+            let types = if has_egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            fill_in(&mut object["spec"], &json!({"podSelector": {}, "policyTypes": types}));
+        }
+        "PersistentVolumeClaim" => fill_in(&mut object["spec"], &json!({"volumeMode": "Filesystem"})),
+        "PriorityClass" => fill_in(object, &json!({"preemptionPolicy": "PreemptLowerPriority"})),
+        "RoleBinding" | "ClusterRoleBinding" => {
+            for subject in items(object, "subjects") {
+                if subject["kind"] != "ServiceAccount" {
+                    fill_in(subject, &json!({"apiGroup": "rbac.authorization.k8s.io"}));
+                }
+            }
+        }
         "EndpointSlice" => {
             for port in items(object, "ports") {
                 fill_in(port, &json!({"name": "", "protocol": "TCP"}));
@@ -80,6 +104,16 @@ pub(crate) fn first_status(definition: &Definition, object: &Value) -> Option<Va
         "ReplicaSet" | "StatefulSet" => Some(json!({"replicas": 0})),
         "Service" => Some(json!({"loadBalancer": {}})),
         "Namespace" => Some(json!({"phase": "Active"})),
+        "DaemonSet" => Some(json!({
+            "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0
+        })),
+        "HorizontalPodAutoscaler" => Some(json!({"currentMetrics": null, "desiredReplicas": 0})),
+        "PodDisruptionBudget" => Some(json!({
+            "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0
+        })),
+        "ResourceQuota" => Some(json!({})),
+        "PersistentVolumeClaim" => Some(json!({"phase": "Pending"})),
+        "Ingress" => Some(json!({"loadBalancer": {}})),
         "CustomResourceDefinition" => {
             let condition = |name: &str, reason: &str| json!({"type": name, "status": "True", "reason": reason, "message": ""});
             let stored = object["spec"]["versions"].as_array().into_iter().flatten();

@@ -19,8 +19,12 @@ pub struct Definition {
     pub kind: String,
     /// Such as `deployments`.
     pub plural: String,
+    /// Such as `deployment`.
+    pub singular: String,
     /// Other names that kubectl may be given, such as `deploy`.
     pub short_names: Vec<String>,
+    /// Groups of kinds that kubectl may be given, such as `all`.
+    pub categories: Vec<String>,
     /// Whether objects are in namespaces.
     pub is_namespaced: bool,
     /// Whether there is a `status` subresource; the main resource ignores the status then.
@@ -35,8 +39,19 @@ pub struct Definition {
     pub is_custom: bool,
     /// The `openAPIV3Schema` of a custom resource, if it has one.
     pub schema: Option<Value>,
-    /// Extra columns of tables: name, and the path of the value such as `.status.phase`.
-    pub columns: Vec<(String, String)>,
+    /// Extra columns of tables.
+    pub columns: Vec<PrinterColumn>,
+}
+
+/// A column of a custom resource's tables.
+#[derive(Clone, Debug)]
+pub struct PrinterColumn {
+    /// The head.
+    pub name: String,
+    /// The JSON path of the cell, such as `.status.conditions[?(@.type=="Ready")].status`.
+    pub path: String,
+    /// Whether only `-o wide` shows it.
+    pub is_wide: bool,
 }
 
 /// Paths to the numbers behind a `scale` subresource.
@@ -58,7 +73,9 @@ impl Definition {
             version: version.into(),
             kind: kind.into(),
             plural: plural.into(),
+            singular: kind.to_lowercase(),
             short_names: Vec::new(),
+            categories: Vec::new(),
             is_namespaced: true,
             has_status: false,
             scale: None,
@@ -90,6 +107,11 @@ impl Definition {
         Self { is_namespaced: false, ..self }
     }
 
+    /// In groups of kinds, for kubectl.
+    pub fn in_categories(self, categories: &[&str]) -> Self {
+        Self { categories: categories.iter().map(|name| (*name).to_owned()).collect(), ..self }
+    }
+
     /// With other names, for kubectl.
     pub fn with_short_names(self, names: &[&str]) -> Self {
         Self { short_names: names.iter().map(|name| (*name).to_owned()).collect(), ..self }
@@ -118,6 +140,10 @@ impl Definition {
         definition.is_namespaced = spec["scope"] != "Cluster";
         definition.has_status = version["subresources"]["status"].is_object();
         definition.short_names = strings(&names["shortNames"]);
+        definition.categories = strings(&names["categories"]);
+        if let Some(singular) = text(&names["singular"]).filter(|singular| !singular.is_empty()) {
+            definition.singular = singular;
+        }
         let scale = &version["subresources"]["scale"];
         if let Some(path) = scale["specReplicasPath"].as_str() {
             let or = |name: &str, default: &str| path_of(scale[name].as_str().unwrap_or(default));
@@ -129,19 +155,33 @@ impl Definition {
         }
         definition.schema = version["schema"].get("openAPIV3Schema").cloned();
         for column in version["additionalPrinterColumns"].as_array().into_iter().flatten() {
-            definition.columns.push((text(&column["name"])?, text(&column["jsonPath"])?));
+            definition.columns.push(PrinterColumn {
+                name: text(&column["name"])?,
+                path: text(&column["jsonPath"])?,
+                is_wide: column["priority"].as_i64().is_some_and(|priority| priority > 0),
+            });
         }
         Some(definition)
     }
 
-    fn built_in(group: &str, version: &str, kind: &str, plural: &str) -> Self {
-        let has_generation = matches!(group, "apps" | "apiextensions.k8s.io");
+    /// A kind of Kubernetes' own, namespaced and without subresources.
+    pub(super) fn built_in(group: &str, version: &str, kind: &str, plural: &str) -> Self {
         Self {
             is_custom: false,
-            has_generation,
+            has_generation: false,
             allows_unconditional_update: true,
             ..Self::new(group, version, kind, plural)
         }
+    }
+
+    /// With a `metadata.generation`.
+    pub(super) fn with_generation(self) -> Self {
+        Self { has_generation: true, ..self }
+    }
+
+    /// Every update has to name the version that it is based on.
+    pub(super) fn with_conditional_updates(self) -> Self {
+        Self { allows_unconditional_update: false, ..self }
     }
 }
 
@@ -158,53 +198,4 @@ pub(crate) fn path_of(path: &str) -> Vec<String> {
 /// The strings of a list of strings.
 pub(crate) fn strings(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// What every server has from the start: Kubernetes' kinds that controllers deal with, and Knative's.
-pub(crate) fn built_ins() -> Vec<Definition> {
-    let core = |kind, plural| Definition::built_in("", "v1", kind, plural);
-    let apps = |kind, plural| {
-        Definition::built_in("apps", "v1", kind, plural).with_status().with_scale(".spec.replicas")
-    };
-    let knative = |group, version, kind, plural| Definition::new(group, version, kind, plural).with_status();
-    let internal = |kind, plural| knative("autoscaling.internal.knative.dev", "v1alpha1", kind, plural);
-    let serving = |kind, plural| knative("serving.knative.dev", "v1", kind, plural);
-    let networking = |kind, plural| knative("networking.internal.knative.dev", "v1alpha1", kind, plural);
-    let mut lease = Definition::built_in("coordination.k8s.io", "v1", "Lease", "leases");
-    lease.allows_unconditional_update = false;
-    let mut crd = Definition::built_in(
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-    );
-    crd.allows_unconditional_update = false;
-    vec![
-        core("Pod", "pods").with_status().with_short_names(&["po"]),
-        core("Service", "services").with_status().with_short_names(&["svc"]),
-        core("Endpoints", "endpoints").with_short_names(&["ep"]),
-        core("ConfigMap", "configmaps").with_short_names(&["cm"]),
-        core("Secret", "secrets"),
-        core("Event", "events").with_short_names(&["ev"]),
-        core("Namespace", "namespaces").with_status().cluster_scoped().with_short_names(&["ns"]),
-        core("Node", "nodes").with_status().cluster_scoped().with_short_names(&["no"]),
-        core("ServiceAccount", "serviceaccounts").with_short_names(&["sa"]),
-        apps("Deployment", "deployments").with_short_names(&["deploy"]),
-        apps("ReplicaSet", "replicasets").with_short_names(&["rs"]),
-        apps("StatefulSet", "statefulsets").with_short_names(&["sts"]),
-        Definition::built_in("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
-        lease,
-        Definition::built_in("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-            .with_status()
-            .with_short_names(&["hpa"]),
-        crd.with_status().cluster_scoped().with_short_names(&["crd"]),
-        internal("PodAutoscaler", "podautoscalers").with_short_names(&["kpa", "pa"]),
-        internal("Metric", "metrics"),
-        networking("ServerlessService", "serverlessservices").with_short_names(&["sks"]),
-        networking("Ingress", "ingresses").with_short_names(&["kingress", "king"]),
-        serving("Service", "services").with_short_names(&["kservice", "ksvc"]),
-        serving("Configuration", "configurations").with_short_names(&["config", "cfg"]),
-        serving("Revision", "revisions").with_short_names(&["rev"]),
-        serving("Route", "routes").with_short_names(&["rt"]),
-    ]
 }

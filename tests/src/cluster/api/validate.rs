@@ -15,9 +15,12 @@ pub(crate) fn check(definition: &Definition, before: Option<&Value>, object: &Va
     if !definition.is_custom {
         match definition.kind.as_str() {
             "Pod" => check_pod("spec", &object["spec"], &mut faults),
-            "Deployment" | "ReplicaSet" | "StatefulSet" => check_workload(object, &mut faults),
+            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => check_workload(object, &mut faults),
             "Service" => check_service(object, &mut faults),
             "ConfigMap" | "Secret" => check_keys(object, &mut faults),
+            "HorizontalPodAutoscaler" => check_autoscaler(&object["spec"], &mut faults),
+            "PodDisruptionBudget" => check_budget(&object["spec"], &mut faults),
+            "RoleBinding" | "ClusterRoleBinding" => check_binding(object, &mut faults),
             _ => {}
         }
         if let Some(before) = before {
@@ -53,6 +56,10 @@ fn check_name(definition: &Definition, object: &Value, faults: &mut Faults) {
     let name = value.as_str().unwrap_or_default();
     if name.is_empty() {
         faults.required("metadata.name", "name or generateName is required");
+    } else if definition.group == "rbac.authorization.k8s.io" {
+        if [".", ".."].contains(&name) || name.contains(['/', '%']) {
+            faults.invalid("metadata.name", value, "may not be '.' or '..', nor contain '/' or '%'");
+        }
     } else if matches!((definition.group.as_str(), definition.kind.as_str()), ("", "Namespace" | "Service")) {
         if !is_label(name) {
             faults.invalid(
@@ -168,10 +175,51 @@ fn check_keys(object: &Value, faults: &mut Faults) {
     }
 }
 
+fn check_autoscaler(spec: &Value, faults: &mut Faults) {
+    for name in ["kind", "name"] {
+        if spec["scaleTargetRef"][name].as_str().is_none_or(str::is_empty) {
+            faults.required(format!("spec.scaleTargetRef.{name}"), "");
+        }
+    }
+    let most = spec["maxReplicas"].as_i64().unwrap_or(0);
+    if most < 1 {
+        faults.invalid("spec.maxReplicas", &spec["maxReplicas"], "must be greater than 0");
+    } else if spec["minReplicas"].as_i64().is_some_and(|least| least > most) {
+        let detail = "must be greater than or equal to `minReplicas`";
+        faults.invalid("spec.maxReplicas", &spec["maxReplicas"], detail);
+    }
+}
+
+fn check_budget(spec: &Value, faults: &mut Faults) {
+    if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
+        faults.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set");
+    }
+}
+
+fn check_binding(binding: &Value, faults: &mut Faults) {
+    if binding["roleRef"]["name"].as_str().is_none_or(str::is_empty) {
+        faults.required("roleRef.name", "");
+    }
+    for (place, subject) in binding["subjects"].as_array().into_iter().flatten().enumerate() {
+        if subject["name"].as_str().is_none_or(str::is_empty) {
+            faults.required(format!("subjects[{place}].name"), "");
+        }
+        if subject["kind"] == "ServiceAccount" && subject["namespace"].as_str().is_none_or(str::is_empty) {
+            faults.required(format!("subjects[{place}].namespace"), "");
+        }
+    }
+}
+
 fn check_immutable(definition: &Definition, before: &Value, object: &Value, faults: &mut Faults) {
     let (old, new) = (&before["spec"], &object["spec"]);
     match definition.kind.as_str() {
-        "Deployment" | "ReplicaSet" | "StatefulSet" if old["selector"] != new["selector"] => {
+        "RoleBinding" | "ClusterRoleBinding" if before["roleRef"] != object["roleRef"] => {
+            faults.invalid("roleRef", &object["roleRef"], "cannot change roleRef");
+        }
+        "PriorityClass" if before["value"] != object["value"] => {
+            faults.invalid("value", &object["value"], "may not be changed in an update.");
+        }
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" if old["selector"] != new["selector"] => {
             faults.invalid("spec.selector", &new["selector"], "field is immutable");
         }
         "Service" if new["type"] == old["type"] && old["clusterIP"] != new["clusterIP"] => {

@@ -226,6 +226,10 @@ impl ContainerTask {
     async fn end_by(&self, child: &Child, deadline: Instant) -> ExitStatus {
         let politely = async {
             let hook = self.container.lifecycle.as_ref().and_then(|each| each.pre_stop.as_ref());
+            if let Some(pause) = hook.and_then(|hook| hook.sleep.as_ref()) {
+                let pause = Duration::from_secs(u64::try_from(pause.seconds).unwrap_or(0));
+                let _ = timeout_at(deadline.min(Instant::now() + pause), pending::<()>()).await;
+            }
             if let Some(action) = hook.and_then(|hook| hook.http_get.as_ref()) {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if let Err(error) = get(&self.container, action, &self.places, left).await {

@@ -129,7 +129,9 @@ fn row(definition: &Definition, path: &[&str]) -> Option<&'static Row> {
     }
     let pod = match definition.kind.as_str() {
         "Pod" => path.strip_prefix(&["spec"]),
-        "Deployment" | "ReplicaSet" | "StatefulSet" => path.strip_prefix(&["spec", "template", "spec"]),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
+            path.strip_prefix(&["spec", "template", "spec"])
+        }
         _ => None,
     };
     if let Some(path) = pod {
