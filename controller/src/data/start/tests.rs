@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::data::named::Standing;
 use crate::data::pretend::own_address;
-use pilotlight_kubernetes::pretend::{Asked, PretendApi};
+use pilotlight_kubernetes::pretend::{Asked, Failure, PretendApi};
 
 /// A cluster with one workload, `web`, and its activator.
 struct World {
@@ -155,7 +155,7 @@ async fn requests_reach_the_pods_of_the_ports_workload_with_or_without_an_api_se
     assert!(told.contains(r#""workloads":{"shop/web":{"waiting":1,"pods":{}}}"#), "{told}");
     world.add_pod().await;
     assert!(answer(waiting).await.ends_with("\r\n\r\nweb"));
-    world.api.set_broken(true);
+    world.api.fail(|_| Some(Failure::Status(503)));
     assert!(answer(world.ask()).await.ends_with("\r\n\r\nweb"));
 }
 
