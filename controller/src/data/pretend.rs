@@ -1,4 +1,7 @@
-//! Facts of objects as tests write them down.
+//! Facts of objects as tests write them down, and addresses of their own.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use pilotlight_core::RevisionId;
 use serde_json::{Value, json};
@@ -46,4 +49,11 @@ pub(crate) fn workload(facts: Vec<Fact>, name: &str) -> Workload {
         index.learn(fact);
     }
     index.workload(&RevisionId::new("shop", name)).expect("it is there")
+}
+
+/// A loopback address that no other test has, and so no other process takes its ports.
+pub(crate) fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    [127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed)].into()
 }

@@ -195,3 +195,6 @@ fn raise_descriptor_limit() {
         Err(error) => warn!(%error, limit = ?limit.current, "Cannot raise the limit of file descriptors"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use pilotlight_activator::{ActivatorParams, PortIdentity};
 use pilotlight_core::{PodEndpoint, PodTimeline, RevisionEndpoints, RevisionId};
@@ -11,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::data::named::NamedPorts;
+use crate::data::pretend::own_address;
 use crate::facts::Name;
 
 /// Listeners with a pod that answers by its name.
@@ -106,13 +106,6 @@ async fn pod(name: &'static str) -> SocketAddr {
         }
     });
     address
-}
-
-/// A loopback address that no other test has, and so no other process takes its ports.
-fn own_address() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [high, low] = (std::process::id() as u16).to_be_bytes();
-    [127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed)].into()
 }
 
 async fn ask(stream: &mut TcpStream) -> String {
