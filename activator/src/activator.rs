@@ -1,7 +1,7 @@
 //! The activator as a whole: its revisions, the task that follows their endpoints, and the one that reports to the
 //! autoscaler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pilotlight_core::cadence::REPORT;
-use pilotlight_core::{RevisionEndpoints, RevisionId, Stat};
+use pilotlight_core::{PodSharing, RevisionEndpoints, RevisionId, Stat};
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::tls::ServerTls;
 use pilotlight_net::{ByteBudget, Clock, Drain, Port, Serving, Target, descriptor_limit};
@@ -315,11 +315,15 @@ impl ActivatorState {
         // Pods before the route: the first request over a new route finds them.
         member.prober.update(Some(endpoints));
         let is_same_route = |before: &RevisionEndpoints| {
-            before.hosts == endpoints.hosts && before.timeouts == endpoints.timeouts
+            before.hosts == endpoints.hosts
+                && before.timeouts == endpoints.timeouts
+                && peers(before) == peers(endpoints)
         };
         if !before.as_deref().is_some_and(is_same_route) {
             let (revision, hosts) = (member.revision, endpoints.hosts.clone());
-            self.routes.set(Route { revision, hosts, timeouts: endpoints.timeouts });
+            let others = peers(endpoints).into_iter().flatten().copied();
+            let peers = others.filter(|peer| Some(*peer) != self.params.pod_ip).collect();
+            self.routes.set(Route { revision, hosts, peers, timeouts: endpoints.timeouts });
         }
         self.upstreams.follow(&id.namespace, before.as_deref(), Some(endpoints));
     }
@@ -371,6 +375,11 @@ impl ActivatorState {
             self.reporting.leave(&revision);
         }
     }
+}
+
+/// The activators that hand requests of a revision on to each other, if they do.
+fn peers(endpoints: &RevisionEndpoints) -> Option<&BTreeSet<IpAddr>> {
+    (endpoints.sharing == PodSharing::Owned).then_some(&endpoints.activators)
 }
 
 async fn follow(

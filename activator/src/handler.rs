@@ -1,6 +1,7 @@
 //! The path of one request, from the client to a pod and back.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,16 +9,17 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pilotlight_net::headers::Marks;
 use pilotlight_net::{
-    Client, Fault, Handler, Request, Response, SendError, headers, hold_while, is_replayable, message,
-    prepare_forward, prepare_response, with_timeouts,
+    Client, Fault, Handler, Request, Response, SendError, headers, hold_while, is_replayable, mark_unsent,
+    message, plain, prepare_forward, prepare_onward, prepare_response, with_timeouts,
 };
 
 use pilotlight_telemetry::Call;
 
 use crate::activator::{Activator, ActivatorState};
+use crate::pods::Pod;
 use crate::ports::PortConnection;
-use crate::revision::Exchange;
-use crate::throttler::{PlaceInLine, Pod, Slot};
+use crate::revision::{Demand, Exchange};
+use crate::throttler::{PlaceInLine, Slot};
 use crate::{probes, refusal};
 
 impl Handler for Activator {
@@ -40,11 +42,12 @@ async fn answer(
     mut request: Request,
 ) -> Response {
     let mut marks = Marks::of(request.headers());
-    let mut is_counted = true;
+    let (mut demand, mut is_handed_on) = (Demand::Counted, false);
     if let Some(port) = port {
         // Knative's headers are the app's business here.
         marks = marks.without(Marks::REVISION);
-        is_counted = !port.ignores(&request);
+        is_handed_on = request.headers_mut().remove(headers::HANDED_ON).is_some();
+        demand = port.demand(&request, is_handed_on);
     } else {
         if marks.any(Marks::PROBE)
             && let Some(answer) = probes::answer(request.headers(), shared.health())
@@ -56,16 +59,19 @@ async fn answer(
         }
     }
     let telemetry = &shared.params.telemetry;
-    let mut told = if is_counted { telemetry.begin(client.address(), &mut request) } else { None };
+    let mut told = match demand {
+        Demand::Counted => telemetry.begin(client.address(), &mut request),
+        Demand::HandedOn | Demand::None => None,
+    };
     let revision = port.map(PortConnection::revision);
-    let found = match is_counted {
-        true => shared.routes.find_or_wait(revision, &mut request, &shared.body_bytes).await,
-        false => Ok(shared.routes.find(revision, &request)),
+    let found = match demand {
+        Demand::None => Ok(shared.routes.find(revision, &request)),
+        _ => shared.routes.find_or_wait(revision, &mut request, &shared.body_bytes).await,
     };
     let route = match found {
         Err(left_or_refused) => return tell(told, message::respond(&left_or_refused)),
         Ok(Ok(route)) => route,
-        Ok(Err(_)) if !is_counted => return message::empty(StatusCode::OK),
+        Ok(Err(_)) if demand == Demand::None => return message::empty(StatusCode::OK),
         Ok(Err(why)) => {
             let tell_hosts = shared.params.single_default;
             return tell(told, refusal::unroutable(&why, &shared.routes, tell_hosts));
@@ -75,17 +81,21 @@ async fn answer(
     if let Some(told) = &mut told {
         told.about(revision.names(), &mut request);
     }
-    let mut exchange = if is_counted {
+    let mut exchange = if demand == Demand::Counted {
         let (exchange, announcement) = revision.begin(shared.params.clock, request.method().clone());
         if let Some(stat) = announcement {
             shared.announce(revision, stat);
         }
         exchange
     } else {
-        revision.begin_uncounted(shared.params.clock, request.method().clone())
+        revision.begin_uncounted(shared.params.clock, request.method().clone(), demand)
     };
 
-    prepare_forward(&mut request, client, marks);
+    match demand {
+        // The activator before this one has added the client.
+        Demand::HandedOn => prepare_onward(&mut request, marks),
+        Demand::Counted | Demand::None => prepare_forward(&mut request, client, marks),
+    }
     if port.is_none() {
         mark(&mut request, marks);
     }
@@ -96,7 +106,14 @@ async fn answer(
         client,
         route.timeouts,
         TIMEOUT_MESSAGE,
-        pin!(forward(shared, port, client, &exchange, &place, &is_waiting, &mut request)),
+        pin!(forward(
+            shared,
+            &Way { port, client, is_handed_on },
+            &exchange,
+            &place,
+            &is_waiting,
+            &mut request
+        )),
     )
     .await;
     if is_waiting.into_inner() && response.status() == StatusCode::GATEWAY_TIMEOUT {
@@ -119,8 +136,7 @@ fn tell(told: Option<Call>, response: Response) -> Response {
 /// than two with it.
 async fn forward(
     shared: &ActivatorState,
-    port: Option<&PortConnection>,
-    client: &Client,
+    way: &Way<'_>,
     exchange: &Exchange,
     place: &PlaceInLine,
     is_waiting: &AtomicBool,
@@ -142,18 +158,15 @@ async fn forward(
         drop(trying);
         is_waiting.store(false, Ordering::Relaxed);
         let sent = shared.params.clock.now();
-        let to = match port {
-            None => slot.pod.address,
-            Some(port) => slot.pod.address_for(port.port()),
-        };
-        if port.is_none() {
-            address(request, &slot.pod);
+        if way.is_handed_on && slot.pod.owner.is_some() {
+            return not_owned();
         }
+        let to = way.address(request, &slot.pod);
         let proxying = telemetry.span(request, "activator_proxy");
         let sending = telemetry.sending_in(&proxying, to, request);
-        let mut outcome = match port {
-            None => shared.upstreams.send(client, exchange.namespace(), &slot.pod, request).await,
-            Some(_) => shared.upstreams.send_to(client, to, request).await,
+        let mut outcome = match way.port {
+            None => shared.upstreams.send(way.client, exchange.namespace(), &slot.pod, request).await,
+            Some(_) => shared.upstreams.send_to(way.client, to, request).await,
         };
         if let Some(sending) = sending {
             outcome = sending.answered(outcome);
@@ -173,7 +186,7 @@ async fn forward(
             // The queue-proxy is well, and knows whether its app still listens.
             Ok(_) if comes_back => {
                 exchange.refused(APP_CLOSED);
-                client.set_waiting();
+                way.client.set_waiting();
                 is_waiting.store(true, Ordering::Relaxed);
             }
             Ok(mut response) => {
@@ -182,7 +195,7 @@ async fn forward(
                     exchange.lost("the app took the request and did not answer, or never took it");
                 }
                 prepare_response(&mut response);
-                if place.found_no_pods() {
+                if place.found_no_pods() && exchange.demand() == Demand::Counted {
                     tell_cold_start(&mut response, sent - exchange.arrived());
                 }
                 return response.map(|body| body.guarded((slot, proxying)));
@@ -213,7 +226,7 @@ async fn slot(
 ) -> Result<Slot, Response> {
     let slot = match place.try_slot() {
         Some(slot) => slot,
-        None if !exchange.is_counted() => return Err(message::empty(StatusCode::OK)),
+        None if exchange.demand() == Demand::None => return Err(message::empty(StatusCode::OK)),
         None => hold_while(request, exchange.waiting_bytes(), place.slot())
             .await
             .map_err(|left_or_refused| message::respond(&left_or_refused))?,
@@ -237,13 +250,40 @@ fn mark(request: &mut Request, marks: Marks) {
     }
 }
 
-/// Addresses the request to a pod.
-fn address(request: &mut Request, pod: &Pod) {
-    let headers = request.headers_mut();
-    headers.insert(header::HOST, pod.host.clone());
-    if pod.is_in_mesh {
-        headers.insert(headers::PASSTHROUGH_LB, HeaderValue::from_static("true"));
+/// The way by which a request came in.
+struct Way<'a> {
+    port: Option<&'a PortConnection>,
+    client: &'a Client,
+    /// Another activator sent it: it is not handed on again.
+    is_handed_on: bool,
+}
+
+impl Way<'_> {
+    /// Addresses the request to a pod, or to the activator that the pod belongs to.
+    fn address(&self, request: &mut Request, pod: &Pod) -> SocketAddr {
+        let headers = request.headers_mut();
+        let Some(port) = self.port else {
+            headers.insert(header::HOST, pod.host.clone());
+            if pod.is_in_mesh {
+                headers.insert(headers::PASSTHROUGH_LB, HeaderValue::from_static("true"));
+            }
+            return pod.address;
+        };
+        match pod.owner {
+            Some(_) => drop(headers.insert(headers::HANDED_ON, HeaderValue::from_static("1"))),
+            // It may have been handed on before, and come back.
+            None => drop(headers.remove(headers::HANDED_ON)),
+        }
+        pod.address_for(port.port(), self.client.local().map_or(0, |local| local.port()))
     }
+}
+
+/// The answer to a request that was handed on to the owner of some pods, who is it no longer: the activator that did so
+/// keeps the request's place, and looks for the owner again.
+fn not_owned() -> Response {
+    let mut response = plain(StatusCode::BAD_GATEWAY, "the pods belong to another activator by now");
+    mark_unsent(&mut response);
+    response
 }
 
 /// Whether the queue-proxy answered in place of its app, for one of these reasons.

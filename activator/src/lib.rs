@@ -5,6 +5,10 @@
 //! they have; what it leaves open, the pods are asked themselves. Whoever runs pods publishes each revision by itself,
 //! and [`endpoints::follow`] follows a publisher in another process. HTTP/1.1, HTTP/2 and WebSockets pass as they come.
 //!
+//! A port may also belong to one revision alone ([`Activator::serve_port`]), as on plain Kubernetes: whatever comes in there is
+//! for that revision, HTTP or not, and Knative's headers mean nothing. With a limit on the concurrency of its pods, each pod
+//! may belong to one activator ([`PodSharing::Owned`](pilotlight_core::PodSharing)), and the others send requests there.
+//!
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {
 //! use pilotlight_activator::{Activator, ActivatorParams, endpoints};
@@ -30,6 +34,7 @@ mod known;
 mod ledger;
 pub mod link;
 mod metrics;
+mod pods;
 mod ports;
 mod prober;
 mod probes;

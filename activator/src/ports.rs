@@ -3,6 +3,7 @@
 //! Plain Kubernetes routes by address and port alone: nothing in a request says whose it is, and nothing in it is asked.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use tracing::debug;
 use crate::activator::{Activator, ActivatorState};
 use crate::connections::RevisionConnections;
 use crate::ignore::IgnoreRules;
+use crate::pods::PortName;
+use crate::revision::Demand;
 use crate::tcp::{self, TcpTimes};
-use crate::throttler::PortName;
 
 /// The owner of a port: fixed for the life of its listener, and so for every connection that came in there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +79,7 @@ impl Activator {
         let (shared, draining) = (Arc::clone(&self.shared), drain.clone());
         let serve = move |connection: Connection| {
             let at = PortConnection {
+                peer: connection.client(),
                 shared: Arc::clone(&shared),
                 owner: Arc::clone(&owner),
                 settings: Arc::clone(&settings.borrow()),
@@ -100,6 +103,8 @@ enum Speaks {
 #[derive(Debug)]
 pub(crate) struct PortConnection {
     pub(crate) shared: Arc<ActivatorState>,
+    /// The other end of the connection, whatever a PROXY header says of the client.
+    peer: SocketAddr,
     owner: Arc<Owner>,
     settings: Arc<PortSettings>,
 }
@@ -176,9 +181,20 @@ impl PortConnection {
         }
     }
 
-    /// Whether the request is no demand.
-    pub(crate) fn ignores(&self, request: &Request) -> bool {
-        self.settings.ignore.match_request(request)
+    /// What the request is to the autoscaler. `is_handed_on`: it says that another activator sent it.
+    pub(crate) fn demand(&self, request: &Request, is_handed_on: bool) -> Demand {
+        if self.settings.ignore.match_request(request) {
+            Demand::None
+        } else if is_handed_on && self.is_from_peer() {
+            Demand::HandedOn
+        } else {
+            Demand::Counted
+        }
+    }
+
+    /// Whether the connection comes from an activator that may hand on what it has counted.
+    pub(crate) fn is_from_peer(&self) -> bool {
+        self.shared.routes.is_peer(self.revision(), self.peer.ip())
     }
 }
 

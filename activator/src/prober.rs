@@ -19,8 +19,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 use tracing::info;
 
+use crate::pods::Supply;
 use crate::revision::RevisionTraffic;
-use crate::throttler::{Supply, Throttler};
+use crate::throttler::Throttler;
 
 /// Times of probes. Knative's names are `PROBE_TIMEOUT` and `PROBE_FREQUENCY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +128,7 @@ impl Prober {
             endpoints,
             destinations: state.backends.using(),
             place: state.place,
+            own: self.context.pod_ip,
         });
         self.throttler.update(supply);
     }

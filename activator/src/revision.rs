@@ -16,8 +16,9 @@ use serde::Serialize;
 
 use crate::ledger::{ColdStart, RevisionLedger};
 use crate::metrics::RevisionMetrics;
+use crate::pods::Pod;
 pub(crate) use crate::revision::passage::Passage;
-use crate::throttler::{Backlog, Pod, Throttler};
+use crate::throttler::{Backlog, Throttler};
 
 /// Activity of a revision: its requests at this moment, and their results so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -113,14 +114,14 @@ impl RevisionTraffic {
     pub(crate) fn begin(self: &Arc<Self>, clock: Clock, method: Method) -> (Exchange, Option<Stat>) {
         let arrived = clock.now();
         let announcement = self.arrive(arrived);
-        (self.exchange(clock, method, arrived, true), announcement)
+        (self.exchange(clock, method, arrived, Demand::Counted), announcement)
     }
 
     /// Counts a connection whose bytes are passed through, as a request that has arrived.
-    pub(crate) fn begin_passage(self: &Arc<Self>, clock: Clock) -> (Passage, Option<Stat>) {
-        let arrived = clock.now();
-        let announcement = self.arrive(arrived);
-        (Passage::new(Arc::clone(self), clock, arrived), announcement)
+    pub(crate) fn begin_passage(self: &Arc<Self>, clock: Clock, demand: Demand) -> (Passage, Option<Stat>) {
+        let (arrived, is_counted) = (clock.now(), demand == Demand::Counted);
+        let announcement = if is_counted { self.arrive(arrived) } else { None };
+        (Passage::new(Arc::clone(self), clock, arrived, is_counted), announcement)
     }
 
     fn arrive(&self, now: Time) -> Option<Stat> {
@@ -129,14 +130,19 @@ impl RevisionTraffic {
         books.reporter.request_started(now)
     }
 
-    /// An exchange that is no demand, and enters no books.
-    pub(crate) fn begin_uncounted(self: &Arc<Self>, clock: Clock, method: Method) -> Exchange {
-        self.exchange(clock, method, clock.now(), false)
+    /// An exchange that enters no books, since this is no demand or somebody else's.
+    pub(crate) fn begin_uncounted(
+        self: &Arc<Self>,
+        clock: Clock,
+        method: Method,
+        demand: Demand,
+    ) -> Exchange {
+        self.exchange(clock, method, clock.now(), demand)
     }
 
-    fn exchange(self: &Arc<Self>, clock: Clock, method: Method, arrived: Time, is_counted: bool) -> Exchange {
+    fn exchange(self: &Arc<Self>, clock: Clock, method: Method, arrived: Time, demand: Demand) -> Exchange {
         let revision = Arc::clone(self);
-        Exchange { revision, clock, method, arrived, is_counted, status: None, ending: None }
+        Exchange { revision, clock, method, arrived, demand, status: None, ending: None }
     }
 
     /// The stat of the last period; `None` if there is nothing to report.
@@ -213,6 +219,17 @@ impl RevisionTraffic {
     }
 }
 
+/// What a request is to the autoscaler, and whether it waits for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Demand for pods.
+    Counted,
+    /// Demand that the activator which handed the request on has counted.
+    HandedOn,
+    /// None: a health check. It does not wait either.
+    None,
+}
+
 /// One request, from arrival to the end of its response. Dropping it enters the result in the books, however it ended.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -220,7 +237,7 @@ pub(crate) struct Exchange {
     clock: Clock,
     method: Method,
     arrived: Time,
-    is_counted: bool,
+    demand: Demand,
     status: Option<StatusCode>,
     ending: Option<Ending>,
 }
@@ -230,9 +247,8 @@ impl Exchange {
         self.arrived
     }
 
-    /// Whether it is demand for pods: not so a health check, which neither waits nor enters the books.
-    pub(crate) fn is_counted(&self) -> bool {
-        self.is_counted
+    pub(crate) fn demand(&self) -> Demand {
+        self.demand
     }
 
     /// The budget of what waits in memory for the revision's pods.
@@ -246,12 +262,14 @@ impl Exchange {
 
     /// Records a cold start: this request was the first to be sent to a pod after the revision had none.
     pub(crate) fn woke(&self, pod: &Pod, sent: Time) {
-        self.revision.woke(self.arrived, pod, sent);
+        if self.demand == Demand::Counted {
+            self.revision.woke(self.arrived, pod, sent);
+        }
     }
 
     /// Counts a request that a pod took and did not answer.
     pub(crate) fn lost(&self, error: &str) {
-        if !self.is_counted {
+        if self.demand != Demand::Counted {
             return;
         }
         let mut books = self.revision.books.lock();
@@ -278,7 +296,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if !self.is_counted {
+        if self.demand != Demand::Counted {
             return;
         }
         let now = self.clock.now();

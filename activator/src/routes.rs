@@ -7,7 +7,8 @@
 //! across an `.await`. That is less work for a request than sharing an immutable copy of all routes (a lock and two
 //! reference counts), and a change costs the same however many revisions there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub(crate) struct Route {
     pub(crate) timeouts: Timeouts,
     /// Host names (lower case, no port) that lead here.
     pub(crate) hosts: Vec<String>,
+    /// The other activators, if they and this one hand requests on to each other.
+    pub(crate) peers: BTreeSet<IpAddr>,
 }
 
 /// The reason why a request has no route.
@@ -183,6 +186,12 @@ impl Routes {
         }
     }
 
+    /// Whether a connection to a port of the revision may come from another activator, and hence carry what that one has
+    /// counted already.
+    pub(crate) fn is_peer(&self, id: &RevisionId, client: IpAddr) -> bool {
+        self.find_revision(id).is_ok_and(|route| route.peers.contains(&client.to_canonical()))
+    }
+
     fn find_revision(&self, id: &RevisionId) -> Result<Arc<Route>, Unroutable> {
         let maps = self.maps.read();
         let found = maps.revision(&id.namespace, &id.name).map(Arc::clone);
@@ -311,6 +320,7 @@ mod tests {
             )),
             timeouts: Timeouts { total: Duration::from_secs(300), response_start: None, idle: None },
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            peers: BTreeSet::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::ports::PortConnection;
-use crate::revision::Passage;
+use crate::revision::{Demand, Passage};
 use crate::routes::Unroutable;
 use crate::throttler::{Obstacle, PlaceInLine, Refusal, Slot};
 
@@ -31,13 +31,13 @@ impl Default for TcpTimes {
 /// Passes a connection on to a pod, until either side closes it or the drain is forced. One that finds no pod before the
 /// revision's time limit ends with a reset.
 pub(crate) async fn pass(at: &PortConnection, connection: Connection, drain: &Drain) {
-    let peer = connection.client();
+    let (peer, listening) = (connection.client(), connection.local().port());
     let mut client = connection.into_transport();
     let mut forced = pin!(drain.forced());
     let reached = tokio::select! {
         biased;
         () = &mut forced => Err(Unreached::Stopping),
-        reached = reach(at, &mut client) => reached,
+        reached = reach(at, listening, &mut client) => reached,
     };
     let (upstream, _slot, mut passage) = match reached {
         Ok(reached) => reached,
@@ -66,21 +66,29 @@ enum Unreached {
     Client(Error),
     Refused(Refusal),
     TimedOut(Obstacle),
+    /// It was handed on to the owner of some pods, who is it no longer.
+    NotOwned,
     Stopping,
 }
 
 /// A connection to a pod, as soon as one has room and accepts it.
-async fn reach(at: &PortConnection, client: &mut Transport) -> Result<(Transport, Slot, Passage), Unreached> {
+async fn reach(
+    at: &PortConnection,
+    listening: u16,
+    client: &mut Transport,
+) -> Result<(Transport, Slot, Passage), Unreached> {
     let shared = &at.shared;
     let known = shared.routes.revision_or_wait(at.revision());
     let route = hold_bytes_while(client, &shared.body_bytes, known).await.map_err(Unreached::Client)?;
     let route = route.map_err(Unreached::NoRevision)?;
-    let (mut passage, announcement) = route.revision.begin_passage(shared.params.clock);
+    // A header would be no part of the bytes: the sender's address alone says that it is an activator.
+    let demand = if at.is_from_peer() { Demand::HandedOn } else { Demand::Counted };
+    let (mut passage, announcement) = route.revision.begin_passage(shared.params.clock, demand);
     if let Some(stat) = announcement {
         shared.announce(&route.revision, stat);
     }
     let place = route.revision.throttler().arrive(at.port());
-    let connected = timeout(route.timeouts.total, connect(at, client, &place, &passage)).await;
+    let connected = timeout(route.timeouts.total, connect(at, listening, client, &place, &passage)).await;
     let (upstream, mut slot) = connected.map_err(|_| Unreached::TimedOut(place.obstacle()))??;
     slot.pod_answered();
     let woke = slot.take_wake();
@@ -90,6 +98,7 @@ async fn reach(at: &PortConnection, client: &mut Transport) -> Result<(Transport
 
 async fn connect(
     at: &PortConnection,
+    listening: u16,
     client: &mut Transport,
     place: &PlaceInLine,
     passage: &Passage,
@@ -103,7 +112,10 @@ async fn connect(
             }
         };
         let slot = slot.map_err(Unreached::Refused)?;
-        match at.shared.upstreams.connect(slot.pod.address_for(at.port())).await {
+        if !passage.is_counted() && slot.pod.owner.is_some() {
+            return Err(Unreached::NotOwned);
+        }
+        match at.shared.upstreams.connect(slot.pod.address_for(at.port(), listening)).await {
             Ok(upstream) => return Ok((upstream, slot)),
             Err(error) => {
                 passage.refused(&error.to_string());

@@ -10,7 +10,7 @@ use pilotlight_core::{PodEndpoint, RevisionEndpoints};
 use pilotlight_net::tls::PodTls;
 use pilotlight_net::{Client, Error, Request, Response, SendError, Transport, UpstreamParams, Upstreams};
 
-use crate::throttler::Pod;
+use crate::pods::Pod;
 
 /// TLS to pods.
 #[derive(Clone, Debug)]

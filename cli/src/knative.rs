@@ -10,7 +10,6 @@ use pilotlight_knative::activator::{self, KnativeActivatorArgs};
 use pilotlight_knative::adopt::{AdoptError, AdoptParams, Component, PlanError, adopt, rollback, status};
 use pilotlight_knative::autoscaler::program::{self as autoscaler, KnativeAutoscalerArgs};
 use pilotlight_process::{INTERRUPTED, StopSignals, WrongSettings, end};
-use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::block_on;
@@ -70,7 +69,7 @@ struct WhereArgs {
         value_name = "NAMESPACE",
         env = "SYSTEM_NAMESPACE",
         hide_env_values = true,
-        default_value = "knative-serving"
+        default_value = SYSTEM_NAMESPACE
     )]
     system_namespace: String,
 }
@@ -92,33 +91,19 @@ impl RollbackArgs {
     async fn carry_out(self, image: Option<String>) -> anyhow::Result<ExitCode> {
         let mut signals = StopSignals::new()?;
         let params = AdoptParams {
+            rollback_command: self.rollback_command(),
             client: self.place.cluster.connect("pilotlight").await?,
             namespace: self.place.system_namespace,
             component: self.component,
             timeout: self.timeout,
             dry_run: self.dry_run,
         };
-        // The first signal asks for the way back, the second for the end, wherever that is.
-        let (ask, asked) = oneshot::channel();
-        let interrupted = async { asked.await.unwrap_or_default() };
-        let changing = async {
-            match &image {
-                Some(image) => adopt(&params, image, interrupted, tell).await,
-                None => rollback(&params, interrupted, tell).await,
-            }
+        let interrupted = async || {
+            signals.next().await;
         };
-        let done = tokio::select! {
-            done = changing => done,
-            () = async {
-                signals.next().await;
-                // Err: nobody waits for it, as before the change.
-                let _ = ask.send(());
-                signals.next().await;
-            } => {
-                tell(&format!("Interrupted. `pilotlight knative status` says what is there; \
-                    `pilotlight knative rollback --component {}` goes back", self.component));
-                return Ok(ExitCode::from(INTERRUPTED));
-            }
+        let done = match &image {
+            Some(image) => adopt(&params, image, interrupted, tell).await,
+            None => rollback(&params, interrupted, tell).await,
         };
         match done {
             Ok(()) => Ok(ExitCode::SUCCESS),
@@ -126,10 +111,33 @@ impl RollbackArgs {
                 tell(&there.to_string());
                 Ok(ExitCode::SUCCESS)
             }
+            Err(error) if error.is_interruption() => {
+                tell(&error.to_string());
+                Ok(ExitCode::from(INTERRUPTED))
+            }
             Err(wrong @ AdoptError::Image { .. }) => Err(WrongSettings::new(wrong.to_string()).into()),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+impl RollbackArgs {
+    /// The command that puts the former image of this part back, in this cluster.
+    fn rollback_command(&self) -> String {
+        let mut words = vec!["pilotlight".to_owned(), "knative".to_owned(), "rollback".to_owned()];
+        words.extend(["--component".to_owned(), self.component.to_string()]);
+        words.extend(self.place.cluster.words());
+        if self.place.system_namespace != SYSTEM_NAMESPACE {
+            words.extend(["--system-namespace".to_owned(), self.place.system_namespace.clone()]);
+        }
+        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&byte);
+    if word.bytes().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 impl WhereArgs {
@@ -144,5 +152,33 @@ impl WhereArgs {
 fn tell(line: &str) {
     if let Err(error) = print(&format!("{line}\n")) {
         warn!(%error, "Cannot write to standard output");
+    }
+}
+
+const SYSTEM_NAMESPACE: &str = "knative-serving";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: RollbackArgs,
+    }
+
+    #[test]
+    fn the_command_that_goes_back_names_the_same_cluster() {
+        let command = |flags: &[&str]| {
+            let flags = [&["p", "--component", "activator"], flags].concat();
+            Program::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}")).args.rollback_command()
+        };
+        assert_eq!(command(&["--timeout", "9m"]), "pilotlight knative rollback --component activator");
+        assert_eq!(
+            command(&["--context", "it's mine", "--kubeconfig", "/a/b", "--system-namespace", "other"]),
+            r"pilotlight knative rollback --component activator --context 'it'\''s mine' --kubeconfig /a/b --system-namespace other"
+        );
     }
 }

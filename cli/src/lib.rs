@@ -6,6 +6,7 @@ pub mod demo;
 pub mod explain;
 pub mod exposition;
 pub mod knative;
+pub mod kube;
 pub mod latency;
 pub mod lint;
 pub mod live;

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use pilotlight_activator::ActivatorArgs;
 use pilotlight_cli::logging::Format;
-use pilotlight_cli::{demo, explain, knative, lint, pages, run, sample, sim};
+use pilotlight_cli::{demo, explain, knative, kube, lint, pages, run, sample, sim};
 use pilotlight_local::guard::intercept;
 use pilotlight_local::process::AutoscalerArgs;
 use pilotlight_process::{end, flags};
@@ -29,6 +29,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Sim(sim::SimArgs),
     Sample(sample::SampleArgs),
+    Kube(kube::KubeArgs),
     Knative(knative::KnativeArgs),
     /// Print the completions for a shell, to be sourced or put where it looks for them
     Completions {
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::QueueProxy { args } => return queue_proxy(args),
         Command::Activator(args) => return pilotlight_activator::run(&args),
         Command::Autoscaler(args) => return pilotlight_local::process::run(&args),
+        Command::Kube(args) => return kube::run(args),
         Command::Knative(args) => return knative::run(args),
         Command::Run(args) => run::run(*args),
         Command::Demo(args) => demo::run(args),

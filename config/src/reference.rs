@@ -47,18 +47,27 @@ pub fn markdown() -> String {
 /// The file `config/deploy/config-autoscaler.yaml`.
 pub fn example_config_map() -> String {
     let mut file = String::from(CONFIG_MAP_HEAD);
+    for line in example_data().lines() {
+        file += &if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") };
+    }
+    file
+}
+
+/// The value of the key `_example`: every key of the ConfigMap with its default, and what it is about.
+pub fn example_data() -> String {
+    let mut file = String::new();
     for (at, entry) in config_map::ALL.iter().enumerate() {
         if at > 0 {
             file += "\n";
         }
         let about = format!("{} Must be {}.", entry.doc(), entry.rule());
         for line in wrap(&about, COMMENT_WIDTH) {
-            file += &format!("    # {line}\n");
+            file += &format!("# {line}\n");
         }
         if let Some(annotation) = entry.counterpart() {
-            file += &format!("    # For one revision: {annotation}\n");
+            file += &format!("# For one revision: {annotation}\n");
         }
-        file += &format!("    {}: \"{}\"\n", entry.name(), entry.default());
+        file += &format!("{}: \"{}\"\n", entry.name(), entry.default());
     }
     file
 }

@@ -19,10 +19,6 @@ mod metrics;
 mod named;
 #[cfg(test)]
 mod pretend;
-#[cfg(test)]
-#[expect(dead_code, reason = "the tests of other crates use the rest")]
-#[path = "../../kubernetes/src/pretend.rs"]
-mod pretend_api;
 pub mod program;
 mod rules;
 mod start;

@@ -15,12 +15,12 @@
 //!                     scales, statuses
 //! ```
 
-mod cluster_args;
 pub mod crd;
 pub mod data;
 pub mod facts;
 pub mod index;
 pub mod leader;
+pub mod manifest;
 pub mod path;
 pub mod peers;
 pub mod ports;
@@ -28,11 +28,7 @@ pub mod refusal;
 pub mod selector;
 pub mod settings;
 pub mod slices;
+pub mod survey;
 mod workload;
 
-pub use cluster_args::ClusterArgs;
 pub use workload::{Workload, WorkloadPort};
-
-#[cfg(test)]
-#[path = "../../kubernetes/src/pretend.rs"]
-mod pretend;

@@ -3,6 +3,7 @@
 //! [`way`] is asked with the [`Workload`] and its [`Surroundings`]: other autoscalers, policies, quotas and data planes
 //! that have a say. Everything that stands in the way is a [`Refusal`]; what may be meant and may hurt is a [`Warning`].
 
+pub mod look;
 mod rules;
 mod surroundings;
 mod warnings;

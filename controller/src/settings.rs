@@ -158,3 +158,6 @@ const DEFAULT_TCP_IDLE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 /// The least time above zero.
 const LEAST_TIME: Duration = Duration::from_nanos(1);
+
+#[cfg(test)]
+mod tests;

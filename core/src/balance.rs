@@ -2,15 +2,17 @@
 //!
 //! Everything here is a value that is asked and answers: [`Balancer`] chooses among pods, [`Gate`] adds the queue
 //! in front of them, [`Refusals`] says how long a pod is left out that refuses connections, [`share_of_pods`] and
-//! [`revision_capacity`] share pods between activators, [`choose_subset`] and [`owner`] place things on a ring so that
+//! [`revision_capacity`] share pods between activators, [`pod_owner`] gives each pod to one of them, [`choose_subset`] and [`owner`] place things on a ring so that
 //! many processes agree without talking.
 //! Knative's names: `lbPolicy`, `breaker`, `assignSlice`, `calculateCapacity`, `hash.ChooseSubset`.
 
 mod gate;
+mod ownership;
 mod refused;
 mod subset;
 
 pub use gate::{Gate, GateTicket};
+pub use ownership::pod_owner;
 pub use refused::{FIRST_PAUSE, LONGEST_PAUSE, Refusals};
 pub use subset::{choose_subset, owner};
 

@@ -93,6 +93,9 @@ pub struct RevisionEndpoints {
     /// The activators that share this revision's pods; empty while nobody knows.
     #[serde(default)]
     pub activators: BTreeSet<IpAddr>,
+    /// How those activators share pods whose concurrency is limited.
+    #[serde(default)]
+    pub sharing: PodSharing,
 }
 
 /// Whether the activator sends to pods one by one, or to the ClusterIP. A service mesh may allow only the latter.
@@ -118,6 +121,18 @@ pub enum PodProbe {
     Queue,
     /// To accept a TCP connection.
     Connect,
+}
+
+/// How activators share pods whose concurrency is limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodSharing {
+    /// As Knative's do: each sends to its part of the pods; with fewer pods than activators several send to the same.
+    #[default]
+    Knative,
+    /// Each pod belongs to exactly [one activator](crate::balance::pod_owner), and the others send requests there. For
+    /// revisions whose requests come in at ports of their own.
+    Owned,
 }
 
 /// An activator's place among those that share a revision's pods. The default: nobody knows.
@@ -164,6 +179,7 @@ impl Default for RevisionEndpoints {
             trust_probes: trusts_probes(),
             probe: PodProbe::default(),
             activators: BTreeSet::new(),
+            sharing: PodSharing::default(),
         }
     }
 }
@@ -368,6 +384,7 @@ mod tests {
             trust_probes: false,
             probe: PodProbe::Connect,
             activators: ips(["10.0.0.1", "fd00::1"]),
+            sharing: PodSharing::Owned,
             ..RevisionEndpoints::default()
         };
         let json = serde_json::to_string(&hello).unwrap();

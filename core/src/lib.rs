@@ -35,8 +35,8 @@ pub use breaker::{Admission, Breaker, QueueFull, Ticket};
 pub use collector::{Averages, Collector, WindowPairHistory};
 pub use decider::{Decider, Decision, LoadHistory, Rule, ScalingMode};
 pub use endpoints::{
-    EndpointLine, MeshMode, Place, PodEndpoint, PodProbe, PodTimeline, RevisionEndpoints, Trouble,
-    TroubleReason,
+    EndpointLine, MeshMode, Place, PodEndpoint, PodProbe, PodSharing, PodTimeline, RevisionEndpoints,
+    Trouble, TroubleReason,
 };
 pub use history::History;
 pub use id::RevisionId;

@@ -17,8 +17,6 @@ pub mod metrics;
 mod ownership;
 #[cfg(test)]
 mod pretend;
-#[cfg(test)]
-mod pretend_api;
 mod probe;
 pub mod program;
 mod reconcile;

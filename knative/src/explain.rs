@@ -98,7 +98,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pretend::PretendApi;
+    use pilotlight_kubernetes::pretend::PretendApi;
 
     const PODS: &str = "/api/v1/namespaces/knative-serving/pods";
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn decisions_of_all_autoscalers_are_read_and_those_that_say_nothing_are_named() {
-        let (api, client) = PretendApi::start().await;
+        let (api, client) = PretendApi::start();
         let none = decisions(&client, "knative-serving").await.unwrap_err();
         assert!(matches!(none, DecisionsError::NoPods(_)), "{none}");
         running(&api, "a");

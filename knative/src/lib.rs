@@ -10,6 +10,3 @@ pub mod autoscaler;
 pub mod explain;
 
 pub use pilotlight_kubernetes::ClusterArgs;
-#[cfg(test)]
-#[path = "../../kubernetes/src/pretend.rs"]
-mod pretend;

@@ -19,6 +19,17 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The words of a command line that name the same cluster.
+    pub fn words(&self) -> Vec<String> {
+        let kubeconfig = self.kubeconfig.as_ref().map(|path| path.display().to_string());
+        let flags = [("--context", self.context.clone()), ("--kubeconfig", kubeconfig)];
+        flags
+            .into_iter()
+            .flat_map(|(flag, value)| value.map(|value| [flag.to_owned(), value]))
+            .flatten()
+            .collect()
+    }
+
     /// A client for a program of this name. Connects nowhere yet.
     pub async fn connect(&self, program: &str) -> Result<Client, ClientError> {
         connect(self.client_args(program)).await

@@ -15,9 +15,8 @@ pub mod labels;
 pub mod lane;
 mod lease;
 pub mod metrics;
-#[cfg(test)]
-#[expect(dead_code, reason = "the tests of pilotlight-knative use the rest")]
-mod pretend;
+#[cfg(any(test, feature = "test-support"))]
+pub mod pretend;
 pub mod scale;
 pub mod trouble;
 mod watch;

@@ -97,6 +97,11 @@ impl Charge {
         self.budget.add(bytes);
     }
 
+    /// Counts so many bytes in all, or what is counted if that is more.
+    pub(crate) fn grow_to(&mut self, bytes: usize) {
+        self.grow(bytes.saturating_sub(self.bytes));
+    }
+
     /// Counts no bytes any more.
     pub(crate) fn clear(&mut self) {
         self.budget.sub(std::mem::take(&mut self.bytes));

@@ -51,7 +51,7 @@ pub(crate) fn compact(fields: &mut HeaderMap) -> bool {
 const USUAL_BYTES: usize = 4 * 1024;
 
 /// Bytes of one field in a `HeaderMap`, beside its texts.
-const FIELD_BYTES: usize = 100;
+pub(crate) const FIELD_BYTES: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -60,8 +60,9 @@ pub(crate) const MAX_CANCELLED_AT_ONCE: usize = MAX_STREAMS as usize;
 /// Streams that were reset by us, and whose last frames may still be under way.
 pub(crate) const MAX_RESET_REMEMBERED: usize = 256;
 
-/// Whether a header list is longer than what is served, counted as SETTINGS_MAX_HEADER_LIST_SIZE is (RFC 9113, 6.5.2).
-pub(crate) fn is_too_large(target: Option<(&Method, &Uri)>, headers: &HeaderMap) -> bool {
+/// Bytes of a header list, counted as SETTINGS_MAX_HEADER_LIST_SIZE is (RFC 9113, 6.5.2); `None`: it is longer than what is
+/// served.
+pub(crate) fn header_list_bytes(target: Option<(&Method, &Uri)>, headers: &HeaderMap) -> Option<usize> {
     const EACH: usize = 32;
     let pseudo = target.map_or(0, |(method, uri)| {
         let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
@@ -69,5 +70,5 @@ pub(crate) fn is_too_large(target: Option<(&Method, &Uri)>, headers: &HeaderMap)
         method.as_str().len() + authority + path + 4 * EACH
     });
     let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH).sum();
-    pseudo + fields > MAX_HEADER_BYTES as usize
+    Some(pseudo + fields).filter(|bytes| *bytes <= MAX_HEADER_BYTES as usize)
 }

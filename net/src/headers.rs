@@ -38,6 +38,8 @@ pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-ho
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The reason for which a proxy of ours answered in place of the app, as a word for machines.
 pub const REASON: HeaderName = HeaderName::from_static("x-pilotlight-reason");
+/// Set by an activator on a request that it hands on to the owner of the pods; never forwarded to the app.
+pub const HANDED_ON: HeaderName = HeaderName::from_static("pilotlight-handed-on");
 /// A [`REASON`]: the app took the connection away, or never took it.
 pub const APP_FAILED: &str = "app-failed";
 /// A [`REASON`]: the app ended the connection without a byte of an answer, and the request is one that may be sent again.

@@ -15,6 +15,12 @@ use crate::{Client, Request, Response};
 ///
 /// `marks` are those of the request as it came in.
 pub fn prepare_forward(request: &mut Request, client: &Client, marks: Marks) {
+    prepare_onward(request, marks);
+    append_forwarded_for(request.headers_mut(), client.forwarded_for());
+}
+
+/// The same for a request whose client is a proxy of ours, which has added its own client: this one is not added.
+pub fn prepare_onward(request: &mut Request, marks: Marks) {
     to_origin_form(request);
     let speaks_http1 = request.version() == Version::HTTP_11;
     let headers = request.headers_mut();
@@ -32,7 +38,6 @@ pub fn prepare_forward(request: &mut Request, client: &Client, marks: Marks) {
         headers.remove(REVISION);
         headers.remove(NAMESPACE);
     }
-    append_forwarded_for(headers, client.forwarded_for());
 }
 
 /// Prepares an upstream's response for the client: hop-by-hop fields are taken out. `Trailer` stays, since the trailers that

@@ -31,6 +31,7 @@ use crate::alarm::Alarm;
 use crate::body::ClientBody;
 use crate::connections::{Open, Places, Port};
 use crate::handler::{AnyHandler, Handler};
+use crate::heads::HeldHead;
 use crate::preface::{FIRST_WORDS_TIMEOUT, Protocol, sniff};
 use crate::proxy_protocol::read_header;
 use crate::refusal::refusal;
@@ -40,7 +41,7 @@ use crate::turn::Turn;
 use crate::unsent::is_unsent;
 use crate::unwritten::Unwritten;
 use crate::window::ClientWindow;
-use crate::{Body, Client, Drain, Request, Response, fields, h1, h2, hop, plain};
+use crate::{Body, Client, Drain, Request, Response, fields, h1, h2, hop, message, plain};
 
 /// A server to be awaited or spawned.
 pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -297,11 +298,17 @@ async fn serve_http2(
             let is_head = request.method() == Method::HEAD;
             name_host(&mut request);
             *request.version_mut() = version;
-            let mut response = match refusal(&request).or_else(|| too_large(&request)) {
-                _ if !is_small => too_many_fields(),
+            let mut held = HeldHead::default();
+            let refused = match refusal(&request) {
+                _ if !is_small => Some(too_many_fields()),
+                Some(response) => Some(response),
+                None => hold_head(&mut held, &request),
+            };
+            let mut response = match refused {
                 Some(response) => response,
                 None => handler.answer(&client, request).await,
             };
+            drop(held);
             if is_unsent(&response) {
                 return Err(::h2::Error::from(::h2::Reason::REFUSED_STREAM));
             }
@@ -375,12 +382,15 @@ fn name_host(request: &mut Request) {
     hop::to_origin_form(request);
 }
 
-/// The response to a request over HTTP/2 whose head is larger than what is served.
-fn too_large(request: &Request) -> Option<Response> {
+/// Counts the head of a request over HTTP/2, or gives the response to one whose head is larger than what is served, or than
+/// what there is room for.
+fn hold_head(held: &mut HeldHead, request: &Request) -> Option<Response> {
     let target = Some((request.method(), request.uri()));
-    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    h2::is_too_large(target, request.headers())
-        .then(|| plain(status, format!("{status}: the head is too large")))
+    let Some(bytes) = h2::header_list_bytes(target, request.headers()) else {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Some(plain(status, format!("{status}: the head is too large")));
+    };
+    held.is_complete(bytes, request.headers().len()).err().map(|no_room| message::respond(&no_room))
 }
 
 /// Drops the body of a response to `HEAD`, and keeps its length (RFC 9110, 9.3.2). hyper does so over HTTP/1.1 only.

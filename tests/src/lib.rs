@@ -11,6 +11,7 @@ pub mod proxies;
 pub mod recorder;
 pub mod run;
 pub mod sample;
+pub mod series;
 mod started;
 pub mod talk;
 

@@ -1,14 +1,19 @@
-//! Telemetry of `pilotlight run`: metrics with Knative's names, and a journal that can be replayed.
+//! Telemetry of `pilotlight run` and of each component: metrics with Knative's names, and a journal that can be replayed.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use pilotlight_cli::load::{End, Load};
 use pilotlight_core::Record;
+use pilotlight_tests::components::{Addresses, Component};
 use pilotlight_tests::http::get;
-use pilotlight_tests::manifest::arg;
-use pilotlight_tests::run::{Pilotlight, run_to_end};
-use pilotlight_tests::{SOON, eventually};
+use pilotlight_tests::manifest::{self, arg};
+use pilotlight_tests::proxies::Proxy;
+use pilotlight_tests::run::{Pilotlight, run_to_end, sample_command};
+use pilotlight_tests::sample::Sample;
+use pilotlight_tests::{SOON, eventually, series};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -64,6 +69,51 @@ async fn a_request_is_counted_once_by_the_activator_and_once_by_its_pod_on_two_p
         };
         eventually(&format!("5 requests on {path}"), SOON, all).await;
     }
+}
+
+/// Dashboards and alerts find a series by its name and labels: one that changes is lost to them, unseen.
+#[tokio::test]
+async fn the_series_of_activator_and_autoscaler_are_those_that_are_listed() {
+    let command = sample_command();
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let service = |name: &str, metric: &str| manifest::service(name, &[("metric", metric)], &command);
+    let services = manifest::file(&[service("hello", "concurrency"), service("by-rate", "rps")]);
+    let config = manifest::file(&[manifest::quick_config()]);
+    let autoscaler = Component::autoscaler(Addresses::free(), services.path(), config.path()).await;
+    let activator = Component::activator(Addresses::free(), autoscaler.at).await;
+    let answer = get(activator.at.address, "hello.default.localhost", "/").await.expect("an answer");
+    assert_eq!(answer.status, 200);
+    are_listed(activator.at.admin, "activator", include_str!("series/activator.txt")).await;
+    are_listed(autoscaler.at.admin, "autoscaler", include_str!("series/autoscaler.txt")).await;
+}
+
+#[tokio::test]
+async fn the_series_of_a_queue_proxy_are_those_that_are_listed() {
+    let app = Sample::start(&[], &[]).await;
+    let observability = r#"{"requestMetrics":{"protocol":"prometheus"}}"#;
+    let env = [("OBSERVABILITY_CONFIG", observability), ("CONTAINER_CONCURRENCY", "1")];
+    let proxy = Proxy::queue_proxy(app.address, &env).await;
+    assert_eq!(get(proxy.address, "h", "/").await.expect("an answer").status, 200);
+    are_listed(proxy.at_port(8022), "queue-proxy", include_str!("series/queue-proxy.txt")).await;
+}
+
+/// Compares the page at `admin` with the list in `tests/tests/series`, once there are as many series.
+async fn are_listed(admin: SocketAddr, component: &str, list: &str) {
+    let listed: BTreeSet<String> =
+        list.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+    let mut shown = BTreeSet::new();
+    let all = async || {
+        shown = series::of(&get(admin, "localhost", "/metrics").await.ok()?.body);
+        (shown.len() >= listed.len()).then_some(())
+    };
+    eventually(&format!("as many series as tests/tests/series/{component}.txt has"), SOON, all).await;
+    let lost: Vec<_> = listed.difference(&shown).collect();
+    let new: Vec<_> = shown.difference(&listed).collect();
+    assert!(
+        lost.is_empty() && new.is_empty(),
+        "{component} lost {lost:#?} and shows {new:#?}; what is meant to be so belongs into tests/tests/series/\
+         {component}.txt and the changelog"
+    );
 }
 
 #[tokio::test]

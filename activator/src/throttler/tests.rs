@@ -1,9 +1,12 @@
 //! Queues of requests in front of pods that come, go and refuse connections.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 
 use futures_util::FutureExt;
-use pilotlight_core::balance::FIRST_PAUSE;
+use pilotlight_core::backends::Destinations;
+use pilotlight_core::balance::{FIRST_PAUSE, pod_owner};
+use pilotlight_core::{Place, PodEndpoint, PodSharing, PodTimeline, RevisionEndpoints};
 
 use super::*;
 
@@ -38,7 +41,7 @@ fn supply(
     destinations: &Destinations,
     place: Place,
 ) {
-    throttler.update(Some(Supply { endpoints, destinations, place }));
+    throttler.update(Some(Supply { endpoints, destinations, place, own: None }));
 }
 
 fn gives_up() -> Trouble {
@@ -334,6 +337,49 @@ async fn requests_at_pods_that_are_not_ours_any_more_end_there() {
     assert_eq!(ports(&fill(&throttler)), [3]);
     drop(four);
     assert_eq!(ports(&fill(&throttler)), [3, 4]);
+}
+
+#[tokio::test]
+async fn of_pods_with_owners_those_of_others_are_used_only_without_one_of_our_own() {
+    let throttler = throttler(10, 10);
+    let port: PortName = Some("web/http".into());
+    let [own, other] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+    let mut all = pods_of(2, 20);
+    all.sharing = PodSharing::Owned;
+    all.activators = [own, other].into();
+    all.ready.iter_mut().for_each(|pod| pod.ports = Arc::new([("web/http".to_owned(), 1)].into()));
+    let is_ours = |pod: &PodEndpoint| pod_owner(pod.address, &[own, other].into()) == Some(own);
+    let ours: Vec<String> = all.ready.iter().filter(|pod| is_ours(pod)).map(|pod| pod.name.clone()).collect();
+    assert!((1..20).contains(&ours.len()), "{ours:?}");
+    let own_of = |all: &RevisionEndpoints| {
+        let pods = all.ready.iter().map(|pod| pod.address).collect();
+        let (place, destinations) = (Place::default(), Destinations::Pods(pods));
+        throttler.update(Some(Supply { endpoints: all, destinations: &destinations, place, own: Some(own) }));
+    };
+    let fill = |port: &PortName| -> Vec<Slot> {
+        std::iter::from_fn(|| throttler.arrive(port).try_slot().map(Result::unwrap)).collect()
+    };
+    own_of(&all);
+    let slots = fill(&port);
+    assert!(slots.iter().all(|slot| slot.pod.owner.is_none()));
+    let mut names: Vec<String> = slots.iter().map(|slot| slot.pod.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, ours.iter().flat_map(|name| [name.clone(), name.clone()]).collect::<Vec<_>>());
+    drop(slots);
+
+    all.ready.retain(|pod| !is_ours(pod));
+    own_of(&all);
+    let slots = fill(&port);
+    assert_eq!(slots.len(), all.ready.len() * 2, "no more are handed on than the others' pods take");
+    let at = |slot: &Slot| (slot.pod.owner, slot.pod.address_for(&port, 12_345));
+    assert!(slots.iter().all(|slot| at(slot) == (Some(other), SocketAddr::new(other, 12_345))));
+    assert!(fill(&None).is_empty(), "an owner could not tell whose a request at a shared port is");
+    drop(slots);
+
+    all.container_concurrency = 0.into();
+    own_of(&all);
+    let slot = throttler.arrive(&port).try_slot().unwrap().unwrap();
+    assert_eq!(slot.pod.owner, None, "without a limit everybody sends to every pod");
 }
 
 #[tokio::test]

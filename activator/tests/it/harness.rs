@@ -131,7 +131,12 @@ impl World {
 
     /// Opens a port of the revision's own, by the name `hello/http`.
     pub(crate) async fn open_port(&self, settings: PortSettings) -> OpenPort {
-        let (drain, (address, listener)) = (Drain::default(), listen().await);
+        self.open_port_at(listen().await.1, settings)
+    }
+
+    /// The same at this listener's address.
+    pub(crate) fn open_port_at(&self, listener: TcpListener, settings: PortSettings) -> OpenPort {
+        let (drain, address) = (Drain::default(), listener.local_addr().expect("an address"));
         let settings = watch::Sender::new(Arc::new(settings));
         let identity = PortIdentity { revision: hello(), port: PORT.to_owned() };
         let serving = self.activator.serve_port(listener, identity, settings.subscribe(), drain.clone());
@@ -299,7 +304,8 @@ impl FakePod {
         FakePod::blocked_at(listen().await.1)
     }
 
-    fn blocked_at(listener: TcpListener) -> FakePod {
+    /// The same at this listener's address.
+    pub(crate) fn blocked_at(listener: TcpListener) -> FakePod {
         let address = listener.local_addr().expect("an address");
         let pod = FakePod { address, may_answer: Arc::new(Semaphore::new(0)), notes: Arc::default() };
         tokio::spawn(pilotlight_net::serve(listener, Arc::new(pod.clone()), Drain::default()));

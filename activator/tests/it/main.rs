@@ -6,6 +6,7 @@ mod forwarding;
 mod harness;
 mod holding;
 mod ignoring;
+mod owners;
 mod ports;
 mod probing;
 mod protocols;

@@ -158,7 +158,7 @@ async fn a_pod_that_is_gone_costs_a_request_nothing() {
     let waiting = port.send(post("/", "body"));
     eventually("it has tried", || world.activator.activity()[&hello()].last_error.is_some()).await;
     world.set(|revision| {
-        revision.ready = vec![PodEndpoint { name: "b".into(), ..pod_with_port(pod.address) }]
+        revision.ready = vec![PodEndpoint { name: "b".into(), ..pod_with_port(pod.address) }];
     });
     assert_eq!(outcome(waiting).await, (200, "pod".to_owned()));
     assert_eq!(pod.bodies(), ["body"]);

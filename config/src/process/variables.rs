@@ -76,7 +76,11 @@ pub const KNATIVE_AUTOSCALER: &[Variable] = &[
         "Name of a StatefulSet's pod: its ordinal decides, not leases",
     ),
     variable("STATEFUL_SERVICE_NAME", Unset, "Service that governs the StatefulSet"),
-    variable("STATEFUL_SERVICE_PROTOCOL", Value("http"), "Protocol of its pods' stat servers: must be ws"),
+    variable(
+        "STATEFUL_SERVICE_PROTOCOL",
+        Value("http"),
+        "Protocol of its pods' stat servers: ws where there are several",
+    ),
     variable("STATEFUL_SERVICE_PORT", Value("80"), "Port of its pods' stat servers"),
     variable("PILOTLIGHT_BIND_ADDRESS", Value("0.0.0.0"), "Address that all servers bind to"),
 ];

@@ -17,7 +17,7 @@ use tracing::{Level, info};
 use super::leaving::LeaveTimes;
 use super::start::{DataParams, start};
 use super::watches::Scope;
-use crate::ClusterArgs;
+use pilotlight_kubernetes::ClusterArgs;
 
 /// Hold requests of a cluster's workloads while their pods come up, count them, and forward them
 #[derive(Clone, Debug, Args)]

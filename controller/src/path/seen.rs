@@ -24,7 +24,8 @@ pub struct PathSeen {
     pub way: PathWay,
     /// The workload's Services, by name.
     pub services: BTreeMap<String, ServiceSeen>,
-    /// All activators that are alive. One that does not answer and cannot be dialled is left out.
+    /// All activators that are alive. One that does not answer and cannot be dialled is left out, and so is one that has just
+    /// started and does not listen on every port that a slice names yet.
     pub activators: Vec<Member>,
     /// Names of those that have not answered this leader yet, and may have bound anything: they stay where slices name them.
     pub unheard: BTreeSet<String>,

@@ -192,6 +192,9 @@ impl<'a> Service<'a> {
         if self.has_selector && self.seen.restoring == Restoring::AtOnce {
             return Vec::new();
         }
+        if self.pods.is_empty() && !self.aims_pods() {
+            return Vec::new();
+        }
         let slices = self.pods.clone();
         let may_leave = match self.has_selector {
             true => self.native_serves(),
@@ -201,13 +204,8 @@ impl<'a> Service<'a> {
             let members: Vec<Member> = self.seen.pods.iter().map(|pod| pod.member.clone()).collect();
             return self.leave(&slices, &members);
         }
-        if slices.is_empty() && !self.aims_pods() {
-            return Vec::new();
-        }
         let members = self.stay(&slices, self.seen.pods.iter().map(|pod| &pod.member));
-        let pods =
-            self.seen.pods.iter().filter(|pod| members.iter().any(|member| member.uid == pod.member.uid));
-        let pods: Vec<PodMember> = pods.map(|pod| self.pod(pod)).collect();
+        let pods: Vec<PodMember> = members.into_iter().filter_map(|member| self.with_ports(member)).collect();
         let ports = &self.service.service.ports;
         wanted_of_pods(self.seen.now, &self.subject, ports, &pods, &slices)
     }
@@ -226,7 +224,8 @@ impl<'a> Service<'a> {
 
     // How members and slices leave.
 
-    /// Members that take new connections, and those that leave and are still to be named as such.
+    /// Members that take new connections, and those that leave and are still to be named. As long as nothing else serves they
+    /// stay ready: some data planes pass endpoints that end by, and none uses them beside a dead one that is ready.
     fn stay<'m>(&mut self, slices: &[SliceFact], members: impl Iterator<Item = &'m Member>) -> Vec<Member> {
         let others = self.activators_serve() || self.pods_stand().is_some() || self.native_serves();
         let mut kept = Vec::new();
@@ -236,10 +235,16 @@ impl<'a> Service<'a> {
                 continue;
             };
             let naming = || slices.iter().filter(|slice| slice.names(&member.ips).next().is_some());
+            if naming().next().is_none() {
+                continue;
+            }
+            if !others {
+                kept.push(Member { stage: Stage::Serving, ..member.clone() });
+                continue;
+            }
             let is_told = naming().all(|slice| slice.names(&member.ips).all(|each| !each.is_ready));
             let told = naming().filter_map(|slice| slice.changed).max().unwrap_or(since).max(since);
-            let is_due = is_told && others && !self.waits_until(told + self.seen.propagation);
-            if naming().next().is_some() && !is_due {
+            if !is_told || self.waits_until(told + self.seen.propagation) {
                 kept.push(member.clone());
             }
         }
@@ -248,8 +253,15 @@ impl<'a> Service<'a> {
 
     /// The slices with only those that are members.
     fn retained(&self, slices: &[SliceFact], members: &[Member]) -> Vec<EndpointSlice> {
-        let retained = |slice| retained(self.seen.now, &self.subject, slice, members);
-        slices.iter().filter_map(retained).collect()
+        slices.iter().filter_map(|slice| self.retained_one(slice, members)).collect()
+    }
+
+    /// At ports that are no longer the table's, activators listen for as long as a slice names them.
+    fn retained_one(&self, slice: &SliceFact, members: &[Member]) -> Option<EndpointSlice> {
+        let at_ports = self.ports.as_ref() == Some(&slice.ports) && slice.kind() == SliceKind::Activators;
+        let members: Vec<Member> =
+            members.iter().filter(|member| !at_ports || self.is_bound(member)).cloned().collect();
+        retained(self.seen.now, &self.subject, slice, &members)
     }
 
     /// The slices on their way out: all of their members end first, and `propagation` later they go.
@@ -262,7 +274,7 @@ impl<'a> Service<'a> {
             let is_told = slice.endpoints.iter().all(|endpoint| !endpoint.is_ready);
             let told = slice.changed.unwrap_or(Time::EPOCH);
             if !is_told || self.waits_until(told + self.seen.propagation) {
-                left.extend(retained(now, &self.subject, slice, &ending));
+                left.extend(self.retained_one(slice, &ending));
             }
         }
         left
@@ -370,13 +382,12 @@ impl<'a> Service<'a> {
         self.service.bound.contains(&member.name) || is_presumed
     }
 
-    fn pod(&self, pod: &ReadyPod) -> PodMember {
+    fn with_ports(&self, member: Member) -> Option<PodMember> {
+        let pod = self.seen.pods.iter().find(|pod| pod.member.uid == member.uid)?;
         let ports = self.service.service.ports.iter();
         let number = |name: &String| pod.ports.get(&format!("{}/{name}", self.name)).copied();
-        PodMember {
-            member: pod.member.clone(),
-            ports: ports.filter_map(|port| Some((port.name.clone(), number(&port.name)?))).collect(),
-        }
+        let ports = ports.filter_map(|port| Some((port.name.clone(), number(&port.name)?))).collect();
+        Some(PodMember { member, ports })
     }
 
     // What may be said.

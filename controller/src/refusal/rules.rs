@@ -439,3 +439,6 @@ const LINKERD_INBOUND: &str = "config.linkerd.io/default-inbound-policy";
 const SLICES: &str = "count/endpointslices.discovery.k8s.io";
 /// The controller of NGINX Inc's IngressClass.
 const NGINX_INC: &str = "nginx.org/ingress-controller";
+
+#[cfg(test)]
+mod tests;

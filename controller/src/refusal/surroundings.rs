@@ -63,6 +63,8 @@ pub struct NamespaceFacts {
     pub canaries: BTreeMap<String, ScaleTargetRef>,
     /// PeerAuthentications that take only mutual TLS, with the pods that they are about; `None`: all of them.
     pub strict_mtls: BTreeMap<String, Option<Selector>>,
+    /// Resources that may not be read here, so that nothing is known of them: `networkpolicies.networking.k8s.io`.
+    pub unreadable: BTreeSet<String>,
 }
 
 /// A HorizontalPodAutoscaler.

@@ -111,6 +111,17 @@ fn of_namespace(case: &Case<'_>, warnings: &mut Vec<Warning>) {
             ),
         );
     }
+    if !namespace.unreadable.is_empty() {
+        let resources: Vec<&str> = namespace.unreadable.iter().map(String::as_str).collect();
+        warn(
+            warnings,
+            "MissingRights",
+            format!(
+                "Nothing is known of {}: reading them is forbidden here. Grant get and list on them.",
+                resources.join(", ")
+            ),
+        );
+    }
     if case.around.cluster.has_windows_nodes {
         warn(
             warnings,

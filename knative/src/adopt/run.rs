@@ -1,6 +1,7 @@
 //! Adoption and rollback from begin to end.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use kube::Client;
@@ -24,6 +25,8 @@ pub struct AdoptParams {
     pub timeout: Duration,
     /// Whether to show the change and leave it at that.
     pub dry_run: bool,
+    /// The command that puts the former image back by hand.
+    pub rollback_command: String,
 }
 
 /// Why nothing was changed, or why it was taken back.
@@ -62,6 +65,12 @@ pub enum AdoptError {
         /// Its words.
         source: Box<kube::Error>,
     },
+    /// A signal came before the change. Nothing was changed.
+    #[error("{component} was not changed: the command was interrupted before that")]
+    Unchanged {
+        /// The part.
+        component: Component,
+    },
     /// The change was made, the pods did not become ready, and the change was taken back.
     #[error("{component} {why}; {} is back", .image)]
     TakenBack {
@@ -69,6 +78,8 @@ pub enum AdoptError {
         component: Component,
         /// Why, in a sentence without a subject.
         why: String,
+        /// Whether a signal is why.
+        is_interrupted: bool,
         /// The image that is back.
         image: String,
     },
@@ -79,11 +90,19 @@ pub enum AdoptError {
         component: Component,
         /// Why, in a sentence without a subject.
         why: String,
+        /// Whether a signal is why.
+        is_interrupted: bool,
+    },
+    /// A second signal came while the API server was to make a change, or to take it back.
+    #[error("{component} was interrupted twice, and may have either image: run `{command}`")]
+    Abandoned {
+        /// The part.
+        component: Component,
+        /// The command that puts the former image back.
+        command: String,
     },
     /// The change was made, and could neither be finished nor taken back.
-    #[error(
-        "{component} {why}, and {image} could not be put back: run `pilotlight knative rollback --component {component}`"
-    )]
+    #[error("{component} {why}, and {image} could not be put back: run `{command}`")]
     Stuck {
         /// The part.
         component: Component,
@@ -91,61 +110,93 @@ pub enum AdoptError {
         why: String,
         /// The image that should be back.
         image: String,
+        /// The command that puts it back.
+        command: String,
         /// Why it is not.
         source: Box<kube::Error>,
     },
 }
 
-/// Puts `image` in the place of a part's image. Takes it back, and says why, if its pods do not become ready in time or
-/// `interrupted` ends. `tell` gets a line for each step, and for each change of the state.
+impl AdoptError {
+    /// Whether a signal is why the command did not do what it was to do.
+    pub fn is_interruption(&self) -> bool {
+        match self {
+            AdoptError::Unchanged { .. } | AdoptError::Abandoned { .. } => true,
+            AdoptError::TakenBack { is_interrupted, .. } | AdoptError::NotReady { is_interrupted, .. } => {
+                *is_interrupted
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Puts `image` in the place of a part's image. Takes it back, and says why, if its pods do not become ready in time.
+/// `tell` gets a line for each step, and for each change of the state.
+///
+/// `interrupted` returns with the next signal. One that comes before the change ends the command; after it, the first
+/// takes the change back, and the second ends the command wherever it is.
 pub async fn adopt(
     params: &AdoptParams,
     image: &str,
-    interrupted: impl Future<Output = ()>,
+    mut interrupted: impl AsyncFnMut(),
     mut tell: impl FnMut(&str),
 ) -> Result<(), AdoptError> {
     if let Some(rule) = image_fault(image) {
         return Err(AdoptError::Image { image: image.to_owned(), rule });
     }
     let (cluster, component) = (params.cluster(), params.component);
-    let facts = cluster.facts(component).await.map_err(api("cannot read the cluster's versions"))?;
-    let faults = facts.faults(component, image);
-    if !faults.is_empty() {
-        return Err(AdoptError::Cluster(faults));
-    }
-    if let Some(remark) = facts.remark() {
-        tell(&remark);
-    }
-    let plan = Plan::adopt(component, &params.namespace, params.seen(&cluster).await?, image)?;
-    let (why, unwell) = match params.carry_out(&cluster, &plan, interrupted, &mut tell).await? {
-        Ending::Done => return Ok(()),
-        Ending::Failed { why, unwell } => (why, unwell),
+    let planning = async {
+        let facts = cluster.facts(component).await.map_err(api("cannot read the cluster's versions"))?;
+        let faults = facts.faults(component, image);
+        if !faults.is_empty() {
+            return Err(AdoptError::Cluster(faults));
+        }
+        if let Some(remark) = facts.remark() {
+            tell(&remark);
+        }
+        Ok(Plan::adopt(component, &params.namespace, params.seen(&cluster).await?, image)?)
     };
+    let plan = params.unless(&mut interrupted, planning).await?;
+    let failed = match params.carry_out(&cluster, &plan, &mut interrupted, &mut tell).await? {
+        Ending::Done => return Ok(()),
+        Ending::Failed(failed) => failed,
+    };
+    let Failed { why, unwell, is_interrupted } = failed;
     let undo = plan.undo();
     let image = undo.to.clone();
     tell(&format!("{component} {why}; putting {image} back"));
-    match cluster.apply(&undo).await {
-        Ok(()) => {
-            // Whether the pods of before are back is told; the adoption has failed in either case.
-            let _ = params.watch(&cluster, &undo, &unwell, &mut tell).await;
-            Err(AdoptError::TakenBack { component, why, image })
-        }
-        Err(source) => Err(AdoptError::Stuck { component, why, image, source: Box::new(source) }),
+    let undone = tokio::select! {
+        undone = cluster.apply(&undo) => undone,
+        () = interrupted() => return Err(params.abandoned()),
+    };
+    if let Err(source) = undone {
+        let command = params.rollback_command.clone();
+        return Err(AdoptError::Stuck { component, why, image, command, source: Box::new(source) });
     }
+    // Whether the pods of before are back is told; the adoption has failed in either case.
+    tokio::select! {
+        _ = params.watch(&cluster, &undo, &unwell, &mut tell) => {}
+        () = interrupted() => {}
+    }
+    Err(AdoptError::TakenBack { component, why, is_interrupted, image })
 }
 
 /// Puts the former image of a part back. What goes wrong is told, and nothing is taken back: Knative's own image is where
-/// all else leads back to.
+/// all else leads back to. `interrupted` is that of [`adopt`].
 pub async fn rollback(
     params: &AdoptParams,
-    interrupted: impl Future<Output = ()>,
+    mut interrupted: impl AsyncFnMut(),
     mut tell: impl FnMut(&str),
 ) -> Result<(), AdoptError> {
     let cluster = params.cluster();
-    let plan = Plan::rollback(params.component, &params.namespace, params.seen(&cluster).await?)?;
-    match params.carry_out(&cluster, &plan, interrupted, &mut tell).await? {
+    let planning =
+        async { Ok(Plan::rollback(params.component, &params.namespace, params.seen(&cluster).await?)?) };
+    let plan = params.unless(&mut interrupted, planning).await?;
+    match params.carry_out(&cluster, &plan, &mut interrupted, &mut tell).await? {
         Ending::Done => Ok(()),
-        Ending::Failed { why, .. } => Err(AdoptError::NotReady { component: params.component, why }),
+        Ending::Failed(Failed { why, is_interrupted, .. }) => {
+            Err(AdoptError::NotReady { component: params.component, why, is_interrupted })
+        }
     }
 }
 
@@ -175,12 +226,16 @@ pub async fn status(client: &Client, namespace: &str) -> Result<Vec<String>, Ado
 /// How a change ended.
 enum Ending {
     Done,
-    Failed {
-        /// Why, in a sentence without a subject.
-        why: String,
-        /// Workloads that were not well before the change.
-        unwell: BTreeSet<String>,
-    },
+    Failed(Failed),
+}
+
+/// A change that was made, and whose pods are not ready.
+struct Failed {
+    /// Why, in a sentence without a subject.
+    why: String,
+    /// Workloads that were not well before the change.
+    unwell: BTreeSet<String>,
+    is_interrupted: bool,
 }
 
 impl AdoptParams {
@@ -202,11 +257,28 @@ impl AdoptParams {
         })
     }
 
+    /// What comes before the change, unless a signal ends it.
+    async fn unless<T>(
+        &self,
+        interrupted: &mut impl AsyncFnMut(),
+        before: impl Future<Output = Result<T, AdoptError>>,
+    ) -> Result<T, AdoptError> {
+        tokio::select! {
+            biased;
+            () = interrupted() => Err(AdoptError::Unchanged { component: self.component }),
+            done = before => done,
+        }
+    }
+
+    fn abandoned(&self) -> AdoptError {
+        AdoptError::Abandoned { component: self.component, command: self.rollback_command.clone() }
+    }
+
     async fn carry_out(
         &self,
         cluster: &Installation,
         plan: &Plan,
-        interrupted: impl Future<Output = ()>,
+        interrupted: &mut impl AsyncFnMut(),
         tell: &mut impl FnMut(&str),
     ) -> Result<Ending, AdoptError> {
         plan.lines().iter().for_each(|line| tell(line));
@@ -214,28 +286,70 @@ impl AdoptParams {
             tell("Nothing was changed (--dry-run).");
             return Ok(Ending::Done);
         }
-        let component = self.component;
-        let read = |what: &str| api(format!("cannot read the pods of {component} {what}"));
-        let before = cluster.workloads(component, &plan.to).await.map_err(read("before the change"))?;
-        let unwell: BTreeSet<String> =
-            before.iter().filter(|workload| !workload.is_well()).map(Workload::id).collect();
-        // A Deployment of Knative's own is what this is about, however it is.
-        let unwell = if component == Component::QueueProxy { unwell } else { BTreeSet::new() };
+        let unwell = self.unless(interrupted, self.unwell(cluster, plan)).await?;
         for id in &unwell {
             tell(&format!("{id} is not well already, and is not waited for"));
         }
-        cluster.apply(plan).await.map_err(api(format!("cannot change {}", plan.object())))?;
-        let watched = tokio::select! {
-            watched = self.watch(cluster, plan, &unwell, tell) => watched,
-            () = interrupted => Err("was interrupted".to_owned()),
+        let was_interrupted = self.change(cluster, plan, interrupted, tell).await?;
+        let watched = if was_interrupted {
+            None
+        } else {
+            tokio::select! {
+                biased;
+                () = interrupted() => None,
+                watched = self.watch(cluster, plan, &unwell, tell) => Some(watched),
+            }
         };
         Ok(match watched {
-            Ok(()) => {
-                tell(&format!("{component} is {} now", plan.to));
+            Some(Ok(())) => {
+                tell(&format!("{} is {} now", self.component, plan.to));
                 Ending::Done
             }
-            Err(why) => Ending::Failed { why, unwell },
+            Some(Err(why)) => Ending::Failed(Failed { why, unwell, is_interrupted: false }),
+            None => {
+                let why = "was interrupted".to_owned();
+                Ending::Failed(Failed { why, unwell, is_interrupted: true })
+            }
         })
+    }
+
+    /// Workloads whose pods are not ready before the change.
+    async fn unwell(&self, cluster: &Installation, plan: &Plan) -> Result<BTreeSet<String>, AdoptError> {
+        let component = self.component;
+        let read = api(format!("cannot read the pods of {component} before the change"));
+        let before = cluster.workloads(component, &plan.to).await.map_err(read)?;
+        // A Deployment of Knative's own is what this is about, however it is.
+        if component != Component::QueueProxy {
+            return Ok(BTreeSet::new());
+        }
+        Ok(before.iter().filter(|workload| !workload.is_well()).map(Workload::id).collect())
+    }
+
+    /// Makes the change. A signal does not end the request, for nobody would know what became of it; a second one does.
+    /// Returns whether there was a signal.
+    async fn change(
+        &self,
+        cluster: &Installation,
+        plan: &Plan,
+        interrupted: &mut impl AsyncFnMut(),
+        tell: &mut impl FnMut(&str),
+    ) -> Result<bool, AdoptError> {
+        let mut changing = pin!(cluster.apply(plan));
+        let mut was_interrupted = false;
+        loop {
+            tokio::select! {
+                changed = &mut changing => {
+                    changed.map_err(api(format!("cannot change {}", plan.object())))?;
+                    return Ok(was_interrupted);
+                }
+                () = interrupted() => {
+                    if std::mem::replace(&mut was_interrupted, true) {
+                        return Err(self.abandoned());
+                    }
+                    tell("Interrupted; waiting for the change to be made");
+                }
+            }
+        }
     }
 
     /// Watches the pods of a change until they are ready. Err: why they are not, in a sentence without a subject.

@@ -155,7 +155,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pretend::PretendApi;
+    use pilotlight_kubernetes::pretend::{Failure, PretendApi};
 
     const BUCKET: &str = "autoscaler-bucket-00-of-01";
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     async fn pointed(there: Option<Value>) -> (Vec<String>, Value) {
-        let (api, client) = PretendApi::start().await;
+        let (api, client) = PretendApi::start();
         let paths = [
             format!("/api/v1/namespaces/knative-serving/services/{BUCKET}"),
             format!("/apis/discovery.k8s.io/v1/namespaces/knative-serving/endpointslices/{BUCKET}"),
@@ -193,7 +193,7 @@ mod tests {
         let ip = [10, 0, 0, 1].into();
         let endpoints = BucketEndpoints { client, namespace: "knative-serving".to_owned(), ip, port: 8080 };
         endpoints.point(BUCKET).await.unwrap();
-        let methods = api.writes().iter().map(|it| it.split(' ').next().unwrap().to_owned()).collect();
+        let methods = api.writes().iter().map(|it| it.method.to_string()).collect();
         let service = api.get(&paths[0]).unwrap();
         assert_eq!(service["spec"]["selector"], Value::Null);
         let mut slice = api.get(&paths[1]).unwrap();
@@ -215,8 +215,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_api_server_that_fails_is_asked_again_until_the_service_leads_here() {
-        let (api, client) = PretendApi::start().await;
-        api.set_broken(true);
+        let (api, client) = PretendApi::start();
+        api.fail(|_| Some(Failure::Status(500)));
         let held = |held: &[&str]| {
             let all = Arc::from([BUCKET.to_owned()]);
             Arc::new(Buckets { all, held: held.iter().map(|&it| it.to_owned()).collect() })
@@ -228,7 +228,7 @@ mod tests {
         tell.send_replace(held(&[BUCKET]));
         let path = format!("/apis/discovery.k8s.io/v1/namespaces/knative-serving/endpointslices/{BUCKET}");
         let mut changes = api.changes();
-        api.set_broken(false);
+        api.mend();
         let made = async {
             while api.get(&path).is_none() {
                 changes.changed().await.unwrap();

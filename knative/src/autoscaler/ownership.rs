@@ -66,12 +66,11 @@ impl Ownership {
 
     /// Ownership of one pod of a StatefulSet: it never changes.
     pub fn by_ordinal(set: &StatefulSet) -> Ownership {
-        let own = set.all[set.ordinal].clone();
-        let holders = set.all.iter().zip(&set.targets).filter(|(name, _)| **name != own);
-        let holders: Holders = holders.map(|(name, target)| (name.clone(), vec![target.clone()])).collect();
-        let mut all = set.all.clone();
+        let others = set.others.iter();
+        let holders: Holders = others.map(|(name, target)| (name.clone(), vec![target.clone()])).collect();
+        let mut all: Vec<String> = holders.keys().cloned().chain([set.own.clone()]).collect();
         all.sort();
-        let buckets = Buckets { all: all.into(), held: BTreeSet::from([own]) };
+        let buckets = Buckets { all: all.into(), held: BTreeSet::from([set.own.clone()]) };
         Ownership {
             buckets: watch::channel(Arc::new(buckets)).1,
             holders: watch::channel(Arc::new(holders)).1,
@@ -108,10 +107,10 @@ impl HolderAddresses {
 /// A pod of a StatefulSet of autoscalers, each of which has the bucket of its ordinal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatefulSet {
-    /// The buckets, by ordinal: the URLs of the pods' stat servers.
-    all: Vec<String>,
-    targets: Vec<Target>,
-    ordinal: usize,
+    /// The bucket of this pod. A bucket's name is the URL of its pod's stat server.
+    own: String,
+    /// Those of the others.
+    others: Vec<(String, Target)>,
 }
 
 impl StatefulSet {
@@ -139,16 +138,19 @@ impl StatefulSet {
             let rule = format!("{pod:?} has no bucket: config-leader-election says that there are {buckets}");
             wrong.check_named(ORDINAL, Err::<(), _>(rule));
         }
-        let mut set = StatefulSet { all: Vec::new(), targets: Vec::new(), ordinal: 0 };
+        let mut set = StatefulSet { own: String::new(), others: Vec::new() };
         if let Some((name, ordinal)) = parsed {
-            set.ordinal = ordinal;
             for number in 0..buckets {
                 let url =
                     format!("{protocol}://{name}-{number}.{service}.{namespace}.svc.{cluster_domain}:{port}");
+                // Nobody connects to the own one: with a single bucket Knative's default, http, will do.
+                if number as usize == ordinal {
+                    set.own = url;
+                    continue;
+                }
                 let target = Target::ws(&url).map_err(|error| format!("{error} ({PROTOCOL} is to be ws)"));
                 let Some(target) = wrong.check_named(SERVICE, target) else { break };
-                set.targets.push(target);
-                set.all.push(url);
+                set.others.push((url, target));
             }
         }
         wrong.finish(|| Some(set))
@@ -166,9 +168,13 @@ mod tests {
     use super::*;
 
     fn set(pod: &str, protocol: &str) -> Result<StatefulSet, WrongSettings> {
+        set_of(2, pod, protocol)
+    }
+
+    fn set_of(buckets: u32, pod: &str, protocol: &str) -> Result<StatefulSet, WrongSettings> {
         let [pod, service, protocol, port] = [pod, "autoscaler", protocol, "8080"].map(str::to_owned);
         let env = StatefulEnv { pod, service, protocol, port };
-        StatefulSet::new(&env, "knative-serving", "cluster.local", 2)
+        StatefulSet::new(&env, "knative-serving", "cluster.local", buckets)
     }
 
     #[tokio::test]
@@ -211,6 +217,17 @@ mod tests {
         );
         assert_eq!(holders.borrow()[&url(0)], [Target::ws(&url(0)).unwrap()]);
         assert!(buckets.of(&RevisionId::new("a", "b")).is_some());
+    }
+
+    #[test]
+    fn one_pod_alone_needs_no_protocol() {
+        let set = set_of(1, "as-0", "http").unwrap();
+        let Ownership { buckets, holders } = Ownership::by_ordinal(&set);
+        assert_eq!(
+            buckets.borrow().all.to_vec(),
+            ["http://as-0.autoscaler.knative-serving.svc.cluster.local:8080"]
+        );
+        assert!(holders.borrow().is_empty());
     }
 
     #[test]

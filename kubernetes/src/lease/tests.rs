@@ -1,7 +1,7 @@
 //! Processes that stand for leases at one API server, over real sockets.
 
 use super::*;
-use crate::pretend::PretendApi;
+use crate::pretend::{Asked, Failure, PretendApi};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/knative-serving/leases";
 
@@ -26,9 +26,14 @@ fn held(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
+/// The writes so far.
+fn targets(api: &PretendApi) -> Vec<String> {
+    api.writes().iter().map(Asked::target).collect()
+}
+
 #[tokio::test]
 async fn a_successor_takes_over_as_soon_as_the_holder_stops() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     // A lease lasts a minute: one that is waited for would be too late.
     let (all, times) = (["a", "b"], LeaseTimes::default());
     let one = stand(&client, "one_10.0.0.1", &all, times);
@@ -48,7 +53,7 @@ async fn a_successor_takes_over_as_soon_as_the_holder_stops() {
 
 #[tokio::test]
 async fn a_holder_without_an_api_server_gives_up_and_is_back_when_it_answers() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     let times = LeaseTimes {
         duration: Duration::from_secs(3),
         renew_deadline: Duration::from_secs(1),
@@ -56,15 +61,15 @@ async fn a_holder_without_an_api_server_gives_up_and_is_back_when_it_answers() {
     };
     let one = stand(&client, "one", &["a"], times);
     until(&one, |state| state.held == held(&["a"])).await;
-    api.set_broken(true);
+    api.fail(|_| Some(Failure::Status(500)));
     until(&one, |state| state.held.is_empty()).await;
-    api.set_broken(false);
+    api.mend();
     until(&one, |state| state.held == held(&["a"])).await;
 }
 
 #[tokio::test]
 async fn whoever_vanishes_is_succeeded_when_its_lease_has_run_out() {
-    let (_api, client) = PretendApi::start().await;
+    let (_api, client) = PretendApi::start();
     let times = LeaseTimes {
         duration: Duration::from_secs(1),
         renew_deadline: Duration::from_millis(600),
@@ -80,18 +85,18 @@ async fn whoever_vanishes_is_succeeded_when_its_lease_has_run_out() {
 
 #[tokio::test]
 async fn leases_of_others_are_none_of_ours() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     let other = serde_json::json!({ "metadata": {}, "spec": { "holderIdentity": "controller" } });
     api.put(&format!("{LEASES}/controller.00"), other);
     let one = stand(&client, "one", &["a"], LeaseTimes::default());
     until(&one, |state| state.held == held(&["a"])).await;
     assert_eq!(one.state().borrow().holders.len(), 1);
-    assert_eq!(api.writes(), [format!("POST {LEASES}")]);
+    assert_eq!(targets(&api), [format!("POST {LEASES}")]);
 }
 
 #[tokio::test]
 async fn a_lease_that_is_deleted_is_made_anew() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     let one = stand(&client, "one", &["a"], LeaseTimes::default());
     until(&one, |state| state.held == held(&["a"])).await;
     api.delete(&format!("{LEASES}/a"));
@@ -100,5 +105,5 @@ async fn a_lease_that_is_deleted_is_made_anew() {
         tokio::time::timeout(Duration::from_secs(30), state.changed()).await.expect("it is lost").unwrap();
     }
     until(&one, |state| state.held == held(&["a"])).await;
-    assert_eq!(api.writes(), [format!("POST {LEASES}"), format!("POST {LEASES}")]);
+    assert_eq!(targets(&api), [format!("POST {LEASES}"), format!("POST {LEASES}")]);
 }

@@ -33,7 +33,7 @@ use crate::dial::Dialer;
 use crate::error::chain;
 use crate::h2::{
     Http2Io, MAX_FRAME_BYTES, MAX_READ_HEADER_BYTES, MAX_RESET_REMEMBERED, SEND_BUFFER_BYTES, Wear,
-    is_too_large,
+    header_list_bytes,
 };
 use crate::unwritten::{CountedBody, Unwritten};
 use crate::{Body, Client, Error, Pings, Request, Response};
@@ -144,7 +144,7 @@ impl Http2Pool {
             let sent = sent.map(|body| lease.connection.unwritten.count(body));
             client.set_sent();
             let mut failure = match lease.connection.sender.clone().try_send_request(sent).await {
-                Ok(response) if is_too_large(None, response.headers()) => {
+                Ok(response) if header_list_bytes(None, response.headers()).is_none() => {
                     return Err(SendError::Failed { source: Error::Malformed("the head is too large") });
                 }
                 Ok(response) => {

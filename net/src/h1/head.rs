@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
-use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
@@ -11,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::ext::ReasonPhrase;
 
 use super::raw_target::RawTarget;
-use crate::budget::{ByteBudget, Charge};
+use crate::heads::HeldHead;
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,17 +31,25 @@ pub(super) enum HeadError {
 pub(super) struct Partial {
     // Bytes that were parsed in vain; 0 at the beginning of a head.
     seen: usize,
-    // Bytes of a large head, charged to the budget of unfinished heads.
-    counted: Option<Charge>,
+    held: HeldHead,
 }
 
 impl Partial {
-    /// Takes a request off the bytes that were read, once its head is complete. Its body stays unread.
+    /// Takes a request off the bytes that were read, once its head is complete. Its body stays unread. The head is counted
+    /// until its [guard](Partial::take_held) is dropped.
     pub(super) fn request<B: Default>(
         &mut self,
         unread: &mut Bytes,
     ) -> Result<Option<Request<B>>, HeadError> {
-        self.head(unread, parse_request)
+        let Some((length, request)) = self.head(unread, parse_request)? else { return Ok(None) };
+        let counted = self.held.is_complete(length, request.headers().len());
+        counted.map_err(|_| HeadError::NoRoom)?;
+        Ok(Some(request))
+    }
+
+    /// The guard of the request's head that was just taken.
+    pub(super) fn take_held(&mut self) -> HeldHead {
+        std::mem::take(&mut self.held)
     }
 
     /// Takes a response off the bytes that were read, once its head is complete. Its body stays unread.
@@ -50,14 +57,18 @@ impl Partial {
         &mut self,
         unread: &mut Bytes,
     ) -> Result<Option<Response<B>>, HeadError> {
-        self.head(unread, parse_response)
+        let response = self.head(unread, parse_response)?;
+        if response.is_some() {
+            self.held = HeldHead::default();
+        }
+        Ok(response.map(|(_, response)| response))
     }
 
     fn head<T>(
         &mut self,
         unread: &mut Bytes,
         parse: impl Fn(&Bytes) -> Result<Option<(usize, T)>, HeadError>,
-    ) -> Result<Option<T>, HeadError> {
+    ) -> Result<Option<(usize, T)>, HeadError> {
         // Empty lines in front of a message are skipped (RFC 9112, 2.2).
         while let Some(rest) = unread.strip_prefix(b"\r\n").or_else(|| unread.strip_prefix(b"\n")) {
             unread.advance(unread.len() - rest.len());
@@ -76,23 +87,15 @@ impl Partial {
             *unread = Bytes::new();
         }
         self.seen = 0;
-        self.counted = None;
-        Ok(Some(head))
+        Ok(Some((length, head)))
     }
 
     fn wait<T>(&mut self, unread: &Bytes) -> Result<Option<T>, HeadError> {
-        let more = unread.len().saturating_sub(self.seen);
         self.seen = unread.len();
         if self.seen > MAX_BYTES {
             return Err(HeadError::TooLarge);
         }
-        if self.seen > USUAL_BYTES {
-            let counted = self.counted.get_or_insert_with(|| ARRIVING.open());
-            if ARRIVING.is_spent() {
-                return Err(HeadError::NoRoom);
-            }
-            counted.grow(more);
-        }
+        self.held.arrives(self.seen).map_err(|_| HeadError::NoRoom)?;
         Ok(None)
     }
 }
@@ -395,14 +398,6 @@ const VERSION: &str = "malformed HTTP version";
 
 /// Bytes of a faulty line that are shown.
 const MAX_SHOWN: usize = 80;
-
-/// Heads of all connections that have begun and are not complete.
-static ARRIVING: LazyLock<ByteBudget> = LazyLock::new(|| ByteBudget::new(MAX_ARRIVING_BYTES));
-
-/// Bytes of them together, beyond the usual. A client that sends more is told to come back.
-const MAX_ARRIVING_BYTES: usize = 32 << 20;
-/// Bytes of an incomplete head that are not counted.
-const USUAL_BYTES: usize = 16 * 1024;
 
 /// Bytes of the largest head. Go: `DefaultMaxHeaderBytes`.
 const MAX_BYTES: usize = 1 << 20;

@@ -52,6 +52,8 @@ pub(crate) async fn serve(
                 return None;
             }
         };
+        // Counted until the handler has answered, and so let go of the request.
+        let held = partial.take_held();
         if asked.has_body {
             *request.body_mut() = Body::from_client(ClientBody::Http1(link.body()));
         }
@@ -78,6 +80,7 @@ pub(crate) async fn serve(
                 answered.await?
             }
         };
+        drop(held);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // Boxed: rare.
             Box::pin(switch(link, client, out, response)).await;

@@ -185,6 +185,7 @@ impl Goals {
         let met = measured <= most;
         self.missed |= !met;
         let verdict = if met { "" } else { "MISSED" };
+        println!("{what}: {measured:.2}");
         self.rows.push(format!("{what:<66} {measured:>8.2} <= {most:<6} {verdict}"));
     }
 

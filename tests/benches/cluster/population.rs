@@ -33,11 +33,10 @@ pub(crate) fn add_config_maps(server: &ApiServer) {
 pub(crate) fn add_revisions(server: &ApiServer, revisions: usize, busy: usize) {
     for number in 0..revisions {
         let is_busy = number < busy;
-        for object in
-            [revision(number), autoscaler(number, is_busy), service(number, is_busy), metric(number)]
-        {
-            server.add(object);
-        }
+        server.add(revision(number));
+        let owner = server.add(autoscaler(number, is_busy))["metadata"]["uid"].clone();
+        server.add(service(number, is_busy, &owner));
+        server.add(metric(number, &owner));
         server.add(deployment(number, is_busy));
         for object in services(number).into_iter().chain(endpoints(number, is_busy)) {
             server.add(object);
@@ -64,6 +63,16 @@ fn metadata(number: usize, name: &str) -> Value {
             "serving.knative.dev/creator": "somebody@example.com",
         },
     })
+}
+
+/// Metadata of an object that belongs to the revision's PodAutoscaler.
+fn owned(number: usize, owner: &Value) -> Value {
+    let mut metadata = metadata(number, &name(number));
+    metadata["ownerReferences"] = json!([{
+        "apiVersion": "autoscaling.internal.knative.dev/v1alpha1", "kind": "PodAutoscaler", "name": name(number),
+        "uid": owner, "controller": true, "blockOwnerDeletion": true,
+    }]);
+    metadata
 }
 
 fn condition(type_: &str, status: &str) -> Value {
@@ -111,11 +120,10 @@ fn autoscaler(number: usize, is_busy: bool) -> Value {
     })
 }
 
-fn service(number: usize, is_busy: bool) -> Value {
-    let _ = is_busy;
+fn service(number: usize, is_busy: bool, owner: &Value) -> Value {
     json!({
         "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "ServerlessService",
-        "metadata": metadata(number, &name(number)),
+        "metadata": owned(number, owner),
         "spec": {
             "mode": "Proxy", "objectRef": target(number), "protocolType": "http1", "numActivators": if is_busy { 4 } else { 3 },
         },
@@ -129,10 +137,10 @@ fn service(number: usize, is_busy: bool) -> Value {
     })
 }
 
-fn metric(number: usize) -> Value {
+fn metric(number: usize, owner: &Value) -> Value {
     json!({
         "apiVersion": "autoscaling.internal.knative.dev/v1alpha1", "kind": "Metric",
-        "metadata": metadata(number, &name(number)),
+        "metadata": owned(number, owner),
         "spec": {
             "stableWindow": 60_000_000_000_i64, "panicWindow": 6_000_000_000_i64, "scrapeTarget": private(number),
         },

@@ -63,7 +63,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 pub use call::Verb;
-pub use definition::{Definition, ScalePaths};
+pub use definition::{Definition, PrinterColumn, ScalePaths};
 pub use faults::{Faults, Outage, Requests};
 pub use log::{Log, Request};
 
@@ -210,13 +210,13 @@ impl ApiServer {
         table.objects("", None).map(|(_, object)| read(&object.value)).collect()
     }
 
-    /// Creates an object without a request: validated and completed, but not logged. For objects in a namespace, it has to
-    /// say which.
+    /// Creates an object without a request, with the status that it is given: validated and completed, but not logged. For
+    /// objects in a namespace, it has to say which. Returns it as it is stored.
     ///
     /// # Panics
     ///
     /// If the server refuses it.
-    pub fn add(&self, object: Value) {
+    pub fn add(&self, object: Value) -> Value {
         let mut store = self.service.store.lock();
         let definition = store
             .tables()
@@ -227,12 +227,27 @@ impl ApiServer {
             .cloned()
             .expect("a kind that is served");
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        let writer = merge::managers::Writer { manager: "tests", subresource: "" };
-        let id = definition.id();
-        let mut writing = write::Writing { store: &mut store, definition, id, writer, is_dry_run: false };
-        if let Err(refused) = writing.create(&namespace, object) {
-            panic!("refused: {}", refused.status.message);
+        let status = object["status"].clone();
+        let mut written = |object: Value, subresource: &'static str| {
+            let writer = merge::managers::Writer { manager: "tests", subresource };
+            let (definition, id) = (definition.clone(), definition.id());
+            let mut writing = write::Writing { store: &mut store, definition, id, writer, is_dry_run: false };
+            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let done = match subresource {
+                "" => writing.create(&namespace, object),
+                _ => writing.update(&Key::new(&namespace, &name), object),
+            };
+            match done {
+                Ok(written) => written.object().value.clone(),
+                Err(refused) => panic!("refused: {}", refused.status.message),
+            }
+        };
+        let mut created = written(object, "");
+        if status.is_null() {
+            return created;
         }
+        created["status"] = status;
+        written(created, "status")
     }
 
     /// Waits until `condition` gives a value, looking after each change of anything, and fails the test if that takes longer

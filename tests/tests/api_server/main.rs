@@ -8,6 +8,7 @@
 mod apply;
 mod faults;
 mod kinds;
+mod kubectl;
 mod lifecycle;
 mod lists;
 mod patches;

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::data::named::Standing;
 use crate::data::pretend::own_address;
-use crate::data::pretend_api::PretendApi;
+use pilotlight_kubernetes::pretend::{Asked, PretendApi};
 
 /// A cluster with one workload, `web`, and its activator.
 struct World {
@@ -23,7 +23,7 @@ struct World {
 
 impl World {
     async fn start() -> World {
-        let (api, client) = PretendApi::start().await;
+        let (api, client) = PretendApi::start();
         let ip = own_address();
         let nobody = Target::ws("ws://127.0.0.1:1").unwrap();
         let activator = start(DataParams {
@@ -202,7 +202,11 @@ async fn a_workload_that_nobody_wakes_is_woken_here() {
     );
     world.is_bound().await;
     let waiting = world.ask();
-    eventually("it is woken", || world.api.writes() == [format!("PATCH {scale}")]).await;
+    eventually("it is woken", || {
+        let writes = world.api.writes();
+        writes.iter().map(Asked::target).eq([format!("PATCH {scale}")])
+    })
+    .await;
     world.add_pod().await;
     assert!(answer(waiting).await.ends_with("\r\n\r\nweb"));
 }

@@ -7,7 +7,7 @@ use pilotlight_core::MeshMode;
 use serde_json::json;
 
 use super::*;
-use crate::pretend::PretendApi;
+use pilotlight_kubernetes::pretend::PretendApi;
 
 const MAPS: &str = "/api/v1/namespaces/knative-serving/configmaps";
 
@@ -16,7 +16,7 @@ fn map(api: &PretendApi, name: &str, data: &serde_json::Value) {
 }
 
 async fn started(maps: &[(&str, serde_json::Value)]) -> (PretendApi, Client, anyhow::Result<ConfigMaps>) {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     for (name, data) in maps {
         map(&api, name, data);
     }

@@ -12,7 +12,7 @@ use tokio_tungstenite::{client_async, tungstenite};
 
 use super::*;
 use crate::autoscaler::probe::dns;
-use crate::pretend::PretendApi;
+use pilotlight_kubernetes::pretend::PretendApi;
 
 const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/knative-serving/leases/autoscaler-bucket-00-of-01";
@@ -74,7 +74,7 @@ async fn connected(
 
 #[tokio::test]
 async fn an_autoscaler_serves_takes_its_lease_and_gives_it_up_at_the_end() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     put_maps(&api, &json!({ "metrics-protocol": "prometheus", "metrics-endpoint": "127.0.0.1:0" }));
     let running = start(params(&client, "autoscaler-a")).await.unwrap();
     until_held(&running).await;
@@ -109,7 +109,7 @@ async fn an_autoscaler_serves_takes_its_lease_and_gives_it_up_at_the_end() {
 
 #[tokio::test]
 async fn a_second_autoscaler_stands_by_and_takes_over() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     put_maps(&api, &json!({}));
     let first = start(params(&client, "a")).await.unwrap();
     assert_eq!(first.metrics, None, "nobody asked for it");
@@ -124,7 +124,7 @@ async fn a_second_autoscaler_stands_by_and_takes_over() {
 
 #[tokio::test]
 async fn in_a_stateful_set_no_lease_is_written() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     put_maps(&api, &json!({}));
     let [pod, service, protocol, port] = ["autoscaler-0", "autoscaler", "ws", "8080"].map(str::to_owned);
     let stateful = Some(StatefulEnv { pod, service, protocol, port });
@@ -137,7 +137,7 @@ async fn in_a_stateful_set_no_lease_is_written() {
 
 #[tokio::test]
 async fn an_api_server_that_is_older_than_demanded_is_refused() {
-    let (api, client) = PretendApi::start().await;
+    let (api, client) = PretendApi::start();
     put_maps(&api, &json!({}));
     let demanded = |version: &str| MinimumKubernetes::from_env(|_| Some(version.to_owned())).unwrap();
     let start_at = async |server: &str, minimum| {
@@ -156,7 +156,7 @@ async fn an_api_server_that_is_older_than_demanded_is_refused() {
 
 #[tokio::test]
 async fn without_its_config_maps_an_autoscaler_does_not_start() {
-    let (_api, client) = PretendApi::start().await;
+    let (_api, client) = PretendApi::start();
     let Err(error) = start(params(&client, "a")).await else { panic!("it started") };
     let wrong = error.downcast_ref::<WrongSettings>().expect("exit code 2").to_string();
     assert_eq!(wrong.lines().count(), 3, "{wrong}");

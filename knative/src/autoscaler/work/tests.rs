@@ -3,13 +3,13 @@ use std::collections::BTreeSet;
 use futures_util::future::BoxFuture;
 use http::Method;
 use pilotlight_core::{Activity, RevisionSpec};
+use pilotlight_kubernetes::pretend::{Asked, Failure, PretendApi};
 use serde_json::{Value, json};
 
 use super::super::buckets::Buckets;
 use super::super::cluster::{KnativeCluster, KnativeClusterParams};
 use super::super::facts;
 use super::super::pretend::{NOW, evaluation, with_activity};
-use super::super::pretend_api::{Asked, Failure, PretendApi};
 use super::super::settings::Settings;
 use super::super::targets::{READ_INTERVAL, TargetId, TargetKind};
 use super::*;

@@ -19,8 +19,12 @@ pub struct Definition {
     pub kind: String,
     /// Such as `deployments`.
     pub plural: String,
+    /// Such as `deployment`.
+    pub singular: String,
     /// Other names that kubectl may be given, such as `deploy`.
     pub short_names: Vec<String>,
+    /// Groups of kinds that kubectl may be given, such as `all`.
+    pub categories: Vec<String>,
     /// Whether objects are in namespaces.
     pub is_namespaced: bool,
     /// Whether there is a `status` subresource; the main resource ignores the status then.
@@ -35,8 +39,19 @@ pub struct Definition {
     pub is_custom: bool,
     /// The `openAPIV3Schema` of a custom resource, if it has one.
     pub schema: Option<Value>,
-    /// Extra columns of tables: name, and the path of the value such as `.status.phase`.
-    pub columns: Vec<(String, String)>,
+    /// Extra columns of tables.
+    pub columns: Vec<PrinterColumn>,
+}
+
+/// A column of a custom resource's tables.
+#[derive(Clone, Debug)]
+pub struct PrinterColumn {
+    /// The head.
+    pub name: String,
+    /// The JSON path of the cell, such as `.status.conditions[?(@.type=="Ready")].status`.
+    pub path: String,
+    /// Whether only `-o wide` shows it.
+    pub is_wide: bool,
 }
 
 /// Paths to the numbers behind a `scale` subresource.
@@ -58,7 +73,9 @@ impl Definition {
             version: version.into(),
             kind: kind.into(),
             plural: plural.into(),
+            singular: kind.to_lowercase(),
             short_names: Vec::new(),
+            categories: Vec::new(),
             is_namespaced: true,
             has_status: false,
             scale: None,
@@ -90,6 +107,11 @@ impl Definition {
         Self { is_namespaced: false, ..self }
     }
 
+    /// In groups of kinds, for kubectl.
+    pub fn in_categories(self, categories: &[&str]) -> Self {
+        Self { categories: categories.iter().map(|name| (*name).to_owned()).collect(), ..self }
+    }
+
     /// With other names, for kubectl.
     pub fn with_short_names(self, names: &[&str]) -> Self {
         Self { short_names: names.iter().map(|name| (*name).to_owned()).collect(), ..self }
@@ -118,6 +140,10 @@ impl Definition {
         definition.is_namespaced = spec["scope"] != "Cluster";
         definition.has_status = version["subresources"]["status"].is_object();
         definition.short_names = strings(&names["shortNames"]);
+        definition.categories = strings(&names["categories"]);
+        if let Some(singular) = text(&names["singular"]).filter(|singular| !singular.is_empty()) {
+            definition.singular = singular;
+        }
         let scale = &version["subresources"]["scale"];
         if let Some(path) = scale["specReplicasPath"].as_str() {
             let or = |name: &str, default: &str| path_of(scale[name].as_str().unwrap_or(default));
@@ -129,7 +155,11 @@ impl Definition {
         }
         definition.schema = version["schema"].get("openAPIV3Schema").cloned();
         for column in version["additionalPrinterColumns"].as_array().into_iter().flatten() {
-            definition.columns.push((text(&column["name"])?, text(&column["jsonPath"])?));
+            definition.columns.push(PrinterColumn {
+                name: text(&column["name"])?,
+                path: text(&column["jsonPath"])?,
+                is_wide: column["priority"].as_i64().is_some_and(|priority| priority > 0),
+            });
         }
         Some(definition)
     }

@@ -79,9 +79,9 @@ fn resources(group: &str, version: &str, definitions: &[&Definition]) -> Option<
 fn resource(definition: &Definition, name: &str, kind: &str, verbs: &[&str]) -> Value {
     let mut resource = json!({"name": name, "singularName": "", "namespaced": definition.is_namespaced, "kind": kind, "verbs": verbs});
     if name == definition.plural {
-        resource["singularName"] = definition.kind.to_lowercase().into();
+        resource["singularName"] = definition.singular.clone().into();
         resource["shortNames"] = definition.short_names.clone().into();
-        resource["categories"] = categories(definition);
+        resource["categories"] = definition.categories.clone().into();
     }
     if kind == "Scale" {
         resource["group"] = "autoscaling".into();
@@ -136,19 +136,12 @@ fn aggregated_resource(definition: &Definition) -> Value {
         "resource": definition.plural,
         "responseKind": own,
         "scope": if definition.is_namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": definition.kind.to_lowercase(),
+        "singularResource": definition.singular,
         "verbs": VERBS,
         "shortNames": definition.short_names,
-        "categories": categories(definition),
+        "categories": definition.categories,
         "subresources": subresources,
     })
-}
-
-/// What `kubectl get all` shows.
-fn categories(definition: &Definition) -> Value {
-    let is_in_all = matches!(definition.group.as_str(), "apps" | "autoscaling")
-        || definition.group.is_empty() && ["Pod", "Service"].contains(&definition.kind.as_str());
-    if is_in_all { json!(["all"]) } else { json!([]) }
 }
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];

@@ -10,8 +10,8 @@ pub(crate) fn built_ins() -> Vec<Definition> {
 fn core() -> Vec<Definition> {
     let core = |kind, plural| Definition::built_in("", "v1", kind, plural);
     vec![
-        core("Pod", "pods").with_status().with_short_names(&["po"]),
-        core("Service", "services").with_status().with_short_names(&["svc"]),
+        core("Pod", "pods").with_status().with_short_names(&["po"]).in_categories(ALL),
+        core("Service", "services").with_status().with_short_names(&["svc"]).in_categories(ALL),
         core("Endpoints", "endpoints").with_short_names(&["ep"]),
         core("ConfigMap", "configmaps").with_short_names(&["cm"]),
         core("Secret", "secrets"),
@@ -26,8 +26,9 @@ fn core() -> Vec<Definition> {
 }
 
 fn workloads() -> Vec<Definition> {
-    let apps =
-        |kind, plural| Definition::built_in("apps", "v1", kind, plural).with_status().with_generation();
+    let apps = |kind, plural| {
+        Definition::built_in("apps", "v1", kind, plural).with_status().with_generation().in_categories(ALL)
+    };
     let scaled = |kind, plural| apps(kind, plural).with_scale(".spec.replicas");
     vec![
         scaled("Deployment", "deployments").with_short_names(&["deploy"]),
@@ -36,7 +37,8 @@ fn workloads() -> Vec<Definition> {
         apps("DaemonSet", "daemonsets").with_short_names(&["ds"]),
         Definition::built_in("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
             .with_status()
-            .with_short_names(&["hpa"]),
+            .with_short_names(&["hpa"])
+            .in_categories(ALL),
         Definition::built_in("metrics.k8s.io", "v1beta1", "PodMetrics", "pods"),
         Definition::built_in("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes").cluster_scoped(),
     ]
@@ -102,3 +104,6 @@ fn knative() -> Vec<Definition> {
         serving("Route", "routes").with_short_names(&["rt"]),
     ]
 }
+
+/// The category of what `kubectl get all` shows.
+const ALL: &[&str] = &["all"];

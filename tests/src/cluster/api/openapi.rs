@@ -1,5 +1,5 @@
-//! As much of `/openapi/v3` as kubectl asks for before it writes: which patches a kind takes, and that fields are validated
-//! by the server.
+//! As much of `/openapi/v3` as kubectl asks for: which patches a kind takes, that fields are validated by the server, and
+//! the schemas of custom resources for `kubectl explain`.
 
 use serde_json::{Value, json};
 
@@ -59,11 +59,18 @@ fn operations(definition: &Definition) -> Value {
 }
 
 fn schema(definition: &Definition) -> Value {
-    json!({
-        "type": "object",
-        "x-kubernetes-preserve-unknown-fields": true,
-        "x-kubernetes-group-version-kind": [kind_of(definition)],
-    })
+    let unknown = || json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let mut schema = definition.schema.clone().unwrap_or_else(unknown);
+    schema["x-kubernetes-group-version-kind"] = json!([kind_of(definition)]);
+    // A CustomResourceDefinition leaves out what every object has.
+    for (name, type_, description) in [
+        ("apiVersion", "string", "Version of the schema of this object."),
+        ("kind", "string", "Kind of this object."),
+        ("metadata", "object", "Metadata that every object has."),
+    ] {
+        schema["properties"][name] = json!({"type": type_, "description": description});
+    }
+    schema
 }
 
 fn kind_of(definition: &Definition) -> Value {

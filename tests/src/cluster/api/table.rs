@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::definition::{Definition, path_of};
+use super::definition::Definition;
 use super::store::Object;
 
 /// A column: its name, whether only `-o wide` shows it, and its cell.
@@ -17,19 +17,68 @@ pub(crate) fn of<'a>(
 ) -> Value {
     let columns = columns(definition);
     let mut heads: Vec<_> = columns.iter().map(|(name, is_wide, _)| head(name, *is_wide)).collect();
-    let own: Vec<_> = definition.columns.iter().map(|(name, path)| (name, path_of(path))).collect();
-    heads.extend(own.iter().map(|(name, _)| head(name, false)));
+    let own: Vec<_> = definition.columns.iter().map(|column| (column, json_path(&column.path))).collect();
+    heads.extend(own.iter().map(|(column, _)| head(&column.name, column.is_wide)));
     heads.push(head("Age", false));
     let row = |object: &Object| {
         let value = &object.value;
         let mut cells: Vec<_> = columns.iter().map(|(_, _, cell)| cell(value)).collect();
-        let at = |path: &[String]| path.iter().try_fold(value, |value, name| value.get(name)).cloned();
+        let at = |path: &[Step]| path.iter().try_fold(value, |value, step| step.of(value)).cloned();
         cells.extend(own.iter().map(|(_, path)| at(path).unwrap_or_default()));
         cells.push(age(value).into());
         json!({"cells": cells, "object": metadata(object)})
     };
     let rows: Vec<_> = objects.into_iter().map(row).collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": heads, "rows": rows})
+}
+
+/// A step of a JSON path, as far as columns of custom resources have them.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// `.name`
+    Field(String),
+    /// `[0]`
+    Item(usize),
+    /// `[?(@.name=="value")]`: the first item that has it.
+    Having(String, String),
+}
+
+impl Step {
+    fn of<'a>(&self, value: &'a Value) -> Option<&'a Value> {
+        match self {
+            Step::Field(name) => value.get(name),
+            Step::Item(place) => value.get(place),
+            Step::Having(name, text) => value.as_array()?.iter().find(|item| item[name] == text.as_str()),
+        }
+    }
+}
+
+/// Reads a JSON path. What is not understood is a field that nothing has.
+fn json_path(path: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some((inside, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            let filter = inside.strip_prefix("?(@.").and_then(|filter| filter.strip_suffix(')'));
+            steps.push(match filter.and_then(|filter| filter.split_once("==")) {
+                Some((name, text)) => {
+                    Step::Having(name.trim().to_owned(), text.trim().trim_matches(['"', '\'']).to_owned())
+                }
+                None => inside.parse().map_or_else(|_| Step::Field(inside.to_owned()), Step::Item),
+            });
+            rest = after;
+            continue;
+        }
+        let name = rest.trim_start_matches('.');
+        // A dot within a name is escaped.
+        let is_end = |(at, _): &(usize, &str)| !name[..*at].ends_with('\\');
+        let end = name.match_indices(['.', '[']).find(is_end).map_or(name.len(), |(at, _)| at);
+        if end > 0 {
+            steps.push(Step::Field(name[..end].replace("\\.", ".")));
+        }
+        rest = &name[end..];
+    }
+    steps
 }
 
 /// An object's metadata as an object.
@@ -85,6 +134,22 @@ fn columns(definition: &Definition) -> Vec<Column> {
                 ports.map(port).collect::<Vec<_>>().join(",").into()
             }),
         ],
+        ("autoscaling", "HorizontalPodAutoscaler") => &[
+            ("Reference", false, |object| {
+                let target = &object["spec"]["scaleTargetRef"];
+                let text = |name: &str| target[name].as_str().unwrap_or_default();
+                format!("{}/{}", text("kind"), text("name")).into()
+            }),
+            ("MinPods", false, |object| object["spec"]["minReplicas"].clone()),
+            ("MaxPods", false, |object| object["spec"]["maxReplicas"].clone()),
+            ("Replicas", false, |object| count(&object["status"]["currentReplicas"]).into()),
+        ],
+        ("policy", "PodDisruptionBudget") => &[
+            ("Min Available", false, |object| or_not(&object["spec"]["minAvailable"])),
+            ("Max Unavailable", false, |object| or_not(&object["spec"]["maxUnavailable"])),
+            ("Allowed Disruptions", false, |object| count(&object["status"]["disruptionsAllowed"]).into()),
+        ],
+        ("scheduling.k8s.io", "PriorityClass") => &[("Value", false, |class| class["value"].clone())],
         ("", "Namespace") => &[("Status", false, |namespace| namespace["status"]["phase"].clone())],
         ("", "Event") => &[
             ("Type", false, |event| event["type"].clone()),
@@ -124,6 +189,10 @@ fn or_none(value: &Value) -> Value {
     if value.as_str().is_none_or(str::is_empty) { "<none>".into() } else { value.clone() }
 }
 
+fn or_not(value: &Value) -> Value {
+    if value.is_null() { "N/A".into() } else { value.clone() }
+}
+
 fn ready(object: &Value) -> Value {
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     let mut ready = conditions
@@ -142,5 +211,31 @@ fn age(object: &Value) -> String {
         seconds @ ..7200 => format!("{}m", seconds / 60),
         seconds @ ..172_800 => format!("{}h", seconds / 3600),
         seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_find_their_cells() {
+        let object = json!({
+            "spec": {"color": "red", "a.b": 1},
+            "status": {"conditions": [{"type": "Other"}, {"type": "Ready", "status": "True"}], "list": [7, 8]}
+        });
+        let cell =
+            |path: &str| json_path(path).iter().try_fold(&object, |value, step| step.of(value)).cloned();
+        assert_eq!(cell(".spec.color"), Some(json!("red")));
+        assert_eq!(cell(r".spec.a\.b"), Some(json!(1)));
+        for ready in [
+            r#".status.conditions[?(@.type=="Ready")].status"#,
+            ".status.conditions[?(@.type=='Ready')].status",
+        ] {
+            assert_eq!(cell(ready), Some(json!("True")));
+        }
+        assert_eq!(cell(".status.list[1]"), Some(json!(8)));
+        assert_eq!(cell(".status.conditions[?(@.type=='None')].status"), None);
+        assert_eq!(cell(".status.list[*]"), None);
     }
 }
