@@ -1,7 +1,6 @@
 //! The objects that belong to each RequestAutoscaler, kept up to date one fact at a time. Pure.
 //!
-//! A change costs the same however many others there are: pods and Services find their RequestAutoscalers by a label that
-//! selects them.
+//! A change costs the same however many others there are: pods, Services and RequestAutoscalers find each other by labels.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -26,11 +25,15 @@ pub struct Index {
     pods_of: HashMap<RevisionId, BTreeSet<String>>,
     /// RequestAutoscalers that name a Service.
     naming: HashMap<Name, BTreeSet<RevisionId>>,
-    /// RequestAutoscalers of each namespace that name no Service, and take those that select their pods.
-    taking: HashMap<String, BTreeSet<RevisionId>>,
-    /// Names of Services by namespace.
-    services_in: HashMap<String, BTreeSet<String>>,
+    /// Selectors of Services: which Services a pod belongs to.
+    leading: SelectorIndex<Name>,
+    /// RequestAutoscalers by the labels of their targets' selectors and of their pods, each with how often it has the label.
+    /// No map is empty.
+    labelled: HashMap<Label, BTreeMap<RevisionId, u32>>,
 }
+
+/// Namespace, key and value of a label.
+type Label = (String, String, String);
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -115,45 +118,52 @@ impl Index {
         })
     }
 
-    /// Services that are named; if none is, those with an address whose selector is part of the target's, or selects one of
-    /// its pods.
+    /// Services that are named; if none is, those with an address that select the target's labels, or one of its pods.
     fn services_of(
         &self,
         id: &RevisionId,
         entry: &Entry,
         pods: &BTreeMap<String, Arc<PodFact>>,
     ) -> BTreeMap<String, Arc<ServiceFact>> {
-        let fact = |name: &String| {
-            let service = self.service(&Name::new(&id.namespace, name))?;
-            Some((name.clone(), Arc::clone(service)))
+        let fact = |name: String| {
+            let service = self.service(&Name::new(&id.namespace, &name))?;
+            Some((name, Arc::clone(service)))
         };
         if !entry.named.is_empty() {
-            return entry.named.iter().filter_map(fact).collect();
+            return entry.named.iter().cloned().filter_map(fact).collect();
         }
-        let leads_here = |(_, service): &(String, Arc<ServiceFact>)| {
-            let selects = |selector: &Selector| {
-                selector.is_within(&entry.selector) || pods.values().any(|pod| selector.selects(&pod.labels))
-            };
-            !service.is_headless() && !service.is_external_name && service.pod_selector().is_some_and(selects)
-        };
-        let all = self.services_in.get(&id.namespace).into_iter().flatten();
-        all.filter_map(fact).filter(leads_here).collect()
+        let target = entry.selector.labels();
+        // Pods of one template have the same labels.
+        let different: BTreeSet<_> = pods.values().map(|pod| &*pod.labels).chain([&target]).collect();
+        let leading = different.into_iter().flat_map(|labels| self.leading.selecting(&id.namespace, labels));
+        let has_address =
+            |(_, service): &(_, Arc<ServiceFact>)| !service.is_headless() && !service.is_external_name;
+        leading.filter_map(|name| fact(name.name)).filter(has_address).collect()
     }
 
     fn learn_service(&mut self, name: &Name, fact: Option<Arc<ServiceFact>>) -> BTreeSet<RevisionId> {
+        let mut touched: BTreeSet<_> = self.naming.get(name).into_iter().flatten().cloned().collect();
+        touched.extend(self.taking(name));
+        let selector = fact.as_ref().and_then(|fact| fact.pod_selector().cloned()).unwrap_or_default();
+        self.leading.set(name.clone(), &name.namespace, selector);
         match fact {
-            Some(fact) => {
-                insert(&mut self.services_in, &name.namespace, name.name.clone());
-                self.services.insert(name.clone(), fact);
-            }
-            None => {
-                remove(&mut self.services_in, &name.namespace, &name.name);
-                self.services.remove(name);
-            }
-        }
-        let naming = self.naming.get(name).into_iter().flatten();
-        let taking = self.taking.get(&name.namespace).into_iter().flatten();
-        naming.chain(taking).cloned().collect()
+            Some(fact) => self.services.insert(name.clone(), fact),
+            None => self.services.remove(name),
+        };
+        touched.extend(self.taking(name));
+        touched
+    }
+
+    /// RequestAutoscalers that name no Service and have a label which this one asks for: more than those that it leads to, and
+    /// few.
+    fn taking(&self, service: &Name) -> Vec<RevisionId> {
+        let labels = self.leading.get(service).map(Selector::labels).unwrap_or_default();
+        let label = |(key, value)| (service.namespace.clone(), key, value);
+        let having = labels.into_iter().map(|pair| self.labelled.get(&label(pair)));
+        let fewest = having.min_by_key(|having| having.map_or(0, BTreeMap::len)).flatten();
+        let names_none =
+            |id: &&RevisionId| self.autoscalers.get(*id).is_some_and(|entry| entry.named.is_empty());
+        fewest.into_iter().flat_map(BTreeMap::keys).filter(names_none).cloned().collect()
     }
 
     fn learn_pod(&mut self, name: &Name, fact: Option<Arc<PodFact>>) -> BTreeSet<RevisionId> {
@@ -161,6 +171,8 @@ impl Index {
             fact.map(|fact| self.targets.selecting(&name.namespace, &fact.labels)).unwrap_or_default()
         };
         let (before, now) = (owners(self.pods.get(name)), owners(fact.as_ref()));
+        let labels = |fact: Option<&Arc<PodFact>>| fact.map(|fact| Arc::clone(&fact.labels));
+        let (labels_before, labels_now) = (labels(self.pods.get(name)), labels(fact.as_ref()));
         match fact {
             Some(fact) => self.pods.insert(name.clone(), fact),
             None => self.pods.remove(name),
@@ -170,6 +182,10 @@ impl Index {
         }
         for owner in &now {
             insert(&mut self.pods_of, owner, name.name.clone());
+        }
+        for (owners, labels, is_more) in [(&before, labels_before, false), (&now, labels_now, true)] {
+            let Some(labels) = labels else { continue };
+            owners.iter().for_each(|owner| count(&mut self.labelled, owner, &labels, is_more));
         }
         before.union(&now).cloned().collect()
     }
@@ -182,9 +198,9 @@ impl Index {
         let selector = selector.unwrap_or_default();
         let services = current.iter().flat_map(|fact| &fact.spec.services);
         let named: BTreeSet<String> = services.map(|service| service.name.clone()).collect();
-        let has_moved = entry.selector != selector;
         let before = std::mem::replace(&mut entry.named, named.clone());
-        entry.selector.clone_from(&selector);
+        let selector_before = std::mem::replace(&mut entry.selector, selector.clone());
+        let has_moved = selector_before != selector;
 
         for service in before.difference(&named) {
             remove(&mut self.naming, &Name::new(&id.namespace, service), id);
@@ -192,22 +208,58 @@ impl Index {
         for service in &named {
             insert(&mut self.naming, &Name::new(&id.namespace, service), id.clone());
         }
-        match current.is_some() && named.is_empty() {
-            true => insert(&mut self.taking, &id.namespace, id.clone()),
-            false => remove(&mut self.taking, &id.namespace, id),
-        }
         if has_moved {
-            // A walk over all pods, as seldom as a target gets another selector.
-            let pods = self.selected(&id.namespace, &selector);
-            let pods: BTreeSet<String> = pods.into_iter().map(|(name, _)| name.name.clone()).collect();
-            match pods.is_empty() {
-                true => self.pods_of.remove(id),
-                false => self.pods_of.insert(id.clone(), pods),
-            };
-            self.targets.set(id.clone(), &id.namespace, selector);
+            self.move_to(id, &selector_before, selector);
         }
         if current.is_none() {
             self.autoscalers.remove(id);
+        }
+    }
+
+    /// Gives a RequestAutoscaler the pods of another selector. A walk over all pods, as seldom as a target gets another one.
+    fn move_to(&mut self, id: &RevisionId, before: &Selector, selector: Selector) {
+        let namespace = &id.namespace;
+        count(&mut self.labelled, id, &before.labels(), false);
+        for pod in self.pods_of.remove(id).into_iter().flatten() {
+            if let Some(pod) = self.pods.get(&Name::new(namespace, pod)) {
+                count(&mut self.labelled, id, &pod.labels, false);
+            }
+        }
+        let selected = self.selected(namespace, &selector);
+        let selected: Vec<_> =
+            selected.into_iter().map(|(name, pod)| (name.name.clone(), Arc::clone(&pod.labels))).collect();
+        count(&mut self.labelled, id, &selector.labels(), true);
+        for (name, labels) in selected {
+            count(&mut self.labelled, id, &labels, true);
+            insert(&mut self.pods_of, id, name);
+        }
+        self.targets.set(id.clone(), namespace, selector);
+    }
+}
+
+/// Counts labels of a RequestAutoscaler once more, or once less.
+fn count(
+    labelled: &mut HashMap<Label, BTreeMap<RevisionId, u32>>,
+    id: &RevisionId,
+    labels: &BTreeMap<String, String>,
+    is_more: bool,
+) {
+    for (key, value) in labels {
+        let label = (id.namespace.clone(), key.clone(), value.clone());
+        if is_more {
+            *labelled.entry(label).or_default().entry(id.clone()).or_default() += 1;
+            continue;
+        }
+        let Some(having) = labelled.get_mut(&label) else { continue };
+        let left = having.get_mut(id).map(|times| {
+            *times -= 1;
+            *times
+        });
+        if left == Some(0) {
+            having.remove(id);
+        }
+        if having.is_empty() {
+            labelled.remove(&label);
         }
     }
 }

@@ -58,10 +58,13 @@ impl Selector {
         !self.is_empty() && self.0.iter().all(|requirement| requirement.holds(labels))
     }
 
-    /// Whether every requirement is one of `other`'s: what `other` selects, this selects as well. An empty selector is within
-    /// nothing.
-    pub fn is_within(&self, other: &Selector) -> bool {
-        !self.is_empty() && self.0.iter().all(|requirement| other.0.contains(requirement))
+    /// The labels that every selected pod has with just this value.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let fixed = self.0.iter().filter_map(|requirement| match &requirement.rule {
+            Rule::In(values) if values.len() == 1 => Some((requirement.key.clone(), values.first()?.clone())),
+            _ => None,
+        });
+        fixed.collect()
     }
 
     /// Labels of which every selected pod has one, as short as there is; `None`: there are none.

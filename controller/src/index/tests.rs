@@ -53,8 +53,7 @@ fn pods_and_services_find_the_workloads_that_they_belong_to() {
     touched(&mut index, autoscaler("api", "app=api", &["api"]));
     assert_eq!(touched(&mut index, pod("web-2", &json!({"app": "web"}))), ["web"]);
     assert_eq!(touched(&mut index, pod("api-1", &json!({"app": "api"}))), ["api"]);
-    // A Service may be of use to whoever names none.
-    assert_eq!(touched(&mut index, service("api", &json!({"app": "api"}), &json!([]))), ["api", "web"]);
+    assert_eq!(touched(&mut index, service("api", &json!({"app": "api"}), &json!([]))), ["api"]);
     assert_eq!(touched(&mut index, service("web", &json!({"app": "web"}), &json!([]))), ["web"]);
     assert_eq!(seen(&index, "web"), (vec!["web".to_owned()], vec!["web-1".to_owned(), "web-2".to_owned()]));
     assert_eq!(seen(&index, "api"), (vec!["api".to_owned()], vec!["api-1".to_owned()]));
@@ -73,6 +72,24 @@ fn a_workload_without_pods_knows_its_services_by_the_targets_selector() {
     touched(&mut index, service("other", &json!({"app": "other"}), &json!([])));
     touched(&mut index, service("bare", &json!({}), &json!([])));
     assert_eq!(seen(&index, "web").0, ["web"]);
+}
+
+#[test]
+fn a_service_may_select_by_a_label_that_the_target_does_not() {
+    let mut index = Index::default();
+    touched(&mut index, autoscaler("web", "app=web", &[]));
+    touched(&mut index, pod("web-1", &json!({"app": "web", "tier": "front"})));
+    touched(&mut index, pod("web-2", &json!({"app": "web", "tier": "front"})));
+    assert_eq!(touched(&mut index, service("front", &json!({"tier": "front"}), &json!([]))), ["web"]);
+    assert_eq!(seen(&index, "web").0, ["front"]);
+    touched(&mut index, gone("web-1"));
+    assert_eq!(seen(&index, "web").0, ["front"]);
+    touched(&mut index, gone("web-2"));
+    assert_eq!(seen(&index, "web").0, [""; 0]);
+    // The Service's former selector is asked as well as its new one.
+    touched(&mut index, pod("web-1", &json!({"app": "web", "tier": "front"})));
+    assert_eq!(touched(&mut index, service("front", &json!({"tier": "back"}), &json!([]))), ["web"]);
+    assert_eq!(seen(&index, "web").0, [""; 0]);
 }
 
 #[test]
@@ -96,9 +113,9 @@ fn nothing_is_left_of_what_is_gone() {
     assert_eq!(index.workload(&id("web")), None);
     index.learn(Fact::Service(Name::new("shop", "web").into(), None));
     index.learn(gone("web-1"));
-    let Index { autoscalers, services, pods, pods_of, naming, taking, services_in, .. } = index;
+    let Index { autoscalers, services, pods, pods_of, naming, labelled, .. } = index;
     assert!(autoscalers.is_empty() && services.is_empty() && pods.is_empty() && pods_of.is_empty());
-    assert!(naming.is_empty() && taking.is_empty() && services_in.is_empty());
+    assert!(naming.is_empty() && labelled.is_empty());
 }
 
 #[test]
