@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use pilotlight_core::{PodEndpoint, PodProbe, PodTimeline, RevisionEndpoints, Trouble};
+use pilotlight_core::{PodEndpoint, PodProbe, PodSharing, PodTimeline, RevisionEndpoints, Trouble};
 
 use super::rules::Rules;
 use crate::Workload;
@@ -52,6 +52,8 @@ pub(super) fn endpoints(
         trouble: trouble(workload),
         trust_probes: true,
         probe: PodProbe::Connect,
+        // Each pod belongs to one activator, so that its limit holds.
+        sharing: PodSharing::Owned,
         // Without a limit each activator uses all pods, and which others there are is of no use.
         activators: if rules.limit.get().is_some() { activators.clone() } else { BTreeSet::new() },
         ..RevisionEndpoints::default()
@@ -222,6 +224,7 @@ mod tests {
         let rules = Rules { limit: 3.into(), ..Rules::default() };
         let told = endpoints(&workload(facts, "web"), &rules, &activators, "10.0.0.1".parse().unwrap());
         assert_eq!((told.container_concurrency, told.activators), (3.into(), activators));
+        assert_eq!(told.sharing, PodSharing::Owned);
     }
 
     #[test]
