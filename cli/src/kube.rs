@@ -5,6 +5,7 @@ mod disable;
 mod doctor;
 mod enable;
 mod explain;
+mod inject;
 mod install;
 mod observe;
 mod place;
@@ -51,6 +52,8 @@ enum KubeCommand {
     Doctor(doctor::DoctorArgs),
     /// Scale nothing, and say what would have been done beside what was done
     Observe(observe::ObserveArgs),
+    /// Add the queue-proxy to the pods of a manifest, and a pause for its drain
+    Inject(inject::InjectArgs),
     /// Decide about workloads, and lead their traffic: one of the two programs of an installation
     Controller(Box<LeaderArgs>),
     /// Hold requests while pods come up, count and forward them: the other program of an installation
@@ -70,6 +73,7 @@ pub fn run(args: KubeArgs) -> ExitCode {
         KubeCommand::Explain(args) => block_on(args.run()),
         KubeCommand::Doctor(args) => block_on(args.run()),
         KubeCommand::Observe(args) => block_on(args.run()),
+        KubeCommand::Inject(args) => args.run(),
     };
     end(result, Format::Text)
 }
