@@ -5,6 +5,7 @@ mod disable;
 mod doctor;
 mod enable;
 mod explain;
+mod inject;
 mod install;
 mod observe;
 mod place;
@@ -16,9 +17,11 @@ mod wait;
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use pilotlight_controller::data::program::{self as activator, DataArgs};
 use pilotlight_controller::leader::program::{self as controller, LeaderArgs};
+use pilotlight_controller::refusal::look::LookError;
 use pilotlight_process::end;
 use tracing::warn;
 
@@ -51,6 +54,8 @@ enum KubeCommand {
     Doctor(doctor::DoctorArgs),
     /// Scale nothing, and say what would have been done beside what was done
     Observe(observe::ObserveArgs),
+    /// Add the queue-proxy to the pods of a manifest, and a pause for its drain
+    Inject(inject::InjectArgs),
     /// Decide about workloads, and lead their traffic: one of the two programs of an installation
     Controller(Box<LeaderArgs>),
     /// Hold requests while pods come up, count and forward them: the other program of an installation
@@ -70,13 +75,53 @@ pub fn run(args: KubeArgs) -> ExitCode {
         KubeCommand::Explain(args) => block_on(args.run()),
         KubeCommand::Doctor(args) => block_on(args.run()),
         KubeCommand::Observe(args) => block_on(args.run()),
+        KubeCommand::Inject(args) => args.run(),
     };
-    end(result, Format::Text)
+    end(result.map_err(plain), Format::Text)
 }
 
 /// Prints a line. What is under way is carried through even if nobody reads.
 fn tell(line: &str) {
     if let Err(error) = print(&format!("{line}\n")) {
         warn!(%error, "Cannot write to standard output");
+    }
+}
+
+/// The same error with the API server's own words alone, where the client has them twice and with all fields.
+fn plain(error: anyhow::Error) -> anyhow::Error {
+    let mut told = Vec::new();
+    for cause in error.chain() {
+        let boxed = || Some(&**cause.downcast_ref::<Box<::kube::Error>>()?);
+        let looked = || match cause.downcast_ref::<LookError>()? {
+            LookError::Api(error) => Some(&**error),
+            _ => None,
+        };
+        if let Some(::kube::Error::Api(status)) =
+            cause.downcast_ref::<::kube::Error>().or_else(boxed).or_else(looked)
+        {
+            told.push(format!("{} ({})", status.message, status.code));
+            return anyhow!(told.join(": "));
+        }
+        told.push(cause.to_string());
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use ::kube::core::Status;
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn the_api_servers_words_are_told_once() {
+        let refused = || ::kube::Error::Api(Box::new(Status::failure("no", "Forbidden").with_code(403)));
+        let told = |error: anyhow::Error| format!("{:#}", plain(error));
+        let direct = Err::<(), _>(refused()).context("cannot read Services").unwrap_err();
+        assert_eq!(told(direct), "cannot read Services: no (403)");
+        let looked = Err::<(), _>(LookError::Api(Box::new(refused()))).context("cannot look").unwrap_err();
+        assert_eq!(told(looked), "cannot look: no (403)");
+        assert_eq!(told(anyhow!("else").context("something")), "something: else");
     }
 }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
 use pilotlight_config::AutoscalerConfig;
 use pilotlight_controller::crd::{RequestAutoscaler, ScaleTargetRef};
 use pilotlight_controller::manifest::to_yaml;
@@ -13,9 +15,9 @@ use pilotlight_controller::survey::{Survey, survey};
 use pilotlight_process::WrongSettings;
 use serde_json::{Value, json};
 
-use super::apply::apply;
+use super::apply::{MANAGER, apply};
 use super::place::{Place, PlaceArgs};
-use super::{reference, selectors, tell};
+use super::{reference, selectors, status, tell};
 use crate::output::print;
 
 #[derive(Debug, Args)]
@@ -65,15 +67,26 @@ impl EnableArgs {
             return Ok(ExitCode::SUCCESS);
         }
         let place = self.place.connect().await?;
+        let there = status::list(&place.client, Some(&place.namespace)).await?;
+        let there = there.into_iter().find(|autoscaler| autoscaler.name_any() == self.target.name);
         let object = self.object(Some(&place.namespace));
-        let autoscaler: RequestAutoscaler = serde_json::from_value(object.clone()).map_err(|error| {
+        let autoscaler = changed(there.as_ref(), &object).map_err(|error| {
             WrongSettings::new(format!("the RequestAutoscaler would be no such object: {error}"))
         })?;
         let survey = survey(&place.client, &place.system_namespace, &place.namespace, &autoscaler).await?;
         self.check(&survey)?;
-        apply(&place.client, &object)
-            .await
-            .context("is Pilotlight installed? `pilotlight kube install` puts it on a cluster")?;
+        match there {
+            None => apply(&place.client, &object).await?,
+            // Only what was said is changed: the rest may be somebody else's.
+            Some(_) => {
+                let api: Api<RequestAutoscaler> = Api::namespaced(place.client.clone(), &place.namespace);
+                let params =
+                    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                api.patch(&self.target.name, &params, &Patch::Merge(&object))
+                    .await
+                    .with_context(|| format!("cannot change RequestAutoscaler {}", self.target.name))?;
+            }
+        }
         let name = reference::short(&self.target);
         tell(&format!("RequestAutoscaler {} scales {name}", self.target.name));
         if self.exact {
@@ -128,7 +141,7 @@ impl EnableArgs {
         if refusal::way(&survey.workload, &survey.surroundings) == Ok(Way::WakeOnly) {
             tell(&format!("note: {}", refusal::cannot_see(&survey.workload).message));
         }
-        if self.min.is_none() {
+        if survey.workload.autoscaler.spec.min_replicas.is_none() {
             tell("note: minReplicas is 1, so one pod stays; --min 0 lets it go");
         }
         tell(&format!("`pilotlight kube explain {}` says what it does", self.target.name));
@@ -171,4 +184,16 @@ impl EnableArgs {
         }
         json!({"apiVersion": "pilotlight.dev/v1alpha1", "kind": "RequestAutoscaler", "metadata": metadata, "spec": spec})
     }
+}
+
+/// The RequestAutoscaler that there will be.
+fn changed(there: Option<&RequestAutoscaler>, object: &Value) -> serde_json::Result<RequestAutoscaler> {
+    let mut whole = there.map_or(Ok(Value::Null), serde_json::to_value)?;
+    if whole.is_null() {
+        return serde_json::from_value(object.clone());
+    }
+    for (field, value) in object["spec"].as_object().into_iter().flatten() {
+        whole["spec"][field] = value.clone();
+    }
+    serde_json::from_value(whole)
 }

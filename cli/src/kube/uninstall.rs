@@ -62,7 +62,7 @@ impl UninstallArgs {
                 tell(&format!("deleted {}", title(object)));
             }
         }
-        tell("Pilotlight is off this cluster");
+        tell("Pilotlight is off this cluster; its namespace goes as soon as its pods have ended");
         Ok(ExitCode::SUCCESS)
     }
 

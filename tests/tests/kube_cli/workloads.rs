@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 use pilotlight_controller::crd::{Interception, Mode, RequestAutoscaler};
+use pilotlight_tests::manifest::arg;
 use pilotlight_tests::run::run_to_end;
 use serde_json::json;
 
@@ -39,17 +40,13 @@ spec:
   maxReplicas: 10
   minReplicas: 0
   scaleTargetRef:
+    apiVersion: apps/v1
     kind: Deployment
     name: web
-    apiVersion: apps/v1
   services:
   - name: web
   target: 20
 ";
-    let expected = expected.replace(
-        "    kind: Deployment\n    name: web\n    apiVersion: apps/v1\n",
-        "    apiVersion: apps/v1\n    kind: Deployment\n    name: web\n",
-    );
     assert_eq!(printed.stdout.trim_end(), expected.trim_end(), "{printed:?}");
 }
 
@@ -66,6 +63,12 @@ async fn a_workload_is_enabled_and_left_alone_again() {
     assert_eq!((autoscaler.spec.min_replicas, autoscaler.spec.max_replicas), (Some(0), Some(5)));
     assert_eq!((autoscaler.spec.target, autoscaler.spec.mode), (Some(10.0), Mode::Observe));
     assert_eq!(autoscaler.spec.interception, Interception::Auto);
+
+    // What is not said again stays.
+    let changed = kube(&server, &["enable", "deploy/web", "--mode", "act"]).await;
+    assert_eq!(changed.code, Some(0), "{changed:?}");
+    let autoscaler: RequestAutoscaler = server.get("default", "web").expect("it is there");
+    assert_eq!((autoscaler.spec.min_replicas, autoscaler.spec.mode), (Some(0), Mode::Act));
 
     let disabled = kube(&server, &["disable", "deploy/web"]).await;
     assert_eq!(disabled.code, Some(0), "{disabled:?}");
@@ -120,7 +123,8 @@ async fn nothing_can_be_enabled_where_pilotlight_is_not() {
     app(&server, "web", 2);
     let refused = kube(&server, &["enable", "deploy/web"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("`pilotlight kube install` puts it on a cluster"), "{refused:?}");
+    let expected = "error: Pilotlight is not on this cluster; `pilotlight kube install` puts it there";
+    assert_eq!(refused.stderr, expected);
 }
 
 #[tokio::test]
@@ -128,4 +132,17 @@ async fn a_kind_that_is_not_known_is_a_slip() {
     let ended = run_to_end(["kube", "enable", "deplyo/web", "--dry-run"]).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("did you mean \"deploy\"?"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_queue_proxy_is_added_to_a_manifest() {
+    let manifest = tempfile::NamedTempFile::new().expect("a file");
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  template:\n    spec:\n      \
+        containers:\n      - name: app\n        ports: [{name: http, containerPort: 3000}]\n---\nkind: Service\n";
+    std::fs::write(manifest.path(), text).expect("written");
+    let injected = run_to_end(["kube", "inject", "--filename", arg(manifest.path())]).await;
+    assert_eq!(injected.code, Some(0), "{injected:?}");
+    assert!(injected.stdout.contains("- name: pilotlight-queue-proxy"), "{injected:?}");
+    assert!(injected.stdout.ends_with("---\nkind: Service"), "{injected:?}");
+    assert!(injected.stderr.contains("targetPort: http"), "{injected:?}");
 }
