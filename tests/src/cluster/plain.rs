@@ -24,6 +24,7 @@ use rustix::process::Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 pub use self::leftovers::Leftovers;
 pub use self::load::{PlainLoad, Tally, Way};
@@ -224,6 +225,22 @@ impl PlainCluster {
                 .any(|each| each.type_ == type_ && each.status == status && each.reason == reason)
         })
         .await
+    }
+
+    /// Waits until all requests to a workload's Service pass the activators, and every node has heard of it.
+    pub async fn passes(&self, spec: &WorkloadSpec, within: Duration) {
+        self.has_condition(&spec.name, "Intercepting", ("True", "Always"), within).await;
+        self.takes_connections(spec, within).await;
+    }
+
+    /// Waits until every port of a workload's Service takes connections. One without a byte wakes nobody.
+    pub async fn takes_connections(&self, spec: &WorkloadSpec, within: Duration) {
+        for port in &spec.ports {
+            eventually(&format!("{} takes connections at {}", spec.name, port.name), within, async || {
+                TcpStream::connect(self.address(&spec.name, port)?).await.ok().map(drop)
+            })
+            .await;
+        }
     }
 
     /// Waits until a Deployment is told to have so many pods and has them, all ready and none ending.

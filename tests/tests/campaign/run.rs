@@ -90,7 +90,7 @@ pub(crate) async fn run(plan: Plan) -> Verdict {
 /// The life of one workload. It begins and ends asleep.
 async fn live(cluster: &PlainCluster, Workload { spec, cycles }: &Workload) -> Tally {
     let (mut tally, mut spec) = (Tally::default(), spec.clone());
-    intercepts(cluster, &spec.name).await;
+    cluster.passes(&spec, LATER).await;
     for cycle in cycles {
         sleep(cycle.pause).await;
         if let Some(edit) = cycle.asleep {
@@ -179,7 +179,7 @@ async fn edit_asleep(cluster: &PlainCluster, spec: &mut WorkloadSpec, edit: Asle
             cluster.has_scale(&name, 2, LATER).await;
         }
     }
-    intercepts(cluster, &name).await;
+    cluster.passes(spec, LATER).await;
 }
 
 async fn edit_awake(cluster: &PlainCluster, spec: &WorkloadSpec, edit: AwakeEdit, loads: &[PlainLoad]) {
@@ -201,7 +201,7 @@ async fn edit_awake(cluster: &PlainCluster, spec: &WorkloadSpec, edit: AwakeEdit
             patch::<Service>(cluster, name, json!({ "spec": { "selector": { "app": name } } })).await;
             goes_on(loads, 20).await;
             patch::<Service>(cluster, name, json!({ "spec": { "selector": null } })).await;
-            intercepts(cluster, name).await;
+            cluster.passes(spec, LATER).await;
         }
     }
 }
@@ -247,10 +247,6 @@ async fn end(cluster: &PlainCluster, part: Part, which: usize) {
     })
     .await;
     cluster.has_ready_parts(part, 2).await;
-}
-
-async fn intercepts(cluster: &PlainCluster, name: &str) {
-    cluster.has_condition(name, "Intercepting", ("True", "Always"), LATER).await;
 }
 
 async fn is_gone(cluster: &PlainCluster, name: &str) {

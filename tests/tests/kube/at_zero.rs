@@ -15,6 +15,7 @@ async fn pods_that_nobody_can_see_into_are_woken_and_never_taken_away() {
     cluster.create(&spec).await.expect("created");
     cluster.has_condition("web", "Intercepting", ("True", "AtZero"), LATER).await;
     cluster.has_condition("web", "ZeroBlocked", ("True", "CannotSee"), LATER).await;
+    cluster.takes_connections(&spec, LATER).await;
     let load = load(&cluster, "web", 3);
     cluster.has_scale("web", 1, LATER).await;
     cluster.has_condition("web", "Intercepting", ("True", "Standby"), LATER).await;

@@ -6,9 +6,7 @@ use pilotlight_tests::cluster::plain::{AppPort, Way, WorkloadSpec};
 use pilotlight_tests::eventually;
 use serde_json::json;
 
-use crate::support::{
-    LATER, cluster, created, goes_on, is_answered, load, nothing_is_left, nothing_is_lost, passes,
-};
+use crate::support::{LATER, cluster, created, goes_on, is_answered, load, nothing_is_left, nothing_is_lost};
 
 /// The manifest says two pods, and is applied while the workload sleeps: it wakes, is respected for a stable window, and
 /// sleeps again.
@@ -34,9 +32,11 @@ async fn replicas_that_somebody_applies_are_respected_for_a_stable_window() {
 #[tokio::test]
 async fn a_port_that_is_renamed_under_load_keeps_its_requests() {
     let cluster = cluster().await;
-    created(&cluster, &WorkloadSpec::exact("web")).await;
+    let mut spec = WorkloadSpec::exact("web");
+    created(&cluster, &spec).await;
     let load = load(&cluster, "web", 3);
     cluster.has_scale("web", 2, LATER).await;
+    spec.ports[0].name = "renamed";
     let before = cluster.port_table().await.expect("a table");
     let ports = json!([{ "name": "renamed", "port": 80, "targetPort": "http" }]);
     cluster.patch::<Service>("web", json!({ "spec": { "ports": ports } })).await.expect("patched");
@@ -46,7 +46,7 @@ async fn a_port_that_is_renamed_under_load_keeps_its_requests() {
         (names == ["renamed"] && table.version() != before.version()).then_some(())
     })
     .await;
-    passes(&cluster, "web").await;
+    cluster.passes(&spec, LATER).await;
     let tally = load.so_far();
     goes_on(&load, 30).await;
     // Between the change of the Service and that of its slices no slice has the port: as with Kubernetes' own.
@@ -75,7 +75,7 @@ async fn a_service_that_is_made_again_is_led_to_the_activators_again() {
         (table.entries().count() == 2).then_some(())
     })
     .await;
-    passes(&cluster, "web").await;
+    cluster.passes(&spec, LATER).await;
     nothing_is_lost(&cluster.ask("web", &AppPort::TCP, Way::Line, "/?hello").await);
     is_answered(&cluster, "web").await;
     cluster.has_scale("web", 0, LATER).await;

@@ -8,7 +8,7 @@ use pilotlight_tests::cluster::plain::{
 use pilotlight_tests::eventually;
 
 /// Time for what takes a stable window or two, on a machine that is busy with other tests.
-pub(crate) const LATER: Duration = Duration::from_secs(90);
+pub(crate) const LATER: Duration = Duration::from_secs(60);
 
 pub(crate) async fn cluster() -> PlainCluster {
     cluster_of(1, 1).await
@@ -22,12 +22,7 @@ pub(crate) async fn cluster_of(controllers: u32, activators: u32) -> PlainCluste
 /// Creates a workload whose requests all pass the activators, and waits until they do.
 pub(crate) async fn created(cluster: &PlainCluster, spec: &WorkloadSpec) {
     cluster.create(spec).await.expect("created");
-    passes(cluster, &spec.name).await;
-}
-
-/// Waits until all requests of a workload pass the activators.
-pub(crate) async fn passes(cluster: &PlainCluster, name: &str) {
-    cluster.has_condition(name, "Intercepting", ("True", "Always"), LATER).await;
+    cluster.passes(spec, LATER).await;
 }
 
 /// Sends one request, which is answered by a pod of the workload.
