@@ -13,6 +13,7 @@ mod entry;
 mod foreign;
 mod history;
 mod hpa;
+mod load_signal;
 mod look;
 pub mod metrics;
 mod own;

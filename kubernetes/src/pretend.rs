@@ -294,6 +294,7 @@ impl Store {
                 Some(object) if asked.method == Method::GET => {
                     (200, if part == "scale" { scale(&object) } else { object })
                 }
+                Some(object) if asked.method == Method::DELETE => self.delete(path, &object, asked),
                 Some(object) => self.change(path, part, &object, asked),
             },
         }
@@ -309,6 +310,16 @@ impl Store {
         (201, self.put(&path, object))
     }
 
+    fn delete(&mut self, path: &str, object: &Value, asked: &Asked) -> (u16, Value) {
+        let params: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        let version = &params["preconditions"]["resourceVersion"];
+        if version.is_string() && *version != object["metadata"]["resourceVersion"] {
+            return (409, refusal(409, "Conflict"));
+        }
+        self.objects.remove(path);
+        (200, self.tell(path, "DELETED", object.clone()))
+    }
+
     fn change(&mut self, path: &str, part: &str, before: &Value, asked: &Asked) -> (u16, Value) {
         let sent = asked.json();
         let version = &sent["metadata"]["resourceVersion"];
@@ -318,7 +329,12 @@ impl Store {
         let mut object = before.clone();
         match asked.method {
             Method::PUT => object = sent,
-            Method::PATCH if part == "scale" => object["spec"]["replicas"] = sent[0]["value"].clone(),
+            Method::PATCH if part == "scale" && sent.is_array() => {
+                object["spec"]["replicas"] = sent[0]["value"].clone();
+            }
+            Method::PATCH if part == "scale" => {
+                object["spec"]["replicas"] = sent["spec"]["replicas"].clone();
+            }
             Method::PATCH => merge(&mut object, &sent),
             _ => return (405, refusal(405, "MethodNotAllowed")),
         }

@@ -12,7 +12,7 @@ use pilotlight_config::{AutoscalerConfig, Fault, Parsed};
 use pilotlight_kubernetes::event::{Note, Recorder};
 use tracing::{info, warn};
 
-use super::metrics::Metrics;
+use super::metrics::LeaderMetrics;
 use crate::ports::{CONFIG_MAP, PortTable};
 
 /// One of our ConfigMaps.
@@ -44,12 +44,12 @@ impl ConfigFact {
 pub(crate) struct Defaults {
     namespace: String,
     recorder: Recorder,
-    metrics: Metrics,
+    metrics: LeaderMetrics,
     in_force: Arc<AutoscalerConfig>,
 }
 
 impl Defaults {
-    pub(crate) fn new(namespace: String, recorder: Recorder, metrics: Metrics) -> Self {
+    pub(crate) fn new(namespace: String, recorder: Recorder, metrics: LeaderMetrics) -> Self {
         Defaults { namespace, recorder, metrics, in_force: Arc::default() }
     }
 

@@ -21,7 +21,7 @@ use crate::settings::Accepted;
 
 /// The memory of one workload. All of it can be lost: what counts is read again from its objects.
 #[derive(Debug, Default)]
-pub(crate) struct Entry {
+pub(crate) struct WorkloadEntry {
     pub(super) target: Option<ScaledName>,
     pub(super) services: BTreeSet<Name>,
     pub(super) ports: BTreeSet<PortOwner>,
@@ -86,7 +86,7 @@ pub(crate) struct Due {
     pub(crate) is_urgent: bool,
 }
 
-impl Entry {
+impl WorkloadEntry {
     /// Whether decisions are made about it.
     pub(super) fn is_shown(&self) -> bool {
         self.memory.shown.is_some()
@@ -128,9 +128,10 @@ impl Entry {
 
     /// The scale of a target that is not watched, as it was read.
     pub(super) fn read_scale(&mut self, now: Time, scale: ScaleFact, selector: String) {
-        let before = self.other.replace((scale.clone(), selector)).map(|(scale, _)| scale.replicas);
-        if let Some(from) = before.filter(|from| *from != scale.replicas) {
-            self.changed_by_somebody(now, (from, scale.replicas), "somebody else");
+        let to = scale.replicas;
+        let before = self.other.replace((scale, selector)).map(|(scale, _)| scale.replicas);
+        if let Some(from) = before.filter(|from| *from != to) {
+            self.changed_by_somebody(now, (from, to), "somebody else");
         }
     }
 

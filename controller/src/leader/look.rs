@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use pilotlight_core::{ServingMode, Time};
 use pilotlight_kubernetes::known::Known;
 
 use super::entry::{Shown, Terms};
 use super::history::history;
+use super::restore::PATIENCE;
 use super::roll::{Peer, PeerState};
 use super::seen::Seen;
 use super::workloads::Workloads;
@@ -311,7 +311,5 @@ fn hpa_of(namespace: &NamespaceFacts, workload: &Workload) -> Option<HpaFact> {
 
 /// Below this share of its targets an HPA's metrics show no load.
 const QUIET_FRACTION: f64 = 0.1;
-/// Pods that are woken because we go have this long to become ready.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The label of a namespace in Istio's ambient mode.
 const AMBIENT: (&str, &str) = ("istio.io/dataplane-mode", "ambient");

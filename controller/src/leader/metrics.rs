@@ -1,4 +1,4 @@
-//! Metrics of the controller, beside those of its decisions.
+//! LeaderMetrics of the controller, beside those of its decisions.
 #![expect(clippy::disallowed_macros, reason = "this is the file of the metrics")]
 
 use metrics::{Gauge, describe_counter, describe_gauge, gauge};
@@ -29,7 +29,7 @@ pub fn describe() {
 
 /// The handles. A series is there as long as its handle.
 #[derive(Clone)]
-pub(crate) struct Metrics {
+pub(crate) struct LeaderMetrics {
     pub(crate) writes: Labelled,
     pub(crate) write_errors: Labelled,
     pub(crate) leading: Gauge,
@@ -38,10 +38,10 @@ pub(crate) struct Metrics {
     pub(crate) config_refused: Labelled,
 }
 
-impl Metrics {
+impl LeaderMetrics {
     /// The handles, of the recorder that is installed.
     pub(crate) fn new() -> Self {
-        Metrics {
+        LeaderMetrics {
             writes: Labelled::new(WRITES, "operation"),
             write_errors: Labelled::new(WRITE_ERRORS, "operation"),
             leading: gauge!(LEADING),

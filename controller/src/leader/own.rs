@@ -168,7 +168,7 @@ mod tests {
         world.until_shown().await;
         let client = world.api.client();
         let own = OwnRights::new(client, Arc::clone(world.worker()), "pilotlight-system", &[]);
-        assert_eq!(own.round().await.unwrap(), false);
+        assert!(!own.round().await.unwrap());
         assert_eq!(finalizers(&world, ACCOUNT), Value::Null, "there is nothing to restore yet");
 
         world.decide(&wants(1));
@@ -178,7 +178,7 @@ mod tests {
             })
             .await;
         world.until_settled().await;
-        assert_eq!(own.round().await.unwrap(), false);
+        assert!(!own.round().await.unwrap());
         assert_eq!(finalizers(&world, ACCOUNT), json!([UNINSTALL]));
 
         // Somebody else puts the target to sleep, and everything is deleted at once.
@@ -188,7 +188,7 @@ mod tests {
         let mut account = world.api.get(ACCOUNT).unwrap();
         account["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         world.api.put(ACCOUNT, account);
-        assert_eq!(own.round().await.unwrap(), true);
+        assert!(own.round().await.unwrap());
         world.until("wake", |api| api.get(TARGET).unwrap()["spec"]["replicas"] == 1).await;
         world.ready_pod();
         own.settle().await;

@@ -28,7 +28,7 @@ use pilotlight_net::Clock;
 use tokio::task::{JoinSet, yield_now};
 
 use super::config::Defaults;
-use super::metrics::Metrics;
+use super::metrics::LeaderMetrics;
 use super::own::OwnRights;
 use super::port_keeper::keep_ports;
 use super::roll::{PeerState, Roll};
@@ -37,7 +37,7 @@ use super::signals::watch_cpu;
 use super::sources::{Sources, Told};
 use super::surveyor::survey_all;
 use super::work::{Worker, WorkerParams};
-use super::workloads::Fact as WorkloadFact;
+use super::workloads::WorkloadFact;
 use super::{config, hpa, target};
 use crate::crd::RequestAutoscaler;
 use crate::facts::{AutoscalerFact, Name, PodFact, ServiceFact};
@@ -61,7 +61,7 @@ pub(crate) struct PlainClusterParams {
     /// Whether we may say which pods go first.
     pub(crate) sets_deletion_cost: bool,
     /// The handles of its metrics.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: LeaderMetrics,
 }
 
 /// A cluster whose Deployments and Services are scaled by their requests.
@@ -122,7 +122,7 @@ impl Cluster for PlainCluster {
 }
 
 /// A change of one watched object; `None`: it is gone.
-enum Fact {
+enum WatchedFact {
     Workload(WorkloadFact),
     /// A pod of the activators.
     Activator(Arc<Name>, Option<Arc<PodFact>>),
@@ -130,9 +130,9 @@ enum Fact {
     Config(Arc<String>, Option<Arc<config::ConfigFact>>),
 }
 
-fn watch_all(client: &Client, namespaces: Vec<String>, system_namespace: &str) -> Sources<Fact> {
+fn watch_all(client: &Client, namespaces: Vec<String>, system_namespace: &str) -> Sources<WatchedFact> {
     let mut sources = Sources::new(client.clone(), namespaces);
-    let fact = Fact::Workload;
+    let fact = WatchedFact::Workload;
     sources.watch::<RequestAutoscaler, _, _>(AutoscalerFact::read, move |id, it| {
         fact(WorkloadFact::Autoscaler(id, it))
     });
@@ -150,23 +150,23 @@ fn watch_all(client: &Client, namespaces: Vec<String>, system_namespace: &str) -
     sources
         .watch::<HorizontalPodAutoscaler, _, _>(hpa::read, move |name, it| fact(WorkloadFact::Hpa(name, it)));
     let pods = Api::<Pod>::namespaced(client.clone(), system_namespace);
-    sources.watch_in(pods, ACTIVATORS, PodFact::read, Fact::Activator);
+    sources.watch_in(pods, ACTIVATORS, PodFact::read, WatchedFact::Activator);
     let maps = Api::<ConfigMap>::namespaced(client.clone(), system_namespace);
-    sources.watch_in(maps, "", config::read, Fact::Config);
+    sources.watch_in(maps, "", config::read, WatchedFact::Config);
     sources
 }
 
 /// Brings everything that changes to the worker.
-async fn run(worker: Arc<Worker>, mut sources: Sources<Fact>, mut defaults: Defaults) {
+async fn run(worker: Arc<Worker>, mut sources: Sources<WatchedFact>, mut defaults: Defaults) {
     let mut facts = 0_u32;
     loop {
         match sources.next().await {
-            Told::Fact(Fact::Workload(fact)) => worker.learn(fact),
-            Told::Fact(Fact::Activator(name, pod)) => {
+            Told::Fact(WatchedFact::Workload(fact)) => worker.learn(fact),
+            Told::Fact(WatchedFact::Activator(name, pod)) => {
                 worker.roll.lock().pod(worker.clock.now(), &name.name, pod);
                 peers_changed(&worker);
             }
-            Told::Fact(Fact::Config(name, map)) => {
+            Told::Fact(WatchedFact::Config(name, map)) => {
                 if name.as_str() == crate::ports::CONFIG_MAP {
                     worker.learn_table(map.map_or_else(PortTable::default, |map| map.table()));
                 } else if let Some(settings) = map.and_then(|map| defaults.learn(&map)) {

@@ -21,7 +21,7 @@ use super::running::{ADMIN_PORT, LEASE, Params, SYSTEM_NAMESPACE, start};
 /// The controller as a program of its own.
 #[derive(Debug, Parser)]
 #[command(name = "pilotlight-controller", version)]
-struct Program {
+struct LeaderProgram {
     #[command(flatten)]
     args: LeaderArgs,
 }
@@ -60,7 +60,7 @@ pub struct LeaderArgs {
 
 /// The whole process, with the arguments it was started with.
 pub fn main() -> ExitCode {
-    match parse::<Program>(std::env::args_os()) {
+    match parse::<LeaderProgram>(std::env::args_os()) {
         Ok(program) => run(&program.args),
         Err(code) => code,
     }

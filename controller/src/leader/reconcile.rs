@@ -3,7 +3,7 @@
 
 use pilotlight_core::Time;
 
-use super::restore::{Finalizer, finalizer_step};
+use super::restore::{Finalizer, PATIENCE, finalizer_step};
 use super::scaling::{ScaleStep, scale_step};
 use super::seen::Seen;
 use super::status::{StatusStep, status_step};
@@ -61,6 +61,10 @@ pub(crate) fn reconcile(now: Time, seen: &Seen) -> Work {
         StatusStep::Same => {}
         StatusStep::Later(at) => work.look_again(Some(at)),
         StatusStep::Write(status) => work.writes.push(Write::Status(status)),
+    }
+    if let Some(since) = seen.restoring {
+        // Whoever waits for pods waits no longer then.
+        work.look_again(Some(since + PATIENCE).filter(|until| now < *until));
     }
     if finalizer == Finalizer::Remove {
         work.writes.push(Write::RemoveFinalizer);

@@ -1,5 +1,7 @@
 //! Putting everything back as it was found, before a RequestAutoscaler or all of us is gone. Pure.
 
+use std::time::Duration;
+
 use super::seen::Seen;
 use crate::crd::Mode;
 use crate::path::Restored;
@@ -46,3 +48,5 @@ fn is_restored(seen: &Seen) -> bool {
 
 /// The finalizer of RequestAutoscalers that have something to restore.
 pub(crate) const RESTORE: &str = "pilotlight.dev/restore";
+/// Pods that are woken because we go have this long to become ready.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -13,11 +13,11 @@ use crate::peers::{ActivatorStatus, WorkloadActivity};
 /// All activators.
 #[derive(Debug, Default)]
 pub(crate) struct Roll {
-    members: BTreeMap<String, Member>,
+    members: BTreeMap<String, RollMember>,
 }
 
 #[derive(Debug)]
-struct Member {
+struct RollMember {
     pod: Arc<PodFact>,
     status: ActivatorStatus,
     /// When it answered last, or came here.
@@ -70,7 +70,7 @@ impl Roll {
                 member.notice(now);
             }
             None => {
-                let mut member = Member {
+                let mut member = RollMember {
                     pod,
                     status: ActivatorStatus::default(),
                     heard: now,
@@ -112,7 +112,7 @@ impl Roll {
 
     /// All activators by name, as they are now.
     pub(crate) fn peers(&self, now: Time) -> BTreeMap<String, Peer> {
-        let peer = |member: &Member| Peer {
+        let peer = |member: &RollMember| Peer {
             pod: Arc::clone(&member.pod),
             state: member.state(now),
             unbindable: member.status.unbindable.iter().copied().collect(),
@@ -139,7 +139,7 @@ impl Roll {
     }
 }
 
-impl Member {
+impl RollMember {
     /// Notices when it begins to leave, or does so no longer.
     fn notice(&mut self, now: Time) {
         let is_leaving = self.status.is_leaving || self.pod.phase == PodPhase::Terminating;

@@ -61,12 +61,8 @@ async fn ask(address: SocketAddr) -> Result<ActivatorStatus, bool> {
     let told = |error: &dyn std::fmt::Display| debug!(%address, %error, "Activator does not answer");
     let body = answer.map_err(|error| {
         told(&error);
-        match error {
-            GetError::Failed(Error::Connect { .. }) => true,
-            // A time limit says nothing of the connection by itself.
-            GetError::TimedOut(_) => false,
-            _ => false,
-        }
+        // A time limit says nothing of the connection by itself.
+        matches!(error, GetError::Failed(Error::Connect { .. }))
     });
     let body = match body {
         Err(false) => {

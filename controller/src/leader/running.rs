@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
-use super::metrics::Metrics;
+use super::metrics::LeaderMetrics;
 use super::plain::PlainClusterParams;
 use super::term::Term;
 use crate::path::PROPAGATION;
@@ -120,7 +120,8 @@ pub async fn start(params: Params) -> anyhow::Result<Running> {
     admin_port.serve(decisions(routes, Arc::clone(&board)), drain.clone());
     let (told, leading) = watch::channel(false);
     let (stop, stopped) = oneshot::channel();
-    let terms = Terms { params, listener: Some(listener), stats, board, told, metrics: Metrics::new() };
+    let terms =
+        Leadership { params, listener: Some(listener), stats, board, told, metrics: LeaderMetrics::new() };
     let held = leases.state();
     info!(%stats, %admin, "Controller stands for the Lease");
     Ok(Running {
@@ -158,17 +159,17 @@ impl Drop for Running {
 }
 
 /// The terms of leadership, one after the other.
-struct Terms {
+struct Leadership {
     params: Params,
     /// The port of the stat server, open since the start; later terms open it anew.
     listener: Option<TcpListener>,
     stats: SocketAddr,
     board: Arc<Mutex<Option<Arc<Board>>>>,
     told: watch::Sender<bool>,
-    metrics: Metrics,
+    metrics: LeaderMetrics,
 }
 
-impl Terms {
+impl Leadership {
     async fn run(
         mut self,
         mut held: watch::Receiver<pilotlight_kubernetes::LeaseState>,
@@ -278,6 +279,3 @@ const LEASE_TIMES: LeaseTimes = LeaseTimes {
     retry_period: Duration::from_secs(2),
 };
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests;

@@ -10,7 +10,7 @@ use http::Request;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 use pilotlight_autoscaler::Autoscaler;
-use pilotlight_core::{RevisionId, RevisionSpec, ScalingMetric, Stat, Time};
+use pilotlight_core::{RevisionId, Time};
 use pilotlight_kubernetes::write::{WriteError, within};
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,29 +18,6 @@ use tracing::debug;
 
 use super::hpa::amount;
 use super::work::Worker;
-
-/// The signal of one workload at a moment.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LoadSignal {
-    pub(crate) spec: Arc<RevisionSpec>,
-    pub(crate) replicas: u32,
-    pub(crate) is_quiet: bool,
-}
-
-impl LoadSignal {
-    /// The report that stands for it; `None`: it sleeps, and the activators see all that comes.
-    pub(crate) fn stat(&self) -> Option<Stat> {
-        if self.replicas == 0 {
-            return None;
-        }
-        let load = if self.is_quiet { 0.0 } else { f64::from(self.replicas) * self.spec.target };
-        let stat = Stat { pod_name: REPORTER.to_owned(), ..Stat::default() };
-        Some(match self.spec.scaling_metric {
-            ScalingMetric::Concurrency => Stat { average_concurrent_requests: load, ..stat },
-            ScalingMetric::Rps => Stat { request_count: load, ..stat },
-        })
-    }
-}
 
 /// Reports for every workload whose load is seen by other means, once a second, for ever.
 pub(crate) async fn report(worker: Arc<Worker>, autoscaler: Autoscaler) {
@@ -60,6 +37,7 @@ pub(crate) async fn report(worker: Arc<Worker>, autoscaler: Autoscaler) {
 /// The CPU of a workload's pods over the last hour. Pure.
 #[derive(Debug, Default)]
 pub(crate) struct CpuHistory {
+    began: Option<Time>,
     /// Cores of an average pod, oldest first.
     samples: VecDeque<(Time, f64)>,
 }
@@ -69,7 +47,7 @@ impl CpuHistory {
     /// of which was seen.
     pub(crate) fn is_quiet(&mut self, now: Time, cores: f64) -> bool {
         self.samples.push_back((now, cores));
-        let is_whole = self.samples.front().is_some_and(|(first, _)| now - *first >= HOUR);
+        let is_whole = now - *self.began.get_or_insert(now) >= HOUR;
         while self.samples.front().is_some_and(|(first, _)| now - *first > HOUR) {
             self.samples.pop_front();
         }
@@ -122,8 +100,6 @@ async fn pod_cores(client: &Client, namespace: &str) -> Result<BTreeMap<String, 
     Ok(list["items"].as_array().into_iter().flatten().filter_map(pod).collect())
 }
 
-/// The name that reports for pods which do not report by themselves.
-const REPORTER: &str = "pilotlight-signal";
 const BETWEEN_REPORTS: Duration = Duration::from_secs(1);
 /// metrics-server's own period.
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(15);
@@ -134,18 +110,6 @@ const QUIET_CORES: f64 = 0.005;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn signal(replicas: u32, is_quiet: bool) -> Option<f64> {
-        let spec = Arc::new(RevisionSpec { target: 7.0, ..RevisionSpec::default() });
-        LoadSignal { spec, replicas, is_quiet }.stat().map(|stat| stat.average_concurrent_requests)
-    }
-
-    #[test]
-    fn pods_that_are_not_quiet_carry_what_they_are_meant_to() {
-        assert_eq!(signal(3, false), Some(21.0));
-        assert_eq!(signal(3, true), Some(0.0));
-        assert_eq!(signal(0, false), None, "the activators see all that comes");
-    }
 
     #[test]
     fn pods_are_quiet_at_the_lowest_of_an_hour_that_was_seen() {

@@ -78,7 +78,7 @@ pub(crate) fn status(now: Time, seen: &Seen) -> RequestAutoscalerStatus {
     let states = [
         (ACCEPTED, Some(accepted(seen))),
         (INTERCEPTING, intercepting(seen)),
-        (ACTIVE, evaluation.map(|evaluation| active(evaluation))),
+        (ACTIVE, evaluation.map(active)),
         (ZERO_BLOCKED, evaluation.map(|evaluation| zero_blocked(seen, evaluation))),
     ];
     for (type_, state) in states {
@@ -219,8 +219,8 @@ fn zero_blocked(seen: &Seen, evaluation: &Evaluation) -> ConditionState {
 
 /// `Ready` is the first of what is not as it should be; `None`: nothing was decided yet, and it stays as it is.
 fn ready(seen: &Seen, conditions: &[Condition]) -> Option<ConditionState> {
-    let wrong = [ACCEPTED, INTERCEPTING].into_iter().filter_map(|type_| condition(conditions, type_));
-    let wrong = wrong.filter(|condition| condition.status != "True").next();
+    let mut both = [ACCEPTED, INTERCEPTING].into_iter().filter_map(|type_| condition(conditions, type_));
+    let wrong = both.find(|condition| condition.status != "True");
     let as_cause = |status, cause: &Condition| ConditionState {
         status,
         reason: cause.reason.clone(),

@@ -54,16 +54,24 @@ impl Term {
             let clock = params.clock;
             let cluster = PlainCluster::start(params);
             let (own, worker) = (cluster.own.clone(), Arc::clone(&cluster.worker));
+            let completed = worker.completed();
             let autoscaler = decide(clock, cluster);
             // Ends with the runtime.
             tokio::spawn(report(worker, autoscaler.clone()));
-            anyhow::Ok((clock, own, autoscaler))
+            anyhow::Ok((clock, own, completed, autoscaler))
         });
-        let (clock, own, autoscaler) = started.await.context("the leader did not start")??;
+        let (clock, own, mut completed, autoscaler) = started.await.context("the leader did not start")??;
         let drain = Drain::default();
         let serving = tokio::spawn({
             let (autoscaler, drain) = (autoscaler.clone(), drain.clone());
-            async move { autoscaler.serve_stats(clock, stats, drain).await }
+            async move {
+                // Before the activators are known all of them would be refused.
+                tokio::select! {
+                    _ = completed.wait_for(|is_complete| *is_complete) => {}
+                    () = drain.started() => return,
+                }
+                autoscaler.serve_stats(clock, stats, drain).await;
+            }
         });
         Ok(Term { autoscaler, own, drain, serving, _runtime: runtime })
     }

@@ -15,12 +15,12 @@ use pilotlight_kubernetes::lane::{Lane, Round};
 use pilotlight_kubernetes::scale::Scales;
 use pilotlight_kubernetes::write::WriteError;
 use pilotlight_net::Clock;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 use super::alarms::Alarms;
 use super::conditions::object_time;
-use super::metrics::Metrics;
+use super::metrics::LeaderMetrics;
 use super::pace::{BETWEEN_WRITES, Pace};
 use super::reconcile::{Write, reconcile};
 use super::roll::Roll;
@@ -29,7 +29,7 @@ use super::seen::Seen;
 use super::stale::endpoints_seen;
 use super::tell::Teller;
 use super::view::view;
-use super::workloads::{Fact, Workloads, Written};
+use super::workloads::{WorkloadFact, Workloads, WrittenObject};
 use super::write::Writer;
 use crate::crd::LastDecision;
 use crate::path::{EndpointsSeen, PathWrite};
@@ -43,7 +43,7 @@ pub(crate) struct WorkerParams {
     pub(crate) propagation: Duration,
     pub(crate) sets_deletion_cost: bool,
     pub(crate) recorder: Recorder,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: LeaderMetrics,
     pub(crate) roll: Arc<Mutex<Roll>>,
 }
 
@@ -52,11 +52,13 @@ pub(crate) struct Worker {
     pub(crate) workloads: Mutex<Workloads>,
     pub(crate) roll: Arc<Mutex<Roll>>,
     pub(crate) clock: Clock,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: LeaderMetrics,
     /// Some workload wants other ports, or some activator could not bind one.
     pub(crate) ports_wanted: Notify,
     /// Some namespace has its first workload.
     pub(crate) namespace_wanted: Notify,
+    /// Whether every watch has told what there is.
+    completed: watch::Sender<bool>,
     views: Feed<RevisionId, RevisionView>,
     writer: Writer,
     targets: Scales,
@@ -65,14 +67,14 @@ pub(crate) struct Worker {
     writes: Arc<Lane>,
     alarms: Alarms,
     teller: Teller,
-    told: Mutex<HashMap<RevisionId, Told>>,
+    told: Mutex<HashMap<RevisionId, LastTold>>,
     /// When a failure of each operation was last logged.
     logged: Mutex<BTreeMap<&'static str, Time>>,
 }
 
 /// The things about a workload that were told.
 #[derive(Debug, Default)]
-struct Told {
+struct LastTold {
     trouble: Option<String>,
     template: u64,
 }
@@ -89,6 +91,7 @@ impl Worker {
             metrics,
             ports_wanted: Notify::new(),
             namespace_wanted: Notify::new(),
+            completed: watch::Sender::new(false),
             views: Feed::default(),
             writer: Writer::new(client.clone()),
             targets: Scales::new(client),
@@ -112,6 +115,13 @@ impl Worker {
         let mut workloads = self.workloads.lock();
         workloads.set_peers(Arc::new(peers));
         workloads.complete();
+        drop(workloads);
+        self.completed.send_replace(true);
+    }
+
+    /// Whether every watch has told what there is, as it changes.
+    pub(crate) fn completed(&self) -> watch::Receiver<bool> {
+        self.completed.subscribe()
     }
 
     /// Whether every watch has told what there is.
@@ -142,8 +152,8 @@ impl Worker {
     }
 
     /// Takes in a fact.
-    pub(crate) fn learn(self: &Arc<Self>, fact: Fact) {
-        let is_autoscaler = matches!(fact, Fact::Autoscaler(..));
+    pub(crate) fn learn(self: &Arc<Self>, fact: WorkloadFact) {
+        let is_autoscaler = matches!(fact, WorkloadFact::Autoscaler(..));
         let mut workloads = self.workloads.lock();
         let about = workloads.learn(self.clock.now(), fact);
         let is_new = is_autoscaler && workloads.is_complete() && !workloads.unsurveyed().is_empty();
@@ -241,8 +251,8 @@ impl Worker {
 
     /// Tells of a pod that does not come up once for as long as it lasts, and of a template that nobody has tried.
     fn tell(&self, seen: &Seen) {
-        let pods = seen.workload.pods.iter();
-        let trouble = pods.filter_map(|(name, pod)| Some((name, pod.trouble.as_deref()?))).next();
+        let mut pods = seen.workload.pods.iter();
+        let trouble = pods.find_map(|(name, pod)| Some((name, pod.trouble.as_deref()?)));
         let word = trouble.map(|(_, trouble)| trouble.word.clone());
         let template = seen.target.as_ref().map_or(0, |target| target.template);
         let mut told = self.told.lock();
@@ -326,8 +336,8 @@ impl Worker {
                 self.pace.turn(!seen.activity.pods.is_empty() || seen.activity.waiting > 0).await;
                 let (name, slice) = writer.slice(&id.namespace, slice).await?;
                 slice.map_or_else(
-                    || Change::Deleted(name.clone()),
-                    |fact| Change::Written(Written::Slice(name.clone(), fact)),
+                    || WriteOutcome::Deleted(name.clone()),
+                    |fact| WriteOutcome::Made(WrittenObject::Slice(name.clone(), Box::new(fact))),
                 )
             }
             Write::Path(PathWrite::DeleteEndpoints(deletion)) => {
@@ -335,31 +345,31 @@ impl Worker {
                 let mut workloads = self.workloads.lock();
                 workloads.read_endpoints(id, &deletion.name, EndpointsSeen::Absent);
                 drop(workloads);
-                Change::Nothing
+                WriteOutcome::Nothing
             }
             Write::DeletionCost(pod, is_first) => {
                 writer.deletion_cost(&id.namespace, pod, *is_first).await?;
                 self.workloads.lock().costed(id, pod, *is_first);
-                Change::Nothing
+                WriteOutcome::Nothing
             }
-            Write::AddFinalizer => Change::Written(writer.add_finalizer(id, fact).await?),
-            Write::RemoveFinalizer => Change::Written(writer.remove_finalizer(id, fact).await?),
+            Write::AddFinalizer => WriteOutcome::Made(writer.add_finalizer(id, fact).await?),
+            Write::RemoveFinalizer => WriteOutcome::Made(writer.remove_finalizer(id, fact).await?),
             Write::Status(status) => {
                 // An earlier write of this round has made a new version of it.
                 let current = self.seen(id).map(|seen| seen.workload.autoscaler);
                 let written = writer.status(id, current.as_ref().unwrap_or(fact), status).await?;
                 self.workloads.lock().wrote_status(self.clock.now(), id);
                 self.teller.news(seen, status);
-                Change::Written(written)
+                WriteOutcome::Made(written)
             }
         };
         self.metrics.writes.count(operation(write));
         let mut workloads = self.workloads.lock();
         let mut about = BTreeSet::from([(**id).clone()]);
         match written {
-            Change::Written(written) => about.extend(workloads.wrote(id, written)),
-            Change::Deleted(name) => workloads.deleted_slice(&name),
-            Change::Nothing => {}
+            WriteOutcome::Made(written) => about.extend(workloads.wrote(id, written)),
+            WriteOutcome::Deleted(name) => workloads.deleted_slice(&name),
+            WriteOutcome::Nothing => {}
         }
         drop(workloads);
         self.look_at(&about);
@@ -411,7 +421,7 @@ impl Worker {
                 self.teller.scaled(&seen, from, to);
                 let last = self.last_decision(&seen, from, to);
                 let mut workloads = self.workloads.lock();
-                workloads.wrote(id, Written::Scale(scaled));
+                workloads.wrote(id, WrittenObject::Scale(scaled));
                 workloads.setting(id, None);
                 workloads.scaled(id, last);
                 drop(workloads);
@@ -471,8 +481,8 @@ impl Worker {
 }
 
 /// The change that a write has made.
-enum Change {
-    Written(Written),
+enum WriteOutcome {
+    Made(WrittenObject),
     Deleted(crate::facts::Name),
     Nothing,
 }

@@ -13,12 +13,12 @@ use pilotlight_kubernetes::scale::ScaleFact;
 
 use super::bindings::Bindings;
 use super::conditions::{ACCEPTED, condition};
-use super::entry::{Due, Entry};
+use super::entry::{Due, WorkloadEntry};
 use super::hpa::NamedHpa;
+use super::load_signal::LoadSignal;
 use super::restore::RESTORE;
 use super::roll::Peer;
 use super::seen::Seen;
-use super::signals::LoadSignal;
 use super::strangers::Strangers;
 use super::target::{ScaledFact, ScaledName};
 use crate::crd::LastDecision;
@@ -55,7 +55,7 @@ pub(crate) struct Workloads {
     /// RequestAutoscalers by their scale targets, and by the Services that they want.
     pub(super) wanting: BTreeMap<ScaledName, BTreeSet<RevisionId>>,
     pub(super) sharing: HashMap<Name, BTreeSet<RevisionId>>,
-    pub(super) entries: HashMap<RevisionId, Entry>,
+    pub(super) entries: HashMap<RevisionId, WorkloadEntry>,
     /// Workloads whose rivals have come or gone.
     stirred: BTreeSet<RevisionId>,
     /// Whether every watch has told what there is. Before that nothing is shown or written: a workload whose pods are not
@@ -67,7 +67,7 @@ pub(crate) struct Workloads {
 
 /// A change of one object; `None`: it is gone.
 #[derive(Clone, Debug)]
-pub(crate) enum Fact {
+pub(crate) enum WorkloadFact {
     Autoscaler(Arc<RevisionId>, Option<Arc<AutoscalerFact>>),
     Service(Arc<Name>, Option<Arc<ServiceFact>>),
     Pod(Arc<Name>, Option<Arc<PodFact>>),
@@ -78,10 +78,10 @@ pub(crate) enum Fact {
 
 /// An object as a write returned it.
 #[derive(Debug)]
-pub(crate) enum Written {
-    Autoscaler(AutoscalerFact),
+pub(crate) enum WrittenObject {
+    Autoscaler(Box<AutoscalerFact>),
     Scale(ScaleFact),
-    Slice(Name, SliceFact),
+    Slice(Name, Box<SliceFact>),
 }
 
 impl Workloads {
@@ -146,7 +146,7 @@ impl Workloads {
 
     /// The signals of workloads whose load is seen by other means than the activators.
     pub(crate) fn load_signals(&self) -> Vec<(RevisionId, LoadSignal)> {
-        let signal = |(id, entry): (&RevisionId, &Entry)| {
+        let signal = |(id, entry): (&RevisionId, &WorkloadEntry)| {
             let shown = entry.memory.shown.as_ref()?;
             let is_quiet = match shown.terms.way {
                 Way::AtZero(AtZeroSignal::Autoscaler) => entry.memory.is_hpa_quiet,
@@ -161,7 +161,7 @@ impl Workloads {
 
     /// The pods of workloads whose load is seen by their CPU.
     pub(crate) fn pods_by_cpu(&self) -> BTreeMap<RevisionId, Vec<String>> {
-        let by_cpu = |entry: &Entry| {
+        let by_cpu = |entry: &WorkloadEntry| {
             let shown = entry.memory.shown.as_ref();
             shown.is_some_and(|shown| shown.terms.way == Way::AtZero(AtZeroSignal::Cpu))
         };
@@ -240,31 +240,31 @@ impl Workloads {
     }
 
     /// Takes in a fact. Returns the workloads that it is about.
-    pub(crate) fn learn(&mut self, now: Time, fact: Fact) -> BTreeSet<RevisionId> {
+    pub(crate) fn learn(&mut self, now: Time, fact: WorkloadFact) -> BTreeSet<RevisionId> {
         match fact {
-            Fact::Autoscaler(id, fact) => self.learn_autoscaler(&id, fact),
-            Fact::Service(name, fact) => {
+            WorkloadFact::Autoscaler(id, fact) => self.learn_autoscaler(&id, fact),
+            WorkloadFact::Service(name, fact) => {
                 self.strangers.service(&self.shared, &name, fact.as_deref());
                 self.shared.learn(SharedFact::Service(name, fact))
             }
-            Fact::Pod(name, fact) => {
+            WorkloadFact::Pod(name, fact) => {
                 let services = self.strangers.pod(&name, fact.as_deref());
                 let mut about = self.shared.learn(SharedFact::Pod(name, fact));
                 let sharing = services.iter().filter_map(|service| self.sharing.get(service));
                 about.extend(sharing.flatten().cloned());
                 about
             }
-            Fact::Target(name, fact) => self.learn_target(now, &name, fact),
-            Fact::Slice(name, fact) => self.learn_slice(&name, fact),
-            Fact::Hpa(name, fact) => self.learn_hpa(&name, fact),
+            WorkloadFact::Target(name, fact) => self.learn_target(now, &name, fact),
+            WorkloadFact::Slice(name, fact) => self.learn_slice(&name, fact),
+            WorkloadFact::Hpa(name, fact) => self.learn_hpa(&name, fact.as_ref()),
         }
     }
 
     /// Takes in what a write returned. Returns the workloads that it is about.
-    pub(crate) fn wrote(&mut self, id: &RevisionId, written: Written) -> BTreeSet<RevisionId> {
+    pub(crate) fn wrote(&mut self, id: &RevisionId, written: WrittenObject) -> BTreeSet<RevisionId> {
         match written {
-            Written::Autoscaler(fact) => self.shared.wrote(id, fact),
-            Written::Scale(scale) => {
+            WrittenObject::Autoscaler(fact) => self.shared.wrote(id, *fact),
+            WrittenObject::Scale(scale) => {
                 let Some(name) = self.target_of(id) else { return BTreeSet::new() };
                 match self.targets.get_mut(&name).and_then(|known| Some((known.current()?.clone(), known))) {
                     Some((current, known)) => known.written(ScaledFact { scale, ..(*current).clone() }),
@@ -275,11 +275,11 @@ impl Workloads {
                     }
                 }
             }
-            Written::Slice(name, fact) => {
+            WrittenObject::Slice(name, fact) => {
                 let service = Name::new(&name.namespace, &fact.service);
                 self.service_of_slice.insert(name.clone(), service.clone());
                 let slices = self.slices.entry(service.clone()).or_default();
-                slices.entry(name.name).or_default().written(fact);
+                slices.entry(name.name).or_default().written(*fact);
                 return self.sharing.get(&service).cloned().unwrap_or_default();
             }
         }
@@ -492,8 +492,8 @@ impl Workloads {
         services.flat_map(|service| self.sharing.get(&service).cloned().unwrap_or_default()).collect()
     }
 
-    fn learn_hpa(&mut self, name: &Arc<Name>, fact: Option<Arc<NamedHpa>>) -> BTreeSet<RevisionId> {
-        let before = match &fact {
+    fn learn_hpa(&mut self, name: &Arc<Name>, fact: Option<&Arc<NamedHpa>>) -> BTreeSet<RevisionId> {
+        let before = match fact {
             Some(fact) => self.hpas.insert((**name).clone(), Arc::clone(fact)),
             None => self.hpas.remove(&**name),
         };
@@ -501,7 +501,7 @@ impl Workloads {
         if let Some(object) = before.as_ref().and_then(|before| before.scaled_object.as_ref()) {
             facts.scaled_objects.remove(object);
         }
-        match &fact {
+        match fact {
             Some(fact) => {
                 facts.autoscalers.insert(name.name.clone(), fact.hpa.clone());
                 if let Some(object) = &fact.scaled_object {
@@ -511,7 +511,7 @@ impl Workloads {
             }
             None => drop(facts.autoscalers.remove(&name.name)),
         }
-        let targets = before.iter().chain(&fact).map(|fact| fact.hpa.target.clone());
+        let targets = before.iter().chain(fact).map(|fact| fact.hpa.target.clone());
         let names = targets.map(|target| ScaledName { namespace: name.namespace.clone(), target });
         names.flat_map(|name| self.wanting.get(&name).cloned().unwrap_or_default()).collect()
     }

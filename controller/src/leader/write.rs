@@ -9,7 +9,7 @@ use pilotlight_kubernetes::write::{WriteError, within};
 use serde_json::{Value, json};
 
 use super::restore::RESTORE;
-use super::workloads::Written;
+use super::workloads::WrittenObject;
 use crate::crd::{RequestAutoscaler, RequestAutoscalerStatus};
 use crate::facts::{AutoscalerFact, Name};
 use crate::path::EndpointsDeletion;
@@ -32,7 +32,7 @@ impl Writer {
         id: &RevisionId,
         fact: &AutoscalerFact,
         status: &RequestAutoscalerStatus,
-    ) -> Result<Written, WriteError> {
+    ) -> Result<WrittenObject, WriteError> {
         let patch = json!({
             "metadata": { "resourceVersion": fact.resource_version },
             "status": whole(status, &fact.status),
@@ -46,26 +46,26 @@ impl Writer {
         &self,
         id: &RevisionId,
         fact: &AutoscalerFact,
-    ) -> Result<Written, WriteError> {
-        let with = fact.finalizers.iter().map(String::as_str).chain([RESTORE]).collect();
-        self.finalizers(id, fact, with).await
+    ) -> Result<WrittenObject, WriteError> {
+        let with: Vec<&str> = fact.finalizers.iter().map(String::as_str).chain([RESTORE]).collect();
+        self.finalizers(id, fact, &with).await
     }
 
     pub(crate) async fn remove_finalizer(
         &self,
         id: &RevisionId,
         fact: &AutoscalerFact,
-    ) -> Result<Written, WriteError> {
-        let others = fact.finalizers.iter().map(String::as_str).filter(|name| *name != RESTORE).collect();
-        self.finalizers(id, fact, others).await
+    ) -> Result<WrittenObject, WriteError> {
+        let others: Vec<&str> = fact.finalizers.iter().map(String::as_str).filter(|name| *name != RESTORE).collect();
+        self.finalizers(id, fact, &others).await
     }
 
     async fn finalizers(
         &self,
         id: &RevisionId,
         fact: &AutoscalerFact,
-        finalizers: Vec<&str>,
-    ) -> Result<Written, WriteError> {
+        finalizers: &[&str],
+    ) -> Result<WrittenObject, WriteError> {
         let patch = json!({
             "metadata": { "resourceVersion": fact.resource_version, "finalizers": finalizers },
         });
@@ -137,8 +137,8 @@ impl Writer {
     }
 }
 
-fn autoscaler(object: &RequestAutoscaler) -> Result<Written, WriteError> {
-    Ok(Written::Autoscaler(AutoscalerFact::read(object).ok_or(WriteError::Misread)?.1))
+fn autoscaler(object: &RequestAutoscaler) -> Result<WrittenObject, WriteError> {
+    Ok(WrittenObject::Autoscaler(Box::new(AutoscalerFact::read(object).ok_or(WriteError::Misread)?.1)))
 }
 
 fn only_if(uid: &str, resource_version: &str) -> DeleteParams {

@@ -75,7 +75,7 @@ impl World {
             activator_admin_port: activator_port,
             propagation: Duration::from_millis(50),
             sets_deletion_cost: false,
-            metrics: Metrics::new(),
+            metrics: LeaderMetrics::new(),
         });
         World { api, cluster, activator_port }
     }
