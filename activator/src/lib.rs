@@ -23,6 +23,7 @@
 //! # Ok(()) }
 //! ```
 
+mod accept;
 mod activator;
 mod connections;
 pub mod endpoints;
@@ -54,10 +55,9 @@ mod upstreams;
 pub use activator::{Activator, ActivatorParams, BufferLimits};
 pub use ignore::{IgnoreRule, IgnoreRules};
 pub use ledger::{ColdStart, ColdStarts, Latencies, Ledger, RevisionLedger};
-pub use ports::{PortIdentity, PortProtocol, PortSettings};
+pub use ports::{PortIdentity, PortProtocol, PortSettings, TcpTimes};
 pub use prober::ProbeParams;
 pub use revision::RevisionActivity;
 pub use run::{admin_routes, main, run};
 pub use settings::{ActivatorArgs, TrafficArgs, start_telemetry, tls_policy};
-pub use tcp::TcpTimes;
 pub use upstreams::{IdleConnections, PodsOverTls};

@@ -3,34 +3,18 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use pilotlight_net::{Broken, Carried, Connection, Drain, Error, Relay, Transport, hold_bytes_while};
+use pilotlight_net::{Broken, Carried, ClientConnection, Drain, Error, Relay, Transport, hold_bytes_while};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use crate::ports::PortConnection;
+use crate::ports::{PortConnection, TcpTimes};
 use crate::revision::{Demand, Passage};
 use crate::routes::Unroutable;
 use crate::throttler::{Obstacle, PlaceInLine, Refusal, Slot};
 
-/// What silence means on a connection that is passed through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpTimes {
-    /// Silence after which a connection is no load any more. It still keeps its revision from going to zero.
-    pub idle: Duration,
-    /// Silence after which a connection is closed; `None`: never.
-    pub idle_timeout: Option<Duration>,
-}
-
-impl Default for TcpTimes {
-    /// No load after a minute, and never closed.
-    fn default() -> Self {
-        TcpTimes { idle: Duration::from_secs(60), idle_timeout: None }
-    }
-}
-
 /// Passes a connection on to a pod, until either side closes it or the drain is forced. One that finds no pod before the
 /// revision's time limit ends with a reset.
-pub(crate) async fn pass(at: &PortConnection, connection: Connection, drain: &Drain) {
+pub(crate) async fn pass(at: &PortConnection, connection: ClientConnection, drain: &Drain) {
     let (peer, listening) = (connection.client(), connection.local().port());
     let mut client = connection.into_transport();
     let mut forced = pin!(drain.forced());

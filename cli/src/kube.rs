@@ -6,6 +6,7 @@ mod doctor;
 mod enable;
 mod explain;
 mod install;
+mod observe;
 mod place;
 mod reference;
 mod selectors;
@@ -16,6 +17,8 @@ mod wait;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use pilotlight_controller::data::program::{self as activator, DataArgs};
+use pilotlight_controller::leader::program::{self as controller, LeaderArgs};
 use pilotlight_process::end;
 use tracing::warn;
 
@@ -46,11 +49,19 @@ enum KubeCommand {
     Explain(explain::ExplainArgs),
     /// Say what stands in the way: rights, policies, other autoscalers, data planes
     Doctor(doctor::DoctorArgs),
+    /// Scale nothing, and say what would have been done beside what was done
+    Observe(observe::ObserveArgs),
+    /// Decide about workloads, and lead their traffic: one of the two programs of an installation
+    Controller(Box<LeaderArgs>),
+    /// Hold requests while pods come up, count and forward them: the other program of an installation
+    Activator(Box<DataArgs>),
 }
 
 /// Runs the command.
 pub fn run(args: KubeArgs) -> ExitCode {
     let result = match args.command {
+        KubeCommand::Controller(args) => return controller::run(&args),
+        KubeCommand::Activator(args) => return activator::run(&args),
         KubeCommand::Install(args) => block_on(args.run()),
         KubeCommand::Uninstall(args) => block_on(args.run()),
         KubeCommand::Enable(args) => block_on(args.run()),
@@ -58,6 +69,7 @@ pub fn run(args: KubeArgs) -> ExitCode {
         KubeCommand::Status(args) => block_on(args.run()),
         KubeCommand::Explain(args) => block_on(args.run()),
         KubeCommand::Doctor(args) => block_on(args.run()),
+        KubeCommand::Observe(args) => block_on(args.run()),
     };
     end(result, Format::Text)
 }

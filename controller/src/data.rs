@@ -21,6 +21,7 @@ mod named;
 mod pretend;
 pub mod program;
 mod rules;
+mod slim;
 mod start;
 mod status;
 mod view;

@@ -136,7 +136,10 @@ pub const IDLE_CONCURRENCY: f64 = 1e-5;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{Aggregation, Window};
 
     /// A script: seconds, and what is expected there.
     #[derive(Default)]
@@ -194,6 +197,19 @@ mod tests {
         script.0.idle_connection_ended();
         assert_eq!(script.tick(101), Some((0.0, 0.0)));
         assert_eq!(script.tick(102), None);
+    }
+
+    #[test]
+    fn a_silent_connection_never_averages_to_nothing_whatever_came_before() {
+        let mut window = Window::new(Duration::from_secs(600), Aggregation::Linear);
+        for second in 0..600 {
+            window.record(Time::from_secs(second), 1000.1 / 3.0);
+        }
+        // Nine reports of ten are lost.
+        for second in (600..6000).step_by(10) {
+            window.record(Time::from_secs(second), IDLE_CONCURRENCY);
+            assert!(window.average(Time::from_secs(second + 9)) > 0.0, "{second}");
+        }
     }
 
     #[test]

@@ -120,6 +120,13 @@ impl PretendApi {
         self.store.lock().objects.get(path).cloned()
     }
 
+    /// Every object below a path.
+    pub fn list(&self, path: &str) -> Vec<Value> {
+        let store = self.store.lock();
+        let below = |known: &str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        store.objects.iter().filter(|(known, _)| below(known)).map(|(_, object)| object.clone()).collect()
+    }
+
     /// Writes an object, whatever there is.
     pub fn put(&self, path: &str, object: Value) {
         self.store.lock().put(path, object);
@@ -183,7 +190,7 @@ impl PretendApi {
 
     async fn handle(&self, request: Request<kube::client::Body>) -> Response<Answer> {
         let (head, body) = request.into_parts();
-        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let content_type = head.headers.get("content-type").and_then(|value| value.to_str().ok());
         let asked = Asked {
             method: head.method,
@@ -287,7 +294,7 @@ impl Store {
                 Some(object) if asked.method == Method::GET => {
                     (200, if part == "scale" { scale(&object) } else { object })
                 }
-                Some(object) => self.change(path, part, object, asked),
+                Some(object) => self.change(path, part, &object, asked),
             },
         }
     }
@@ -302,7 +309,7 @@ impl Store {
         (201, self.put(&path, object))
     }
 
-    fn change(&mut self, path: &str, part: &str, before: Value, asked: &Asked) -> (u16, Value) {
+    fn change(&mut self, path: &str, part: &str, before: &Value, asked: &Asked) -> (u16, Value) {
         let sent = asked.json();
         let version = &sent["metadata"]["resourceVersion"];
         if version.is_string() && *version != before["metadata"]["resourceVersion"] {

@@ -14,6 +14,9 @@ pub enum WriteError {
     /// There is no such object: the watch will tell.
     #[error("the object is not there: {0}")]
     Missing(String),
+    /// Our role does not say that we may.
+    #[error("{0} (403)")]
+    Forbidden(String),
     /// Anything else that the API server, or the way to it, has against it.
     #[error("{0}")]
     Refused(String),
@@ -31,6 +34,7 @@ pub async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result
         Err(_) => Err(WriteError::TimedOut),
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(match status.code {
+            403 => WriteError::Forbidden(status.message.clone()),
             404 => WriteError::Missing(status.message.clone()),
             409 => WriteError::Changed(status.message.clone()),
             code => WriteError::Refused(format!("{} ({code})", status.message)),

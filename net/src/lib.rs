@@ -73,7 +73,7 @@ pub use pilotlight_core::QueueFull;
 pub use pilotlight_core::Timeouts;
 pub use preface::FirstBytes;
 pub use relay::{Broken, Carried, Relay};
-pub use server::{Connection, Serving, serve, serve_each, serve_tls};
+pub use server::{ClientConnection, Serving, serve, serve_each, serve_tls};
 pub use target::{Target, TargetError};
 pub use timeout::with_timeouts;
 pub use transport::Transport;

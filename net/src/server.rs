@@ -67,12 +67,12 @@ pub fn serve_tls<H: Handler>(
 pub fn serve_each<F>(
     port: impl Into<Port>,
     drain: Drain,
-    serve: impl Fn(Connection) -> F + Send + Sync + 'static,
+    serve: impl Fn(ClientConnection) -> F + Send + Sync + 'static,
 ) -> Serving
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let begin = move |stream, ends| serve(Connection { transport: Transport::new(stream), ends });
+    let begin = move |stream, ends| serve(ClientConnection { transport: Transport::new(stream), ends });
     Box::pin(accept(port.into(), drain, begin))
 }
 
@@ -156,12 +156,12 @@ async fn serve_connection<F: Future<Output = io::Result<(Protocol, Transport)>>>
 
 /// A client's connection that was accepted a moment ago, and of which nothing is known but its two addresses.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ClientConnection {
     transport: Transport,
     ends: Ends,
 }
 
-impl Connection {
+impl ClientConnection {
     /// The client's address.
     pub fn client(&self) -> SocketAddr {
         self.ends.peer
@@ -203,7 +203,7 @@ impl Connection {
     /// Serves HTTP/1.1 or HTTP/2 by prior knowledge, whichever the client speaks, until the connection ends or the drain is
     /// over. A client has a minute for its first bytes.
     pub fn serve_http<H: Handler>(self, handler: Arc<H>, drain: Drain) -> Serving {
-        let Connection { transport, ends } = self;
+        let ClientConnection { transport, ends } = self;
         boxed_connection(transport, ends, handler, drain)
     }
 }

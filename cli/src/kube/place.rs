@@ -6,8 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use kube::Client;
 use pilotlight_controller::manifest::SYSTEM_NAMESPACE;
-use pilotlight_knative::ClusterArgs;
-use pilotlight_kubernetes::ClientError;
+use pilotlight_kubernetes::{ClientError, ClusterArgs};
 use tokio::time::timeout;
 
 /// Flags of the cluster and of Pilotlight's own namespace.

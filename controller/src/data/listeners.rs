@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pilotlight_activator::{Activator, PortSettings};
+use pilotlight_core::Time;
 use pilotlight_feed::{Change, Follower};
 use pilotlight_net::{Clock, Drain, Port, listen};
 use tokio::net::TcpListener;
@@ -109,7 +110,7 @@ impl Listeners {
             }
             self.carry_out(book, sockets).await;
             self.tell(&version, book, named);
-            let due = book.due().map(|due| self.clock.instant_at(due));
+            let due = book.due();
             tokio::select! {
                 Some(change) = self.ports.next() => take(book, change),
                 Some((name, slice)) = self.slices.recv() => {
@@ -118,11 +119,9 @@ impl Listeners {
                     }
                 }
                 Ok(()) = self.table.changed() => {}
-                () = async { sleep_until(due.expect("it is there")).await }, if due.is_some() => {}
+                () = reached(self.clock, due) => {}
                 Some(_) = sockets.serving.join_next() => {}
                 Some(_) = sockets.closing.join_next() => {}
-                // Nobody watches the cluster any more: this activator is about to end.
-                else => std::future::pending().await,
             }
         }
     }
@@ -228,6 +227,14 @@ impl Sockets {
         self.closing.abort_all();
         // Connections that were cut end by themselves.
         let _ = timeout(CUT_LIMIT, async { while self.serving.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// Returns when a time has come; never without one.
+async fn reached(clock: Clock, due: Option<Time>) {
+    match due {
+        Some(due) => sleep_until(clock.instant_at(due)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
@@ -106,7 +107,7 @@ pub fn start(params: DataParams) -> anyhow::Result<RunningActivator> {
         clock,
         listen,
         max_connections,
-        close_limit: leaving.drain,
+        close_limit: CLOSE_LIMIT,
         ports: out.ports.follow(),
         table: out.table.subscribe(),
         slices,
@@ -195,6 +196,9 @@ fn raise_descriptor_limit() {
         Err(error) => warn!(%error, limit = ?limit.current, "Cannot raise the limit of file descriptors"),
     }
 }
+
+/// How long connections may take over their end when their port gets another owner, or nobody needs it any more.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! Only what is news is told, so an API server that comes back after an outage, and tells everything anew, changes nothing
 //! that is still so. While it is away everything stays in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use super::leader::holder;
 use super::named::NamedPorts;
+use super::slim;
 use super::view::View;
 use crate::crd::RequestAutoscaler;
 use crate::facts::{AutoscalerFact, Name, PodFact, PodPhase, ServiceFact};
@@ -99,11 +100,19 @@ impl WatchedCluster {
         }
         for api in self.scope.apis::<Service>(&self.client) {
             let told = |name, fact| Some(News::Fact(Fact::Service(name, fact)));
-            starting.watch(api, WatchParams::default(), Feed::default(), ServiceFact::read, told);
+            let read = |service: &Service| {
+                let (name, fact) = ServiceFact::read(service)?;
+                Some((name, slim::service(fact)))
+            };
+            starting.watch(api, WatchParams::default(), Feed::default(), read, told);
         }
         for api in self.scope.apis::<Pod>(&self.client) {
             let told = |name, fact| Some(News::Fact(Fact::Pod(name, fact)));
-            starting.watch(api, WatchParams::default(), Feed::default(), PodFact::read, told);
+            let read = |pod: &Pod| {
+                let (name, fact) = PodFact::read(pod)?;
+                Some((name, slim::pod(fact)))
+            };
+            starting.watch(api, WatchParams::default(), Feed::default(), read, told);
         }
         let maps = || Api::<ConfigMap>::namespaced(self.client.clone(), &self.system_namespace);
         // A table or settings that somebody deletes stay in force.
@@ -239,7 +248,7 @@ async fn settle(
     let mut complete = Some(complete);
     let mut batch = Vec::with_capacity(BUFFER);
     while heard.recv_many(&mut batch, BUFFER).await > 0 {
-        let mut changed = std::collections::BTreeSet::new();
+        let mut changed = BTreeSet::new();
         for news in batch.drain(..) {
             match news {
                 News::Fact(fact) => changed.extend(view.learn(fact)),
@@ -264,13 +273,13 @@ async fn settle(
     }
 }
 
-fn take_config(view: &mut View, data: &BTreeMap<String, String>) -> std::collections::BTreeSet<RevisionId> {
+fn take_config(view: &mut View, data: &BTreeMap<String, String>) -> BTreeSet<RevisionId> {
     match AutoscalerConfig::from_map(data).value {
         Ok(config) => view.config(config),
         Err(faults) => {
             let faults = faults.to_string().replace('\n', "; ");
             warn!(config_map = AUTOSCALER_CONFIG, faults, "An illegal change of a ConfigMap is not followed");
-            Default::default()
+            BTreeSet::new()
         }
     }
 }
@@ -281,7 +290,10 @@ fn read_autoscaler(
     before: &Feed<RevisionId, AutoscalerFact>,
 ) -> Option<(RevisionId, AutoscalerFact)> {
     match &object.0 {
-        Ok(autoscaler) => AutoscalerFact::read(autoscaler),
+        Ok(autoscaler) => {
+            let (id, fact) = AutoscalerFact::read(autoscaler)?;
+            Some((id, slim::autoscaler(fact)))
+        }
         Err(invalid) => {
             let id = RevisionId::new(invalid.metadata.namespace.clone()?, invalid.metadata.name.clone()?);
             warn!(workload = %id, error = %invalid.error, "A RequestAutoscaler cannot be read; its last form stays in force");

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use pilotlight_core::{ActivatorPath, Activity, Evaluation, History, Plan, RevisionSpec, Time};
 use pilotlight_kubernetes::scale::ScaleFact;
 
+use super::conditions::{ZERO_BLOCKED, condition, since_1970};
 use super::foreign::Foreign;
 use super::seen::ScaleReason;
+use super::status::CONTESTED;
 use super::target::{ScaledFact, ScaledName};
 use crate::Workload;
 use crate::crd::{Interception, LastDecision, Mode};
@@ -41,10 +43,14 @@ pub(super) struct Memory {
     pub(super) foreign: Foreign,
     pub(super) is_put_to_sleep: bool,
     pub(super) is_cpu_quiet: bool,
+    pub(super) is_hpa_quiet: bool,
     /// The phase of each pod, and since when.
     phases: BTreeMap<String, (PodPhase, Time)>,
     /// The path that the step before found.
     pub(super) path: Option<ActivatorPath>,
+    leaving: (Vec<String>, Option<Time>),
+    /// Pods that were told to go first.
+    pub(super) costed: BTreeSet<String>,
     pub(super) restoring: Option<Time>,
     pub(super) status_written: Option<Time>,
     pub(super) shown: Option<Shown>,
@@ -87,11 +93,18 @@ impl Entry {
     }
 
     /// Forgets another RequestAutoscaler of the same name.
-    pub(super) fn settle(&mut self, workload: &Workload) {
+    pub(super) fn settle(&mut self, now: Time, workload: &Workload) {
         let fact = &workload.autoscaler;
         if self.memory.uid != fact.uid {
             self.memory = Memory { uid: fact.uid.clone(), ..Memory::default() };
             self.endpoints.clear();
+            let blocked = condition(&fact.status.conditions, ZERO_BLOCKED);
+            if let Some(contest) = blocked.filter(|it| it.status == "True" && it.reason == CONTESTED) {
+                let since = since_1970(&contest.last_transition_time).min(now);
+                let generation = contest.observed_generation.unwrap_or(fact.generation);
+                let manager = contest.message.split(' ').next().unwrap_or_default();
+                self.memory.foreign = Foreign::resume(manager.to_owned(), since, generation);
+            }
         }
         self.memory.generation = fact.generation;
     }
@@ -165,6 +178,16 @@ impl Memory {
                 self.phases.insert(name.clone(), (pod.phase, now));
             }
         }
+    }
+
+    /// Since when the pods that the status names as leaving have been the same ones; `None`: there are none.
+    pub(super) fn leaving_since(&mut self, now: Time, workload: &Workload) -> Option<Time> {
+        let leaving = &workload.autoscaler.status.leaving;
+        if self.leaving.0 != *leaving {
+            self.leaving = (leaving.clone(), (!leaving.is_empty()).then_some(now));
+        }
+        self.costed.retain(|pod| workload.pods.contains_key(pod));
+        self.leaving.1
     }
 
     /// Since when a pod is in the phase that it is in.

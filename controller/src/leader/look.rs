@@ -43,10 +43,12 @@ impl Workloads {
             Err(_) => Vec::new(),
         };
         let hpa = hpa_of(&surroundings.namespace, &workload);
+        let is_second =
+            way.as_ref().is_err_and(|refusal| ["TargetTaken", "ServiceTaken"].contains(&refusal.reason));
 
         let uninstalling = self.uninstalling;
         let entry = self.entries.entry(id.clone()).or_default();
-        entry.settle(&workload);
+        entry.settle(now, &workload);
         let memory = &mut entry.memory;
         memory.note_phases(now, &workload);
         match accepted {
@@ -68,13 +70,14 @@ impl Workloads {
         let ports = workload.ports();
         let ports = ports.filter_map(|port| Some((port.key(), table.port(&owner(&port))?))).collect();
 
+        let sets_deletion_cost = self.sets_deletion_cost;
         let memory = &mut self.entries.entry(id).or_default().memory;
         memory.path = Some(path.path);
         let generation = workload.autoscaler.generation;
+        let load = hpa.as_ref().and_then(|hpa| hpa.load_fraction);
+        memory.is_hpa_quiet = load.is_some_and(|load| load < QUIET_FRACTION);
         let is_quiet = match way {
-            Ok(Way::AtZero(AtZeroSignal::Autoscaler)) => {
-                hpa.as_ref().and_then(|hpa| hpa.load_fraction).is_some_and(|load| load < QUIET_FRACTION)
-            }
+            Ok(Way::AtZero(AtZeroSignal::Autoscaler)) => memory.is_hpa_quiet,
             _ => memory.is_cpu_quiet,
         };
         let mut seen = Seen {
@@ -96,7 +99,11 @@ impl Workloads {
             contest: memory.foreign.contest(now, generation).cloned(),
             is_put_to_sleep: memory.is_put_to_sleep,
             is_quiet,
+            is_second,
             activity,
+            leaving_since: memory.leaving_since(now, &workload),
+            sets_deletion_cost,
+            costed: memory.costed.clone(),
             restoring: memory.restoring,
             status_written: memory.status_written,
             workload,

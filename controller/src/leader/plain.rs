@@ -29,10 +29,13 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::config::Defaults;
 use super::metrics::Metrics;
+use super::own::OwnRights;
 use super::port_keeper::keep_ports;
 use super::roll::{PeerState, Roll};
 use super::rounds::go_round;
+use super::signals::watch_cpu;
 use super::sources::{Sources, Told};
+use super::surveyor::survey_all;
 use super::work::{Worker, WorkerParams};
 use super::workloads::Fact as WorkloadFact;
 use super::{config, hpa, target};
@@ -55,6 +58,8 @@ pub(crate) struct PlainClusterParams {
     pub(crate) activator_admin_port: u16,
     /// How long a change of slices takes to reach every node.
     pub(crate) propagation: Duration,
+    /// Whether we may say which pods go first.
+    pub(crate) sets_deletion_cost: bool,
     /// The handles of its metrics.
     pub(crate) metrics: Metrics,
 }
@@ -66,6 +71,7 @@ pub(crate) struct PlainClusterParams {
 /// API server all converges by itself.
 pub(crate) struct PlainCluster {
     pub(crate) worker: Arc<Worker>,
+    pub(crate) own: OwnRights,
     /// Ends with this.
     _tasks: JoinSet<()>,
 }
@@ -81,22 +87,27 @@ impl PlainCluster {
             clock,
             system_namespace: system_namespace.clone(),
             propagation: params.propagation,
+            sets_deletion_cost: params.sets_deletion_cost,
             recorder: recorder.clone(),
             metrics: metrics.clone(),
             roll: Arc::clone(&roll),
         });
         let mut tasks = JoinSet::new();
         let defaults = Defaults::new(system_namespace.clone(), recorder, metrics);
+        let own = OwnRights::new(client.clone(), Arc::clone(&worker), &system_namespace, &params.namespaces);
+        tasks.spawn(own.clone().keep());
         let sources = watch_all(&client, params.namespaces, &system_namespace);
         tasks.spawn(run(Arc::clone(&worker), sources, defaults));
         tasks.spawn(Arc::clone(&worker).wake_by_time());
-        tasks.spawn(keep_ports(client, system_namespace, Arc::clone(&worker)));
+        tasks.spawn(keep_ports(client.clone(), system_namespace.clone(), Arc::clone(&worker)));
+        tasks.spawn(survey_all(client.clone(), system_namespace, Arc::clone(&worker)));
+        tasks.spawn(watch_cpu(client, Arc::clone(&worker)));
         let changed = {
             let worker = Arc::clone(&worker);
             move || peers_changed(&worker)
         };
         tasks.spawn(go_round(roll, clock, params.activator_admin_port, changed));
-        Arc::new(PlainCluster { worker, _tasks: tasks })
+        Arc::new(PlainCluster { worker, own, _tasks: tasks })
     }
 }
 
@@ -168,6 +179,7 @@ async fn run(worker: Arc<Worker>, mut sources: Sources<Fact>, mut defaults: Defa
                 look_at_all(&worker).await;
                 worker.shown();
                 worker.ports_wanted.notify_one();
+                worker.namespace_wanted.notify_one();
             }
         }
         facts = facts.wrapping_add(1);

@@ -3,12 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pilotlight_core::Time;
+use pilotlight_config::AutoscalerConfig;
+use pilotlight_core::{
+    ActivatorPath, Activity, Evaluation, Outcome, Plan, PodCounts, ServingMode, Time, Trigger,
+};
+use pilotlight_kubernetes::scale::ScaleFact;
 use serde_json::json;
 
+use super::seen::Seen;
 use crate::Workload;
+use crate::crd::TrafficPath;
 use crate::facts::{AutoscalerFact, PodFact, PodPhase, ServiceFact};
+use crate::path::{Intercepting, PathPlan, Restored};
+use crate::peers::WorkloadActivity;
 use crate::ports::{PortOwner, PortTable};
+use crate::refusal::Way;
+use crate::settings::accept;
 
 /// A pod without labels.
 pub(crate) fn pod(name: &str, ip: &str, phase: PodPhase) -> Arc<PodFact> {
@@ -76,3 +86,87 @@ pub(crate) fn table(version: &str, services: &[&str]) -> Arc<PortTable> {
     object.metadata.resource_version = Some(version.to_owned());
     Arc::new(PortTable::decode(&object).0)
 }
+
+/// The workload `web`, all of whose requests pass the activators, an hour after this leader first saw it: so many pods are
+/// asked for, and so many are wanted.
+pub(crate) fn seen(replicas: u32, wanted: u32) -> Seen {
+    let pods: Vec<(String, String)> =
+        (0..replicas).map(|number| (format!("web-{number}"), format!("10.0.0.{}", number + 1))).collect();
+    let pods: Vec<(&str, &str)> = pods.iter().map(|(name, ip)| (name.as_str(), ip.as_str())).collect();
+    let workload = workload(&pods);
+    let accepted = accept(&workload, &BTreeMap::new(), &AutoscalerConfig::default()).unwrap();
+    Seen {
+        workload,
+        target: None,
+        scale: Some(ScaleFact { resource_version: "7".to_owned(), replicas }),
+        selector: Some("app=web".to_owned()),
+        accepted: Some(Arc::new(accepted)),
+        faults: Arc::default(),
+        way: Ok(Way::Always),
+        warnings: Vec::new(),
+        path: PathPlan {
+            writes: Vec::new(),
+            ask_endpoints: BTreeSet::new(),
+            path: ActivatorPath { populated_since: Some(AN_HOUR_AGO), probed: true },
+            sees_all: true,
+            may_sleep: true,
+            must_wake: false,
+            traffic: TrafficPath::Activator,
+            intercepting: Intercepting {
+                status: true,
+                reason: "Always".to_owned(),
+                message: "All requests pass the activators.".to_owned(),
+            },
+            restored: Restored::No,
+            wake_at: None,
+        },
+        ports: BTreeMap::from([("web/http".to_owned(), 10_000)]),
+        hpa: None,
+        evaluation: Some(Box::new(evaluation(replicas, wanted))),
+        last: None,
+        why: None,
+        since: AN_HOUR_AGO,
+        raise: None,
+        contest: None,
+        is_put_to_sleep: false,
+        is_quiet: false,
+        is_second: false,
+        activity: WorkloadActivity::default(),
+        leaving_since: None,
+        sets_deletion_cost: false,
+        costed: BTreeSet::new(),
+        restoring: None,
+        status_written: None,
+    }
+}
+
+/// An evaluation of so many ready pods that wants so many.
+pub(crate) fn evaluation(ready: u32, wanted: u32) -> Evaluation {
+    let activity = match (ready, wanted) {
+        (_, 0) => Activity::Inactive { since: AN_HOUR_AGO, timed_out: false },
+        (0, _) => Activity::Activating { since: AN_HOUR_AGO },
+        _ => Activity::Active { since: AN_HOUR_AGO },
+    };
+    Evaluation {
+        at: NOW,
+        trigger: Trigger::Tick,
+        pods: PodCounts { ready, ..PodCounts::default() },
+        path: ActivatorPath::default(),
+        decided: false,
+        decision: None,
+        outcome: Outcome { want: Some(wanted), apply: Some(wanted), bound: None, wake_at: None },
+        activity,
+        initialized: true,
+        plan: Plan {
+            scale: Some(wanted),
+            mode: ServingMode::Proxy,
+            activators: 2,
+            probe_path: false,
+            wake_at: None,
+        },
+    }
+}
+
+/// The time at which [`seen`] was seen.
+pub(crate) const NOW: Time = Time::from_secs(100_000);
+const AN_HOUR_AGO: Time = Time::from_secs(96_400);

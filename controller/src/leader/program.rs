@@ -49,6 +49,9 @@ pub struct LeaderArgs {
     /// Address of the admin port: /metrics, /healthz, /readyz, /v1/decisions [default: port 9091 at every address]
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     admin: Option<SocketAddr>,
+    /// Choose the pods that go when there are to be fewer: needs the right to patch pods
+    #[arg(long)]
+    with_deletion_cost: bool,
     #[command(flatten)]
     check: CheckArgs,
     #[command(flatten)]
@@ -135,6 +138,7 @@ impl LeaderArgs {
             system_namespace: self.system_namespace.clone(),
             namespaces: self.namespaces.clone(),
             bind_address: self.bind_address,
+            sets_deletion_cost: self.with_deletion_cost,
             admin: self.admin.unwrap_or(SocketAddr::new(self.bind_address, ADMIN_PORT)),
             ..Params::new(config, &self.pod_name, self.pod_ip, page)
         })

@@ -18,6 +18,8 @@ pub(crate) enum Write {
     Path(PathWrite),
     /// The Endpoints object of a Service is to be read.
     ReadEndpoints(String),
+    /// A pod should go first, or (`false`) no longer.
+    DeletionCost(String, bool),
     /// The scale target should ask for another number of pods.
     Scale,
     Status(Box<RequestAutoscalerStatus>),
@@ -42,8 +44,17 @@ pub(crate) fn reconcile(now: Time, seen: &Seen) -> Work {
         work.writes.extend(seen.path.ask_endpoints.iter().cloned().map(Write::ReadEndpoints));
         work.writes.extend(seen.path.writes.iter().cloned().map(Write::Path));
     }
+    let leaving = &seen.workload.autoscaler.status.leaving;
+    let survivors = seen.costed.iter().filter(|pod| !leaving.contains(pod));
+    work.writes.extend(survivors.map(|pod| Write::DeletionCost(pod.clone(), false)));
     match scale_step(now, seen) {
-        ScaleStep::Raise(_) | ScaleStep::Lower(_) => work.writes.push(Write::Scale),
+        ScaleStep::Raise(_) => work.writes.push(Write::Scale),
+        ScaleStep::Lower(_) => {
+            let uncosted =
+                leaving.iter().filter(|pod| seen.sets_deletion_cost && !seen.costed.contains(*pod));
+            work.writes.extend(uncosted.map(|pod| Write::DeletionCost(pod.clone(), true)));
+            work.writes.push(Write::Scale);
+        }
         ScaleStep::Keep { until } => work.look_again(until),
     }
     match status_step(now, seen) {
@@ -60,6 +71,7 @@ pub(crate) fn reconcile(now: Time, seen: &Seen) -> Work {
 /// Nothing is known of what is wanted before the first decision, nor where the settings were never legal: all stays as it is.
 fn may_write_path(seen: &Seen) -> bool {
     match (&seen.way, seen.restoring) {
+        _ if seen.is_second => false,
         (_, Some(_)) => true,
         (Err(_), None) => seen.faults.is_empty() && seen.is_settled(),
         (Ok(_), None) => seen.evaluation.is_some(),

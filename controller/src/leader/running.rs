@@ -50,6 +50,8 @@ pub struct Params {
     pub lease_times: LeaseTimes,
     /// How long a change of slices takes to reach every node.
     pub propagation: Duration,
+    /// Whether pods are told by an annotation which of them go first: needs the right to patch pods.
+    pub sets_deletion_cost: bool,
     /// The page of metrics.
     pub page: MetricsPage,
 }
@@ -71,6 +73,7 @@ impl Params {
             activator_admin_port: ACTIVATOR_ADMIN_PORT,
             lease_times: LEASE_TIMES,
             propagation: PROPAGATION,
+            sets_deletion_cost: false,
             page,
         }
     }
@@ -231,6 +234,7 @@ impl Terms {
             namespaces: params.namespaces,
             activator_admin_port: params.activator_admin_port,
             propagation: params.propagation,
+            sets_deletion_cost: params.sets_deletion_cost,
             metrics,
         };
         Term::begin(self.params.config.clone(), listener, cluster).await

@@ -2,8 +2,10 @@
 
 use pilotlight_core::{Bound, Time};
 
+use super::scale_in::{drained_at, is_exact, leaving};
 use super::seen::Seen;
 use crate::crd::Mode;
+use crate::path::Restored;
 use crate::refusal::{AtZeroSignal, Way};
 
 /// The write of a scale that is missing.
@@ -23,10 +25,11 @@ pub(crate) enum ScaleStep {
 /// What is to be written now.
 pub(crate) fn scale_step(now: Time, seen: &Seen) -> ScaleStep {
     let Some(replicas) = seen.replicas() else { return KEEP };
-    if seen.mode() != Mode::Act {
+    if seen.mode() != Mode::Act || seen.is_second {
         return KEEP;
     }
-    if seen.restoring.is_some() {
+    let is_refused = seen.way.is_err() && seen.faults.is_empty() && seen.path.restored == Restored::No;
+    if seen.restoring.is_some() || is_refused {
         // Nobody is left who would wake it.
         return if replicas == 0 { ScaleStep::Raise(seen.waking_replicas()) } else { KEEP };
     }
@@ -59,11 +62,39 @@ fn wake(seen: &Seen, way: Way, wanted: u32) -> ScaleStep {
     ScaleStep::Raise(wanted.max(of_hpa.map_or(0, |hpa| hpa.min_replicas)))
 }
 
+/// The pods that are about to go, as the status names them.
+pub(crate) fn leaving_now(now: Time, seen: &Seen) -> Vec<String> {
+    let wanted = seen.evaluation.as_ref().and_then(|evaluation| evaluation.plan.scale);
+    let fewer = wanted.zip(seen.replicas()).filter(|(wanted, replicas)| *wanted > 0 && wanted < replicas);
+    let (Some((wanted, _)), true) = (fewer, is_exact(seen)) else { return Vec::new() };
+    match (seen.mode(), guard(now, seen, Way::Always, wanted)) {
+        (Mode::Act, None) if seen.restoring.is_none() => leaving(seen, wanted),
+        _ => Vec::new(),
+    }
+}
+
 fn lower(now: Time, seen: &Seen, way: Way, wanted: u32) -> ScaleStep {
+    if let Some(step) = guard(now, seen, way, wanted) {
+        return step;
+    }
+    if wanted > 0 && is_exact(seen) {
+        let leaving = leaving(seen, wanted);
+        if leaving != seen.workload.autoscaler.status.leaving {
+            return KEEP;
+        }
+        if let Some(at) = drained_at(now, seen, &leaving) {
+            return ScaleStep::Keep { until: Some(at) };
+        }
+    }
+    ScaleStep::Lower(wanted)
+}
+
+/// Whatever stands against fewer pods.
+fn guard(now: Time, seen: &Seen, way: Way, wanted: u32) -> Option<ScaleStep> {
     let window = seen.stable_window();
-    let until = |time: Time| ScaleStep::Keep { until: Some(time) };
+    let until = |time: Time| Some(ScaleStep::Keep { until: Some(time) });
     if seen.contest.is_some() {
-        return KEEP;
+        return Some(KEEP);
     }
     if now < seen.since + window {
         return until(seen.since + window);
@@ -72,13 +103,8 @@ fn lower(now: Time, seen: &Seen, way: Way, wanted: u32) -> ScaleStep {
         return until(raise.at + window);
     }
     // A connection that the activators do not see may be anywhere.
-    if way == Way::Always && !seen.path.sees_all {
-        return KEEP;
-    }
-    if wanted == 0 && !may_sleep(seen, way) {
-        return KEEP;
-    }
-    ScaleStep::Lower(wanted)
+    let is_partial = way == Way::Always && !seen.path.sees_all;
+    (is_partial || (wanted == 0 && !may_sleep(seen, way))).then_some(KEEP)
 }
 
 /// Whether the last pods may go now. Demand was looked at again after the path was there: the evaluation that asks for

@@ -1,6 +1,6 @@
 //! Everything that is known about one workload at a moment, for one round of work on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,8 +57,16 @@ pub(crate) struct Seen {
     pub(crate) is_put_to_sleep: bool,
     /// Whether what shows the load above zero shows none: the HPA's metrics, or the pods' CPU.
     pub(crate) is_quiet: bool,
+    /// Whether it wants a Service of another workload that came first: the path of that one is not its own.
+    pub(crate) is_second: bool,
     /// Requests at the activators, a second ago at most.
     pub(crate) activity: WorkloadActivity,
+    /// Since when the pods that the status names as leaving have been the same ones.
+    pub(crate) leaving_since: Option<Time>,
+    /// Whether we may say which pods go first.
+    pub(crate) sets_deletion_cost: bool,
+    /// Pods that were told to go first.
+    pub(crate) costed: BTreeSet<String>,
     /// Since when everything is being put back as it was found; `None`: it is not.
     pub(crate) restoring: Option<Time>,
     /// When the status was written last.

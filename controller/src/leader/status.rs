@@ -8,6 +8,7 @@ use pilotlight_core::{Activity, Evaluation, ScalingMetric, Time};
 use super::conditions::{
     ACCEPTED, ACTIVE, ConditionState, INTERCEPTING, READY, ZERO_BLOCKED, condition, set,
 };
+use super::scaling::leaving_now;
 use super::seen::Seen;
 use crate::crd::{Mode, RequestAutoscalerStatus, Signal};
 use crate::facts::PodPhase;
@@ -33,8 +34,8 @@ pub(crate) fn status_step(now: Time, seen: &Seen) -> StatusStep {
     }
     let load_alone = RequestAutoscalerStatus { in_flight: before.in_flight, ..status.clone() } == *before;
     let pause = match () {
-        // Pods are found by it: everything waits.
-        () if status.selector != before.selector => Duration::ZERO,
+        // Pods are found by the selector, and those that leave get nothing new: everything waits for these.
+        () if status.selector != before.selector || status.leaving != before.leaving => Duration::ZERO,
         () if load_alone => BETWEEN_LOADS,
         () => BETWEEN_WRITES,
     };
@@ -61,6 +62,7 @@ pub(crate) fn status(now: Time, seen: &Seen) -> RequestAutoscalerStatus {
     status.signal = seen.way.as_ref().ok().and_then(|way| signal(*way));
     status.path = seen.way.is_ok().then_some(seen.path.traffic);
     status.ports.clone_from(&seen.ports);
+    status.leaving = leaving_now(now, seen);
     if let Some(last) = &seen.last {
         status.last_decision = Some((**last).clone());
     }
@@ -179,7 +181,7 @@ fn zero_blocked(seen: &Seen, evaluation: &Evaluation) -> ConditionState {
              applies; a change of this object's spec, or a quiet hour, ends this.",
             contest.manager, contest.manager
         );
-        return ConditionState::is_true("ReplicasContested", message);
+        return ConditionState::is_true(CONTESTED, message);
     }
     if seen.way == Ok(Way::WakeOnly) {
         let refusal = cannot_see(&seen.workload);
@@ -246,6 +248,8 @@ fn ready(seen: &Seen, conditions: &[Condition]) -> Option<ConditionState> {
 pub(crate) const INITIALIZING: &str = "Initializing";
 /// The reason of `Active` when pods never came up.
 pub(crate) const TIMED_OUT: &str = "TimedOut";
+/// The reason of `ZeroBlocked` while somebody else changes the number of pods again and again. The message begins with a name.
+pub(crate) const CONTESTED: &str = "ReplicasContested";
 const BETWEEN_WRITES: Duration = Duration::from_secs(2);
 const BETWEEN_LOADS: Duration = Duration::from_secs(10);
 

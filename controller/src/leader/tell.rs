@@ -67,7 +67,8 @@ impl Teller {
 
     /// A pod does not come up, with its own reason and last words.
     pub(crate) fn trouble(&self, seen: &Seen, pod: &str, word: &str, message: &str) {
-        let reason = if seen.replicas() == Some(0) { "PodFailed" } else { "ColdStartFailed" };
+        let is_cold = seen.evaluation.as_ref().is_some_and(|evaluation| evaluation.pods.ready == 0);
+        let reason = if is_cold { "ColdStartFailed" } else { "PodFailed" };
         self.note(seen, true, reason, format!("Pod {pod} does not come up: {word}: {message}"));
     }
 

@@ -12,11 +12,14 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
+use super::own::OwnRights;
 use super::plain::{PlainCluster, PlainClusterParams};
+use super::signals::report;
 
 /// A term. Dropping it ends it at once, in the middle of whatever it does.
 pub(crate) struct Term {
     pub(crate) autoscaler: Autoscaler,
+    own: OwnRights,
     drain: Drain,
     serving: JoinHandle<()>,
     _runtime: OwnRuntime,
@@ -50,19 +53,25 @@ impl Term {
             let params = params(client);
             let clock = params.clock;
             let cluster = PlainCluster::start(params);
-            anyhow::Ok((clock, decide(clock, cluster)))
+            let (own, worker) = (cluster.own.clone(), Arc::clone(&cluster.worker));
+            let autoscaler = decide(clock, cluster);
+            // Ends with the runtime.
+            tokio::spawn(report(worker, autoscaler.clone()));
+            anyhow::Ok((clock, own, autoscaler))
         });
-        let (clock, autoscaler) = started.await.context("the leader did not start")??;
+        let (clock, own, autoscaler) = started.await.context("the leader did not start")??;
         let drain = Drain::default();
         let serving = tokio::spawn({
             let (autoscaler, drain) = (autoscaler.clone(), drain.clone());
             async move { autoscaler.serve_stats(clock, stats, drain).await }
         });
-        Ok(Term { autoscaler, drain, serving, _runtime: runtime })
+        Ok(Term { autoscaler, own, drain, serving, _runtime: runtime })
     }
 
     /// Says goodbye to activators and decides no more. Returns within the seconds that activators have for their goodbye.
+    /// Puts everything back first if we are being uninstalled.
     pub(crate) async fn end(mut self) {
+        self.own.settle().await;
         self.drain.start();
         self.autoscaler.stop().await;
         let _ = (&mut self.serving).await;

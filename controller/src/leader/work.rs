@@ -41,6 +41,7 @@ pub(crate) struct WorkerParams {
     pub(crate) clock: Clock,
     pub(crate) system_namespace: String,
     pub(crate) propagation: Duration,
+    pub(crate) sets_deletion_cost: bool,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) roll: Arc<Mutex<Roll>>,
@@ -54,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) metrics: Metrics,
     /// Some workload wants other ports, or some activator could not bind one.
     pub(crate) ports_wanted: Notify,
+    /// Some namespace has its first workload.
+    pub(crate) namespace_wanted: Notify,
     views: Feed<RevisionId, RevisionView>,
     writer: Writer,
     targets: Scales,
@@ -76,13 +79,16 @@ struct Told {
 
 impl Worker {
     pub(crate) fn new(params: WorkerParams) -> Arc<Self> {
-        let WorkerParams { client, clock, system_namespace, propagation, recorder, metrics, roll } = params;
+        let WorkerParams { client, clock, recorder, metrics, roll, .. } = params;
+        let workloads =
+            Workloads::new(params.system_namespace, params.propagation, params.sets_deletion_cost);
         Arc::new(Worker {
-            workloads: Mutex::new(Workloads::new(system_namespace, propagation)),
+            workloads: Mutex::new(workloads),
             roll,
             clock,
             metrics,
             ports_wanted: Notify::new(),
+            namespace_wanted: Notify::new(),
             views: Feed::default(),
             writer: Writer::new(client.clone()),
             targets: Scales::new(client),
@@ -108,6 +114,28 @@ impl Worker {
         workloads.complete();
     }
 
+    /// Whether every watch has told what there is.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.workloads.lock().is_complete()
+    }
+
+    /// Whether something is to be restored before we go.
+    pub(crate) fn has_something_to_restore(&self) -> bool {
+        self.workloads.lock().has_something_to_restore()
+    }
+
+    /// From now on everything is put back as it was found.
+    pub(crate) fn uninstall(self: &Arc<Self>) {
+        let mut workloads = self.workloads.lock();
+        if !workloads.uninstall(self.clock.now()) {
+            return;
+        }
+        let ids = workloads.ids();
+        drop(workloads);
+        warn!(workloads = ids.len(), "We are being uninstalled: everything is put back as it was found");
+        ids.into_iter().for_each(|id| self.look(&Arc::new(id), true));
+    }
+
     /// Everything there is has been shown.
     pub(crate) fn shown(&self) {
         self.views.complete();
@@ -115,7 +143,14 @@ impl Worker {
 
     /// Takes in a fact.
     pub(crate) fn learn(self: &Arc<Self>, fact: Fact) {
-        let about = self.workloads.lock().learn(self.clock.now(), fact);
+        let is_autoscaler = matches!(fact, Fact::Autoscaler(..));
+        let mut workloads = self.workloads.lock();
+        let about = workloads.learn(self.clock.now(), fact);
+        let is_new = is_autoscaler && workloads.is_complete() && !workloads.unsurveyed().is_empty();
+        drop(workloads);
+        if is_new {
+            self.namespace_wanted.notify_one();
+        }
         self.look_at(&about);
     }
 
@@ -269,6 +304,9 @@ impl Worker {
         self.alarms.set(id, work.again);
         for write in work.writes {
             let Err(error) = self.perform(&seen, &write).await else { continue };
+            if seen.restoring.is_some() && is_over(&error) {
+                continue;
+            }
             self.failed(&seen, operation(&write), &error, failures);
             return Round::Failed;
         }
@@ -297,6 +335,11 @@ impl Worker {
                 let mut workloads = self.workloads.lock();
                 workloads.read_endpoints(id, &deletion.name, EndpointsSeen::Absent);
                 drop(workloads);
+                Change::Nothing
+            }
+            Write::DeletionCost(pod, is_first) => {
+                writer.deletion_cost(&id.namespace, pod, *is_first).await?;
+                self.workloads.lock().costed(id, pod, *is_first);
                 Change::Nothing
             }
             Write::AddFinalizer => Change::Written(writer.add_finalizer(id, fact).await?),
@@ -434,6 +477,15 @@ enum Change {
     Nothing,
 }
 
+/// Whether there is nothing left that could be put back: the object, or all of its namespace, is gone or goes.
+fn is_over(error: &WriteError) -> bool {
+    match error {
+        WriteError::Missing(_) => true,
+        WriteError::Refused(why) => why.contains("being terminated"),
+        _ => false,
+    }
+}
+
 /// Whether objects of the target's kind are watched.
 fn is_watched(seen: &Seen) -> bool {
     let target = seen.target_ref();
@@ -448,6 +500,7 @@ fn operation(write: &Write) -> &'static str {
         Write::Path(PathWrite::Slice(_)) => "write EndpointSlice",
         Write::Path(PathWrite::DeleteEndpoints(_)) => "delete Endpoints",
         Write::ReadEndpoints(_) => "read Endpoints",
+        Write::DeletionCost(..) => "set deletion cost",
         Write::Scale => SCALE,
         Write::Status(_) => "write status",
     }
@@ -461,4 +514,4 @@ const STALE_SEVERAL_TIMES: u32 = 6;
 const LOGGED_EVERY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

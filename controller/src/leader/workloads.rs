@@ -12,19 +12,22 @@ use pilotlight_kubernetes::known::Known;
 use pilotlight_kubernetes::scale::ScaleFact;
 
 use super::bindings::Bindings;
+use super::conditions::{ACCEPTED, condition};
 use super::entry::{Due, Entry};
 use super::hpa::NamedHpa;
+use super::restore::RESTORE;
 use super::roll::Peer;
 use super::seen::Seen;
+use super::signals::LoadSignal;
 use super::strangers::Strangers;
 use super::target::{ScaledFact, ScaledName};
 use crate::crd::LastDecision;
-use crate::facts::{AutoscalerFact, Name, PodFact, ServiceFact};
+use crate::facts::{AutoscalerFact, Name, PodFact, PodPhase, ServiceFact};
 use crate::index::{Fact as SharedFact, Index, remove};
 use crate::path::EndpointsSeen;
 use crate::peers::WorkloadActivity;
 use crate::ports::{PortOwner, PortTable};
-use crate::refusal::{ClusterFacts, NamespaceFacts, ScaledObjectFact};
+use crate::refusal::{AtZeroSignal, ClusterFacts, NamespaceFacts, ScaledObjectFact, Way};
 use crate::slices::{SliceFact, SliceKind};
 
 /// All workloads, and what has a say about them.
@@ -36,6 +39,8 @@ pub(crate) struct Workloads {
     pub(super) slices: HashMap<Name, BTreeMap<String, Known<SliceFact>>>,
     service_of_slice: HashMap<Name, Name>,
     hpas: HashMap<Name, Arc<NamedHpa>>,
+    /// Namespaces around whose workloads was looked lately.
+    surveyed: BTreeSet<String>,
     pub(super) namespaces: HashMap<String, Arc<NamespaceFacts>>,
     pub(super) cluster: Arc<ClusterFacts>,
     pub(super) strangers: Strangers,
@@ -45,6 +50,8 @@ pub(crate) struct Workloads {
     pub(super) defaults: Arc<AutoscalerConfig>,
     pub(super) system_namespace: String,
     pub(super) propagation: Duration,
+    /// Whether we may say which pods go first.
+    pub(super) sets_deletion_cost: bool,
     /// RequestAutoscalers by their scale targets, and by the Services that they want.
     pub(super) wanting: BTreeMap<ScaledName, BTreeSet<RevisionId>>,
     pub(super) sharing: HashMap<Name, BTreeSet<RevisionId>>,
@@ -78,8 +85,8 @@ pub(crate) enum Written {
 }
 
 impl Workloads {
-    pub(crate) fn new(system_namespace: String, propagation: Duration) -> Self {
-        Workloads { system_namespace, propagation, ..Workloads::default() }
+    pub(crate) fn new(system_namespace: String, propagation: Duration, sets_deletion_cost: bool) -> Self {
+        Workloads { system_namespace, propagation, sets_deletion_cost, ..Workloads::default() }
     }
 
     /// Every watch has told what there is.
@@ -107,6 +114,73 @@ impl Workloads {
         self.cluster = cluster;
     }
 
+    /// What is around the workloads of a namespace is to be read anew, of all of them.
+    pub(crate) fn survey_again(&mut self) {
+        self.surveyed.clear();
+    }
+
+    /// Namespaces with workloads whose surroundings are to be read.
+    pub(crate) fn unsurveyed(&self) -> BTreeSet<String> {
+        let namespaces = self.shared.ids().map(|id| &id.namespace);
+        namespaces.filter(|namespace| !self.surveyed.contains(*namespace)).cloned().collect()
+    }
+
+    /// Whether what is around the workloads of a namespace was read.
+    pub(super) fn is_surveyed(&self, namespace: &str) -> bool {
+        self.surveyed.contains(namespace)
+    }
+
+    /// What is around the workloads of a namespace, as it was read. HorizontalPodAutoscalers are watched. Returns the
+    /// workloads of the namespace.
+    pub(crate) fn set_namespace(&mut self, namespace: &str, facts: NamespaceFacts) -> BTreeSet<RevisionId> {
+        let known = self.namespaces.remove(namespace).unwrap_or_default();
+        let autoscalers = known.autoscalers.clone();
+        // A ScaledObject that is paused keeps its HorizontalPodAutoscaler.
+        let mut scaled_objects = known.scaled_objects.clone();
+        scaled_objects.extend(facts.scaled_objects.clone());
+        let facts = NamespaceFacts { autoscalers, scaled_objects, ..facts };
+        self.namespaces.insert(namespace.to_owned(), Arc::new(facts));
+        self.surveyed.insert(namespace.to_owned());
+        self.shared.ids().filter(|id| id.namespace == namespace).cloned().collect()
+    }
+
+    /// The signals of workloads whose load is seen by other means than the activators.
+    pub(crate) fn load_signals(&self) -> Vec<(RevisionId, LoadSignal)> {
+        let signal = |(id, entry): (&RevisionId, &Entry)| {
+            let shown = entry.memory.shown.as_ref()?;
+            let is_quiet = match shown.terms.way {
+                Way::AtZero(AtZeroSignal::Autoscaler) => entry.memory.is_hpa_quiet,
+                Way::AtZero(AtZeroSignal::Cpu) => entry.memory.is_cpu_quiet,
+                _ => return None,
+            };
+            let replicas = self.scale_of(id)?.replicas;
+            Some((id.clone(), LoadSignal { spec: Arc::clone(&shown.spec), replicas, is_quiet }))
+        };
+        self.entries.iter().filter_map(signal).collect()
+    }
+
+    /// The pods of workloads whose load is seen by their CPU.
+    pub(crate) fn pods_by_cpu(&self) -> BTreeMap<RevisionId, Vec<String>> {
+        let by_cpu = |entry: &Entry| {
+            let shown = entry.memory.shown.as_ref();
+            shown.is_some_and(|shown| shown.terms.way == Way::AtZero(AtZeroSignal::Cpu))
+        };
+        let ids = self.entries.iter().filter(|(_, entry)| by_cpu(entry)).map(|(id, _)| id);
+        let pods = ids.filter_map(|id| {
+            let workload = self.shared.workload(id)?;
+            let ready = workload.pods.iter().filter(|(_, pod)| pod.phase == PodPhase::Ready);
+            Some((id.clone(), ready.map(|(name, _)| name.clone()).collect()))
+        });
+        pods.collect()
+    }
+
+    /// Whether the CPU of a workload's pods shows no load.
+    pub(crate) fn set_cpu_quiet(&mut self, id: &RevisionId, is_quiet: bool) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.memory.is_cpu_quiet = is_quiet;
+        }
+    }
+
     /// The activators from now on.
     pub(crate) fn set_peers(&mut self, peers: Arc<BTreeMap<String, Peer>>) {
         self.peers = peers;
@@ -124,9 +198,20 @@ impl Workloads {
         self.bindings.table()
     }
 
-    /// From now on everything is put back as it was found.
-    pub(crate) fn uninstall(&mut self, now: Time) {
+    /// From now on everything is put back as it was found. Returns whether that is news.
+    pub(crate) fn uninstall(&mut self, now: Time) -> bool {
+        let is_news = self.uninstalling.is_none();
         self.uninstalling.get_or_insert(now);
+        is_news
+    }
+
+    /// Whether a RequestAutoscaler has our finalizer: there is something to restore.
+    pub(crate) fn has_something_to_restore(&self) -> bool {
+        let has_it = |fact: &Arc<AutoscalerFact>| fact.finalizers.iter().any(|name| name == RESTORE);
+        self.shared
+            .ids()
+            .filter_map(|id| self.shared.workload(id))
+            .any(|workload| has_it(&workload.autoscaler))
     }
 
     /// Every port of every Service that belongs to a workload.
@@ -277,6 +362,15 @@ impl Workloads {
         }
     }
 
+    /// A pod was told to go first, or (`false`) no longer.
+    pub(crate) fn costed(&mut self, id: &RevisionId, pod: &str, is_costed: bool) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        match is_costed {
+            true => drop(entry.memory.costed.insert(pod.to_owned())),
+            false => drop(entry.memory.costed.remove(pod)),
+        }
+    }
+
     /// Addresses in slices that Kubernetes itself has written for a Service.
     pub(crate) fn native_addresses(&self, namespace: &str, service: &str) -> BTreeSet<IpAddr> {
         let slices = self.slices.get(&Name::new(namespace, service));
@@ -296,6 +390,11 @@ impl Workloads {
             return None;
         };
         self.claim(&workload);
+        // What was accepted once goes on at once; what is new waits until it is known what is around it.
+        let is_known = condition(&workload.autoscaler.status.conditions, ACCEPTED).is_some();
+        if !is_known && !self.is_surveyed(&id.namespace) {
+            return None;
+        }
         Some(self.look(now, workload, activity))
     }
 

@@ -1,6 +1,6 @@
 //! Writes to the API server, one function each. Every write returns the object as it is then.
 
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -108,6 +108,20 @@ impl Writer {
         gone(within(api.delete(&deletion.name, &params)).await.map(drop))
     }
 
+    /// Has a pod go before all others when the number of pods falls, or (`false`) not any more. A pod that is gone is as good.
+    pub(crate) async fn deletion_cost(
+        &self,
+        namespace: &str,
+        pod: &str,
+        is_first: bool,
+    ) -> Result<(), WriteError> {
+        let cost = if is_first { json!(FIRST) } else { Value::Null };
+        let patch = json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let params = PatchParams::default();
+        gone(within(api.patch(pod, &params, &Patch::Merge(&patch))).await.map(drop))
+    }
+
     /// The Endpoints object of a Service; `None`: there is none.
     pub(crate) async fn endpoints(
         &self,
@@ -157,6 +171,10 @@ fn clear(value: &mut Value, before: &Value) {
         }
     }
 }
+
+/// Kubernetes deletes pods with the least cost first.
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+const FIRST: &str = "-1000";
 
 #[cfg(test)]
 mod tests {

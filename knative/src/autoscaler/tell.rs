@@ -17,17 +17,21 @@ impl Teller {
         Teller { recorder }
     }
 
-    /// The scale target asks for another number of pods.
-    pub(crate) fn scaled(&self, seen: &Seen, from: u32, to: u32) {
+    /// The scale target asks for another number of pods; `from` is `None` where the number before is not known.
+    pub(crate) fn scaled(&self, seen: &Seen, from: Option<u32>, to: u32) {
         let reason = match (from, to) {
-            (0, _) => "Woken",
+            (Some(0), _) => "Woken",
             (_, 0) => "ScaledToZero",
             _ => "Scaled",
         };
         let pods = if to == 1 { "pod" } else { "pods" };
+        let change = match from {
+            Some(from) => format!("From {from} to {to} {pods}"),
+            None => format!("To {to} {pods}"),
+        };
         let message = match seen.why.as_deref() {
-            Some(why) => format!("From {from} to {to} {pods} ({}): {}", why.reason, why.why),
-            None => format!("From {from} to {to} {pods}"),
+            Some(why) => format!("{change} ({}): {}", why.reason, why.why),
+            None => change,
         };
         self.note(seen, false, reason, message);
     }

@@ -202,7 +202,8 @@ impl Worker {
             }
             let Err(error) = self.perform(&seen, &write).await else { continue };
             self.failed(&seen, operation(&write), &error, failures);
-            if let (Some(kind), WriteError::Refused(_)) = (write.creates(), &error) {
+            if let (Some(kind), WriteError::Refused(_) | WriteError::Forbidden(_)) = (write.creates(), &error)
+            {
                 self.index.lock().failed_create(id, Some(kind));
                 self.write_status(id).await;
             }
@@ -268,15 +269,19 @@ impl Worker {
         let target = &seen.autoscaler.spec.scale_target_ref;
         let namespace = &seen.id.namespace;
         let from = match seen.replicas {
-            Some(replicas) => replicas,
-            None => {
-                let (found, _) = self.targets.read(namespace, target).await?;
-                let replicas = found.replicas;
-                self.index.lock().wrote(&seen.id, Written::Target(found));
-                replicas
-            }
+            Some(replicas) => Some(replicas),
+            None => match self.targets.read(namespace, target).await {
+                Ok((found, _)) => {
+                    let replicas = found.replicas;
+                    self.index.lock().wrote(&seen.id, Written::Target(found));
+                    Some(replicas)
+                }
+                // Knative's role lets us patch the scale of anything, and read that of nothing.
+                Err(WriteError::Forbidden(_)) => None,
+                Err(error) => return Err(error),
+            },
         };
-        if from == to {
+        if from == Some(to) {
             return Ok(());
         }
         let scaled = self.targets.set(namespace, target, to).await?;

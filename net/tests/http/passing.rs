@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pilotlight_net::{Body, Connection, Drain, FirstBytes, Request, Response, serve_each};
+use pilotlight_net::{Body, ClientConnection, Drain, FirstBytes, Request, Response, serve_each};
 use tokio::net::TcpListener;
 
 use crate::support::{Answer, Client, GET, soon};
@@ -16,7 +16,7 @@ async fn a_panic_ends_the_connection_that_it_came_from_and_no_other() {
     let draining = drain.clone();
     let served = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&served);
-    let serve = move |mut connection: Connection| {
+    let serve = move |mut connection: ClientConnection| {
         let (drain, count) = (draining.clone(), Arc::clone(&count));
         async move {
             let told = connection.peek(FirstBytes::tell).await.unwrap();

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use pilotlight_activator::ActivatorParams;
 use pilotlight_net::{Clock, Target};
 use pilotlight_telemetry::Registry;
@@ -12,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::data::named::Standing;
 use crate::data::pretend::own_address;
-use pilotlight_kubernetes::pretend::{Asked, PretendApi};
+use pilotlight_kubernetes::pretend::{Asked, Failure, PretendApi};
 
 /// A cluster with one workload, `web`, and its activator.
 struct World {
@@ -86,22 +84,15 @@ impl World {
         );
     }
 
-    /// The slice that leads to activators; `ready`: this one is among them, and ready or not.
-    fn put_slice(&self, ready: Option<bool>) {
-        self.put_slice_of(PORT, ready);
-    }
-
-    fn put_slice_of(&self, port: u16, ready: Option<bool>) {
-        let endpoint = ready.map(|ready| {
-            json!({"addresses": [self.ip.to_string()], "conditions": {"ready": ready, "serving": true}})
-        });
-        let endpoints: Vec<Value> = endpoint.into_iter().collect();
+    /// A slice that leads to this activator.
+    fn put_slice(&self, port: u16) {
+        let endpoint = json!({"addresses": [self.ip.to_string()], "conditions": {"ready": true}});
         self.api.put(
             "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1",
             json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                 "metadata": {"namespace": "shop", "labels": {"endpointslice.kubernetes.io/managed-by": "pilotlight.dev"},
                     "ownerReferences": [{"apiVersion": "x", "kind": "RequestAutoscaler", "name": "web", "uid": "u"}]},
-                "addressType": "IPv4", "ports": [{"name": "http", "port": port}], "endpoints": endpoints}),
+                "addressType": "IPv4", "ports": [{"name": "http", "port": port}], "endpoints": [endpoint]}),
         );
     }
 
@@ -155,7 +146,7 @@ async fn requests_reach_the_pods_of_the_ports_workload_with_or_without_an_api_se
     assert!(told.contains(r#""workloads":{"shop/web":{"waiting":1,"pods":{}}}"#), "{told}");
     world.add_pod().await;
     assert!(answer(waiting).await.ends_with("\r\n\r\nweb"));
-    world.api.set_broken(true);
+    world.api.fail(|_| Some(Failure::Status(503)));
     assert!(answer(world.ask()).await.ends_with("\r\n\r\nweb"));
 }
 
@@ -178,12 +169,12 @@ async fn readiness_waits_for_every_object_and_for_the_ports_that_slices_name() {
     let ready = || ask(world.activator.admin(), "/readyz");
     follows(json!({})).await;
     assert!(TcpStream::connect((world.ip, PORT)).await.is_ok(), "clients may still know it");
-    world.put_slice(Some(true));
+    world.put_slice(PORT);
     eventually("it is named", || world.activator.ports.borrow().standing == Standing::Ready).await;
     assert!(ready().await.starts_with("HTTP/1.1 200"));
 
     let taken = TcpListener::bind((world.ip, PORT + 1)).await.unwrap();
-    world.put_slice_of(PORT + 1, Some(true));
+    world.put_slice(PORT + 1);
     eventually("a port is missing", || world.activator.check().is_err()).await;
     assert!(ready().await.starts_with("HTTP/1.1 503"));
     drop(taken);
@@ -235,7 +226,7 @@ async fn whoever_holds_the_lease_is_told_of_the_requests_at_once() {
 async fn an_activator_that_is_told_to_stop_serves_until_no_slice_names_it() {
     let world = World::start().await;
     world.add_pod().await;
-    world.put_slice(Some(true));
+    world.put_slice(PORT);
     world.is_bound().await;
     let World { api, ip, activator } = world;
     let mut ports = activator.ports.clone();

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pilotlight_core::{ActivatorPath, Activity, Outcome, Plan, PodCounts, ServingMode, Trigger};
+use pilotlight_kubernetes::pretend::{Asked, PretendApi};
 use pilotlight_net::{Admin, Body, Drain, Response, listen, serve};
 use serde_json::{Value, json};
 
@@ -9,22 +10,21 @@ use super::*;
 use crate::leader::plain::{PlainCluster, PlainClusterParams};
 use crate::leader::roll::PeerState;
 use crate::peers::{ActivatorStatus, STATUS_PATH};
-use pilotlight_kubernetes::pretend::PretendApi;
 
-const AUTOSCALER: &str = "/apis/pilotlight.dev/v1alpha1/namespaces/shop/requestautoscalers/web";
-const TARGET: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
+pub(crate) const AUTOSCALER: &str = "/apis/pilotlight.dev/v1alpha1/namespaces/shop/requestautoscalers/web";
+pub(crate) const TARGET: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
 const TABLE: &str = "/api/v1/namespaces/pilotlight-system/configmaps/pilotlight-ports";
 
 /// A cluster of one workload without a selector, and one activator that binds whatever the table says.
-struct World {
-    api: PretendApi,
+pub(crate) struct World {
+    pub(crate) api: PretendApi,
     cluster: Arc<PlainCluster>,
     activator_port: u16,
 }
 
 impl World {
-    async fn with(replicas: u32, spec: &Value) -> World {
+    pub(crate) async fn with(replicas: u32, spec: &Value) -> World {
         let world = World::without_activator(replicas, spec).await;
         world.api.put(
             "/api/v1/namespaces/pilotlight-system/pods/activator",
@@ -74,12 +74,13 @@ impl World {
             namespaces: Vec::new(),
             activator_admin_port: activator_port,
             propagation: Duration::from_millis(50),
+            sets_deletion_cost: false,
             metrics: Metrics::new(),
         });
         World { api, cluster, activator_port }
     }
 
-    fn worker(&self) -> &Arc<Worker> {
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
         &self.cluster.worker
     }
 
@@ -88,11 +89,11 @@ impl World {
         peers.values().filter(|peer| matches!(peer.state, PeerState::Serving { .. })).count()
     }
 
-    async fn until_shown(&self) {
+    pub(crate) async fn until_shown(&self) {
         self.until("shown", |_| self.worker().workloads.lock().shown_count() == 1).await;
     }
 
-    async fn until(&self, what: &str, is_so: impl Fn(&PretendApi) -> bool) {
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&PretendApi) -> bool) {
         let wait = async {
             while !is_so(&self.api) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -103,8 +104,27 @@ impl World {
         }
     }
 
-    fn decide(&self, evaluation: &Evaluation) {
+    pub(crate) fn decide(&self, evaluation: &Evaluation) {
         self.worker().apply(&id(), evaluation);
+    }
+
+    /// Everything that was decided is written.
+    pub(crate) async fn until_settled(&self) {
+        let settled = |api: &PretendApi| {
+            let conditions = api.get(AUTOSCALER).unwrap()["status"]["conditions"].to_string();
+            conditions.contains("All requests pass the activators")
+        };
+        self.until("settled", settled).await;
+        self.worker().idle().await;
+    }
+
+    /// A pod of the target is ready.
+    pub(crate) fn ready_pod(&self) {
+        self.api.put(
+            "/api/v1/namespaces/shop/pods/web-1",
+            json!({"metadata": {"namespace": "shop", "uid": "web-1", "labels": {"app": "web"}}, "spec": {"containers": []},
+                "status": {"phase": "Running", "podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "True"}]}}),
+        );
     }
 
     fn replicas(&self) -> Value {
@@ -125,7 +145,7 @@ fn autoscaler(spec: &Value) -> Value {
 }
 
 /// An evaluation that wants so many pods.
-fn wants(pods: u32) -> Evaluation {
+pub(crate) fn wants(pods: u32) -> Evaluation {
     let at = Time::from_secs(1_000);
     let activity = match pods {
         0 => Activity::Inactive { since: at, timed_out: false },
@@ -152,7 +172,10 @@ fn wants(pods: u32) -> Evaluation {
 }
 
 fn our_slice(api: &PretendApi) -> Option<EndpointSlice> {
-    api.list(SLICES).into_iter().map(|object| serde_json::from_value(object).unwrap()).next()
+    let created = api.writes().into_iter().filter(|asked| asked.target() == format!("POST {SLICES}"));
+    let name = |asked: &Asked| Some(asked.json()["metadata"]["name"].as_str()?.to_owned());
+    let mut slices = created.filter_map(|asked| api.get(&format!("{SLICES}/{}", name(&asked)?)));
+    slices.next().map(|object| serde_json::from_value(object).unwrap())
 }
 
 #[tokio::test]
@@ -209,13 +232,8 @@ async fn a_restart_writes_nothing() {
     let world = World::with(1, &json!({})).await;
     world.until_shown().await;
     world.decide(&wants(1));
-    let settled = |api: &PretendApi| {
-        let conditions = api.get(AUTOSCALER).unwrap()["status"]["conditions"].to_string();
-        conditions.contains("All requests pass the activators")
-    };
-    world.until("settled", settled).await;
+    world.until_settled().await;
     let World { api, cluster, activator_port } = world;
-    cluster.worker.idle().await;
     drop(cluster);
     let before = api.writes().len();
     let client = api.client();

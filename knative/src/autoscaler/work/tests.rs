@@ -377,6 +377,24 @@ fn scale_a_bus(place: &Place, pods: u32) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_knatives_role_a_scale_that_may_not_be_read_is_told_once_for_each_plan() {
+    let (place, bus) = (Place::new(&["hello-1"]), "/apis/example.com/v1/namespaces/ns/buses/b");
+    scale_a_bus(&place, 0);
+    place.api.fail(|asked| {
+        (asked.method == Method::GET && asked.path.ends_with("/scale")).then_some(Failure::Status(403))
+    });
+    for pods in [2, 2, 3] {
+        place.worker.apply(&id("hello-1"), &waking(pods));
+        place.settled().await;
+        place.worker.read_targets().await;
+        place.settled().await;
+    }
+    assert_eq!(place.api.get(bus).unwrap()["spec"]["replicas"], 3);
+    let scales = lines(&place.api.writes()).iter().filter(|line| *line == "change scale of buses").count();
+    assert_eq!(scales, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_do_to_a_target_that_no_watch_shows_is_put_right() {
     let (place, bus) = (Place::new(&["hello-1"]), "/apis/example.com/v1/namespaces/ns/buses/b");
     scale_a_bus(&place, 3);

@@ -163,6 +163,9 @@ impl Writing<'_> {
             Some(before) => self.replace(key, &before, object, false),
             None => {
                 object["metadata"]["name"] = key.name.as_str().into();
+                if !key.namespace.is_empty() {
+                    object["metadata"]["namespace"] = key.namespace.as_str().into();
+                }
                 self.insert(&key.namespace, object)
             }
         }
