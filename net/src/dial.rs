@@ -1,13 +1,13 @@
 //! Connections to upstreams: TCP, and TLS on top where a pool asks for it.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::Error;
@@ -122,8 +122,30 @@ async fn connect_twice(to: SocketAddr) -> Result<TcpStream, Error> {
 /// A connection to itself counts as a refusal: a caller that knocks again and again at a local port where nobody listens
 /// is, sooner or later, given that very port for its own end, and TCP connects the two (RFC 9293, 3.5).
 pub async fn connect(to: SocketAddr) -> Result<TcpStream, Error> {
+    settled(TcpStream::connect(to).await, to)
+}
+
+/// Opens a TCP connection that comes from this address of ours, for a peer that knows us by it. Where that is no address of
+/// this host, or of the other family, the kernel chooses one.
+pub async fn connect_from(from: IpAddr, to: SocketAddr) -> Result<TcpStream, Error> {
+    match bound(from, to) {
+        Some(socket) => settled(socket.connect(to).await, to),
+        None => connect(to).await,
+    }
+}
+
+fn bound(from: IpAddr, to: SocketAddr) -> Option<TcpSocket> {
+    let socket = match (from, to) {
+        (IpAddr::V4(_), SocketAddr::V4(_)) => TcpSocket::new_v4(),
+        (IpAddr::V6(_), SocketAddr::V6(_)) => TcpSocket::new_v6(),
+        _ => return None,
+    };
+    socket.ok().filter(|socket| socket.bind(SocketAddr::new(from, 0)).is_ok())
+}
+
+fn settled(connected: io::Result<TcpStream>, to: SocketAddr) -> Result<TcpStream, Error> {
     let failed = |cause| Error::Connect { to, cause };
-    let stream = TcpStream::connect(to).await.map_err(failed)?;
+    let stream = connected.map_err(failed)?;
     if stream.local_addr().is_ok_and(|local| local == to) {
         // Reset rather than closed: TIME-WAIT would keep the port from its owner for a minute.
         let _ = stream.set_zero_linger();
@@ -140,7 +162,7 @@ const SECOND_SYN: Duration = Duration::from_millis(250);
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -165,6 +187,19 @@ mod tests {
         assert!(dialed.as_mut().now_or_never().is_none(), "the first SYN is dropped");
         let _accepted = listener.accept().await.unwrap();
         dialed.await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_connection_comes_from_the_address_that_is_named_if_it_is_ours() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        // 192.0.2.1 is nobody's (RFC 5737), and ::1 of the other family.
+        for (from, expected) in
+            [("127.0.0.77", "127.0.0.77"), ("192.0.2.1", "127.0.0.1"), ("::1", "127.0.0.1")]
+        {
+            let (_, accepted) = tokio::join!(connect_from(from.parse().unwrap(), to), listener.accept());
+            assert_eq!(accepted.unwrap().1.ip().to_string(), expected, "{from}");
+        }
     }
 
     #[tokio::test]

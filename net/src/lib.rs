@@ -59,7 +59,7 @@ pub use budget::ByteBudget;
 pub use client::Client;
 pub use clock::Clock;
 pub use connections::{Port, connection_limit_hits, descriptor_limit, open_connections};
-pub use dial::{connect, other_localhost};
+pub use dial::{connect, connect_from, other_localhost};
 pub use drain::Drain;
 pub use error::{Error, Fault, RequestBodyError};
 pub use forward::{Pings, SendError, UpstreamParams, Upstreams, is_replayable};

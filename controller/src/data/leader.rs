@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use pilotlight_activator::link::Dial;
-use pilotlight_net::{Error, connect};
+use pilotlight_net::{Error, connect_from};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -23,13 +23,15 @@ pub(super) fn holder(lease: &Lease) -> Option<IpAddr> {
 /// The way to whichever controller leads.
 #[derive(Clone, Debug)]
 pub(super) struct LeaderDial {
+    /// The address of our own pod: the leader takes reports from the addresses of activators' pods only.
+    from: IpAddr,
     leader: watch::Receiver<Option<SocketAddr>>,
 }
 
 impl LeaderDial {
     /// Follows the leader's port for stats; `None`: nobody leads.
-    pub(super) fn new(leader: watch::Receiver<Option<SocketAddr>>) -> Self {
-        LeaderDial { leader }
+    pub(super) fn new(from: IpAddr, leader: watch::Receiver<Option<SocketAddr>>) -> Self {
+        LeaderDial { from, leader }
     }
 }
 
@@ -60,7 +62,7 @@ impl Dial for LeaderDial {
             }
         });
         tokio::select! {
-            stream = connect(to) => Ok(LeaderStream { stream: stream?, replaced: Some(replaced) }),
+            stream = connect_from(self.from, to) => Ok(LeaderStream { stream: stream?, replaced: Some(replaced) }),
             () = &mut replaced => Err(Error::Broken(another_leads())),
         }
     }
@@ -138,7 +140,7 @@ mod tests {
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
         ];
         let leader = watch::Sender::new(None);
-        let dial = LeaderDial::new(leader.subscribe());
+        let dial = LeaderDial::new([127, 0, 0, 1].into(), leader.subscribe());
         leader.send_replace(Some(one.local_addr().unwrap()));
         dial.found().await;
         let mut stream = dial.dial().await.unwrap();

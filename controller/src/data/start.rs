@@ -98,7 +98,7 @@ pub fn start(params: DataParams) -> anyhow::Result<RunningActivator> {
     let leader = cluster.leader(&mut beside);
     let slices = cluster.slices(&mut beside);
     let activator = ActivatorParams { pod_ip: Some(own), ..activator };
-    let activator = Activator::start_over(LeaderDial::new(leader), activator, out.endpoints.follow());
+    let activator = Activator::start_over(LeaderDial::new(own, leader), activator, out.endpoints.follow());
 
     let (state, ports) = watch::channel(PortState::default());
     let (drain, metrics_of_ports) = (Drain::default(), metrics.clone());

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 #[derive(Clone, Copy)]
-enum Protocol {
+enum Speech {
     Http,
     Tcp,
 }
@@ -59,10 +59,10 @@ fn run() -> anyhow::Result<()> {
             let at = SocketAddr::new(ip, port);
             let listener = TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))?;
             match protocol {
-                Protocol::Http => {
-                    serving.spawn(serve(listener, Arc::new(App(Arc::clone(&pod))), drain.clone()))
+                Speech::Http => {
+                    serving.spawn(serve(listener, Arc::new(PlainApp(Arc::clone(&pod))), drain.clone()))
                 }
-                Protocol::Tcp => serving.spawn(serve_lines(listener, Arc::clone(&pod), drain.clone())),
+                Speech::Tcp => serving.spawn(serve_lines(listener, Arc::clone(&pod), drain.clone())),
             };
         }
         while serving.join_next().await.is_some() {}
@@ -79,11 +79,11 @@ fn variable<T: FromStr>(name: &str, default: T) -> anyhow::Result<T> {
 }
 
 /// `8080/http` or `9000/tcp`.
-fn parse(port: &str) -> anyhow::Result<(u16, Protocol)> {
+fn parse(port: &str) -> anyhow::Result<(u16, Speech)> {
     let (number, protocol) = port.split_once('/').with_context(|| format!("{port} is no PORT/PROTOCOL"))?;
     let protocol = match protocol {
-        "http" => Protocol::Http,
-        "tcp" => Protocol::Tcp,
+        "http" => Speech::Http,
+        "tcp" => Speech::Tcp,
         _ => anyhow::bail!("{protocol} is neither http nor tcp"),
     };
     Ok((number.parse().with_context(|| format!("{number} is no port"))?, protocol))
@@ -100,9 +100,9 @@ fn close_at_sigterm(after: Duration, drain: &Drain) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct App(Arc<str>);
+struct PlainApp(Arc<str>);
 
-impl Handler for App {
+impl Handler for PlainApp {
     async fn handle(&self, _client: &Client, request: Request) -> Response {
         let query = request.uri().query().unwrap_or_default();
         work(query).await;

@@ -26,6 +26,7 @@ const SLEEPS: &[(&str, &str)] = &[
     ("queue-proxy/src/readiness/tests.rs", "an app that is slow to answer"),
     ("queue-proxy/tests/proxy/support.rs", LOOKS_AGAIN),
     ("tests/src/lib.rs", LOOKS_AGAIN),
+    ("tests/tests/campaign/run.rs", "faults and changes that come at times drawn from a seed"),
     ("tests/tests/fidelity.rs", "load that comes by a schedule"),
     ("tests/tests/mixed/clients.rs", "clients with pauses between their requests"),
 ];

@@ -57,6 +57,16 @@ async fn everything_that_is_deleted_at_once_goes_when_all_is_as_it_was() {
     let (roles, bindings): (Api<ClusterRole>, Api<ClusterRoleBinding>) =
         (Api::all(client.clone()), Api::all(client.clone()));
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    eventually("finalizers hold the rights", LATER, async || {
+        let of = [
+            accounts.get("pilotlight").await.ok()?.metadata.finalizers,
+            roles.get("pilotlight").await.ok()?.metadata.finalizers,
+            bindings.get("pilotlight").await.ok()?.metadata.finalizers,
+        ];
+        let is_held = |each: Option<Vec<String>>| each.is_some_and(|all| all == ["pilotlight.dev/uninstall"]);
+        of.into_iter().all(is_held).then_some(())
+    })
+    .await;
     accounts.delete("pilotlight", &now).await.expect("deleted");
     roles.delete("pilotlight", &now).await.expect("deleted");
     bindings.delete("pilotlight", &now).await.expect("deleted");
