@@ -49,7 +49,7 @@ enum KubeCommand {
     /// List what is scaled
     Status(status::StatusArgs),
     /// Say why a workload has as many pods as it has
-    Explain(explain::ExplainArgs),
+    Explain(explain::KubeExplainArgs),
     /// Say what stands in the way: rights, policies, other autoscalers, data planes
     Doctor(doctor::DoctorArgs),
     /// Scale nothing, and say what would have been done beside what was done

@@ -242,7 +242,7 @@ pub struct RequestAutoscalerStatus {
     /// The measurement that decisions rest on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<Signal>,
-    /// Where traffic goes.
+    /// The path of traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<TrafficPath>,
     /// Whether there is panic.
@@ -277,7 +277,7 @@ pub enum Signal {
     Autoscaler,
 }
 
-/// Where traffic goes.
+/// The path of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TrafficPath {
     /// Through the activators.

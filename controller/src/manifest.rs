@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::crd;
 pub use yaml::to_yaml;
 
-/// What may be chosen about an installation.
+/// Choices about an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestParams {
     /// The image of both programs.

@@ -1,4 +1,4 @@
-//! What may be done for a workload: where its traffic can be led, whether its load can be seen, and why not. Pure.
+//! The way of a workload: where its traffic can be led, whether its load can be seen, and why not. Pure.
 //!
 //! [`way`] is asked with the [`Workload`] and its [`Surroundings`]: other autoscalers, policies, quotas and data planes
 //! that have a say. Everything that stands in the way is a [`Refusal`]; what may be meant and may hurt is a [`Warning`].
@@ -56,7 +56,7 @@ pub struct Warning {
     pub message: String,
 }
 
-/// What may be done for a workload; or the first thing that stands in the way, the gravest first.
+/// The way of a workload; or the first thing that stands in the way, the gravest first.
 pub fn way(workload: &Workload, surroundings: &Surroundings) -> Result<Way, Refusal> {
     rules::judge(workload, surroundings).map_err(|mut refusals| refusals.swap_remove(0))
 }
@@ -66,7 +66,7 @@ pub fn refusals(workload: &Workload, surroundings: &Surroundings) -> Vec<Refusal
     rules::judge(workload, surroundings).err().unwrap_or_default()
 }
 
-/// What may hurt a workload that is not refused.
+/// Things that may hurt a workload which is not refused.
 pub fn warnings(workload: &Workload, surroundings: &Surroundings) -> Vec<Warning> {
     warnings::of(workload, surroundings)
 }

@@ -14,7 +14,7 @@ use pilotlight_config::keys::{Key, Time, annotation};
 use pilotlight_config::{AutoscalerConfig, Fault, Parsed, Verdict, resolve};
 use pilotlight_core::{ConcurrencyLimit, Reachability, RevisionSpec, TargetBurstCapacity, Timeouts};
 
-use self::written::Written;
+use self::written::WrittenSettings;
 use crate::Workload;
 use crate::crd::{IgnoreRule, Interception, Mode};
 use crate::refusal::{AtZeroSignal, Way};
@@ -71,7 +71,7 @@ pub fn accept(
     config: &AutoscalerConfig,
 ) -> Result<Accepted, Vec<String>> {
     let spec = &workload.autoscaler.spec;
-    let written = Written::of(spec, target_annotations, config);
+    let written = WrittenSettings::of(spec, target_annotations, config);
     let limit = ConcurrencyLimit::from(spec.container_concurrency.unwrap_or(0));
     let Parsed { value, warnings } = resolve(config, &written.annotations, limit, Reachability::Reachable);
     let mut faults = Vec::new();

@@ -23,7 +23,7 @@ use crate::selector::Selector;
 pub struct Survey {
     /// The workload. Its RequestAutoscaler may be one that is only thought of.
     pub workload: Workload,
-    /// What is around it.
+    /// Everything around it.
     pub surroundings: Surroundings,
     /// Pods that the target asks for.
     pub replicas: u32,
@@ -42,7 +42,7 @@ pub enum SurveyError {
     /// Objects of the namespace cannot be read.
     #[error("cannot read Services, pods and RequestAutoscalers")]
     Objects(#[source] Box<kube::Error>),
-    /// What is around the workload cannot be read.
+    /// Objects around the workload cannot be read.
     #[error("cannot read what is around the workload")]
     Around(#[from] LookError),
 }
@@ -70,7 +70,7 @@ pub async fn survey(
 
     let cluster = look::cluster(client, system_namespace).await?;
     let around = look::namespace(client, namespace, &cluster).await?;
-    let seen = Seen { namespace, services: &services, pods: &pods, others: others.collect() };
+    let seen = Listed { namespace, services: &services, pods: &pods, others: others.collect() };
     let (workload, strangers, rivals) = seen.join(autoscaler, selector);
     let surroundings = Surroundings {
         target: look::target(client, namespace, target).await?.map(Arc::new),
@@ -106,18 +106,19 @@ where
 }
 
 /// Objects of a namespace.
-struct Seen<'a> {
+struct Listed<'a> {
     namespace: &'a str,
     services: &'a [Service],
     pods: &'a [Pod],
     others: Vec<RequestAutoscaler>,
 }
 
-type Strangers = BTreeMap<String, BTreeSet<String>>;
+/// Pods that are not the target's, by the Service that leads to them.
+type PodsOfOthers = BTreeMap<String, BTreeSet<String>>;
 
-impl Seen<'_> {
+impl Listed<'_> {
     /// The workload, pods of others that its Services lead to, and others that want the same.
-    fn join(&self, autoscaler: &RequestAutoscaler, selector: String) -> (Workload, Strangers, Vec<Rival>) {
+    fn join(&self, autoscaler: &RequestAutoscaler, selector: String) -> (Workload, PodsOfOthers, Vec<Rival>) {
         let mut index = Index::default();
         for (name, fact) in self.services.iter().filter_map(ServiceFact::read) {
             index.learn(Fact::Service(Arc::new(name), Some(Arc::new(fact))));
@@ -151,8 +152,8 @@ impl Seen<'_> {
     }
 }
 
-fn strangers(index: &Index, workload: &Workload) -> Strangers {
-    let mut strangers = Strangers::new();
+fn strangers(index: &Index, workload: &Workload) -> PodsOfOthers {
+    let mut strangers = PodsOfOthers::new();
     for (service, fact) in &workload.services {
         let selector: &Selector = &fact.selector;
         for (Name { name, .. }, pod) in index.selected(&workload.id.namespace, selector) {

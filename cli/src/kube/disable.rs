@@ -16,7 +16,7 @@ use super::{reference, selectors, status, tell};
 
 #[derive(Debug, Args)]
 pub(super) struct DisableArgs {
-    /// What is left alone, such as deploy/web
+    /// Workload that is left alone, such as deploy/web
     #[arg(value_name = "KIND/NAME", value_parser = reference::target)]
     target: ScaleTargetRef,
     /// How long the controller may take to wake it and to lead its traffic back

@@ -1,4 +1,4 @@
-//! What stands in the way of a cluster or of a workload, and what to do about it.
+//! Everything that stands in the way of a cluster or of a workload, and what to do about it.
 
 use std::process::ExitCode;
 
@@ -30,7 +30,7 @@ pub(super) struct DoctorArgs {
     place: PlaceArgs,
 }
 
-/// What was found, line by line.
+/// Findings, line by line.
 #[derive(Default)]
 struct Findings {
     lines: Vec<String>,

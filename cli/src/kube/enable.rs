@@ -22,7 +22,7 @@ use crate::output::print;
 
 #[derive(Debug, Args)]
 pub(super) struct EnableArgs {
-    /// What is scaled, such as deploy/web
+    /// Workload that is scaled, such as deploy/web
     #[arg(value_name = "KIND/NAME", value_parser = reference::target)]
     target: ScaleTargetRef,
     /// Service whose traffic counts; may be repeated [default: every one that selects the pods]

@@ -15,7 +15,7 @@ use super::{reference, status};
 use crate::output::print;
 
 #[derive(Debug, Args)]
-pub(super) struct ExplainArgs {
+pub(super) struct KubeExplainArgs {
     /// The RequestAutoscaler, or what it scales, such as web or deploy/web
     #[arg(value_name = "NAME")]
     name: String,
@@ -23,7 +23,7 @@ pub(super) struct ExplainArgs {
     place: PlaceArgs,
 }
 
-impl ExplainArgs {
+impl KubeExplainArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let place = self.place.connect().await?;
         let all = status::list(&place.client, Some(&place.namespace)).await?;

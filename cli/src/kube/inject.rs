@@ -191,11 +191,11 @@ fn by_number(container: &mut Value, name: &str, port: u16) -> Value {
 const KINDS: [&str; 4] = ["Deployment", "StatefulSet", "ReplicaSet", "Rollout"];
 /// The queue-proxy's port for requests, as in Knative.
 const PROXY_PORT: u16 = 8012;
-/// Its port for requests over TLS, if it has a certificate.
+/// The queue-proxy's port for requests over TLS, if there is a certificate.
 const PROXY_TLS_PORT: u16 = 8112;
-/// Its port for those who ask how many requests there are.
+/// The queue-proxy's port for those who ask how many requests there are.
 const STATS_PORT: u16 = 9090;
-/// Its port for a hook that waits until it has drained.
+/// The queue-proxy's port for a hook that waits until it has drained.
 const ADMIN_PORT: u16 = 8022;
 /// Seconds within which the longest request and the drain's quiet period find room.
 const GRACE_PERIOD: u64 = 330;

@@ -106,7 +106,7 @@ async fn are_ready(client: &Client, namespace: &str) -> anyhow::Result<Waiting> 
     Ok(Waiting::Done)
 }
 
-/// What a Deployment lacks to be rolled out.
+/// The pods that a Deployment lacks to be rolled out.
 pub(super) fn lacking(deployment: &Deployment) -> Option<String> {
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();

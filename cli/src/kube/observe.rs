@@ -1,4 +1,4 @@
-//! What would have been done for a workload, beside what was done, while nothing is scaled.
+//! Observation of a workload: pods that there would have been, beside those that there were, while nothing is scaled.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::{reference, status, tell};
 
 #[derive(Debug, Args)]
 pub(super) struct ObserveArgs {
-    /// What is observed, such as deploy/web; it must have been enabled
+    /// Workload that is observed, such as deploy/web; it must have been enabled
     #[arg(value_name = "KIND/NAME", value_parser = reference::target)]
     target: ScaleTargetRef,
     /// How long

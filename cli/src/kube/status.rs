@@ -14,7 +14,7 @@ use crate::output::print;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Of all namespaces
+    /// List those of all namespaces
     #[arg(long, short = 'A')]
     all_namespaces: bool,
     /// A table, or the objects as JSON

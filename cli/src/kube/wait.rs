@@ -9,9 +9,9 @@ use super::tell;
 
 /// The state of something that is waited for.
 pub(super) enum Waiting {
-    /// It is done.
+    /// Nothing is left to wait for.
     Done,
-    /// It is not: a line for people.
+    /// Something is left: a line for people.
     Not(String),
 }
 

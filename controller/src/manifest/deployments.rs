@@ -6,7 +6,7 @@ use super::{ACTIVATOR, ACTIVATOR_NAME, CONTROLLER, ManifestParams, NAME, labels,
 
 /// Deployments, their disruption budgets, and the Service that their metrics are found by.
 pub(super) fn objects(params: &ManifestParams) -> Vec<Value> {
-    let controller = Program {
+    let controller = Installed {
         name: NAME,
         component: CONTROLLER,
         ports: json!([{"name": "stats", "containerPort": 8080}, {"name": "admin", "containerPort": 9091}]),
@@ -14,7 +14,7 @@ pub(super) fn objects(params: &ManifestParams) -> Vec<Value> {
         memory: ("64Mi", "512Mi"),
     };
     // A connection that is kept may take its time. The other ports are too many to be listed.
-    let activator = Program {
+    let activator = Installed {
         name: ACTIVATOR_NAME,
         component: ACTIVATOR,
         ports: json!([{"name": "admin", "containerPort": 9090}]),
@@ -39,7 +39,7 @@ pub(super) fn objects(params: &ManifestParams) -> Vec<Value> {
     objects
 }
 
-struct Program {
+struct Installed {
     name: &'static str,
     component: &'static str,
     ports: Value,
@@ -49,7 +49,7 @@ struct Program {
     memory: (&'static str, &'static str),
 }
 
-impl Program {
+impl Installed {
     fn deployment(&self, params: &ManifestParams) -> Value {
         let labels = labels(self.component);
         json!({

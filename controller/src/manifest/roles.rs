@@ -81,7 +81,7 @@ fn controller(params: &ManifestParams) -> Value {
         rule("discovery.k8s.io", &["endpointslices"], &["create", "update", "patch", "delete"]),
         // OpenShift asks for it where endpoints lie outside of the pods' network.
         rule("discovery.k8s.io", &["endpointslices/restricted"], &["create"]),
-        // Those that a Service without a selector leaves behind.
+        // A Service without a selector leaves some behind.
         rule("", &["endpoints"], &["delete"]),
         rule("pilotlight.dev", &["requestautoscalers"], READ),
         // The finalizer, while there is something to restore.
@@ -94,7 +94,7 @@ fn controller(params: &ManifestParams) -> Value {
         rule("metrics.k8s.io", &["pods"], &["get", "list"]),
         rule("autoscaling", &["horizontalpodautoscalers"], READ),
         rule("", &["events"], &["create", "patch"]),
-        // Whatever may stand in the way of a workload is read, and never written.
+        // Objects that may stand in a workload's way are read, and never written.
         rule("", &["namespaces", "nodes", "resourcequotas"], READ),
         rule("networking.k8s.io", &["networkpolicies", "ingresses", "ingressclasses"], READ),
         rule("policy", &["poddisruptionbudgets"], READ),
@@ -103,7 +103,7 @@ fn controller(params: &ManifestParams) -> Value {
         rule("security.istio.io", &["peerauthentications"], READ),
         rule("elbv2.k8s.aws", &["targetgroupbindings"], READ),
     ];
-    // Its own roles are held until everything is restored.
+    // The controller's own roles are held until everything is restored.
     let (roles, bindings) = match params.namespaces.is_empty() {
         true => ("clusterroles", "clusterrolebindings"),
         false => ("roles", "rolebindings"),
@@ -141,7 +141,7 @@ fn activator_at_home() -> Value {
     json!([rule("coordination.k8s.io", &["leases"], READ), rule("", &["configmaps", "pods"], READ),])
 }
 
-/// Those who may edit or view workloads may do so with RequestAutoscalers.
+/// People who may edit or view workloads may do so with RequestAutoscalers.
 fn for_people() -> [Value; 2] {
     let role = |name: &str, to: &[&str], verbs: &[&str]| {
         let mut labels = json!({"app.kubernetes.io/name": NAME});

@@ -28,7 +28,7 @@ pub enum LookError {
     TimedOut,
 }
 
-/// What is true of the whole cluster, for activators in this namespace.
+/// Facts of the whole cluster, for activators in this namespace.
 pub async fn cluster(client: &Client, system_namespace: &str) -> Result<ClusterFacts, LookError> {
     let groups = get(client, "/apis").await?;
     let groups = groups.map(|list| read::names_of_groups(&list)).unwrap_or_default();
@@ -61,7 +61,7 @@ pub async fn cluster(client: &Client, system_namespace: &str) -> Result<ClusterF
     })
 }
 
-/// What is true of a namespace.
+/// Facts of a namespace.
 pub async fn namespace(
     client: &Client,
     namespace: &str,

@@ -74,7 +74,7 @@ impl Case<'_> {
         })
     }
 
-    /// What stands in this way and in no other.
+    /// Refusals of this way and of no other.
     fn of_way(&self, way: Way) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         let limit = self.workload.autoscaler.spec.container_concurrency.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What has a say about a workload beside its own objects.
+//! Objects that have a say about a workload beside its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub struct Surroundings {
     pub rivals: Vec<Rival>,
 }
 
-/// What is true of the whole cluster. Looked at by the leader at its start and hourly.
+/// Facts of the whole cluster. Looked at by the leader at its start and hourly.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterFacts {
     /// API groups that the server has.
@@ -40,7 +40,7 @@ pub struct ClusterFacts {
     pub system_namespace: String,
 }
 
-/// What is true of a namespace. Maps are by the objects' names.
+/// Facts of a namespace. Maps are by the objects' names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NamespaceFacts {
     /// Labels of the namespace.

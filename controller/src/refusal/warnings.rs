@@ -1,4 +1,4 @@
-//! What works, and may not be meant.
+//! Settings and surroundings that work, and may not be meant.
 
 use super::rules::Case;
 use super::{Surroundings, Warning};

@@ -9,7 +9,7 @@ use crate::crd::{Metric, RequestAutoscalerSpec};
 
 /// Everything that is written about the scaling of a workload, under the names of Knative's annotations.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct WrittenSettings {
     /// The annotations that hold.
     pub(super) annotations: BTreeMap<String, String>,
     /// Annotations that the target has written. Faults name them as they are; others are named by their fields.
@@ -18,16 +18,16 @@ pub(super) struct Written {
     pub(super) overruled: Vec<String>,
 }
 
-impl Written {
+impl WrittenSettings {
     pub(super) fn of(
         spec: &RequestAutoscalerSpec,
         target: &BTreeMap<String, String>,
         config: &AutoscalerConfig,
-    ) -> Written {
+    ) -> WrittenSettings {
         let is_setting =
             |key: &String| key.starts_with(annotation::PREFIX) || key == annotation::PROGRESS_DEADLINE.name;
         let of_target = target.iter().filter(|(key, _)| is_setting(key));
-        let mut written = Written {
+        let mut written = WrittenSettings {
             annotations: of_target.map(|(key, value)| (key.clone(), value.clone())).collect(),
             of_target: BTreeSet::new(),
             overruled: Vec::new(),

@@ -67,6 +67,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("pilotlight-sim", &["pilotlight-core", "pilotlight-config", "pilotlight-histogram"]),
     (
+        "pilotlight-controller",
+        &[
+            "pilotlight-core",
+            "pilotlight-feed",
+            "pilotlight-config",
+            "pilotlight-net",
+            "pilotlight-telemetry",
+            "pilotlight-process",
+            "pilotlight-autoscaler",
+            "pilotlight-activator",
+            "pilotlight-kubernetes",
+        ],
+    ),
+    (
         "pilotlight",
         &[
             "pilotlight-core",
@@ -82,6 +96,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pilotlight-local",
             "pilotlight-kubernetes",
             "pilotlight-knative",
+            "pilotlight-controller",
             "pilotlight-sim",
         ],
     ),

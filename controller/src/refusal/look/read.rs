@@ -96,7 +96,7 @@ pub(super) fn budget(object: &Value) -> Option<(String, BudgetFact)> {
         Value::String(text) => Some((text.strip_suffix('%')?.parse().ok()?, true)),
         _ => None,
     };
-    // Of one pod, every share above none is rounded up to the one.
+    // A share of one pod is rounded up to the one.
     let allows_one_of_one = match (amount("minAvailable"), amount("maxUnavailable")) {
         (Some((least, _)), _) => least <= 0.0,
         (None, Some((most, _))) => most > 0.0,
