@@ -13,7 +13,7 @@ use super::roll::{Peer, PeerState};
 use super::seen::Seen;
 use super::workloads::Workloads;
 use crate::Workload;
-use crate::crd::TrafficPath;
+use crate::crd::{Interception, TrafficPath};
 use crate::facts::{Name, PodFact, PodPhase};
 use crate::path::{self, PathSeen, PathWay, ReadyPod, Restoring, ServiceSeen};
 use crate::peers::WorkloadActivity;
@@ -178,6 +178,8 @@ impl Workloads {
             autoscaler_uid: workload.autoscaler.uid.clone(),
             way: match way {
                 Ok(Way::Always) => PathWay::Always,
+                // A selector that is back: the path says so, and what AtZero allows holds until it is gone.
+                Ok(Way::WakeOnly) if wants_all(workload) => PathWay::Always,
                 Ok(Way::AtZero(_)) => PathWay::AtZero,
                 Ok(Way::WakeOnly) => PathWay::WakeOnly,
                 Err(refusal) => {
@@ -307,6 +309,12 @@ fn shown_anew(now: Time, seen: &Seen, shown: Option<Shown>) -> Option<Shown> {
 fn hpa_of(namespace: &NamespaceFacts, workload: &Workload) -> Option<HpaFact> {
     let target = &workload.autoscaler.spec.scale_target_ref;
     namespace.autoscalers.values().find(|hpa| hpa.target == *target).cloned()
+}
+
+/// Whether all requests are meant to pass the activators, selector or not.
+fn wants_all(workload: &Workload) -> bool {
+    workload.autoscaler.spec.interception == Interception::Always
+        || workload.services.values().any(|service| service.kept_selector.is_some())
 }
 
 /// Below this share of its targets an HPA's metrics show no load.

@@ -53,7 +53,7 @@ pub(crate) enum PeerState {
         /// Since when.
         since: Time,
     },
-    /// It neither answers nor takes connections.
+    /// It does not answer, and either takes no connections or is not ready for its kubelet either.
     Gone,
 }
 
@@ -148,9 +148,11 @@ impl RollMember {
 
     fn state(&self, now: Time) -> PeerState {
         let is_late = now - self.heard >= LATE;
+        // The kernel takes connections for a process that hangs; its kubelet finds it out.
+        let is_unready = self.pod.phase == PodPhase::Starting;
         match self.leaving {
             // Before the rest: a process that is gone leaves no more.
-            _ if is_late && self.is_unreached => PeerState::Gone,
+            _ if is_late && (self.is_unreached || is_unready) => PeerState::Gone,
             Some(since) => PeerState::Leaving { since },
             None if self.has_answered && self.status.is_complete => {
                 PeerState::Serving { table_version: self.status.table_version.clone() }
@@ -160,7 +162,7 @@ impl RollMember {
     }
 }
 
-/// An activator is gone if it has not answered for this long, and takes no connection.
+/// An activator is gone if it has not answered for this long, and takes no connection or is not ready.
 const LATE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -207,6 +209,18 @@ mod tests {
         assert_eq!(state(&roll, 104), PeerState::Gone);
         roll.answered(at(105), "a", status("8"));
         assert_eq!(state(&roll, 105), PeerState::Serving { table_version: "8".to_owned() });
+    }
+
+    #[test]
+    fn an_activator_that_hangs_is_gone_once_its_kubelet_says_so_too() {
+        let mut roll = with_one();
+        roll.answered(at(101), "a", status("7"));
+        roll.silent("a", false);
+        roll.pod(at(103), "a", Some(pod("a", "10.0.0.1", PodPhase::Starting)));
+        assert_ne!(state(&roll, 103), PeerState::Gone, "2 s late");
+        assert_eq!(state(&roll, 104), PeerState::Gone);
+        roll.answered(at(105), "a", status("7"));
+        assert_eq!(state(&roll, 105), PeerState::Serving { table_version: "7".to_owned() });
     }
 
     #[test]

@@ -239,7 +239,8 @@ impl Worker {
         };
         let wants_other_ports = workloads.ports_of(id) != ports_before;
         drop(workloads);
-        if wants_other_ports {
+        // A workload that is gone was forgotten before this: its ports are not told from none.
+        if wants_other_ports || seen.is_none() {
             self.ports_wanted.notify_one();
         }
         if seen.is_none() {

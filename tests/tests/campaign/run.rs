@@ -84,6 +84,9 @@ pub(crate) async fn run(plan: Plan) -> Verdict {
     verdict.leftovers.ports.extend(last.ports);
     let left = join_all(plan.workloads.iter().map(|workload| cluster.pods_of(&workload.spec.name))).await;
     verdict.pods_left = left.into_iter().flatten().map(|pods| pods.len()).sum();
+    if !verdict.is_clean() {
+        eprintln!("--- what the cluster said\n{}---", cluster.small.log);
+    }
     verdict
 }
 
