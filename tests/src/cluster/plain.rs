@@ -6,7 +6,7 @@ mod load;
 mod parts;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use parking_lot::Mutex;
@@ -31,6 +32,7 @@ pub use self::load::{PlainLoad, Tally, Way};
 pub use self::parts::{Part, SYSTEM_NAMESPACE};
 pub use self::workload::{AppPort, WorkloadSpec};
 
+use super::endpoints::{MANAGED_BY, SERVICE_NAME};
 use super::objects::{is_ending, is_ready};
 use super::server::Server;
 use super::whole::create;
@@ -230,11 +232,23 @@ impl PlainCluster {
     /// Waits until all requests to a workload's Service pass the activators, and every node has heard of it.
     pub async fn passes(&self, spec: &WorkloadSpec, within: Duration) {
         self.has_condition(&spec.name, "Intercepting", ("True", "Always"), within).await;
+        eventually(&format!("the slices of {} have its ports", spec.name), within, async || {
+            let labels = format!("{SERVICE_NAME}={},{MANAGED_BY}=pilotlight.dev", spec.name);
+            let slices =
+                self.api::<EndpointSlice>().list(&ListParams::default().labels(&labels)).await.ok()?.items;
+            let names = |slice: &EndpointSlice| -> BTreeSet<String> {
+                slice.ports.iter().flatten().filter_map(|port| port.name.clone()).collect()
+            };
+            let wanted: BTreeSet<String> = spec.ports.iter().map(|port| port.name.to_owned()).collect();
+            (!slices.is_empty() && slices.iter().all(|slice| names(slice) == wanted)).then_some(())
+        })
+        .await;
         self.takes_connections(spec, within).await;
     }
 
     /// Waits until every port of a workload's Service takes connections. One without a byte wakes nobody.
     pub async fn takes_connections(&self, spec: &WorkloadSpec, within: Duration) {
+        self.small.proxy.caught_up().await;
         for port in &spec.ports {
             eventually(&format!("{} takes connections at {}", spec.name, port.name), within, async || {
                 TcpStream::connect(self.address(&spec.name, port)?).await.ok().map(drop)

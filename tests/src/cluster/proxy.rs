@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use pilotlight_core::Rng;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
@@ -28,6 +28,7 @@ use super::store::{Key, Presence, Store, key_of};
 /// The proxy of all Services.
 pub struct ServiceProxy {
     lag: Arc<Mutex<Duration>>,
+    changes: mpsc::UnboundedSender<Change>,
 }
 
 /// The endpoints of a Service's ports at a moment, which take effect at another.
@@ -35,6 +36,8 @@ struct Change {
     service: Key,
     due: Instant,
     ports: BTreeMap<SocketAddr, Vec<SocketAddr>>,
+    /// Told once it has taken effect.
+    told: Option<oneshot::Sender<()>>,
 }
 
 /// A port that listens.
@@ -62,15 +65,25 @@ impl ServiceProxy {
             let Some(name) = slice.labels().get(SERVICE_NAME) else { return };
             let service = (slice.namespace().unwrap_or_default(), name.clone());
             let ports = known.get(&service).map(|each| ports_of(&each, &of)).unwrap_or_default();
-            let _ = to.send(Change { service, due: Instant::now() + *wait.lock(), ports });
+            let _ = to.send(Change { service, due: Instant::now() + *wait.lock(), ports, told: None });
         });
-        let of = Arc::clone(slices);
+        let (of, kept) = (Arc::clone(slices), changes.clone());
         services.on_change(move |service, presence| {
             let ports = if presence == Presence::There { ports_of(service, &of) } else { BTreeMap::new() };
             // A new Service is known without lag: the lag is that of endpoints.
-            let _ = changes.send(Change { service: key_of(service), due: Instant::now(), ports });
+            let _ = changes.send(Change { service: key_of(service), due: Instant::now(), ports, told: None });
         });
-        ServiceProxy { lag }
+        ServiceProxy { lag, changes: kept }
+    }
+
+    /// Waits until every change of which it has heard so far has taken effect.
+    pub async fn caught_up(&self) {
+        let (told, caught_up) = oneshot::channel();
+        let nothing =
+            Change { service: Key::default(), due: Instant::now(), ports: BTreeMap::new(), told: Some(told) };
+        let _ = self.changes.send(nothing);
+        // Err: the proxy has ended, and nothing changes any more.
+        let _ = caught_up.await;
     }
 
     /// Sets the time between a change of endpoints and its effect.
@@ -132,7 +145,7 @@ fn stage(endpoint: &Endpoint) -> (bool, bool) {
 async fn apply(mut changes: mpsc::UnboundedReceiver<Change>, log: Log) {
     let connections = Arc::<Mutex<JoinSet<()>>>::default();
     let mut rules: BTreeMap<SocketAddr, Rule> = BTreeMap::new();
-    while let Some(Change { service, due, ports }) = changes.recv().await {
+    while let Some(Change { service, due, ports, told }) = changes.recv().await {
         let _ = timeout_at(due, std::future::pending::<()>()).await;
         let is_over = |place: &SocketAddr, rule: &Rule| {
             rule.service == service && ports.get(place).is_none_or(Vec::is_empty)
@@ -158,6 +171,7 @@ async fn apply(mut changes: mpsc::UnboundedReceiver<Change>, log: Log) {
             let listening = tokio::spawn(listen(listener, receiver, Arc::clone(&connections)));
             rules.insert(place, Rule { service: service.clone(), backends: sender, listening });
         }
+        let _ = told.map(|told| told.send(()));
     }
 }
 
