@@ -56,7 +56,8 @@ impl Writer {
         id: &RevisionId,
         fact: &AutoscalerFact,
     ) -> Result<WrittenObject, WriteError> {
-        let others: Vec<&str> = fact.finalizers.iter().map(String::as_str).filter(|name| *name != RESTORE).collect();
+        let others: Vec<&str> =
+            fact.finalizers.iter().map(String::as_str).filter(|name| *name != RESTORE).collect();
         self.finalizers(id, fact, &others).await
     }
 
