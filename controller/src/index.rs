@@ -3,7 +3,6 @@
 //! A change costs the same however many others there are: pods, Services and RequestAutoscalers find each other by labels.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
 use std::sync::Arc;
 
 use pilotlight_core::RevisionId;
@@ -12,6 +11,7 @@ use pilotlight_kubernetes::known::Known;
 use crate::Workload;
 use crate::facts::{AutoscalerFact, Name, PodFact, ServiceFact};
 use crate::selector::{Selector, SelectorIndex};
+use crate::sets::{insert, remove};
 
 /// All RequestAutoscalers with what belongs to them.
 #[derive(Debug, Default)]
@@ -261,26 +261,6 @@ fn count(
         if having.is_empty() {
             labelled.remove(&label);
         }
-    }
-}
-
-fn insert<A: Clone + Eq + Hash, K: Ord>(sets: &mut HashMap<A, BTreeSet<K>>, at: &A, key: K) {
-    match sets.get_mut(at) {
-        Some(set) => set.insert(key),
-        None => sets.entry(at.clone()).or_default().insert(key),
-    };
-}
-
-/// Removes a member; no set stays empty.
-pub(crate) fn remove<A: Eq + Hash, K: Ord + std::borrow::Borrow<Q>, Q: Ord + ?Sized>(
-    sets: &mut HashMap<A, BTreeSet<K>>,
-    at: &A,
-    key: &Q,
-) {
-    let Some(set) = sets.get_mut(at) else { return };
-    set.remove(key);
-    if set.is_empty() {
-        sets.remove(at);
     }
 }
 

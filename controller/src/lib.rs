@@ -26,6 +26,7 @@ pub mod peers;
 pub mod ports;
 pub mod refusal;
 pub mod selector;
+mod sets;
 pub mod settings;
 pub mod slices;
 pub mod survey;

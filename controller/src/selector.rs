@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
 
-use crate::index::remove;
+use crate::sets::remove;
 
 /// A label selector: every requirement must hold. The default has none, and selects nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -34,7 +34,7 @@ pub(super) enum Order {
 /// All ports.
 #[derive(Debug, Default)]
 pub(super) struct PortBook {
-    entries: HashMap<u16, Entry>,
+    entries: HashMap<u16, BookedPort>,
     /// Ports to look at.
     todo: BTreeSet<u16>,
     /// Ports to look at later.
@@ -47,7 +47,7 @@ pub(super) struct PortBook {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct BookedPort {
     /// As the table and the workloads have it; `None`: the table does not have the port.
     wanted: Option<Arc<PortUse>>,
     /// As it is served; `None`: it is not bound.

@@ -20,8 +20,9 @@ use super::rules::Rules;
 use crate::Workload;
 use crate::crd::Mode;
 use crate::facts::{AutoscalerFact, Name, ServiceFact};
-use crate::index::{Fact, Index, remove};
+use crate::index::{Fact, Index};
 use crate::ports::PortTable;
+use crate::sets::remove;
 use crate::settings::accept;
 
 /// The things that follow from what is known.

@@ -4,8 +4,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::facts::{Name, PodFact, PodPhase, ServiceFact};
-use crate::index::{Index, remove};
+use crate::index::Index;
 use crate::selector::{Selector, SelectorIndex};
+use crate::sets::remove;
 
 /// The ready pods of each Service that has a selector.
 #[derive(Debug, Default)]

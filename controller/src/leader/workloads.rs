@@ -23,11 +23,12 @@ use super::strangers::Strangers;
 use super::target::{ScaledFact, ScaledName};
 use crate::crd::LastDecision;
 use crate::facts::{AutoscalerFact, Name, PodFact, PodPhase, ServiceFact};
-use crate::index::{Fact as SharedFact, Index, remove};
+use crate::index::{Fact as SharedFact, Index};
 use crate::path::EndpointsSeen;
 use crate::peers::WorkloadActivity;
 use crate::ports::{PortOwner, PortTable};
 use crate::refusal::{AtZeroSignal, ClusterFacts, NamespaceFacts, ScaledObjectFact, Way};
+use crate::sets::remove;
 use crate::slices::{SliceFact, SliceKind};
 
 /// All workloads, and what has a say about them.

@@ -10,7 +10,7 @@ pub(super) fn objects(params: &ManifestParams) -> Vec<Value> {
         name: NAME,
         component: CONTROLLER,
         ports: json!([{"name": "stats", "containerPort": 8080}, {"name": "admin", "containerPort": 9091}]),
-        grace_period: 30,
+        grace_period: 60,
         memory: ("64Mi", "512Mi"),
     };
     // A connection that is kept may take its time. The other ports are too many to be listed.

@@ -36,7 +36,7 @@ use super::metrics::Metrics;
 use super::probe::Resolve;
 use super::scraping::ScrapeOutcome;
 use super::settings::Settings;
-use super::targets::{NamedWatches, READ_INTERVAL, TargetId};
+use super::targets::{NamedWatches, READ_INTERVAL, TargetId, deployment};
 use super::work::{Worker, WorkerParams};
 
 /// The parts of a [`KnativeCluster`].
@@ -144,7 +144,7 @@ impl Sources {
         tasks.spawn(watch_objects(Api::<Metric>::all(client()), all(), metrics, facts::metric));
         tasks.spawn(watch_objects(Api::<Pod>::all(client()), of_revisions(), pods, facts::pod));
         let watched = Api::<Deployment>::all(client());
-        tasks.spawn(watch_objects(watched, of_revisions(), deployments, facts::deployment));
+        tasks.spawn(watch_objects(watched, of_revisions(), deployments, deployment));
         sources
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time as ObjectTime};
 use k8s_openapi::jiff::Timestamp;
@@ -16,10 +15,7 @@ use pilotlight_kubernetes::knative::{
 };
 use pilotlight_kubernetes::known::Versioned;
 use pilotlight_kubernetes::labels;
-use pilotlight_kubernetes::scale::ScaleFact;
 use pilotlight_kubernetes::trouble::{PodTrouble, trouble_of, waits_for};
-
-use super::targets::{TargetId, TargetKind};
 
 /// A PodAutoscaler.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -143,33 +139,6 @@ pub(crate) fn metric(object: &Metric) -> Option<(RevisionId, MetricFact)> {
     Some((id_of(meta)?, fact))
 }
 
-/// Reads a Deployment.
-pub(crate) fn deployment(object: &Deployment) -> Option<(TargetId, ScaleFact)> {
-    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
-    target(TargetKind::Deployment, &object.metadata, replicas)
-}
-
-/// Reads a StatefulSet.
-pub(crate) fn stateful_set(object: &StatefulSet) -> Option<(TargetId, ScaleFact)> {
-    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
-    target(TargetKind::StatefulSet, &object.metadata, replicas)
-}
-
-/// Reads a ReplicaSet.
-pub(crate) fn replica_set(object: &ReplicaSet) -> Option<(TargetId, ScaleFact)> {
-    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
-    target(TargetKind::ReplicaSet, &object.metadata, replicas)
-}
-
-/// Replicas that are left out are one.
-fn target(kind: TargetKind, meta: &ObjectMeta, replicas: Option<i32>) -> Option<(TargetId, ScaleFact)> {
-    let fact = ScaleFact {
-        resource_version: meta.resource_version.clone().unwrap_or_default(),
-        replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or(0),
-    };
-    Some((TargetId { kind, name: id_of(meta)? }, fact))
-}
-
 /// Reads a pod, under its revision's name and its own. `None`: it has ended, or is no revision's.
 pub(crate) fn pod(object: &PodObject) -> Option<((RevisionId, String), PodFact)> {
     let (meta, status) = (&object.metadata, object.status.as_ref()?);
@@ -214,7 +183,7 @@ pub(crate) fn object_time(time: Time) -> ObjectTime {
 }
 
 /// The name of an object that is not being deleted.
-fn id_of(meta: &ObjectMeta) -> Option<RevisionId> {
+pub(super) fn id_of(meta: &ObjectMeta) -> Option<RevisionId> {
     if meta.deletion_timestamp.is_some() {
         return None;
     }

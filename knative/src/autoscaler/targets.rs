@@ -8,7 +8,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, Resource};
 use pilotlight_core::RevisionId;
 use pilotlight_feed::{Change, Feed, Follower};
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-use super::facts;
+use super::facts::id_of;
 
 /// A scale target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,13 +155,13 @@ impl NamedWatches {
             && is_named(&TargetKind::StatefulSet)
             && let Some(feed) = self.stateful_sets.feed.take()
         {
-            self.tasks.spawn(watch_if_allowed::<StatefulSet>(client.clone(), feed, facts::stateful_set));
+            self.tasks.spawn(watch_if_allowed::<StatefulSet>(client.clone(), feed, stateful_set));
         }
         if self.replica_sets.feed.is_some()
             && is_named(&TargetKind::ReplicaSet)
             && let Some(feed) = self.replica_sets.feed.take()
         {
-            self.tasks.spawn(watch_if_allowed::<ReplicaSet>(client.clone(), feed, facts::replica_set));
+            self.tasks.spawn(watch_if_allowed::<ReplicaSet>(client.clone(), feed, replica_set));
         }
     }
 
@@ -225,3 +226,29 @@ async fn watch_if_allowed<O>(
 pub(crate) const READ_INTERVAL: Duration = Duration::from_secs(30);
 /// From one question for rights to the next.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
+/// Reads a Deployment.
+pub(crate) fn deployment(object: &Deployment) -> Option<(TargetId, ScaleFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::Deployment, &object.metadata, replicas)
+}
+
+/// Reads a StatefulSet.
+pub(crate) fn stateful_set(object: &StatefulSet) -> Option<(TargetId, ScaleFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::StatefulSet, &object.metadata, replicas)
+}
+
+/// Reads a ReplicaSet.
+pub(crate) fn replica_set(object: &ReplicaSet) -> Option<(TargetId, ScaleFact)> {
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    target(TargetKind::ReplicaSet, &object.metadata, replicas)
+}
+
+/// Replicas that are left out are one.
+fn target(kind: TargetKind, meta: &ObjectMeta, replicas: Option<i32>) -> Option<(TargetId, ScaleFact)> {
+    let fact = ScaleFact {
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+        replicas: u32::try_from(replicas.unwrap_or(1)).unwrap_or(0),
+    };
+    Some((TargetId { kind, name: id_of(meta)? }, fact))
+}

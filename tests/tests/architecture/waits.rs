@@ -21,6 +21,8 @@ const CLOCKS: &[(&str, &str)] = &[
 const SLEEPS: &[(&str, &str)] = &[
     ("activator/tests/it/harness.rs", LOOKS_AGAIN),
     ("autoscaler/src/ingest/tests.rs", LOOKS_AGAIN),
+    ("controller/src/data/start/tests.rs", LOOKS_AGAIN),
+    ("controller/src/leader/work/tests.rs", LOOKS_AGAIN),
     ("net/tests/http/support.rs", LOOKS_AGAIN),
     ("net/tests/tls/support.rs", LOOKS_AGAIN),
     ("queue-proxy/src/readiness/tests.rs", "an app that is slow to answer"),

@@ -11,7 +11,7 @@ use super::super::cluster::{KnativeCluster, KnativeClusterParams};
 use super::super::facts;
 use super::super::pretend::{NOW, evaluation, with_activity};
 use super::super::settings::Settings;
-use super::super::targets::{READ_INTERVAL, TargetId, TargetKind};
+use super::super::targets::{self, READ_INTERVAL, TargetId, TargetKind};
 use super::*;
 
 const AUTOSCALERS: &str = "/apis/autoscaling.internal.knative.dev/v1alpha1/namespaces/ns/podautoscalers";
@@ -120,7 +120,7 @@ impl Place {
         let facts = [
             Fact::Target(
                 Arc::new(TargetId { kind: TargetKind::Deployment, name: (*id(&deployment)).clone() }),
-                read(at(DEPLOYMENTS, &deployment), facts::deployment),
+                read(at(DEPLOYMENTS, &deployment), targets::deployment),
             ),
             Fact::Service(id(name), read(at(SERVICES, name), facts::service)),
             Fact::Metric(id(name), read(at(METRICS, name), facts::metric)),
