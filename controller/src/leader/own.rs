@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::{Method, Request, header};
 use kube::Client;
 use pilotlight_kubernetes::write::{WriteError, within};
@@ -96,15 +97,22 @@ impl OwnRights {
             self.worker.uninstall();
         }
         let is_needed = self.worker.has_something_to_restore();
-        for (path, object) in seen {
+        let changes = seen.into_iter().filter_map(|(path, object)| {
             let has_it = object.finalizers.iter().any(|name| name == UNINSTALL);
             if has_it == is_needed || (object.is_deleted && !has_it) {
-                continue;
+                return None;
             }
-            let others = object.finalizers.iter().filter(|name| *name != UNINSTALL).map(String::as_str);
-            let finalizers: Vec<&str> = others.chain(is_needed.then_some(UNINSTALL)).collect();
-            self.write(path, &object, &finalizers).await?;
-            info!(path, is_held = is_needed, "Finalizer of our own rights has changed");
+            let others = object.finalizers.iter().filter(|name| *name != UNINSTALL).cloned();
+            let finalizers: Vec<String> = others.chain(is_needed.then(|| UNINSTALL.to_owned())).collect();
+            Some(async move {
+                self.write(path, &object, &finalizers).await?;
+                info!(path, is_held = is_needed, "Finalizer of our own rights has changed");
+                Ok(())
+            })
+        });
+        // All at once: with the first of them that goes, the right to change the others goes as well.
+        for outcome in join_all(changes).await {
+            outcome?;
         }
         Ok(is_uninstalled)
     }
@@ -120,7 +128,7 @@ impl OwnRights {
         })
     }
 
-    async fn write(&self, path: &str, object: &OwnObject, finalizers: &[&str]) -> Result<(), WriteError> {
+    async fn write(&self, path: &str, object: &OwnObject, finalizers: &[String]) -> Result<(), WriteError> {
         let change = json!({
             "metadata": { "resourceVersion": object.resource_version, "finalizers": finalizers },
         });

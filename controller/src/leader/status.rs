@@ -131,6 +131,9 @@ fn accepted(seen: &Seen) -> ConditionState {
         );
         return ConditionState::is_false("TargetNotFound", message);
     }
+    if seen.way.is_err() && !seen.is_settled() {
+        return ConditionState::is_unknown("Starting", "The target's pods are about to be looked for.");
+    }
     if let Err(refusal) = &seen.way {
         return ConditionState::is_false(refusal.reason, refusal.message.clone());
     }

@@ -217,7 +217,8 @@ impl<'a> Service<'a> {
             return false;
         }
         match self.is_put_back() {
-            true => has_ours,
+            // Once we are gone nobody else names pods: those that are being woken are waited for.
+            true => has_ours || !matches!(self.seen.way, PathWay::Refused { .. }),
             false => !self.seen.activators.iter().any(Member::is_serving),
         }
     }
@@ -410,8 +411,10 @@ impl<'a> Service<'a> {
     }
 
     fn restored(&self) -> Restored {
+        let waits_for_pods = self.seen.restoring == Restoring::Gently && self.aims_pods();
         match self.pods.is_empty() {
             _ if self.seen.restoring == Restoring::No || !self.activators.is_empty() => Restored::No,
+            true if waits_for_pods => Restored::No,
             true => Restored::Yes,
             false if self.has_selector => Restored::No,
             false => Restored::ByOurSlices,

@@ -404,6 +404,25 @@ fn a_service_without_selector_is_left_with_slices_of_its_pods() {
 }
 
 #[test]
+fn pods_are_waited_for_though_every_activator_has_gone() {
+    let mut world = World::settled();
+    world.replicas = Some(0);
+    world.pods.clear();
+    world.activators.clear();
+    world.restoring = Restoring::Gently;
+    world.at(20);
+    assert_eq!(step(&world.seen()).restored, Restored::No, "nothing would lead to the pod that comes");
+    world.replicas = Some(1);
+    world.pod_is_ready(1);
+    world.at(21);
+    world.at(31);
+    assert_eq!(
+        (world.of_kind(SliceKind::Pods).len(), step(&world.seen()).restored),
+        (1, Restored::ByOurSlices)
+    );
+}
+
+#[test]
 fn a_refusal_is_told_and_takes_nothing_away_that_serves_alone() {
     let refused = || PathWay::Refused { reason: "SharedService".to_owned(), message: "Two.".to_owned() };
     let mut world = World::new(refused());
