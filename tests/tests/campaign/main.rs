@@ -14,7 +14,7 @@ use crate::plan::Plan;
 /// Requests lost, pods left, slices that point nowhere, ports leaked, answers of a wrong pod: 0 of each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cycles_to_zero_and_back_lose_nothing_and_leave_nothing() {
-    let (seed, cycles) = (variable("PILOTLIGHT_SEED", 1), variable("PILOTLIGHT_CYCLES", 72));
+    let (seed, cycles) = (variable("PILOTLIGHT_SEED", 1), variable("PILOTLIGHT_CYCLES", 60));
     println!("campaign: PILOTLIGHT_SEED={seed} PILOTLIGHT_CYCLES={cycles}");
     let verdict = run::run(Plan::new(seed, cycles)).await;
     println!("campaign: PILOTLIGHT_SEED={seed} {verdict}");

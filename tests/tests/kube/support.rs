@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pilotlight_tests::cluster::plain::{
-    AppPort, PlainCluster, PlainLoad, PlainParams, Tally, Way, WorkloadSpec,
+    AppPort, Leftovers, PlainCluster, PlainLoad, PlainParams, Tally, Way, WorkloadSpec,
 };
 use pilotlight_tests::eventually;
 
@@ -56,7 +56,7 @@ pub(crate) async fn nothing_is_left(cluster: &PlainCluster) {
     let mut last = None;
     let is_clean = async || {
         last = cluster.leftovers().await.ok();
-        last.as_ref().is_some_and(|left| left.is_empty()).then_some(())
+        last.as_ref().is_some_and(Leftovers::is_empty).then_some(())
     };
     let within = tokio::time::timeout(LATER, eventually("nothing is left", LATER * 2, is_clean)).await;
     assert!(within.is_ok(), "{last:#?}");
