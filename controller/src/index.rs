@@ -115,6 +115,7 @@ impl Index {
             autoscaler: Arc::clone(entry.known.current()?),
             services: self.services_of(id, entry, &pods),
             pods,
+            former: Vec::new(),
         })
     }
 

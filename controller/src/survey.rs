@@ -145,6 +145,7 @@ impl Listed<'_> {
             autoscaler: Arc::clone(&fact),
             services: BTreeMap::new(),
             pods: BTreeMap::new(),
+            former: Vec::new(),
         });
         let strangers = strangers(&index, &workload);
         let rivals = rivals(&index, &workload);

@@ -18,6 +18,8 @@ pub struct Workload {
     pub services: BTreeMap<String, Arc<ServiceFact>>,
     /// Pods of the target, by name, whether or not a Service leads to them.
     pub pods: BTreeMap<String, Arc<PodFact>>,
+    /// Ports that its Services had before. Connections that were led to them still find the pods.
+    pub former: Vec<WorkloadPort>,
 }
 
 /// One port of one Service of a workload: what an activator's port stands for.
@@ -45,8 +47,8 @@ impl Workload {
         })
     }
 
-    /// The ports of a pod by their [keys](WorkloadPort::key). A Service that does not lead to the pod is left out, and so is
-    /// a port whose name the pod does not know.
+    /// The ports of a pod by their [keys](WorkloadPort::key), former ones among them. A Service that does not lead to the pod is
+    /// left out, and so is a port whose name the pod does not know.
     pub fn pod_ports(&self, pod: &PodFact) -> BTreeMap<String, u16> {
         let leads_here = |port: &WorkloadPort| {
             let selector = self.services.get(&port.service).and_then(|service| service.pod_selector());
@@ -56,6 +58,8 @@ impl Workload {
             TargetPort::Number(number) => Some(*number),
             TargetPort::Name(name) => pod.named_ports.get(name).copied(),
         };
-        self.ports().filter(leads_here).filter_map(|port| Some((port.key(), number(&port)?))).collect()
+        // Ports of today come last, and so replace former ones of the same name.
+        let ports = self.former.iter().cloned().chain(self.ports());
+        ports.filter(leads_here).filter_map(|port| Some((port.key(), number(&port)?))).collect()
     }
 }

@@ -17,13 +17,13 @@ use tracing::debug;
 use super::book::PortUse;
 use super::endpoints::{endpoints, is_awake};
 use super::rules::Rules;
-use crate::Workload;
 use crate::crd::Mode;
 use crate::facts::{AutoscalerFact, Name, ServiceFact};
 use crate::index::{Fact, Index};
 use crate::ports::PortTable;
 use crate::sets::remove;
 use crate::settings::accept;
+use crate::{Workload, WorkloadPort};
 
 /// The things that follow from what is known.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +72,8 @@ struct KnownWorkload {
     autoscaler: Arc<AutoscalerFact>,
     services: BTreeMap<String, Arc<ServiceFact>>,
     rules: Rules,
+    /// Ports that its Services had before, the latest last.
+    former: Vec<WorkloadPort>,
 }
 
 impl View {
@@ -151,7 +153,7 @@ impl View {
     /// Tells what follows from the facts about a workload.
     pub(super) fn settle(&mut self, id: &RevisionId) {
         let before = self.known.remove(id);
-        let Some(workload) = self.index.workload(id) else {
+        let Some(mut workload) = self.index.workload(id) else {
             if let Some(before) = before {
                 let released = before.claims();
                 self.claim(id, &released, &Claims::default());
@@ -167,6 +169,7 @@ impl View {
             Some(before) if is_same => before,
             before => KnownWorkload::of(&workload, &self.config, before.as_ref()),
         };
+        workload.former.clone_from(&known.former);
         let activators: BTreeSet<IpAddr> = self.activators.values().copied().collect();
         self.out.endpoints.set(id.clone(), endpoints(&workload, &known.rules, &activators, self.own));
         match known.sleeper(&workload) {
@@ -234,7 +237,21 @@ impl KnownWorkload {
             autoscaler: Arc::clone(&workload.autoscaler),
             services: workload.services.clone(),
             rules: rules(workload, config, before.map(|before| &before.rules)),
+            former: before.map(|before| before.former_in(workload)).unwrap_or_default(),
         }
+    }
+
+    /// Ports that this one had, and that a newer state of the workload lacks. A proxy may lead connections to them for a while.
+    fn former_in(&self, workload: &Workload) -> Vec<WorkloadPort> {
+        let now: BTreeSet<String> = workload.ports().map(|port| port.key()).collect();
+        let own = Workload { services: self.services.clone(), ..workload.clone() };
+        let mut former: Vec<WorkloadPort> = self.former.clone();
+        for port in own.ports() {
+            former.retain(|other| other.key() != port.key());
+            former.push(port);
+        }
+        former.retain(|port| !now.contains(&port.key()));
+        former.split_off(former.len().saturating_sub(MOST_FORMER))
     }
 
     /// Whether a workload differs from this one in its pods at most.
@@ -270,6 +287,9 @@ fn rules(workload: &Workload, config: &AutoscalerConfig, before: Option<&Rules>)
         }
     }
 }
+
+/// Former ports of one workload that are remembered.
+const MOST_FORMER: usize = 16;
 
 #[cfg(test)]
 mod tests;

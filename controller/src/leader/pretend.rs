@@ -71,6 +71,7 @@ pub(crate) fn workload(pods: &[(&str, &str)]) -> Workload {
         autoscaler: Arc::new(autoscaler),
         services: BTreeMap::from([("web".to_owned(), Arc::new(service("web")))]),
         pods: pods.iter().map(ready).collect(),
+        former: Vec::new(),
     }
 }
 

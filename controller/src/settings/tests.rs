@@ -24,6 +24,7 @@ fn workload(spec: &Value) -> Workload {
         autoscaler: Arc::new(AutoscalerFact { spec, ..AutoscalerFact::default() }),
         services: BTreeMap::from([("web".to_owned(), Arc::new(service))]),
         pods: BTreeMap::new(),
+        former: Vec::new(),
     }
 }
 

@@ -63,6 +63,26 @@ fn web() -> Fact {
     service("web", &json!({"app": "web"}), &json!([{"name": "http", "port": 80, "targetPort": 8080}]))
 }
 
+fn web_named(port: &str, target: u16) -> Fact {
+    service("web", &json!({"app": "web"}), &json!([{"name": port, "port": 80, "targetPort": target}]))
+}
+
+#[test]
+fn connections_that_came_in_by_a_ports_former_name_still_find_the_pods() {
+    let mut script = Script::new();
+    script.learn(workload("web", &json!({}))).learn(web());
+    script.learn(web_named("web", 8081)).learn(running("web-1"));
+    let ports = |script: &Script| {
+        let endpoints = script.out.endpoints.get(&id("web")).unwrap();
+        let ports = endpoints.ready[0].ports.iter().map(|(key, port)| (key.clone(), *port));
+        ports.collect::<Vec<_>>()
+    };
+    assert_eq!(ports(&script), [("web/http".to_owned(), 8080), ("web/web".to_owned(), 8081)]);
+    // The port of today counts, whatever it was before.
+    script.learn(web_named("http", 9090));
+    assert_eq!(ports(&script), [("web/http".to_owned(), 9090), ("web/web".to_owned(), 8081)]);
+}
+
 fn running(name: &str) -> Fact {
     let ready = json!([{"type": "Ready", "status": "True"}]);
     let status = json!({"phase": "Running", "podIP": "10.1.0.1", "conditions": ready});

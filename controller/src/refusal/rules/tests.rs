@@ -77,6 +77,7 @@ impl Row {
             autoscaler: Arc::new(AutoscalerFact { spec, created: 100, ..AutoscalerFact::default() }),
             services: BTreeMap::from([("web".to_owned(), Arc::new(self.service.clone()))]),
             pods: pods.map(|(at, pod)| (format!("web-{at}"), Arc::new(pod.clone()))).collect(),
+            former: Vec::new(),
         };
         let around = Surroundings {
             cluster: Arc::new(self.cluster.clone()),
