@@ -38,6 +38,7 @@ pub use seen::{EndpointsSeen, PathSeen, PathWay, ReadyPod, Restoring, ServiceSee
 use service::ServiceStep;
 
 use crate::crd::TrafficPath;
+use crate::slices::Member;
 
 /// What is to be done now. The caller carries out the writes in order, and steps again once they, or anything else, are
 /// seen.
@@ -47,7 +48,7 @@ pub fn step(seen: &PathSeen) -> PathPlan {
     let path = activator_path(seen, &steps);
     let is_restoring = seen.restoring != Restoring::No;
     let is_refused = matches!(seen.way, PathWay::Refused { .. });
-    let is_alone = !seen.activators.iter().any(|activator| activator.is_serving());
+    let is_alone = !seen.activators.iter().any(Member::is_serving);
     let due = path.populated_since.filter(|_| !path.probed).map(|since| since + seen.propagation);
     let named = steps.iter().any(|step| step.leads_to_activators);
     PathPlan {

@@ -306,7 +306,7 @@ impl<'a> Service<'a> {
         let ports = self.ports.as_ref()?;
         let live = serving(self.seen.activators.iter());
         let at_ports = self.activators.iter().filter(|slice| slice.ports == *ports);
-        self.stand(at_ports.collect(), self.subject.families, &live)
+        self.stand(&at_ports.collect::<Vec<_>>(), self.subject.families, &live)
     }
 
     /// Since when our slices have led to pods, for every family that Service and pods have.
@@ -314,10 +314,10 @@ impl<'a> Service<'a> {
         let live = serving(self.seen.pods.iter().map(|pod| &pod.member));
         let (own, theirs) = (self.subject.families, Families::of(&live));
         let both = Families { v4: own.v4 && theirs.v4, v6: own.v6 && theirs.v6 };
-        self.stand(self.pods.iter().collect(), both, &live)
+        self.stand(&self.pods.iter().collect::<Vec<_>>(), both, &live)
     }
 
-    fn stand(&self, slices: Vec<&SliceFact>, families: Families, live: &BTreeSet<IpAddr>) -> Option<Time> {
+    fn stand(&self, slices: &[&SliceFact], families: Families, live: &BTreeSet<IpAddr>) -> Option<Time> {
         let since = |family: &str| {
             let of_family = slices.iter().filter(|slice| slice.address_type == family);
             let leading = of_family.filter(|slice| slice.leads_to(live));

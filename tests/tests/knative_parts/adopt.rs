@@ -58,7 +58,7 @@ fn signals() -> (mpsc::UnboundedSender<()>, impl AsyncFnMut()) {
     let (send, mut sent) = mpsc::unbounded_channel();
     let next = async move || {
         if sent.recv().await.is_none() {
-            pending().await
+            pending::<()>().await;
         }
     };
     (send, next)

@@ -60,11 +60,11 @@ pub(crate) fn app(server: &ApiServer, name: &str, replicas: u32) {
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"replicas": replicas, "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}}}}));
-    service(server, name, json!({}));
+    service(server, name, &json!({}));
 }
 
 /// A Service, with more in its spec.
-pub(crate) fn service(server: &ApiServer, name: &str, more: Value) {
+pub(crate) fn service(server: &ApiServer, name: &str, more: &Value) {
     let mut spec =
         json!({"selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]});
     let more = more.as_object().expect("fields").clone();

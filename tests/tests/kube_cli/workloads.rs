@@ -103,7 +103,7 @@ async fn exact_takes_the_selector_away_and_disable_puts_it_back() {
 async fn what_would_be_refused_is_not_written() {
     let server = installed().await;
     app(&server, "web", 2);
-    service(&server, "local", json!({"internalTrafficPolicy": "Local", "selector": {"app": "web"}}));
+    service(&server, "local", &json!({"internalTrafficPolicy": "Local", "selector": {"app": "web"}}));
     let refused =
         kube(&server, &["enable", "deploy/web", "--service", "local", "--min", "5", "--max", "3"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");

@@ -12,7 +12,7 @@ use super::*;
 use crate::slices::{Member, SliceFact, SlicePort, retained, wanted_of_activators, wanted_of_pods};
 
 /// Something that happens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     /// The controller takes a step.
     Step,
