@@ -2,7 +2,9 @@
 //! request to the other service, nor wake it, nor count there, nor have an app believe what nobody has found out.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use pilotlight_tests::eventually;
 use pilotlight_tests::http::{get, send_raw};
 use pilotlight_tests::manifest::{arg, file, service};
 use pilotlight_tests::run::Pilotlight;
@@ -80,6 +82,11 @@ async fn headers_alone_lead_nowhere_and_wake_nobody() {
         Knative-Serving-Revision: other\r\nK-Original-Host: other.default.localhost\r\nConnection: close\r\n\r\n";
     let answer = send_raw(pilotlight.address, request.as_bytes()).await.expect("a connection");
     assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
+    let is_connected = async || {
+        let answer = ask(pilotlight.address, "/", &["K-Kubelet-Probe: x"]).await;
+        answer.starts_with("HTTP/1.1 200 ").then_some(())
+    };
+    eventually("the front door has found the autoscaler", Duration::from_secs(10), is_connected).await;
     // What an ingress would ask is answered by the front door, and reaches no app either.
     for (line, status) in [
         ("User-Agent: kube-probe/1.34", "200"),
