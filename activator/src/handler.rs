@@ -271,7 +271,7 @@ impl Way<'_> {
         };
         match pod.owner {
             Some(_) => drop(headers.insert(headers::HANDED_ON, HeaderValue::from_static("1"))),
-            // It may have been handed on before, and come back.
+            // A request that was handed on and came back still has the header.
             None => drop(headers.remove(headers::HANDED_ON)),
         }
         pod.address_for(port.port(), self.client.local().map_or(0, |local| local.port()))

@@ -50,7 +50,7 @@ enum Unreached {
     Client(Error),
     Refused(Refusal),
     TimedOut(Obstacle),
-    /// It was handed on to the owner of some pods, who is it no longer.
+    /// The connection was handed on to this activator, which does not own the pods any more.
     NotOwned,
     Stopping,
 }

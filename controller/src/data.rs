@@ -7,7 +7,7 @@
 //! slices ──────────────────────────────────────────────► listeners: how long ports stay, whether this one is named
 //! ```
 //!
-//! It writes nothing but a scale that is 0 while requests wait. Without the controller, and without the API server, it
+//! The program writes nothing but a scale that is 0 while requests wait. Without the controller, and without the API server, it
 //! serves on with what it knows.
 
 mod book;

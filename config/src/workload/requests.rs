@@ -56,7 +56,7 @@ pub(super) struct Requesting {
     /// Line and object of the container, once they are known.
     pub(super) position: Option<Position>,
     resources: BTreeSet<String>,
-    /// Whoever makes the pod fills in what is missing.
+    /// Missing requests are filled in by whatever makes the pod.
     is_completed: bool,
 }
 

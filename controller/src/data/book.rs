@@ -13,7 +13,7 @@ use super::named::Naming;
 /// The use of a port of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PortUse {
-    /// Whose connections come in there; `None`: its owner is of no workload that is known yet. Connections then wait to be
+    /// The owner of connections that come in there; `None`: it is of no workload that is known yet. Connections then wait to be
     /// accepted.
     pub(super) identity: Option<PortIdentity>,
     /// Settings of connections.
@@ -25,7 +25,7 @@ pub(super) struct PortUse {
 pub(super) enum Order {
     /// Bind it. Must be [answered](PortBook::answered).
     Bind(u16, Arc<PortUse>),
-    /// It is bound, and belongs to whom it did: serve it like this from now on.
+    /// The port is bound and keeps its owner: serve it like this from now on.
     Change(u16, Arc<PortUse>),
     /// Close it with all of its connections.
     Close(u16),

@@ -56,7 +56,7 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    /// It was told to stop now.
+    /// The activator was told to stop at this moment.
     pub(super) fn new(now: Time, times: LeaveTimes) -> Self {
         Leaving { times, since: now, off_since: None, out_since: None }
     }

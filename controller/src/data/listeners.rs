@@ -62,7 +62,7 @@ pub(super) struct Listeners {
 
 /// A port that is bound.
 enum Socket {
-    /// Nobody knows whose connections these are: they wait to be accepted.
+    /// Connections have no known owner yet, and wait to be accepted.
     Held(TcpListener),
     /// Connections are served.
     Served(Served),

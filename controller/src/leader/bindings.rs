@@ -44,7 +44,7 @@ impl Bindings {
     }
 }
 
-/// Of two versions the higher one is the newer.
+/// The higher one of two versions is the newer.
 fn number(version: &str) -> u64 {
     version.parse().unwrap_or(0)
 }

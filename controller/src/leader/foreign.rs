@@ -25,7 +25,7 @@ pub(crate) struct Raise {
 /// Somebody else changes the number of pods again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Contest {
-    /// Whoever wrote last.
+    /// The manager that wrote last.
     pub(crate) manager: String,
     /// The last of the changes.
     pub(crate) last: Time,

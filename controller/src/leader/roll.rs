@@ -41,19 +41,19 @@ pub(crate) struct Peer {
 /// The state of an activator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PeerState {
-    /// It has not answered yet: nothing is to change for its sake.
+    /// The activator has not answered yet: nothing is to change for its sake.
     Unknown,
-    /// It serves, and has bound the ports of this version of the table; empty: none yet.
+    /// The activator serves, and has bound the ports of this version of the table; empty: none yet.
     Serving {
         /// `resourceVersion` of the table.
         table_version: String,
     },
-    /// It has been told to stop, and serves what still comes.
+    /// The activator has been told to stop, and serves what still comes.
     Leaving {
         /// Since when.
         since: Time,
     },
-    /// It does not answer, and either takes no connections or is not ready for its kubelet either.
+    /// The activator does not answer, and either takes no connections or is not ready for its kubelet either.
     Gone,
 }
 

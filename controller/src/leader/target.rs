@@ -119,7 +119,7 @@ fn has_queue_proxy(spec: &PodSpec) -> bool {
     containers.into_iter().any(|container| container.name == QUEUE_PROXY)
 }
 
-/// Whoever has written `spec.replicas`.
+/// The manager that has written `spec.replicas`.
 struct Writers {
     appliers: Vec<String>,
     last: Option<String>,

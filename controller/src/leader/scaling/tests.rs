@@ -1,4 +1,4 @@
-//! Who may lower what, and when.
+//! The rules by which a number of pods may be lowered, and when.
 
 use std::sync::Arc;
 use std::time::Duration;
